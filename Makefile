@@ -1,0 +1,34 @@
+# Every target makes the virtual environment it needs; it asks for make and Python 3.11 or newer alone.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test lint check clean
+
+# An agent handler that keeps its conversation in SQLite, carried on by a second process.
+demo: $(BIN)/python
+	$(INSTALL) .
+	$(BIN)/python examples/quickstart.py
+
+# All that CI runs. The tests see the wheel, as users do.
+test: $(BIN)/python
+	$(INSTALL) '.[dev]'
+	$(MAKE) --no-print-directory lint check
+
+lint:
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check:
+	$(BIN)/python -m pytest $(ARGS)
+
+$(BIN)/python:
+	$(if $(PYTHON),,$(error No Python 3.11 or newer was found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python))
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,29 @@
+"""Session history for agent runtimes: load a conversation before a turn, append to it afterwards."""
+
+from session_history.decorator import Identity, with_session_history
+from session_history.errors import SessionHistoryError
+from session_history.messages import Content, DataContent, ImageContent, Message, MessageInput, Role, TextContent
+from session_history.presets import InMemorySessionHistoryService, SqliteSessionHistoryService
+from session_history.service import SessionHistoryService, configured_service
+from session_history.session import Session, SessionList
+from session_history.turn import Turn
+
+__all__ = [
+    "Content",
+    "DataContent",
+    "Identity",
+    "ImageContent",
+    "InMemorySessionHistoryService",
+    "Message",
+    "MessageInput",
+    "Role",
+    "Session",
+    "SessionHistoryError",
+    "SessionHistoryService",
+    "SessionList",
+    "SqliteSessionHistoryService",
+    "TextContent",
+    "Turn",
+    "configured_service",
+    "with_session_history",
+]

@@ -1,0 +1,80 @@
+"""The card of a session: what a listing shows, folded from its log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from session_history.errors import Corrupt, IncompatibleStore
+from session_history.record import Author, Record
+from session_history.values import decode, encode
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """:ivar turns: how many turns ever began.
+    :ivar messages: how many messages were ever recorded.
+    :ivar created_us: when the first entry was written, by its author's clock.
+    :ivar plain: a turn of plain appends is open: what is appended next may belong to it.
+    """
+
+    title: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    turns: int = 0
+    messages: int = 0
+    created_us: int | None = None
+    plain: bool = False
+
+    def with_record(self, record: Record) -> Card:
+        """The card after one more entry."""
+        return Card(
+            title=record.changes.get("title", self.title),
+            metadata=record.changes.get("metadata", self.metadata),
+            turns=self.turns + len(beginnings(record, plain=self.plain)),
+            messages=self.messages + len(record.messages),
+            created_us=record.at_us if self.created_us is None else self.created_us,
+            plain=record.by is Author.APPEND if record.messages else self.plain,
+        )
+
+    def encode(self) -> bytes:
+        return encode({"v": VERSION} | asdict(self), "card", wrapped=True)
+
+    @classmethod
+    def decode(cls, data: bytes, where: str) -> Card:
+        """:raises Corrupt: not a card.
+        :raises IncompatibleStore: a newer version's card.
+        """
+        try:
+            document = decode(data)
+            version = document.pop("v")
+            if version == VERSION:
+                return cls(**document)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise Corrupt(f"the card of {where} is unreadable") from None
+        raise IncompatibleStore(f"the card of {where} has version {version}; this session-history knows {VERSION}")
+
+
+def fold(card: Card, records: Iterable[Record]) -> Card:
+    for record in records:
+        card = card.with_record(record)
+    return card
+
+
+def beginnings(record: Record, *, plain: bool) -> list[int]:
+    """The indexes of the messages with which turns begin.
+
+    A turn's own entry is one turn. Of plain appends, a turn reaches from one user's message to the
+    next; messages without a role form a turn for each append.
+
+    :param plain: a turn of plain appends is open already.
+    """
+    if record.by is Author.TURN:
+        return [0] if record.messages else []
+    return [
+        index
+        for index, message in enumerate(record.messages)
+        if message.role == "user" or (index == 0 and (message.role is None or not plain))
+    ]

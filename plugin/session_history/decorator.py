@@ -1,0 +1,289 @@
+"""``@with_session_history``: a turn around a handler. A skin over :meth:`SessionHistoryService.turn`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from functools import wraps
+from inspect import Parameter
+from typing import Any, Concatenate, Literal, NamedTuple, Protocol, TypeVar, overload
+
+from session_history.messages import Message, MessageInput, Role, Stored, freeze, text_message, thaw
+from session_history.service import SessionHistoryService, configured_service
+from session_history.turn import Turn
+
+Input = str | MessageInput
+"""The new input of a turn: text of the user, or messages."""
+
+M = TypeVar("M")
+S = TypeVar("S")
+S_contra = TypeVar("S_contra", contravariant=True)
+A = TypeVar("A")
+A_contra = TypeVar("A_contra", contravariant=True)
+Y = TypeVar("Y")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Identity(NamedTuple):
+    """Whose turn a call is: what ``identify`` returns. A plain tuple of the same values will do."""
+
+    user_id: str
+    session_id: str
+    input: Input
+    turn_id: str | None = None
+
+
+AnyIdentity = tuple[str, str, Input] | tuple[str, str, Input, str | None]
+
+
+class Handler(Protocol[R_co]):
+    """How a decorated handler is called; further keywords go to the handler."""
+
+    def __call__(
+        self, new: Input, /, *, user_id: str, session_id: str, turn_id: str | None = None, **keywords: Any
+    ) -> R_co: ...
+
+
+class Method(Protocol[S_contra, R_co]):
+    """A decorated method."""
+
+    def __get__(self, instance: S_contra, owner: type[Any] | None = None, /) -> Handler[R_co]: ...
+
+
+class RequestHandler(Protocol[A_contra, R_co]):
+    """How a handler with ``identify`` is called."""
+
+    def __call__(self, request: A_contra, /, *arguments: Any, **keywords: Any) -> R_co: ...
+
+
+class Decorator(Protocol[M]):
+    """Decorates functions and methods that take messages."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[list[M], ...], AsyncIterator[Y]], /
+    ) -> Handler[AsyncGenerator[Y, None]]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[list[M], ...], Awaitable[R]], /) -> Handler[Awaitable[R]]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[S, list[M], ...], AsyncIterator[Y]], /
+    ) -> Method[S, AsyncGenerator[Y, None]]: ...
+    @overload
+    def __call__(self, handler: Callable[Concatenate[S, list[M], ...], Awaitable[R]], /) -> Method[S, Awaitable[R]]: ...
+
+
+class RequestDecorator(Protocol[A_contra, M]):
+    """Decorates functions that take messages and are called with a request."""
+
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[list[M], ...], AsyncIterator[Y]], /
+    ) -> RequestHandler[A_contra, AsyncGenerator[Y, None]]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[list[M], ...], Awaitable[R]], /
+    ) -> RequestHandler[A_contra, Awaitable[R]]: ...
+    @overload
+    def __call__(self, handler: Callable[..., Any], /) -> Callable[..., Any]: ...
+
+
+@overload
+def with_session_history(
+    service: SessionHistoryService | None = None,
+    *,
+    identify: None = None,
+    last_turns: int | None = None,
+    native: Literal[False] = False,
+) -> Decorator[Message]: ...
+@overload
+def with_session_history(
+    service: SessionHistoryService | None = None,
+    *,
+    identify: None = None,
+    last_turns: int | None = None,
+    native: Literal[True],
+) -> Decorator[dict[str, Any]]: ...
+@overload
+def with_session_history(
+    service: SessionHistoryService | None = None,
+    *,
+    identify: Callable[Concatenate[A, ...], AnyIdentity],
+    last_turns: int | None = None,
+    native: Literal[False] = False,
+) -> RequestDecorator[A, Message]: ...
+@overload
+def with_session_history(
+    service: SessionHistoryService | None = None,
+    *,
+    identify: Callable[Concatenate[A, ...], AnyIdentity],
+    last_turns: int | None = None,
+    native: Literal[True],
+) -> RequestDecorator[A, dict[str, Any]]: ...
+def with_session_history(
+    service: SessionHistoryService | None = None,
+    *,
+    identify: Callable[..., AnyIdentity] | None = None,
+    last_turns: int | None = None,
+    native: bool = False,
+) -> Any:
+    """Give a handler the history of its session, and store what the turn says.
+
+    The handler is a coroutine function or an async generator function, plain or a method (its first parameter is
+    then ``self`` or ``cls``). It is called with the new input first, and ``user_id=``, ``session_id=`` and maybe
+    ``turn_id=``; it receives history + input as a list of messages in place of the input. What it declares of
+    ``turn``, ``user_id``, ``session_id`` and ``turn_id`` it receives too, and any other argument as it came.
+
+    It returns, or yields, text, messages, lists of them or ``None``; the caller gets them unchanged. A repeated
+    ``turn_id`` gives the recorded answer in the same shape, without calling the handler.
+
+    :param service: where to keep history; without it the one that the runtime config asks for, on first use.
+    :param identify: maps another call shape to an :class:`Identity`. It gets the arguments of the call; messages
+        take the place of the first of them, which the handler may still have as a parameter called ``request``.
+    :param last_turns: see :meth:`SessionHistoryService.turn`.
+    :param native: messages are any JSON objects, and text becomes ``{"role": …, "content": text}``.
+    :raises TurnIdReused: when called with the id of a turn that had another input.
+    """
+    if service is not None and not isinstance(service, SessionHistoryService):
+        raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
+
+    def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
+        around = _Around(service, handler, _Calls(handler, identify), last_turns, native)
+        if inspect.isasyncgenfunction(handler):
+            return around.dressed(around.streaming())
+        if inspect.iscoroutinefunction(handler):
+            return around.dressed(around.answering())
+        raise TypeError(f"{handler!r} is neither a coroutine function nor an async generator function")
+
+    return decorate
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of the decorated handler: whose turn it is and what the handler gets besides the messages."""
+
+    identity: Identity
+    owner: tuple[Any, ...]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+class _Calls:
+    """Understands the calls of one handler."""
+
+    def __init__(self, handler: Callable[..., Any], identify: Callable[..., AnyIdentity] | None) -> None:
+        parameters = list(inspect.signature(handler).parameters.values())
+        self._owners = 1 if parameters and parameters[0].name in {"self", "cls"} else 0
+        self._declared = {parameter.name for parameter in parameters[self._owners + 1 :]}
+        self._identify = identify
+        self.signature = inspect.signature(handler).replace(parameters=self._called_with(parameters))
+
+    def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> _Call:
+        """:raises TypeError: the call does not fit the handler, which was not called."""
+        self.signature.bind(*arguments, **keywords)
+        owner, rest = arguments[: self._owners], arguments[self._owners :]
+        if self._identify is not None:
+            given = {"request": rest[0]} if "request" in self._declared and "request" not in keywords else {}
+            return _Call(Identity(*self._identify(*rest, **keywords)), owner, rest[1:], {**keywords, **given})
+        identity = Identity(keywords["user_id"], keywords["session_id"], rest[0], keywords.get("turn_id"))
+        ours = {name for name, _ in self._added()} - self._declared
+        passed = {name: value for name, value in keywords.items() if name not in ours}
+        return _Call(identity, owner, rest[1:], passed)
+
+    def declares(self, name: str) -> bool:
+        return name in self._declared
+
+    def _added(self) -> list[tuple[str, Any]]:
+        """Keywords of a call that are ours, and their defaults."""
+        if self._identify is None:
+            return [("user_id", Parameter.empty), ("session_id", Parameter.empty), ("turn_id", None)]
+        return [("request", None)] if self.declares("request") else []
+
+    def _called_with(self, parameters: list[Parameter]) -> list[Parameter]:
+        """The handler's parameters as callers see them."""
+        if len(parameters) <= self._owners:
+            raise TypeError("the handler has no parameter for the messages")
+        hidden = {"turn", *(name for name, _ in self._added())}
+        new = Parameter("input", Parameter.POSITIONAL_ONLY)
+        owners = [parameter.replace(kind=Parameter.POSITIONAL_ONLY) for parameter in parameters[: self._owners]]
+        others = [parameter for parameter in parameters[self._owners + 1 :] if parameter.name not in hidden]
+        ours = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in self._added()]
+        at = len(others) - 1 if others and others[-1].kind is Parameter.VAR_KEYWORD else len(others)
+        return [*owners, new, *others[:at], *ours, *others[at:]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """One decorated handler."""
+
+    service: SessionHistoryService | None
+    handler: Callable[..., Any]
+    calls: _Calls
+    last_turns: int | None
+    native: bool
+
+    def dressed(self, wrapper: Callable[..., Any]) -> Callable[..., Any]:
+        wrapper = wraps(self.handler)(wrapper)
+        wrapper.__signature__ = self.calls.signature  # type: ignore[attr-defined]
+        return wrapper
+
+    def answering(self) -> Callable[..., Awaitable[Any]]:
+        async def wrapper(*arguments: Any, **keywords: Any) -> Any:
+            call = self.calls.read(arguments, keywords)
+            async with self._turn(call) as turn:
+                messages = self._messages(turn, call)
+                answer = None
+                if turn.recorded is None:
+                    answer = await self._invoke(call, turn, messages)
+                    turn._take_answer(answer)
+            # Looked at again: another run of the same turn may have been recorded meanwhile.
+            return answer if turn.recorded is None else turn._replay()
+
+        return wrapper
+
+    def streaming(self) -> Callable[..., AsyncGenerator[Any, None]]:
+        async def wrapper(*arguments: Any, **keywords: Any) -> AsyncGenerator[Any, None]:
+            call = self.calls.read(arguments, keywords)
+            async with self._turn(call) as turn:
+                messages = self._messages(turn, call)
+                if turn.recorded is None:
+                    async with aclosing(self._invoke(call, turn, messages)) as items:
+                        async for item in items:
+                            turn._take_streamed(item)
+                            yield item
+                    return
+            for item in _items(turn._replay()):
+                yield item
+
+        return wrapper
+
+    def _turn(self, call: _Call) -> AbstractAsyncContextManager[Turn[Any]]:
+        service = self.service if self.service is not None else configured_service()
+        user_id, session_id, _, turn_id = call.identity
+        return service.turn(user_id, session_id, turn_id=turn_id, last_turns=self.last_turns, native=self.native)
+
+    def _messages(self, turn: Turn[Any], call: _Call) -> list[Any]:
+        """History and input, as the handler gets them."""
+        new = _input(call.identity.input, native=self.native)
+        turn._take_input(new)
+        return [*turn.history, *thaw(new, native=self.native)]
+
+    def _invoke(self, call: _Call, turn: Turn[Any], messages: list[Any]) -> Any:
+        given = {"turn": turn} if self.calls.declares("turn") else {}
+        return self.handler(*call.owner, messages, *call.arguments, **call.keywords, **given)
+
+
+def _input(value: Input, *, native: bool) -> list[Stored]:
+    if isinstance(value, str):
+        return freeze(text_message(Role.USER, str(value), native=native), native=native)
+    return freeze(value, native=native)
+
+
+def _items(answer: Any) -> list[Any]:
+    """The items of a stream; a handler that returned its answer when it was recorded may stream by now."""
+    if isinstance(answer, list):
+        return answer
+    return [] if answer is None else [answer]

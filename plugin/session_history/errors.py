@@ -1,0 +1,137 @@
+"""Every error a user may meet. All derive from :class:`SessionHistoryError` and from the builtin that fits."""
+
+from __future__ import annotations
+
+from session_history_hooks import (
+    Conflict,
+    Corrupt,
+    IncompatibleStore,
+    InvalidCursor,
+    InvalidKey,
+    LimitExceeded,
+    SessionHistoryError,
+    SessionKey,
+    StoreFull,
+    StoreReadOnly,
+    Unavailable,
+)
+
+__all__ = [
+    "ConfigurationError",
+    "Conflict",
+    "Corrupt",
+    "IncompatibleStore",
+    "InvalidCursor",
+    "InvalidKey",
+    "InvalidMessage",
+    "LimitExceeded",
+    "MissingDriver",
+    "NotStorable",
+    "PluginError",
+    "SessionDeleted",
+    "SessionExists",
+    "SessionHistoryError",
+    "SessionNotFound",
+    "StoreFull",
+    "StoreReadOnly",
+    "TurnClosed",
+    "TurnIdReused",
+    "Unavailable",
+    "UnknownScheme",
+]
+
+
+class _BadValue(SessionHistoryError, ValueError):
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.reason}"
+
+
+class NotStorable(_BadValue):
+    """A value that would not come back equal. Nothing was written.
+
+    :ivar path: where it stands, e.g. ``"messages[2].content[0].text"``.
+    :ivar reason: what is wrong with it; never the value itself.
+    """
+
+
+class InvalidMessage(_BadValue):
+    """Not a message. Nothing was written.
+
+    :ivar path: where it stands, e.g. ``"messages[2].role"``.
+    :ivar reason: what is wrong with it; never the value itself.
+    """
+
+
+class _SessionError(SessionHistoryError):
+    text = ""
+
+    def __init__(self, key: SessionKey) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"session {self.key.session_id!r} of user {self.key.user_id!r} {self.text}"
+
+
+class SessionExists(_SessionError, ValueError):
+    """A session with this id exists already; it was not touched."""
+
+    text = "exists already"
+
+
+class SessionNotFound(_SessionError, LookupError):
+    """There is no such session, or it is another user's."""
+
+    text = "does not exist"
+
+
+class SessionDeleted(_SessionError, LookupError):
+    """The session was deleted, and only ``create_session`` begins it anew. Nothing was written."""
+
+    text = "was deleted"
+
+
+class TurnIdReused(_SessionError, ValueError):
+    """The turn id belongs to a turn with another input. Nothing was written."""
+
+    text = "has a turn of this id with another input"
+
+
+class TurnClosed(SessionHistoryError, RuntimeError):
+    """Something was added to a turn that has ended."""
+
+
+class ConfigurationError(SessionHistoryError, ValueError):
+    """The runtime configuration is incomplete or wrong. It names the setting, never a value."""
+
+
+class UnknownScheme(ConfigurationError, LookupError):
+    """No installed plugin provides this URL scheme.
+
+    :ivar scheme: the scheme that was asked for.
+    :ivar installed: those that are there.
+    """
+
+    def __init__(self, scheme: str, installed: tuple[str, ...]) -> None:
+        super().__init__(scheme, installed)
+        self.scheme = scheme
+        self.installed = installed
+
+    def __str__(self) -> str:
+        return (
+            f"no provider for the URL scheme {self.scheme!r}. Installed: {', '.join(self.installed) or 'none'}. "
+            f"Install a package with an entry point {self.scheme!r} in the group 'session_history'."
+        )
+
+
+class MissingDriver(SessionHistoryError, ImportError):
+    """The plugin is installed and the package that it drives is not. The message names the extra to install."""
+
+
+class PluginError(SessionHistoryError, RuntimeError):
+    """A plugin can not be loaded, or does not provide what its entry point promises."""

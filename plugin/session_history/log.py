@@ -1,0 +1,253 @@
+"""Load, fold, and append with rebase: what service and turn stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
+
+from session_history_hooks import Entry, Fold, Head, Log, Position, SessionHistoryProvider, SessionKey
+
+from session_history import view
+from session_history.card import Card, fold
+from session_history.errors import Conflict, InvalidCursor, SessionDeleted, Unavailable
+from session_history.record import Record
+
+PATIENCE = 30.0
+"""Seconds for which an append that others keep overtaking is tried again."""
+
+MARGIN = 4
+"""Entries read beyond a window's turns: some entries hold no messages."""
+
+Choice = Callable[[Sequence[view.Shown], int], Sequence[view.Shown] | None]
+"""Picks a window of the turns read so far, given how many ever began; ``None`` asks for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Turns of a session and where its log stood when they were read.
+
+    :ivar head: ``None`` for a session never seen.
+    :ivar turns: ascending.
+    :ivar more: there are older turns.
+    :ivar found: the record of the entry id that was asked for.
+    """
+
+    head: Head | None
+    card: Card = field(default_factory=Card)
+    turns: Sequence[view.Shown] = ()
+    more: bool = False
+    found: Record | None = None
+
+    @property
+    def earlier(self) -> str | None:
+        """The cursor for what lies before the window."""
+        if not self.more or not self.turns or self.head is None:
+            return None
+        return self.turns[0].place.cursor(self.head.tail.generation)
+
+
+class SessionLog:
+    """The logs of a provider, as records and turns."""
+
+    def __init__(self, provider: SessionHistoryProvider) -> None:
+        self.provider = provider
+        self._queues: WeakValueDictionary[tuple[int, SessionKey], _Queue] = WeakValueDictionary()
+
+    async def head(self, key: SessionKey) -> Head | None:
+        log = await self.provider.read(key, last=0)
+        return log.head if log else None
+
+    async def all(self, key: SessionKey, *, before: str | None = None, entry_id: str | None = None) -> Window:
+        """Every turn, or every turn ahead of a cursor."""
+        return await self._window(key, None, None, before, entry_id)
+
+    async def newest(self, key: SessionKey, count: int, *, before: str | None = None) -> Window:
+        """The newest ``count`` turns, or those just ahead of a cursor."""
+        return await self._window(key, count, lambda shown, _: view.newest(shown, count), before, None)
+
+    async def steady(self, key: SessionKey, count: int, *, entry_id: str | None = None) -> Window:
+        """A window that serves prompt caches, see :func:`session_history.view.steady`."""
+        size = count + count // 2
+        return await self._window(key, size, lambda shown, begun: view.steady(shown, count, begun), None, entry_id)
+
+    async def card(self, key: SessionKey, head: Head) -> Card:
+        """The card at the head: the fold if it covers the tail, else folded anew from the log."""
+        if head.folded:
+            return Card.decode(head.folded.card, str(key))
+        card, seq = Card(), 0
+        if head.fold and await self._holds(key, head.fold):
+            card, seq = Card.decode(head.fold.card, str(key)), head.fold.seq
+        while seq < head.tail.seq:
+            log = await self._read_again(key, head, after=seq, before=head.tail.seq + 1)
+            card = fold(card, (record for _, record in _records(log)))
+            seq += len(log.entries)
+        return card
+
+    async def append(self, key: SessionKey, record: Record, *, known: Head | None, entry_id: str) -> Appending:
+        """Append behind whatever stands there, as long as the session is the one that was known.
+
+        :param known: the head that the author saw; ``None`` if the session was never seen.
+        :raises SessionDeleted: it was deleted since.
+        :raises Unavailable: others kept coming first.
+        """
+        entry = Entry(entry_id, record.encode())
+        queue = self._queue(key)
+        async with queue.turnstile:
+            head = queue.newest(known)
+            deadline = time.monotonic() + PATIENCE
+            attempt = 0
+            while True:
+                _insist_alive(key, head, known)
+                try:
+                    done = await self.append_at(key, entry, record, head)
+                except Conflict as conflict:
+                    head = conflict.head
+                else:
+                    queue.head = done.head or queue.head
+                    return done
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{key}: other writers came first for {PATIENCE:.0f} s")
+                await asyncio.sleep(_pause(attempt))
+                attempt += 1
+
+    async def append_at(self, key: SessionKey, entry: Entry, record: Record, head: Head | None) -> Appending:
+        """Append directly behind a head; behind a tombstone a new generation begins.
+
+        :raises Conflict: something else stands there.
+        """
+        alive = head is not None and not head.deleted
+        card = (await self.card(key, head) if head and alive else Card()).with_record(record)
+        at = head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)
+        cover = Fold(at.seq + 1, entry.id, card.encode())
+        appended = await self.provider.append(key, entry, at=at, fold=cover)
+        if appended.replayed:
+            return Appending(None, replayed=True)
+        return Appending(_moved(key, head, appended.position, cover), replayed=False)
+
+    async def record(self, key: SessionKey, entry_id: str) -> Record | None:
+        """The record of an entry of the newest generation."""
+        log = await self.provider.read(key, last=0, entry_id=entry_id)
+        return _found(log) if log else None
+
+    async def _window(
+        self, key: SessionKey, size: int | None, choose: Choice | None, before: str | None, entry_id: str | None
+    ) -> Window:
+        generation, place = view.Place.of_cursor(before) if before is not None else (None, None)
+        log = await self.provider.read(
+            key,
+            last=None if size is None else size + MARGIN if size else 0,
+            before=None if place is None else place.seq + 1,
+            entry_id=entry_id,
+        )
+        if log is None:
+            return Window(None)
+        if log.head.deleted:
+            return Window(log.head)
+        if generation is not None and generation != log.head.tail.generation:
+            raise InvalidCursor("the session was deleted since the cursor was made")
+        return await self._fill(key, log, choose, place)
+
+    async def _fill(self, key: SessionKey, log: Log, choose: Choice | None, place: view.Place | None) -> Window:
+        """Page backwards until the window is full or the log begins."""
+        card = await self.card(key, log.head)
+        entries = _records(log)
+        first, size = log.first, len(log.entries)
+        while True:
+            complete = first == 1 or size == 0
+            if choose or complete:
+                shown = view.turns(entries) if place is None else view.ahead_of(view.turns(entries), place)
+                window = choose(shown, card.turns) if choose else None
+                if window is not None or complete:
+                    turns = shown if window is None else window
+                    return Window(log.head, card, turns, more=_more(turns, shown, first), found=_found(log))
+            size = min(size * 2, self.provider.limits.page)
+            page = await self._read_again(key, log.head, last=size, before=first)
+            entries = [*_records(page), *entries]
+            first = page.first
+
+    async def _read_again(
+        self, key: SessionKey, head: Head, *, last: int | None = None, before: int, after: int | None = None
+    ) -> Log:
+        """More of the log that ``head`` belongs to."""
+        log = await self.provider.read(key, last=last, before=before, after=after)
+        if log is None or log.head.deleted or log.head.tail.generation != head.tail.generation:
+            raise SessionDeleted(key)
+        return log
+
+    async def _holds(self, key: SessionKey, old: Fold) -> bool:
+        log = await self.provider.read(key, last=1, before=old.seq + 1)
+        return log is not None and [entry.id for entry in log.entries] == [old.entry_id]
+
+    def _queue(self, key: SessionKey) -> _Queue:
+        name = id(asyncio.get_running_loop()), key
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = _Queue()
+        return queue
+
+
+@dataclass(frozen=True, slots=True)
+class Appending:
+    """The outcome of an append.
+
+    :ivar head: where the log stands now, as far as this process knows; ``None`` after a replay.
+    :ivar replayed: an entry of this id was there already.
+    """
+
+    head: Head | None
+    replayed: bool
+
+
+class _Queue:
+    """The tasks of one event loop that append to one session: they do not overtake each other for nothing."""
+
+    def __init__(self) -> None:
+        self.turnstile = asyncio.Lock()
+        self.head: Head | None = None
+
+    def newest(self, known: Head | None) -> Head | None:
+        """What was known, or what a task before this one left behind, if that is newer."""
+        if self.head is None or (known is not None and known.tail >= self.head.tail):
+            return known
+        return self.head
+
+
+def _insist_alive(key: SessionKey, head: Head | None, known: Head | None) -> None:
+    """A session never seen may have come into being since, as generation 0; nothing else may have changed."""
+    generation = known.tail.generation if known else 0
+    if head is None and known is None:
+        return
+    if head is None or head.deleted or head.tail.generation != generation:
+        raise SessionDeleted(key)
+
+
+def _moved(key: SessionKey, head: Head | None, tail: Position, cover: Fold) -> Head:
+    fresh = Head(key, tail, cover.entry_id, deleted=False, beat=0, edits=0, active_us=0, fold=cover)
+    if head is None or head.deleted:
+        return fresh
+    return replace(fresh, beat=head.beat, edits=head.edits)
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before the next try: none at first, since it now knows the tail; then random, up to 50 ms."""
+    return random.uniform(0, min(0.05, 0.001 * 2**attempt)) if attempt else 0.0
+
+
+def _records(log: Log) -> list[tuple[int, Record]]:
+    return [(seq, _decode(log, seq, entry)) for seq, entry in enumerate(log.entries, start=log.first)]
+
+
+def _found(log: Log) -> Record | None:
+    return _decode(log, *log.found) if log.found else None
+
+
+def _decode(log: Log, seq: int, entry: Entry) -> Record:
+    return Record.decode(entry.payload, f"entry {seq} of {log.head.key}")
+
+
+def _more(window: Sequence[view.Shown], shown: Sequence[view.Shown], first: int) -> bool:
+    return len(window) < len(shown) or (first > 1 and bool(shown))

@@ -1,0 +1,187 @@
+"""Messages as the service takes them and hands them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from session_history.errors import InvalidMessage
+from session_history.values import decode, encode
+
+NEUTRAL = "session_history.message/1"
+"""Format of a :class:`Message`, or of a dict that is one."""
+
+NATIVE = "json/1"
+"""Format of any other JSON object."""
+
+
+class Role:
+    """Who speaks. Any other text is a role too."""
+
+    USER: Final = "user"
+    ASSISTANT: Final = "assistant"
+    SYSTEM: Final = "system"
+    TOOL: Final = "tool"
+
+
+class _Model(BaseModel):
+    """Keeps unknown fields, and shows no content in a ``repr`` or in an error."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._shown()})"
+
+    __str__ = __repr__
+
+    def _shown(self) -> str:
+        return ""
+
+
+class _Part(_Model):
+    def model_post_init(self, _context: Any, /) -> None:
+        # The type is always written out: it is what tells one kind of content from another.
+        self.model_fields_set.add("type")
+
+
+class TextContent(_Part):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImageContent(_Part):
+    type: Literal["image"] = "image"
+    image_url: str
+
+
+class DataContent(_Part):
+    """Any JSON value."""
+
+    type: Literal["data"] = "data"
+    data: Any
+
+
+class Content(_Part):
+    """Content of a kind that this package does not know; its fields are kept as they are."""
+
+    type: str
+
+    def _shown(self) -> str:
+        return f"type={self.type!r}"
+
+
+AnyContent = Annotated[TextContent | ImageContent | DataContent | Content, Field(union_mode="left_to_right")]
+
+
+class Message(_Model):
+    """One message in the neutral format. Plain text as content becomes one :class:`TextContent`."""
+
+    id: str | None = None
+    type: str = "message"
+    role: str
+    content: list[AnyContent] | None = None
+    metadata: dict[str, Any] | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+    @property
+    def text(self) -> str:
+        """The text of all its :class:`TextContent`, joined."""
+        return "".join(part.text for part in self.content or () if isinstance(part, TextContent))
+
+    def _shown(self) -> str:
+        return f"role={self.role!r}, type={self.type!r}, parts={len(self.content or ())}"
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> Message:
+        """Any stored JSON object as a message; what has another shape becomes its :class:`DataContent`."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError:
+            role = value.get("role")
+            return cls(role=role if isinstance(role, str) else "unknown", content=[DataContent(data=value)])
+
+
+MessageInput = Message | dict[str, Any] | Sequence[Message | dict[str, Any]]
+"""What can be appended: a message, a dict, or a sequence of both."""
+
+
+class Stored(NamedTuple):
+    """A message as the log keeps it: verbatim, with the name of its format."""
+
+    format: str
+    value: dict[str, Any]
+
+    @property
+    def role(self) -> str | None:
+        role = self.value.get("role")
+        return role if isinstance(role, str) else None
+
+
+def freeze(messages: MessageInput, *, native: bool) -> list[Stored]:
+    """Check messages and copy them as they would come back from a store.
+
+    :param native: take any JSON object; else a dict must be a :class:`Message`.
+    :raises InvalidMessage: something is no message.
+    :raises NotStorable: something would not come back equal.
+    """
+    if isinstance(messages, (Message, dict)):
+        return [_freeze(messages, "message", native=native)]
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+        raise InvalidMessage("message", f"must be a Message, a dict or a list of them, not a {_kind(messages)}")
+    return [_freeze(message, f"messages[{index}]", native=native) for index, message in enumerate(messages)]
+
+
+def thaw(messages: Iterable[Stored], *, native: bool) -> list[Any]:
+    """Stored messages as the caller wants them: the values themselves, or as :class:`Message`."""
+    if native:
+        return [message.value for message in messages]
+    return [Message.read(message.value) for message in messages]
+
+
+def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
+    """Plain text as a message: natively in the shape that most model APIs share."""
+    if native:
+        return {"role": role, "content": text}
+    return Message(role=role, content=[TextContent(text=text)])
+
+
+def _freeze(message: object, path: str, *, native: bool) -> Stored:
+    if isinstance(message, Message):
+        return Stored(NEUTRAL, _copy(message.model_dump(exclude_unset=True), path))
+    if not isinstance(message, dict):
+        raise InvalidMessage(path, f"must be a Message or a dict, not a {_kind(message)}")
+    value = _copy(message, path)
+    if not native:
+        _check_message(value, path)
+    return Stored(NATIVE if native else NEUTRAL, value)
+
+
+def _copy(value: dict[str, Any], path: str) -> dict[str, Any]:
+    copied: dict[str, Any] = decode(encode(value, path))
+    return copied
+
+
+def _check_message(value: dict[str, Any], path: str) -> None:
+    try:
+        Message.model_validate(value)
+    except ValidationError as error:
+        flaw = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        steps = "".join(_step(step) for step in flaw["loc"])
+        raise InvalidMessage(path + steps, f"is not that of a message: {flaw['msg']}") from None
+
+
+def _step(step: int | str) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    # pydantic also names the kind of content that it tried last
+    return "" if step.endswith("Content") else f".{step}"
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,207 @@
+"""A store in one SQLite file, for one host: any number of processes, threads and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import unquote
+
+from pydantic import Field, field_validator
+from session_history_hooks import (
+    Appended,
+    Durability,
+    Entry,
+    Fold,
+    Head,
+    Limits,
+    ListingCursor,
+    Log,
+    Page,
+    Position,
+    ProviderOptions,
+    ProviderSpec,
+    SessionKey,
+    Unavailable,
+    hookimpl,
+)
+
+from session_history.providers.sqlite import rows
+from session_history.providers.sqlite.threads import Reader, Writer
+
+T = TypeVar("T")
+
+Synchronous = Literal["FULL", "NORMAL"]
+
+PAGE = 1000
+
+
+class SqliteProvider:
+    """Keeps sessions in a SQLite file in WAL mode.
+
+    :param path: the file; it is made when the provider starts, its folder is not.
+    :param synchronous: ``"FULL"`` = an acknowledged append survives a power cut; ``"NORMAL"`` = it survives
+        the death of the process, and a power cut may take the newest appends. NORMAL needs no fsync per commit.
+    :param busy_timeout: seconds to wait for other processes before the store counts as unavailable.
+
+    The connections do not survive a fork: start the provider in the child process.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", busy_timeout: float = 10.0
+    ) -> None:
+        self._path = Path(path)
+        self._synchronous = synchronous
+        self._busy_timeout = busy_timeout
+        self._threads: tuple[Writer, Reader] | None = None
+        self._door = threading.Lock()
+        self._identity: tuple[int, int] | None = None
+        self._limits = Limits(
+            # A round figure far above any real turn and far below SQLite's own 10**9.
+            entry_bytes=64 * 2**20,
+            card_bytes=2**20,
+            entries=rows.MAX_SEQ,
+            page=PAGE,
+            remembered_ids=None,
+            durability=Durability.DISK if synchronous == "FULL" else Durability.HOST,
+            atomic_head=True,
+        )
+
+    def __repr__(self) -> str:
+        return f"SqliteProvider({os.fspath(self._path)!r})"
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._start)
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self._stop)
+
+    async def health(self) -> bool:
+        try:
+            return await self._read(self._answers)
+        except Exception:
+            return False
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        last: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        entry_id: str | None = None,
+    ) -> Log | None:
+        return await self._read(
+            lambda connection: rows.read(connection, key, PAGE, last, before, after, entry_id),
+        )
+
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+        self._limits.check(entry, fold, at)
+        return await self._write(lambda connection: rows.append(connection, key, entry, at, fold))
+
+    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+        return await self._write(lambda connection: rows.renew(connection, key, at))
+
+    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
+        self._limits.check(entry, fold, at)
+        return await self._write(lambda connection: rows.rewrite(connection, key, entry, at, edits, fold))
+
+    async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        behind = ListingCursor.decode(cursor) if cursor is not None else None
+        return await self._read(lambda connection: rows.list_heads(connection, user_id, min(limit, PAGE), behind))
+
+    async def delete(self, key: SessionKey) -> bool:
+        return await self._write(lambda connection: rows.delete(connection, key))
+
+    async def delete_user(self, user_id: str) -> int:
+        return await self._write(lambda connection: rows.delete_user(connection, user_id))
+
+    async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._running()[1].submit(job))
+
+    async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.wrap_future(self._running()[0].submit(job))
+
+    def _running(self) -> tuple[Writer, Reader]:
+        if self._threads is None:
+            raise Unavailable(f"{self._path} is not open; start the service first")
+        return self._threads
+
+    def _start(self) -> None:
+        with self._door:
+            if self._threads is None:
+                self._threads = self._open()
+
+    def _open(self) -> tuple[Writer, Reader]:
+        folder = self._path.absolute().parent
+        if not folder.is_dir():
+            raise Unavailable(f"{self._path} can not be made: there is no folder {folder}")
+        writer = Writer(self._path, synchronous=self._synchronous, patience=self._busy_timeout)
+        writer.wait_ready()
+        reader = Reader(self._path, patience=self._busy_timeout)
+        try:
+            reader.wait_ready()
+        except BaseException:
+            writer.close()
+            raise
+        self._identity = _identity(self._path)
+        return writer, reader
+
+    def _stop(self) -> None:
+        with self._door:
+            threads, self._threads = self._threads, None
+            for thread in threads or ():
+                thread.close()
+
+    def _answers(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file still is the one that was opened: a deleted file can be written to and is lost."""
+        connection.execute("SELECT log FROM head LIMIT 1").fetchone()
+        return _identity(self._path) == self._identity
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+class SqliteOptions(ProviderOptions):
+    """``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``, then ``?option=value``.
+
+    See :class:`SqliteProvider` for the options.
+    """
+
+    synchronous: Synchronous = "FULL"
+    busy_timeout: float = Field(default=10.0, gt=0)
+
+    @field_validator("synchronous", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("url")
+    @classmethod
+    def _names_a_file(cls, url: str) -> str:
+        if not url.startswith("sqlite:///") or not url.removeprefix("sqlite:///"):
+            raise ValueError("names no file: write sqlite:///history.db, or sqlite:////var/lib/history.db")
+        return url
+
+    @property
+    def path(self) -> str:
+        return unquote(self.url.removeprefix("sqlite:///"))
+
+
+def _open(options: SqliteOptions) -> SqliteProvider:
+    return SqliteProvider(options.path, synchronous=options.synchronous, busy_timeout=options.busy_timeout)
+
+
+@hookimpl
+def session_history_providers() -> Iterable[ProviderSpec]:
+    yield ProviderSpec("sqlite", SqliteOptions, _open)

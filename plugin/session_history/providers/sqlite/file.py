@@ -1,0 +1,165 @@
+"""The database file: whose it is, its schema, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+from session_history_hooks import (
+    Corrupt,
+    IncompatibleStore,
+    SessionHistoryError,
+    StoreFull,
+    StoreReadOnly,
+    Unavailable,
+)
+
+APPLICATION_ID = int.from_bytes(b"SHLG")
+"""Marks the file as ours in its header: "session history log"."""
+
+SEQ_BITS = 24
+"""An entry's key is ``log << SEQ_BITS | seq``: 2**24 - 1 entries in a log, 2**39 logs in a file.
+
+A packed integer key keeps a session's entries side by side in a plain table, which loads faster than any
+index would.
+"""
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE head (
+            log        INTEGER PRIMARY KEY,
+            user_id    TEXT NOT NULL,
+            session_id TEXT NOT NULL,
+            generation INTEGER NOT NULL,
+            seq        INTEGER NOT NULL,
+            tail_id    TEXT NOT NULL,
+            deleted    INTEGER NOT NULL,
+            beat       INTEGER NOT NULL,
+            edits      INTEGER NOT NULL,
+            active_us  INTEGER NOT NULL,
+            fold_seq   INTEGER,
+            fold_id    TEXT,
+            card       BLOB,
+            UNIQUE (user_id, session_id)
+        )""",
+        "CREATE INDEX listing ON head (user_id, active_us DESC, session_id) WHERE deleted = 0",
+        "CREATE TABLE entry (k INTEGER PRIMARY KEY, id TEXT NOT NULL, payload BLOB NOT NULL)",
+        f"CREATE UNIQUE INDEX entry_id ON entry (k >> {SEQ_BITS}, id)",
+    ),
+)
+"""Statements that lead from one schema version to the next. They only add, so that an older process can go on."""
+
+_KINDS: dict[int, tuple[type[SessionHistoryError], str]] = {
+    sqlite3.SQLITE_ERROR: (Corrupt, "has lost a table of ours"),
+    sqlite3.SQLITE_PERM: (StoreReadOnly, "may not be opened"),
+    sqlite3.SQLITE_BUSY: (Unavailable, "is locked by another process"),
+    sqlite3.SQLITE_LOCKED: (Unavailable, "is locked"),
+    sqlite3.SQLITE_READONLY: (StoreReadOnly, "can not be written"),
+    sqlite3.SQLITE_CORRUPT: (Corrupt, "is damaged"),
+    sqlite3.SQLITE_FULL: (StoreFull, "has no room: the disk is full"),
+    sqlite3.SQLITE_CANTOPEN: (Unavailable, "can not be opened, or files beside it can not be made"),
+    sqlite3.SQLITE_NOTADB: (IncompatibleStore, "is not a SQLite database"),
+}
+
+
+def translate(error: sqlite3.Error, path: Path) -> SessionHistoryError:
+    """Our error for one of the driver's, naming the file and SQLite's own code."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    kind, text = _KINDS.get(code & 0xFF, (Unavailable, "can not be read or written"))
+    return kind(f"{path} {text} ({name})")
+
+
+def connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+    """Open the file, making an empty one if there is none; the thread that calls owns the connection.
+
+    :param timeout: seconds a statement waits for a lock.
+    """
+    uri = f"file:{quote(os.fspath(path.absolute()))}?mode=rwc"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+
+
+def prepare(connection: sqlite3.Connection, path: Path, *, synchronous: str, patience: float) -> None:
+    """Make the file ours, at the newest schema, and ready for several processes.
+
+    Nothing is written before it is clear that the file is empty or ours and not newer than we are.
+
+    :param patience: seconds to wait for other processes.
+    :raises IncompatibleStore: it is neither.
+    """
+    if _version(connection, path) < len(MIGRATIONS):
+        _migrate(connection, path, patience)
+    _insist(connection, "PRAGMA journal_mode = WAL", patience)
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    begin(connection, patience)  # the one sure way to learn that the file can be written
+    connection.execute("ROLLBACK")
+
+
+def begin(connection: sqlite3.Connection, patience: float) -> bool:
+    """Take the write lock; say whether another process was in the way.
+
+    SQLite's own waiting has fixed steps of up to 100 ms, in which a busy neighbour is never met idle.
+    Short steps of random length do meet it.
+    """
+    return _insist(connection, "BEGIN IMMEDIATE", patience)
+
+
+def rollback(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _insist(connection: sqlite3.Connection, statement: str, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    step = 0.0005
+    waited = False
+    while True:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return waited
+        waited = True
+        time.sleep(random.uniform(0.2, 1) * step)
+        step = min(step * 1.5, 0.004)
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    application_id = _pragma(connection, "application_id")
+    version = _pragma(connection, "user_version")
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if not application_id and not version and not tables:
+        return 0
+    if application_id != APPLICATION_ID:
+        raise IncompatibleStore(f"{path} is a SQLite database of another application")
+    if version > len(MIGRATIONS):
+        raise IncompatibleStore(
+            f"{path} has schema version {version}; this version of session-history knows {len(MIGRATIONS)}. Upgrade it."
+        )
+    return version
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, patience: float) -> None:
+    begin(connection, patience)
+    try:
+        # Looked at again under the lock: another process may have been faster.
+        for statements in MIGRATIONS[_version(connection, path) :]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        rollback(connection)
+        raise
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value

@@ -1,0 +1,212 @@
+"""The statements of the contract, run inside a transaction that the caller opened."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from session_history_hooks import (
+    Appended,
+    Conflict,
+    Corrupt,
+    Entry,
+    Fold,
+    Head,
+    ListingCursor,
+    Log,
+    Page,
+    Position,
+    SessionKey,
+    stretch,
+)
+
+from session_history.providers.sqlite.file import SEQ_BITS
+
+MAX_SEQ = 2**SEQ_BITS - 1
+
+_HEAD = """SELECT log, user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us,
+    fold_seq, fold_id, card FROM head """
+
+Row = tuple[int, str, str, int, int, str, int, int, int, int, int | None, str, bytes]
+
+
+def read(
+    connection: sqlite3.Connection,
+    key: SessionKey,
+    page: int,
+    last: int | None,
+    before: int | None,
+    after: int | None,
+    entry_id: str | None,
+) -> Log | None:
+    row = _find_head(connection, key)
+    if row is None:
+        return None
+    head, number = _head(row), row[0]
+    seqs = stretch(head.tail.seq, page, last=last, before=before, after=after)
+    entries = _entries(connection, number, seqs, key) if seqs else ()
+    return Log(head, seqs.start if entries else head.tail.seq + 1, entries, _find_entry(connection, number, entry_id))
+
+
+def append(connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
+    row = _find_head(connection, key)
+    head = _head(row) if row else None
+    if row and head and not head.deleted:
+        known = _seq(connection, row[0], entry.id) if at.generation == head.tail.generation else None
+        if known:
+            return Appended(Position(at.generation, known), replayed=True)
+        allowed = head.tail
+    else:
+        allowed = Position(head.tail.generation + 1, 0) if head else Position(0, 0)
+    if at != allowed:
+        raise Conflict(head)
+    number = row[0] if row else _insert_head(connection, key)
+    position = Position(at.generation, at.seq + 1)
+    connection.execute(
+        "INSERT INTO entry (k, id, payload) VALUES (?, ?, ?)", (_pack(number, position.seq), entry.id, entry.payload)
+    )
+    _move_head(connection, number, position, entry.id, fold, _tick(head))
+    return Appended(position, replayed=False)
+
+
+def renew(connection: sqlite3.Connection, key: SessionKey, at: Position) -> bool:
+    changed = connection.execute(
+        "UPDATE head SET beat = beat + 1"
+        " WHERE user_id = ? AND session_id = ? AND deleted = 0 AND generation = ? AND seq = ?",
+        (key.user_id, key.session_id, at.generation, at.seq),
+    )
+    return changed.rowcount == 1
+
+
+def rewrite(
+    connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None
+) -> Head:
+    row = _find_head(connection, key)
+    head = _head(row) if row else None
+    if row is None or head is None or (head.tail.generation, head.edits) != (at.generation, edits):
+        raise Conflict(head)
+    if _seq(connection, row[0], entry.id) != at.seq:
+        raise Conflict(head)
+    connection.execute("UPDATE entry SET payload = ? WHERE k = ?", (entry.payload, _pack(row[0], at.seq)))
+    covers = (fold.seq, fold.entry_id, fold.card) if fold else (None, None, None)
+    connection.execute(
+        "UPDATE head SET edits = edits + 1, fold_seq = ?, fold_id = ?, card = ? WHERE log = ?", (*covers, row[0])
+    )
+    return _head(_find_head(connection, key) or row)
+
+
+def list_heads(connection: sqlite3.Connection, user_id: str, limit: int, behind: ListingCursor | None) -> Page:
+    place = ""
+    values: tuple[object, ...] = ()
+    if behind:
+        place = "AND active_us <= ? AND (active_us < ? OR session_id > ?)"
+        values = (behind.active_us, behind.active_us, behind.session_id)
+    rows = connection.execute(
+        f"{_HEAD} WHERE user_id = ? AND deleted = 0 {place} ORDER BY active_us DESC, session_id LIMIT ?",
+        (user_id, *values, limit + 1),
+    ).fetchall()
+    heads = tuple(_head(row) for row in rows[:limit])
+    return Page(heads, ListingCursor.behind(heads[-1]).encode() if len(rows) > limit else None)
+
+
+def delete(connection: sqlite3.Connection, key: SessionKey) -> bool:
+    row = _find_head(connection, key)
+    if row is None or row[6]:
+        return False
+    _bury(connection, row[0], _tick(_head(row)))
+    return True
+
+
+def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
+    rows = connection.execute(f"{_HEAD} WHERE user_id = ? AND deleted = 0", (user_id,)).fetchall()
+    for row in rows:
+        _bury(connection, row[0], _tick(_head(row)))
+    return len(rows)
+
+
+def _bury(connection: sqlite3.Connection, number: int, active_us: int) -> None:
+    connection.execute("DELETE FROM entry WHERE k BETWEEN ? AND ?", (_pack(number, 0), _pack(number, MAX_SEQ)))
+    connection.execute(
+        "UPDATE head SET seq = 0, tail_id = '', deleted = 1, beat = 0, edits = 0, active_us = ?,"
+        " fold_seq = NULL, fold_id = NULL, card = NULL WHERE log = ?",
+        (active_us, number),
+    )
+
+
+def _insert_head(connection: sqlite3.Connection, key: SessionKey) -> int:
+    inserted = connection.execute(
+        "INSERT INTO head (user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us)"
+        " VALUES (?, ?, 0, 0, '', 1, 0, 0, 0)",
+        (key.user_id, key.session_id),
+    )
+    assert inserted.lastrowid is not None
+    return inserted.lastrowid
+
+
+def _move_head(
+    connection: sqlite3.Connection, number: int, tail: Position, tail_id: str, fold: Fold | None, active_us: int
+) -> None:
+    moved: list[object] = [tail.generation, tail.seq, tail_id, active_us]
+    covers = ""
+    if fold:
+        covers = ", fold_seq = ?, fold_id = ?, card = ?"
+        moved += [fold.seq, fold.entry_id, fold.card]
+    connection.execute(
+        f"UPDATE head SET generation = ?, seq = ?, tail_id = ?, active_us = ?, deleted = 0{covers} WHERE log = ?",
+        (*moved, number),
+    )
+
+
+def _find_head(connection: sqlite3.Connection, key: SessionKey) -> Row | None:
+    found: Row | None = connection.execute(
+        f"{_HEAD} WHERE user_id = ? AND session_id = ?", (key.user_id, key.session_id)
+    ).fetchone()
+    return found
+
+
+def _head(row: Row) -> Head:
+    _, user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card = row
+    return Head(
+        SessionKey(user_id, session_id),
+        Position(generation, seq),
+        tail_id,
+        deleted=bool(deleted),
+        beat=beat,
+        edits=edits,
+        active_us=active_us,
+        fold=None if fold_seq is None else Fold(fold_seq, fold_id, card),
+    )
+
+
+def _entries(connection: sqlite3.Connection, number: int, seqs: range, key: SessionKey) -> tuple[Entry, ...]:
+    rows = connection.execute(
+        "SELECT id, payload FROM entry WHERE k BETWEEN ? AND ? ORDER BY k",
+        (_pack(number, seqs[0]), _pack(number, seqs[-1])),
+    ).fetchall()
+    if len(rows) != len(seqs):
+        raise Corrupt(f"{key} lacks {len(seqs) - len(rows)} of its entries {seqs[0]} to {seqs[-1]}")
+    return tuple(Entry(*row) for row in rows)
+
+
+def _find_entry(connection: sqlite3.Connection, number: int, entry_id: str | None) -> tuple[int, Entry] | None:
+    if entry_id is None:
+        return None
+    row = connection.execute(
+        f"SELECT k & {MAX_SEQ}, id, payload FROM entry WHERE k >> {SEQ_BITS} = ? AND id = ?", (number, entry_id)
+    ).fetchone()
+    return (row[0], Entry(row[1], row[2])) if row else None
+
+
+def _seq(connection: sqlite3.Connection, number: int, entry_id: str) -> int | None:
+    row = connection.execute(
+        f"SELECT k & {MAX_SEQ} FROM entry WHERE k >> {SEQ_BITS} = ? AND id = ?", (number, entry_id)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _pack(number: int, seq: int) -> int:
+    return number << SEQ_BITS | seq
+
+
+def _tick(head: Head | None) -> int:
+    return max(time.time_ns() // 1000, head.active_us + 1 if head else 0)

@@ -1,0 +1,264 @@
+"""Threads that own a connection, so that no work of SQLite's happens on an event loop."""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from session_history_hooks import SessionHistoryError, Unavailable
+
+from session_history.providers.sqlite.file import begin, connect, prepare, rollback, translate
+
+T = TypeVar("T")
+
+BATCH = 256
+"""The most jobs in one transaction: enough to share an fsync widely, few enough to let others in."""
+
+
+class Task(Generic[T]):
+    """A job that waits for its thread, and whoever waits for its outcome."""
+
+    def __init__(self, job: Callable[[sqlite3.Connection], T]) -> None:
+        self.job = job
+        self.future: Future[T] = Future()
+
+
+class ConnectionThread:
+    """Runs jobs on one connection, in the order they came, taking all that wait at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pid = os.getpid()
+        self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
+        self._door = threading.Lock()
+        self._open = True
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name=f"session-history {type(self).__name__}", daemon=True)
+        self._thread.start()
+
+    def wait_ready(self) -> None:
+        """Block until the connection is open.
+
+        :raises SessionHistoryError: it could not be opened.
+        """
+        self._ready.result()
+
+    def submit(self, job: Callable[[sqlite3.Connection], T]) -> Future[T]:
+        """Queue a job; its outcome, or the error it raised, is in the future."""
+        if os.getpid() != self._pid:
+            raise Unavailable(f"{self._path} was opened before a fork; open the service in the child process")
+        task = Task(job)
+        with self._door:
+            if not self._open:
+                raise Unavailable(f"{self._path} is closed")
+            self._tasks.put(task)
+        return task.future
+
+    def close(self) -> None:
+        """Finish what waits, close the connection and block until that is done."""
+        with self._door:
+            if self._open:
+                self._open = False
+                self._tasks.put(None)
+        if os.getpid() == self._pid:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            with self._translated():
+                connection = self._connect()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return
+        with closing(connection):
+            self._ready.set_result(None)
+            while batch := self._take():
+                self._serve(connection, batch)
+                del batch
+
+    def _take(self) -> list[Task[Any]]:
+        """All tasks that wait, at least one; none when the thread is to end."""
+        batch: list[Task[Any]] = []
+        while len(batch) < BATCH:
+            try:
+                task = self._tasks.get(block=not batch)
+            except queue.Empty:
+                break
+            if task is None:
+                if batch:
+                    self._tasks.put(None)
+                break
+            if task.future.set_running_or_notify_cancel():
+                batch.append(task)
+        return batch
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        raise NotImplementedError
+
+    def _serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
+        raise NotImplementedError
+
+
+class Reader(ConnectionThread):
+    """Runs every job in a snapshot of its own."""
+
+    def __init__(self, path: Path, *, patience: float) -> None:
+        self._patience = patience
+        super().__init__(path)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(self._path, timeout=self._patience)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
+        for task in batch:
+            try:
+                with self._translated():
+                    outcome = self._snapshot(connection, task)
+            except BaseException as error:
+                task.future.set_exception(error)
+            else:
+                task.future.set_result(outcome)
+
+    @staticmethod
+    def _snapshot(connection: sqlite3.Connection, task: Task[T]) -> T:
+        connection.execute("BEGIN")
+        try:
+            return task.job(connection)
+        finally:
+            rollback(connection)
+
+
+class Writer(ConnectionThread):
+    """Runs the jobs that wait in one transaction and answers them after its COMMIT: they share its fsync."""
+
+    def __init__(self, path: Path, *, synchronous: str, patience: float) -> None:
+        self._synchronous = synchronous
+        self._patience = patience
+        self._turnstile = Turnstile()
+        super().__init__(path)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = connect(self._path, timeout=0)
+        try:
+            prepare(connection, self._path, synchronous=self._synchronous, patience=self._patience)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
+        try:
+            outcomes = self._commit(connection, batch)
+        except _NotCommittedError:
+            # One job may have spoilt it for all. An append that was committed after all finds its own id.
+            for task in batch:
+                self._serve_alone(connection, task)
+        except BaseException as error:
+            for task in batch:
+                task.future.set_exception(error)
+        else:
+            _answer(batch, outcomes)
+
+    def _serve_alone(self, connection: sqlite3.Connection, task: Task[Any]) -> None:
+        try:
+            _answer([task], self._commit(connection, [task]))
+        except _NotCommittedError as error:
+            task.future.set_exception(error.cause)
+        except BaseException as error:
+            task.future.set_exception(error)
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> list[Any]:
+        with self._translated():
+            self._turnstile.enter(connection, self._patience)
+        try:
+            with self._translated():
+                outcomes = [_outcome(task, connection) for task in batch]
+                connection.execute("COMMIT")
+        except BaseException as error:
+            with self._translated():
+                rollback(connection)
+            raise _NotCommittedError(error) from error
+        self._turnstile.leave()
+        return outcomes
+
+
+class _NotCommittedError(Exception):
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class Turnstile:
+    """Takes the file's write lock in turns with other processes.
+
+    SQLite hands the lock to whoever asks first after its release, which is nearly always the process that
+    just released it. So a process that committed while others were about, or for a long stretch alone, stays away for
+    longer than the others sleep between two tries.
+    """
+
+    GAP = 0.002
+    """Seconds to stay away; :func:`~session_history.providers.sqlite.file.begin` sleeps 0.1 to 4 ms."""
+    MEMORY = 1.0
+    """Seconds for which another process, once noticed, is taken to be about."""
+    STRETCH = 0.05
+    """Seconds of work without a pause after which others are let in unasked: 4 % of a busy process's time."""
+
+    def __init__(self) -> None:
+        self._data_version = 0
+        self._others_until = 0.0
+        self._working_since = 0.0
+        self._left = 0.0
+
+    def enter(self, connection: sqlite3.Connection, patience: float) -> None:
+        self._stay_away()
+        waited = begin(connection, patience)
+        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        if waited or version != self._data_version:
+            self._others_until = time.monotonic() + self.MEMORY
+        self._data_version = version
+
+    def leave(self) -> None:
+        self._left = time.monotonic()
+
+    def _stay_away(self) -> None:
+        now = time.monotonic()
+        away = now - self._left
+        if away >= self.GAP:
+            self._working_since = now
+        elif now < self._others_until or now - self._working_since > self.STRETCH:
+            time.sleep(random.uniform(self.GAP, 2 * self.GAP) - away)
+            self._working_since = time.monotonic()
+
+
+def _outcome(task: Task[Any], connection: sqlite3.Connection) -> Any:
+    """What the job returned; what it refused is an outcome too, since it refuses before it writes."""
+    try:
+        return task.job(connection)
+    except SessionHistoryError as refusal:
+        return refusal
+
+
+def _answer(batch: list[Task[Any]], outcomes: list[Any]) -> None:
+    for task, outcome in zip(batch, outcomes, strict=True):
+        if isinstance(outcome, SessionHistoryError):
+            task.future.set_exception(outcome)
+        else:
+            task.future.set_result(outcome)

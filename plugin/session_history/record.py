@@ -1,0 +1,112 @@
+"""What an entry holds: the payload of the log, and its bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import groupby
+from typing import Any
+
+from session_history.errors import Corrupt, IncompatibleStore
+from session_history.messages import Stored
+from session_history.values import decode, encode
+
+VERSION = 1
+
+
+class Author(StrEnum):
+    """What wrote an entry."""
+
+    TURN = "turn"
+    APPEND = "append"
+    SESSION = "session"
+
+
+class Status(StrEnum):
+    """How a turn ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One atomic batch.
+
+    :ivar at_us: when its author wrote it, by the author's clock: to be shown, never to be sorted by.
+    :ivar base: seq of the newest entry that the author saw.
+    :ivar changes: new values of ``title`` and ``metadata``, of those that change.
+    :ivar inputs: how many of the messages, from the first, are a decorated handler's input.
+    :ivar shape: the shape of the handler's answer, see :mod:`session_history.answer`.
+    :ivar answer: the indexes of the messages that are the answer; the handler may have added others.
+    :ivar turn_id: the id of a failed turn, whose entry has another so that the turn may be tried again.
+    """
+
+    by: Author
+    base: int
+    messages: tuple[Stored, ...] = ()
+    at_us: int = field(default_factory=lambda: time.time_ns() // 1000)
+    changes: dict[str, Any] = field(default_factory=dict)
+    status: Status | None = None
+    inputs: int = 0
+    shape: Any = None
+    answer: tuple[int, ...] = ()
+    turn_id: str | None = None
+
+    def encode(self) -> bytes:
+        document: dict[str, Any] = {"v": VERSION, "by": self.by.value, "base": self.base, "at": self.at_us}
+        if self.status is not None:
+            document["status"] = self.status.value
+        optional = {
+            "inputs": self.inputs,
+            "shape": self.shape,
+            "answer": list(self.answer),
+            "turn": self.turn_id,
+            "changes": self.changes,
+        }
+        document |= {name: value for name, value in optional.items() if value not in (None, 0, {}) or name == "shape"}
+        document["runs"] = list(_runs(self.messages))
+        return encode(document, "entry", wrapped=True)
+
+    @classmethod
+    def decode(cls, payload: bytes, where: str) -> Record:
+        """:param where: what to call the entry in an error.
+        :raises Corrupt: not a record.
+        :raises IncompatibleStore: a newer version's record.
+        """
+        try:
+            document = decode(payload)
+            version = document["v"]
+        except (ValueError, TypeError, KeyError):
+            raise Corrupt(f"{where} is not a record") from None
+        if version != VERSION:
+            raise IncompatibleStore(f"{where} has version {version}; this session-history knows {VERSION}. Upgrade it.")
+        try:
+            return cls._of(document)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise Corrupt(f"{where} is not a record") from None
+
+    @classmethod
+    def _of(cls, document: dict[str, Any]) -> Record:
+        status = document.get("status")
+        return cls(
+            by=Author(document["by"]),
+            base=document["base"],
+            messages=tuple(Stored(name, value) for name, values in document["runs"] for value in values),
+            at_us=document["at"],
+            changes=document.get("changes", {}),
+            status=None if status is None else Status(status),
+            inputs=document.get("inputs", 0),
+            shape=document.get("shape"),
+            answer=tuple(document.get("answer", ())),
+            turn_id=document.get("turn"),
+        )
+
+
+def _runs(messages: Iterable[Stored]) -> Iterable[list[Any]]:
+    """Neighbours of one format share its name."""
+    for name, run in groupby(messages, key=lambda message: message.format):
+        yield [name, [message.value for message in run]]

@@ -1,0 +1,119 @@
+"""Providers by URL scheme: the only module that touches pluggy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pluggy
+from pydantic import ValidationError
+from session_history_hooks import ProviderOptions, ProviderSpec, SessionHistoryProvider, spec
+from session_history_hooks.spec import PROJECT
+
+from session_history.errors import (
+    ConfigurationError,
+    MissingDriver,
+    PluginError,
+    SessionHistoryError,
+    UnknownScheme,
+)
+
+
+def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvider:
+    """Make the provider of a URL, without I/O. Only the plugin of its scheme is loaded.
+
+    :param options: more options than those in the query of the URL.
+    :raises ConfigurationError: a URL or option that the provider does not take.
+    :raises UnknownScheme: no plugin for this scheme.
+    :raises MissingDriver: the plugin lacks a package.
+    :raises PluginError: the plugin is broken.
+    """
+    address, query = _split(url)
+    provider = _load(address.partition("://")[0].lower())
+    return provider.open(_validated(provider, {"url": address, **_merged(query, options)}))
+
+
+def installed_schemes() -> tuple[str, ...]:
+    """The schemes that a plugin is installed for. Loads none of them."""
+    return tuple(sorted({point.name for point in entry_points(group=PROJECT)}))
+
+
+def _split(url: str) -> tuple[str, dict[str, str]]:
+    address, _, query = url.partition("?")
+    if "://" not in address:
+        raise ConfigurationError("the URL has no scheme: write e.g. sqlite:///history.db")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ConfigurationError("the query of the URL is not a list of name=value") from None
+    if len(dict(pairs)) < len(pairs):
+        raise ConfigurationError("the query of the URL names an option twice")
+    return address, dict(pairs)
+
+
+def _merged(query: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
+    twice = sorted((query.keys() & options.keys()) | ({"url"} & {*query, *options}))
+    if twice:
+        raise ConfigurationError(f"given in the URL and as an option: {', '.join(twice)}")
+    return {**query, **options}
+
+
+def _load(scheme: str) -> ProviderSpec:
+    plugins = pluggy.PluginManager(PROJECT)
+    plugins.add_hookspecs(spec)
+    point = _entry_point(scheme)
+    plugins.register(_import(point), name=point.name)
+    try:
+        found = [each for specs in plugins.hook.session_history_providers() for each in specs]
+    except Exception as error:
+        raise PluginError(f"{_source(point)} can not describe its providers: {error!r}") from error
+    for each in found:
+        if isinstance(each, ProviderSpec) and each.scheme == scheme:
+            return each
+    raise PluginError(f"{_source(point)} describes no provider for {scheme!r}")
+
+
+def _entry_point(scheme: str) -> EntryPoint:
+    points = list(entry_points(group=PROJECT, name=scheme))
+    if not points:
+        raise UnknownScheme(scheme, installed_schemes())
+    if len({point.value for point in points}) > 1:
+        sources = ", ".join(sorted(map(_source, points)))
+        raise PluginError(f"more than one plugin provides {scheme!r}: {sources}. Uninstall all but one.")
+    return points[0]
+
+
+def _import(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        if error.name and not point.module.startswith(error.name):
+            package = point.dist.name if point.dist else "the plugin"
+            raise MissingDriver(
+                f"{point.name}:// needs the module {error.name!r}: pip install '{package}[{point.name}]'",
+                name=error.name,
+            ) from error
+        raise PluginError(f"{_source(point)} can not be imported: {error!r}") from error
+    except Exception as error:
+        raise PluginError(f"{_source(point)} can not be imported: {error!r}") from error
+
+
+def _source(point: EntryPoint) -> str:
+    return f"{point.value} of {point.dist.name if point.dist else 'an unknown package'}"
+
+
+def _validated(provider: ProviderSpec, values: dict[str, Any]) -> ProviderOptions:
+    try:
+        return provider.options.model_validate(values)
+    except SessionHistoryError:
+        raise
+    except ValidationError as error:
+        flaws = "; ".join(_flaw(flaw["loc"], flaw["msg"]) for flaw in error.errors(include_input=False))
+        known = ", ".join(sorted(set(provider.options.model_fields) - {"url"})) or "none"
+        raise ConfigurationError(f"{provider.scheme}://: {flaws}. Options: {known}") from None
+
+
+def _flaw(place: tuple[int | str, ...], message: str) -> str:
+    return f"{'.'.join(map(str, place))}: {message}"

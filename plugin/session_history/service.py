@@ -1,0 +1,406 @@
+"""The public API: one service for all providers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from enum import Enum
+from functools import cache
+from types import TracebackType
+from typing import Any, Final, Literal, Self, overload
+from uuid import uuid4
+
+from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
+
+from session_history import config, registry, view
+from session_history.errors import (
+    Conflict,
+    NotStorable,
+    SessionDeleted,
+    SessionExists,
+    SessionHistoryError,
+    SessionNotFound,
+    Unavailable,
+)
+from session_history.log import SessionLog, Window
+from session_history.messages import MessageInput, freeze, thaw
+from session_history.record import Author, Record
+from session_history.session import Session, SessionList
+from session_history.turn import OpenTurn, Turn, settled
+from session_history.values import decode, encode
+
+
+class _Unset(Enum):
+    UNSET = "unset"
+
+
+UNSET: Final = _Unset.UNSET
+
+JsonObject = dict[str, Any]
+
+
+class SessionHistoryService:
+    """Keeps conversations in the store of a provider.
+
+    It starts by itself on first use; :meth:`start` only makes errors show up early. ``async with service`` starts
+    and stops it. Every method may raise :class:`~session_history.errors.Unavailable` or
+    :class:`~session_history.errors.Corrupt`; user and session ids that can not be keys raise
+    :class:`~session_history.errors.InvalidKey` before the store is touched.
+
+    :param provider: where to keep them; the service starts and stops it.
+    """
+
+    def __init__(self, provider: SessionHistoryProvider) -> None:
+        self._provider = provider
+        self._log = SessionLog(provider)
+        self._state: Literal["new", "started", "stopped"] = "new"
+
+    @staticmethod
+    def from_url(url: str, **options: Any) -> SessionHistoryService:
+        """A service by URL, e.g. ``"sqlite:///history.db"``; the plugin of its scheme alone is loaded.
+
+        :param options: options of the provider, like those in the query of the URL.
+        :raises ConfigurationError: a URL or an option that the provider does not take.
+        :raises UnknownScheme: no installed plugin provides the scheme.
+        :raises MissingDriver: the plugin needs a package that is not installed.
+        :raises PluginError: the plugin is broken.
+        """
+        return SessionHistoryService(registry.open_provider(url, options))
+
+    @staticmethod
+    def from_config(path: str | os.PathLike[str] | None = None) -> SessionHistoryService:
+        """The service that the runtime configuration asks for, see :mod:`session_history.config`.
+
+        :param path: a TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
+        :raises ConfigurationError: nothing is configured, or something wrongly. And see :meth:`from_url`.
+        """
+        settings = config.load(path)
+        return SessionHistoryService.from_url(settings.url, **settings.options)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._provider!r}, {self._state})"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the store. A second call does nothing; after :meth:`stop` it opens the store again.
+
+        :raises StoreReadOnly: the store can not be written.
+        :raises IncompatibleStore: the store is another application's, or a newer version's.
+        """
+        await self._provider.start()
+        self._state = "started"
+
+    async def stop(self) -> None:
+        """Close the store once what was begun is stored. A second call does nothing."""
+        self._state = "stopped"
+        await self._provider.stop()
+
+    async def health(self) -> bool:
+        """Whether the store can be used now. Never raises."""
+        try:
+            await self._ready()
+        except SessionHistoryError:
+            return False
+        return await self._provider.health()
+
+    async def create_session(
+        self,
+        user_id: str,
+        session_id: str | None = None,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """Begin a session, also one that was deleted.
+
+        :param session_id: if missing or blank, an id is made up.
+        :raises SessionExists: there is one with this id; it is not touched.
+        :raises NotStorable: the title or the metadata can not be stored exactly.
+        """
+        named = not isinstance(session_id, str) or session_id.strip()
+        key = SessionKey(user_id, session_id if session_id is not None and named else uuid4().hex)
+        record = Record(Author.SESSION, base=0, changes=_changes(title, dict(metadata or {})))
+        await self._ready()
+        head = await settled(self._begin(key, record))
+        return self._session(key, Window(head, await self._log.card(key, head)), native=False)
+
+    @overload
+    async def get_session(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        last_turns: int | None = None,
+        before: str | None = None,
+        native: Literal[False] = False,
+    ) -> Session | None: ...
+    @overload
+    async def get_session(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        last_turns: int | None = None,
+        before: str | None = None,
+        native: Literal[True],
+    ) -> Session[JsonObject] | None: ...
+    async def get_session(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        last_turns: int | None = None,
+        before: str | None = None,
+        native: bool = False,
+    ) -> Session[Any] | None:
+        """Read a session: everything that was recorded, failed turns included. Never writes.
+
+        A session never seen is empty and comes into being with its first append; so does one of another user,
+        which can not be told from it.
+
+        :param last_turns: only the newest so many turns.
+        :param before: what a session says in :attr:`~session_history.Session.earlier`: the turns ahead of its messages.
+        :param native: hand out the stored values as they are, instead of as :class:`~session_history.Message`.
+        :returns: ``None`` for a deleted session.
+        :raises InvalidCursor: ``before`` is not of this session.
+        """
+        key = SessionKey(user_id, session_id)
+        count = _count("last_turns", last_turns)
+        await self._ready()
+        if count is None:
+            window = await self._log.all(key, before=before)
+        else:
+            window = await self._log.newest(key, count, before=before)
+        if window.head is not None and window.head.deleted:
+            return None
+        return self._session(key, window, native=native)
+
+    async def update_session(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        title: str | _Unset | None = UNSET,
+        metadata: Mapping[str, Any] | _Unset = UNSET,
+    ) -> Session:
+        """Give a session a title, or other metadata in place of what it had.
+
+        :returns: the session without its messages.
+        :raises SessionNotFound: it was never seen.
+        :raises SessionDeleted: it was deleted.
+        :raises NotStorable: the title or the metadata can not be stored exactly.
+        """
+        key = SessionKey(user_id, session_id)
+        changes = _changes(title, metadata if isinstance(metadata, _Unset) else dict(metadata))
+        await self._ready()
+        head = await self._known(key)
+        if head is None:
+            raise SessionNotFound(key)
+        if changes:
+            record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
+            await settled(self._log.append(key, record, known=head, entry_id=uuid4().hex))
+        head = await self._known(key)
+        if head is None:
+            raise SessionNotFound(key)
+        return self._session(key, Window(head, await self._log.card(key, head)), native=False)
+
+    async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
+        """Sessions of a user without their messages, newest activity first.
+
+        :param limit: at most so many; without it, all of them.
+        :param cursor: the ``next_cursor`` of the list before.
+        :raises InvalidCursor: not a cursor of a list.
+        """
+        check_key("user_id", user_id)
+        count = _count("limit", limit, least=1)
+        await self._ready()
+        sessions = SessionList()
+        while True:
+            wanted = self._provider.limits.page if count is None else count - len(sessions)
+            page = await self._provider.list(user_id, limit=wanted, cursor=cursor)
+            sessions += [await self._listed(head) for head in page.heads]
+            cursor = page.cursor
+            if cursor is None or len(sessions) == count:
+                sessions.next_cursor = cursor
+                return sessions
+
+    async def append_message(self, session: Session[Any], message: MessageInput) -> None:
+        """Append to a session, all of it or nothing, behind whatever others appended meanwhile.
+
+        Once the store has confirmed, ``session.messages`` is extended too.
+
+        :param message: a :class:`~session_history.Message`, a dict, or a list of both. A session read with
+            ``native=True`` takes any dict.
+        :raises InvalidMessage: something is no message.
+        :raises NotStorable: something would not come back equal.
+        :raises SessionDeleted: the session was deleted since it was read.
+        """
+        if not isinstance(session, Session):
+            raise TypeError(f"session must be a Session, not a {type(session).__name__}")
+        key = SessionKey(session.user_id, session.id)
+        messages = freeze(message, native=session._native)
+        if not messages:
+            return
+        await self._ready()
+        known = session._head if session._seen else await self._known(key)
+        base = known.tail.seq if known else 0
+        record = Record(Author.APPEND, base=base, messages=tuple(messages))
+        await settled(self._append(session, key, record, known))
+
+    async def delete_session(self, user_id: str, session_id: str) -> None:
+        """Delete a session with all that was said in it. One that does not exist is not an error."""
+        key = SessionKey(user_id, session_id)
+        await self._ready()
+        await settled(self._provider.delete(key))
+
+    async def delete_user(self, user_id: str) -> int:
+        """Delete all sessions of a user; the number of those that were there."""
+        check_key("user_id", user_id)
+        await self._ready()
+        return await settled(self._provider.delete_user(user_id))
+
+    @overload
+    def turn(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        native: Literal[False] = False,
+    ) -> AbstractAsyncContextManager[Turn]: ...
+    @overload
+    def turn(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        native: Literal[True],
+    ) -> AbstractAsyncContextManager[Turn[JsonObject]]: ...
+    @overload
+    def turn(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        native: bool,
+    ) -> AbstractAsyncContextManager[Turn[Any]]: ...
+    def turn(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        native: bool = False,
+    ) -> AbstractAsyncContextManager[Turn[Any]]:
+        """One turn: load the session, let the body add what is said, store it as one entry.
+
+        When the body ends, the turn is stored as completed. When it raises, as failed: kept, and not shown to the
+        model. When it is cancelled or left early, as interrupted, with what was said so far.
+
+        :param turn_id: makes the turn safe to repeat: what it recorded the first time is in
+            :attr:`~session_history.Turn.recorded`, and nothing is stored twice.
+        :param last_turns: how many turns of history the model sees: as many, or up to half as many more, so that the
+            start of the history seldom moves.
+        :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
+        :raises SessionDeleted: the session was deleted, before the turn or during it.
+        """
+        key = SessionKey(user_id, session_id)
+        count = _count("last_turns", last_turns)
+        return OpenTurn(self._log, key, self._ready, turn_id=turn_id, last_turns=count, native=native)
+
+    async def _ready(self) -> None:
+        if self._state == "stopped":
+            raise Unavailable("the service is stopped; start it again to use it")
+        if self._state == "new":
+            await self.start()
+
+    async def _begin(self, key: SessionKey, record: Record) -> Head:
+        entry = Entry(uuid4().hex, record.encode())
+        head: Head | None = None
+        while True:
+            try:
+                begun = await self._log.append_at(key, entry, record, head)
+            except Conflict as conflict:
+                head = conflict.head
+                if head is not None and not head.deleted:
+                    raise SessionExists(key) from None
+            else:
+                known = begun.head or await self._log.head(key)
+                assert known is not None
+                return known
+
+    async def _append(self, session: Session[Any], key: SessionKey, record: Record, known: Head | None) -> None:
+        done = await self._log.append(key, record, known=known, entry_id=uuid4().hex)
+        session.messages.extend(thaw(record.messages, native=session._native))
+        session._head, session._seen = done.head, done.head is not None
+
+    async def _known(self, key: SessionKey) -> Head | None:
+        head = await self._log.head(key)
+        if head is not None and head.deleted:
+            raise SessionDeleted(key)
+        return head
+
+    async def _listed(self, head: Head) -> Session[Any]:
+        return self._session(head.key, Window(head, await self._log.card(head.key, head)), native=False)
+
+    def _session(self, key: SessionKey, window: Window, *, native: bool) -> Session[Any]:
+        head, card = window.head, window.card
+        session: Session[Any] = Session[Any](
+            id=key.session_id,
+            user_id=key.user_id,
+            messages=thaw(view.flat(window.turns), native=native),
+            title=card.title,
+            metadata=card.metadata,
+            turns=card.turns,
+            created_at=_time(card.created_us),
+            updated_at=_time((head.active_us if head else None) or card.created_us),
+            earlier=window.earlier,
+        )
+        session._native, session._seen, session._head = native, True, head
+        return session
+
+
+@cache
+def configured_service() -> SessionHistoryService:
+    """The one service of this process that the runtime configuration asks for; made on first use.
+
+    :raises ConfigurationError: see :meth:`SessionHistoryService.from_config`.
+    """
+    return SessionHistoryService.from_config()
+
+
+def _changes(title: str | _Unset | None, metadata: JsonObject | _Unset) -> JsonObject:
+    changes: JsonObject = {}
+    if not isinstance(title, _Unset):
+        if title is not None and not isinstance(title, str):
+            raise NotStorable("title", f"must be a str, not a {type(title).__name__}")
+        changes["title"] = decode(encode(title, "title"))
+    if not isinstance(metadata, _Unset):
+        changes["metadata"] = decode(encode(metadata, "metadata"))
+    return changes
+
+
+def _count(name: str, value: int | None, *, least: int = 0) -> int | None:
+    if value is not None and (type(value) is not int or value < least):
+        raise ValueError(f"{name} must be a whole number of at least {least}, or None")
+    return value
+
+
+def _time(us: int | None) -> datetime | None:
+    return None if not us else datetime.fromtimestamp(us / 1_000_000, UTC)

@@ -1,0 +1,55 @@
+"""A session as users hold it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Generic
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from session_history_hooks import Head
+from typing_extensions import TypeVar
+
+from session_history.messages import Message
+
+M = TypeVar("M", default=Message)
+
+
+class Session(BaseModel, Generic[M]):
+    """A conversation, or the window of it that was asked for.
+
+    :ivar messages: empty in a listing.
+    :ivar turns: how many turns ever began, in the whole session.
+    :ivar created_at: when it came into being, by its creator's clock; ``None`` before its first append.
+    :ivar updated_at: its last activity, by the store's clock.
+    :ivar earlier: the cursor for ``get_session(before=…)``; ``None`` if nothing lies before these messages.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    id: str
+    user_id: str
+    messages: list[M] = Field(default_factory=list)
+    title: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    turns: int = 0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    earlier: str | None = None
+
+    _native: bool = PrivateAttr(default=False)
+    _seen: bool = PrivateAttr(default=False)
+    _head: Head | None = PrivateAttr(default=None)
+
+    def __repr__(self) -> str:
+        return f"Session(id={self.id!r}, user_id={self.user_id!r}, messages={len(self.messages)})"
+
+    __str__ = __repr__
+
+
+class SessionList(list[Session[Any]]):
+    """Sessions of one user, newest activity first.
+
+    :ivar next_cursor: asks ``list_sessions`` for what follows; ``None`` at the end.
+    """
+
+    next_cursor: str | None = None

@@ -1,0 +1,234 @@
+"""One turn: the history before it, what is said in it, and one entry in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from session_history_hooks import SessionKey, check_key
+from typing_extensions import TypeVar as TypeVarWithDefault
+
+from session_history import view
+from session_history.answer import TEXT, Shape, from_messages, to_messages
+from session_history.errors import SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused
+from session_history.log import SessionLog, Window
+from session_history.messages import Message, MessageInput, Stored, freeze, thaw
+from session_history.record import Author, Record, Status
+from session_history.values import encode
+
+M = TypeVarWithDefault("M", default=Message)
+T = TypeVar("T")
+
+logger = logging.getLogger("session_history")
+
+INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
+"""What ends a turn from outside: its partial answer counts. Any other exception is the handler's failure."""
+
+
+class Turn(Generic[M]):
+    """A turn that is going on.
+
+    :ivar user_id: whose session it is.
+    :ivar session_id: which session it is.
+    :ivar id: the id of this turn, unique in its session; a repeat of it stores nothing twice.
+    :ivar history: what was said before this turn, for the model to see.
+    :ivar recorded: what a turn of this id recorded before, else ``None``. If it did, nothing is stored now.
+    """
+
+    def __init__(self, log: SessionLog, key: SessionKey, turn_id: str | None, window: Window, *, native: bool) -> None:
+        self.user_id = key.user_id
+        self.session_id = key.session_id
+        self.id = turn_id if turn_id is not None else uuid4().hex
+        self.history: list[M] = thaw(view.flat(filter(view.for_model, window.turns)), native=native)
+        self._log = log
+        self._key = key
+        self._known = window.head
+        self._native = native
+        self._messages: list[Stored] = []
+        self._inputs = 0
+        self._shape: Shape = None
+        self._answer: list[int] = []
+        self._pieces: list[str] = []
+        self._closed = False
+        self._record = window.found
+
+    def __repr__(self) -> str:
+        return f"Turn(id={self.id!r}, history={len(self.history)}, messages={len(self._messages)})"
+
+    @property
+    def recorded(self) -> list[M] | None:
+        return None if self._record is None else thaw(self._record.messages, native=self._native)
+
+    @property
+    def messages(self) -> list[M]:
+        """What was added to this turn so far."""
+        return thaw(self._messages, native=self._native)
+
+    def add(self, messages: MessageInput) -> None:
+        """Add to the turn; it is stored when the turn ends, all of it or nothing.
+
+        :raises InvalidMessage: something is no message. Nothing was added.
+        :raises NotStorable: something would not come back equal. Nothing was added.
+        :raises TurnClosed: the turn has ended.
+        """
+        self._take(freeze(messages, native=self._native))
+
+    def _take(self, messages: list[Stored]) -> None:
+        if self._closed:
+            raise TurnClosed("the turn has ended; open another one")
+        if self._record is None:
+            self._end_text()
+            self._messages += messages
+
+    def _take_input(self, messages: list[Stored]) -> None:
+        """Add the input of a decorated handler, which a repeated turn id must share.
+
+        :raises TurnIdReused: the recorded input is another.
+        """
+        if self._record is not None:
+            self._insist_same_input(messages)
+        self._take(messages)
+        self._inputs = len(messages)
+
+    def _take_answer(self, answer: object) -> None:
+        """Add what a decorated handler returned."""
+        self._shape, messages = to_messages(answer, native=self._native)
+        self._push_answer(messages)
+
+    def _take_streamed(self, item: object) -> None:
+        """Add what a decorated handler yielded; pieces of text up to the next message are one message."""
+        shapes = self._shape = self._shape if isinstance(self._shape, list) else []
+        if isinstance(item, str):
+            encode(str(item), "the streamed text")
+            self._pieces.append(item)
+        else:
+            shape, messages = to_messages(item, native=self._native)
+            self._push_answer(messages)
+            shapes.append(shape)
+
+    def _push_answer(self, messages: list[Stored]) -> None:
+        self._take(messages)
+        self._answer += range(len(self._messages) - len(messages), len(self._messages))
+
+    def _end_text(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if pieces:
+            assert isinstance(self._shape, list)
+            self._shape.append(TEXT)
+            self._answer.append(len(self._messages))
+            self._messages += to_messages("".join(pieces), native=self._native)[1]
+
+    def _replay(self) -> Any:
+        """The recorded answer, in the shape it had."""
+        assert self._record is not None
+        answer = (self._record.messages[index] for index in self._record.answer)
+        return from_messages(self._record.shape, answer)
+
+    def _insist_same_input(self, messages: list[Stored]) -> None:
+        recorded = self._record.messages[: self._record.inputs] if self._record else ()
+        if [_identity(message) for message in messages] != [_identity(message) for message in recorded]:
+            raise TurnIdReused(self._key)
+
+    async def _end(self, status: Status) -> None:
+        self._end_text()
+        self._closed = True
+        if self._record is not None or not self._messages:
+            return
+        failed = status is Status.FAILED
+        record = Record(
+            by=Author.TURN,
+            base=self._known.tail.seq if self._known else 0,
+            messages=tuple(self._messages),
+            status=status,
+            inputs=self._inputs,
+            shape=self._shape,
+            answer=tuple(self._answer),
+            turn_id=self.id if failed else None,
+        )
+        # A failed turn leaves its id free, so that a retry with the same id runs.
+        entry_id = uuid4().hex if failed else self.id
+        done = await self._log.append(self._key, record, known=self._known, entry_id=entry_id)
+        if done.replayed:
+            await self._yield_to_the_first()
+
+    async def _yield_to_the_first(self) -> None:
+        """Another run of this turn was faster: what it recorded is the answer."""
+        self._record = await self._log.record(self._key, self.id)
+        if self._inputs:
+            self._insist_same_input(self._messages[: self._inputs])
+
+
+class OpenTurn(Generic[M]):
+    """Loads a session, hands out the turn, and stores what the turn said. The data path of every skin."""
+
+    def __init__(
+        self,
+        log: SessionLog,
+        key: SessionKey,
+        ready: Callable[[], Awaitable[None]],
+        *,
+        turn_id: str | None,
+        last_turns: int | None,
+        native: bool,
+    ) -> None:
+        self._log = log
+        self._key = key
+        self._ready = ready
+        self._turn_id = check_key("turn_id", turn_id) if turn_id is not None else None
+        self._last_turns = last_turns
+        self._native = native
+        self._turn: Turn[M] | None = None
+
+    async def __aenter__(self) -> Turn[M]:
+        await self._ready()
+        window = await self._load()
+        if window.head is not None and window.head.deleted:
+            raise SessionDeleted(self._key)
+        self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)
+        return self._turn
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._turn is not None
+        if error is None:
+            await settled(self._turn._end(Status.COMPLETED))
+        else:
+            await self._keep_what_there_is(self._turn, error)
+
+    async def _load(self) -> Window:
+        if self._last_turns is None:
+            return await self._log.all(self._key, entry_id=self._turn_id)
+        return await self._log.steady(self._key, self._last_turns, entry_id=self._turn_id)
+
+    async def _keep_what_there_is(self, turn: Turn[M], error: BaseException) -> None:
+        """Store a turn that did not end well. The error that ended it goes on, whatever becomes of this."""
+        status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
+        try:
+            await settled(turn._end(status))
+        except SessionHistoryError as lost:
+            error.add_note(f"session-history: the {status} turn could not be stored: {lost!r}")
+            logger.error("%s turn of %s could not be stored: %r", status, self._key, lost)
+
+
+async def settled(work: Coroutine[Any, Any, T]) -> T:
+    """Finish work although the caller is cancelled meanwhile; the cancellation goes on afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    outcome = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return outcome
+
+
+def _identity(message: Stored) -> tuple[str, bytes]:
+    return message.format, encode(message.value, "message")

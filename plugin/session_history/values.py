@@ -1,0 +1,105 @@
+"""Which values can be stored, and their bytes.
+
+JSON comes from pydantic-core: it keeps big integers and every finite float exact, and is there anyway.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from session_history.errors import NotStorable
+
+DEPTH = 128
+"""How deep dicts and lists may nest. The JSON reader stops at 200, and an entry wraps a value in a few levels."""
+
+INT_BITS = 8192
+"""The longest integer. CPython reads and writes at most 4,300 digits, which are about 14,280 bits."""
+
+_SHOWN_KEY = 40
+
+
+def encode(value: object, path: str, *, wrapped: bool = False) -> bytes:
+    """The bytes of a value that :func:`decode` turns into an equal one.
+
+    Storable are exactly dicts with ``str`` keys, lists, ``str``, ``int``, finite ``float``, ``bool`` and ``None``;
+    equal means equal type, value and order of keys, recursively.
+
+    :param path: what to call the value in an error.
+    :param wrapped: the value is an envelope of ours around values that were checked one by one.
+    :raises NotStorable: with the path of the offending part.
+    """
+    flaw = None if wrapped else _flaw(value, DEPTH)
+    if flaw is not None:
+        steps, reason = flaw
+        raise NotStorable(path + "".join(reversed(steps)), reason)
+    return to_json(value)
+
+
+def decode(data: bytes) -> Any:
+    """:raises ValueError: not JSON, or NaN or an infinity in it."""
+    return from_json(data, allow_inf_nan=False)
+
+
+_Flaw = tuple[list[str], str]
+
+
+def _flaw(value: object, depth: int) -> _Flaw | None:
+    """What is wrong with a value: the steps that lead to it, innermost first, and the reason."""
+    kind = type(value)
+    if kind is str:
+        return _flaw_of_text(value)  # type: ignore[arg-type]
+    if value is None or kind is bool:
+        return None
+    if kind is dict or kind is list:
+        if depth == 0:
+            return [], f"is nested more than {DEPTH} levels deep"
+        return _flaw_of_dict(value, depth) if kind is dict else _flaw_of_list(value, depth)  # type: ignore[arg-type]
+    return _flaw_of_number(value)
+
+
+def _flaw_of_number(value: object) -> _Flaw | None:
+    kind = type(value)
+    if kind is int:
+        return ([], f"has more than {INT_BITS} bits") if value.bit_length() > INT_BITS else None  # type: ignore[attr-defined]
+    if kind is float:
+        return None if isfinite(value) else ([], "is not a finite number")  # type: ignore[arg-type]
+    return [], f"is a {kind.__name__}, which can not be stored exactly"
+
+
+def _flaw_of_text(value: str) -> _Flaw | None:
+    if value.isascii():
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return [], "holds a lone surrogate"
+    return None
+
+
+def _flaw_of_dict(value: dict[object, object], depth: int) -> _Flaw | None:
+    for key, item in value.items():
+        if type(key) is not str:
+            return [], f"has a key that is a {type(key).__name__}, not a str"
+        flaw = _flaw_of_text(key) or _flaw(item, depth - 1)
+        if flaw:
+            flaw[0].append(_step(key))
+            return flaw
+    return None
+
+
+def _flaw_of_list(value: list[object], depth: int) -> _Flaw | None:
+    for index, item in enumerate(value):
+        flaw = _flaw(item, depth - 1)
+        if flaw:
+            flaw[0].append(f"[{index}]")
+            return flaw
+    return None
+
+
+def _step(key: str) -> str:
+    if len(key) > _SHOWN_KEY:
+        key = key[:_SHOWN_KEY] + "…"
+    return f".{key}" if key.isidentifier() else f"[{key!a}]"
