@@ -40,10 +40,17 @@ AnyIdentity = tuple[str, str, Input] | tuple[str, str, Input, str | None]
 
 
 class Handler(Protocol[R_co]):
-    """How a decorated handler is called; further keywords go to the handler."""
+    """How a decorated handler is called; further arguments go to the handler."""
 
     def __call__(
-        self, new: Input, /, *, user_id: str, session_id: str, turn_id: str | None = None, **keywords: Any
+        self,
+        new: Input,
+        /,
+        *arguments: Any,
+        user_id: str,
+        session_id: str,
+        turn_id: str | None = None,
+        **keywords: Any,
     ) -> R_co: ...
 
 
@@ -111,7 +118,7 @@ def with_session_history(
 def with_session_history(
     service: SessionHistoryService | None = None,
     *,
-    identify: Callable[Concatenate[A, ...], AnyIdentity],
+    identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
     last_turns: int | None = None,
     native: Literal[False] = False,
 ) -> RequestDecorator[A, Message]: ...
@@ -119,7 +126,7 @@ def with_session_history(
 def with_session_history(
     service: SessionHistoryService | None = None,
     *,
-    identify: Callable[Concatenate[A, ...], AnyIdentity],
+    identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
     last_turns: int | None = None,
     native: Literal[True],
 ) -> RequestDecorator[A, dict[str, Any]]: ...

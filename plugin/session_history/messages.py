@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -83,6 +83,19 @@ class Message(_Model):
     role: str
     content: list[AnyContent] | None = None
     metadata: dict[str, Any] | None = None
+
+    if TYPE_CHECKING:
+        # Text as content, and fields of the user's own, are more than pydantic tells a type checker.
+        def __init__(
+            self,
+            *,
+            role: str,
+            content: str | Sequence[AnyContent] | None = None,
+            id: str | None = None,  # noqa: A002 - the field's name
+            type: str = "message",  # noqa: A002 - the field's name
+            metadata: dict[str, Any] | None = None,
+            **fields: Any,
+        ) -> None: ...
 
     @field_validator("content", mode="before")
     @classmethod

@@ -30,9 +30,9 @@ def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvide
     :raises MissingDriver: the plugin lacks a package.
     :raises PluginError: the plugin is broken.
     """
-    address, query = _split(url)
-    provider = _load(address.partition("://")[0].lower())
-    return provider.open(_validated(provider, {"url": address, **_merged(query, options)}))
+    scheme, address, query = _split(url)
+    provider = _load(scheme)
+    return provider.open(_validated(provider, {"url": f"{scheme}://{address}", **_merged(query, options)}))
 
 
 def installed_schemes() -> tuple[str, ...]:
@@ -40,9 +40,11 @@ def installed_schemes() -> tuple[str, ...]:
     return tuple(sorted({point.name for point in entry_points(group=PROJECT)}))
 
 
-def _split(url: str) -> tuple[str, dict[str, str]]:
-    address, _, query = url.partition("?")
-    if "://" not in address:
+def _split(url: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, what follows it, and query of a URL."""
+    url, _, query = url.partition("?")
+    scheme, separator, address = url.partition("://")
+    if not separator:
         raise ConfigurationError("the URL has no scheme: write e.g. sqlite:///history.db")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
@@ -50,7 +52,7 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
         raise ConfigurationError("the query of the URL is not a list of name=value") from None
     if len(dict(pairs)) < len(pairs):
         raise ConfigurationError("the query of the URL names an option twice")
-    return address, dict(pairs)
+    return scheme.lower(), address, dict(pairs)
 
 
 def _merged(query: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""An agent handler that keeps its conversation in SQLite, across processes.
+
+Run it as it is: it talks for three turns, and then a second process carries the same conversation on. The agent
+is a few lines of Python instead of a model, so that it needs no key and always answers the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from session_history import Message, SessionHistoryService, with_session_history
+
+
+@with_session_history()  # the store is the one that SESSION_HISTORY_URL names
+async def agent(messages: list[Message]) -> str:
+    """Answer from what was said before: the history and the new message are all it has."""
+    said = [message.text for message in messages if message.role == "user"]
+    names = [text.removeprefix("My name is ").rstrip(".") for text in said if text.startswith("My name is ")]
+    if said[-1].startswith("My name is "):
+        return f"Nice to meet you, {names[-1]}."
+    if said[-1] == "What is my name?":
+        return f"Your name is {names[-1]}." if names else "You have not told me."
+    return f"This is message {len(messages)} of our conversation."
+
+
+async def talk(*inputs: str) -> None:
+    for text in inputs:
+        answer = await agent(text, user_id="ada", session_id="first-steps")
+        print(f"  user       {text}\n  assistant  {answer}")
+
+
+async def show() -> None:
+    async with SessionHistoryService.from_config() as service:
+        session = await service.get_session("ada", "first-steps")
+        assert session is not None
+        print(f"The store holds {len(session.messages)} messages in {session.turns} turns.")
+
+
+def main() -> None:
+    if sys.argv[1:] == ["second"]:
+        print(f"Process {os.getpid()}, the same conversation:")
+        asyncio.run(talk("What is my name?"))
+        asyncio.run(show())
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("SESSION_HISTORY_URL", f"sqlite:///{Path(folder) / 'history.db'}")
+        print(f"Process {os.getpid()}:")
+        asyncio.run(talk("Hello!", "My name is Ada.", "What is my name?"))
+        subprocess.run([sys.executable, __file__, "second"], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,472 @@
+"""A decorated handler: how it is called, what it gets, what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from session_history import (
+    Identity,
+    Message,
+    SessionHistoryService,
+    TextContent,
+    Turn,
+    configured_service,
+    with_session_history,
+)
+from session_history.errors import ConfigurationError, InvalidKey, InvalidMessage, SessionDeleted, TurnIdReused
+
+HERE = {"user_id": "u", "session_id": "s"}
+
+
+async def recorded(service: SessionHistoryService) -> list[str]:
+    session = await service.get_session("u", "s")
+    assert session is not None
+    return [f"{message.role}: {message.text}" for message in session.messages]
+
+
+async def native(service: SessionHistoryService) -> list[dict[str, Any]]:
+    session = await service.get_session("u", "s", native=True)
+    assert session is not None
+    return session.messages
+
+
+class TestAnswering:
+    async def test_history_and_input_come_first(self, service: SessionHistoryService) -> None:
+        seen = []
+
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> str:
+            seen.append([message.text for message in messages])
+            return f"answer {len(seen)}"
+
+        assert await handler("one", **HERE) == "answer 1"
+        assert await handler("two", **HERE) == "answer 2"
+        assert seen == [["one"], ["one", "answer 1", "two"]]
+        assert await recorded(service) == ["user: one", "assistant: answer 1", "user: two", "assistant: answer 2"]
+
+    @pytest.mark.parametrize(
+        "new",
+        [
+            "hi",
+            {"role": "user", "content": "hi"},
+            Message(role="user", content=[TextContent(text="hi")]),
+            [{"role": "system", "content": "be kind"}, Message(role="user", content="hi")],
+        ],
+    )
+    async def test_inputs(self, service: SessionHistoryService, new: Any) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> None:
+            assert all(type(message) is Message for message in messages)
+            assert messages[-1].text == "hi"
+
+        await handler(new, **HERE)
+        assert (await recorded(service))[-1] == "user: hi"
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            None,
+            "",
+            "text",
+            {"role": "assistant", "content": "dict", "extra": 1},
+            Message(role="assistant", content="message", metadata={"a": 1}),
+            [],
+            ["text", {"role": "tool", "content": "x"}, Message(role="assistant", content="y"), None, ["z"]],
+        ],
+    )
+    async def test_an_answer_passes_unchanged_and_repeats_in_its_shape(
+        self, service: SessionHistoryService, answer: Any
+    ) -> None:
+        calls = []
+
+        @with_session_history(service)
+        async def handler(messages: list[Message], turn: Turn) -> Any:
+            calls.append(len(messages))
+            turn.add({"role": "tool", "content": "looked up"})
+            return answer
+
+        assert await handler("q", **HERE, turn_id="t") is answer
+        before = await native(service)
+        again = await handler("q", **HERE, turn_id="t")
+        assert (type(again), again) == (type(answer), answer)
+        assert calls == [1]
+        assert await native(service) == before
+
+    @pytest.mark.parametrize("answer", [5, ("a", True), b"bytes", object(), ["fine", 5]])
+    async def test_another_answer_is_an_error_and_a_failed_turn(
+        self, service: SessionHistoryService, answer: Any
+    ) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> Any:
+            return answer
+
+        with pytest.raises(InvalidMessage):
+            await handler("q", **HERE)
+        assert await recorded(service) == ["user: q"]
+        async with service.turn("u", "s") as turn:
+            assert turn.history == []
+
+    async def test_an_error_passes_and_the_input_is_kept(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> str:
+            if len(messages) == 1 and not working:
+                raise ZeroDivisionError
+            return "fine"
+
+        working = False
+        with pytest.raises(ZeroDivisionError):
+            await handler("q", **HERE, turn_id="t")
+        assert await recorded(service) == ["user: q"]
+        working = True
+        assert await handler("q", **HERE, turn_id="t") == "fine"
+
+    async def test_native_messages(self, service: SessionHistoryService) -> None:
+        @with_session_history(service, native=True)
+        async def handler(messages: list[dict[str, Any]]) -> dict[str, Any] | str:
+            if len(messages) > 1:
+                assert messages == [{"strange": 1}, {"stranger": 2.0}, {"role": "user", "content": "text"}]
+                return "and text"
+            return {"stranger": 2.0}
+
+        assert await handler({"strange": 1}, **HERE) == {"stranger": 2.0}
+        assert await handler("text", **HERE, turn_id="t") == await handler("text", **HERE, turn_id="t") == "and text"
+        assert (await native(service))[-2:] == [
+            {"role": "user", "content": "text"},
+            {"role": "assistant", "content": "and text"},
+        ]
+
+    async def test_other_arguments_and_names(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(
+            messages: list[Message],
+            style: str,
+            *more: int,
+            turn: Turn,
+            user_id: str,
+            turn_id: str,
+            loud: bool = False,
+            **rest: int,
+        ) -> str:
+            assert turn.id == turn_id
+            return f"{style} {more} {user_id} {loud} {rest}"
+
+        assert await handler("q", "plain", 1, 2, **HERE, turn_id="t", loud=True, z=3) == "plain (1, 2) u True {'z': 3}"
+
+    async def test_methods(self, service: SessionHistoryService) -> None:
+        class Agent:
+            name = "Bob"
+
+            @with_session_history(service)
+            async def answer(self, messages: list[Message]) -> str:
+                return f"{self.name}: {messages[-1].text}"
+
+            @with_session_history(service)
+            async def stream(self, messages: list[Message]) -> AsyncIterator[str]:
+                yield self.name
+
+            @classmethod
+            @with_session_history(service)
+            async def of_class(cls, messages: list[Message]) -> str:
+                return cls.name
+
+            @staticmethod
+            @with_session_history(service)
+            async def of_nobody(messages: list[Message]) -> str:
+                return "nobody"
+
+        agent = Agent()
+        assert await agent.answer("q", **HERE) == "Bob: q"
+        assert [piece async for piece in agent.stream("q", **HERE)] == ["Bob"]
+        assert await agent.of_class("q", **HERE) == "Bob"  # type: ignore[arg-type] # no descriptor can say this
+        assert await agent.of_nobody("q", **HERE) == "nobody"
+
+    async def test_a_window(self, service: SessionHistoryService) -> None:
+        @with_session_history(service, last_turns=2)
+        async def handler(messages: list[Message]) -> str:
+            return str(len(messages))
+
+        assert [await handler("q", **HERE) for _ in range(7)] == ["1", "3", "5", "5", "5", "5", "5"]
+
+    async def test_calls_that_can_not_be(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> str:
+            pytest.fail("the handler was called")
+
+        call: Any = handler
+        calls: list[Any] = [
+            ((), HERE),
+            (("q",), {}),
+            (("q",), {"user_id": "u"}),
+            (("q", 1), HERE),
+            (("q",), {**HERE, "x": 1}),
+        ]
+        for arguments, keywords in calls:
+            with pytest.raises(TypeError):
+                await call(*arguments, **keywords)
+        for bad in (5, None, [5], {"content": "no role"}):
+            with pytest.raises(InvalidMessage):
+                await call(bad, **HERE)
+        with pytest.raises(InvalidKey):
+            await call("q", user_id="", session_id="s")
+        assert await recorded(service) == []
+
+    async def test_a_deleted_session(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> str:
+            pytest.fail("the handler was called")
+
+        await service.create_session("u", "s")
+        await service.delete_session("u", "s")
+        with pytest.raises(SessionDeleted):
+            await handler("q", **HERE)
+
+
+class TestTurnId:
+    async def test_another_input_is_refused(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> str:
+            return "a"
+
+        await handler("q", **HERE, turn_id="t")
+        others: list[Any] = ["Q", {"role": "system", "content": "q"}, [{"role": "user", "content": "q"}] * 2]
+        for other in others:
+            with pytest.raises(TurnIdReused):
+                await handler(other, **HERE, turn_id="t")
+        assert await recorded(service) == ["user: q", "assistant: a"]
+
+    async def test_of_two_at_once_both_get_the_one_that_was_stored(self, service: SessionHistoryService) -> None:
+        answers = iter("abcdef")
+
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> str:
+            answer = next(answers)
+            await asyncio.sleep(0.01)
+            return answer
+
+        got = await asyncio.gather(*(handler("q", **HERE, turn_id="t") for _ in range(6)))
+        assert len(set(got)) == 1
+        assert await recorded(service) == ["user: q", f"assistant: {got[0]}"]
+
+    async def test_a_turn_that_a_bare_turn_recorded_has_no_answer(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> str:
+            return "a"
+
+        async with service.turn("u", "s", turn_id="t") as turn:
+            turn.add({"role": "user", "content": "q"})
+        with pytest.raises(TurnIdReused):
+            await handler("q", **HERE, turn_id="t")
+
+
+class TestStreaming:
+    async def test_pieces_pass_and_become_messages(self, service: SessionHistoryService) -> None:
+        tool = {"role": "tool", "content": "x"}
+
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> AsyncIterator[Any]:
+            yield "He"
+            yield "llo"
+            yield tool
+            yield "!"
+            yield None
+
+        items = [item async for item in handler("q", **HERE, turn_id="t")]
+        assert items == ["He", "llo", tool, "!", None]
+        assert items[2] is tool
+        assert await recorded(service) == ["user: q", "assistant: Hello", "tool: x", "assistant: !"]
+        assert [item async for item in handler("q", **HERE, turn_id="t")] == ["Hello", tool, "!", None]
+
+    async def test_what_the_handler_adds_stands_where_it_was_added(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message], turn: Turn) -> AsyncIterator[str]:
+            yield "Let me "
+            yield "look."
+            turn.add({"role": "tool", "content": "found"})
+            yield "Done."
+
+        assert [item async for item in handler("q", **HERE, turn_id="t")] == ["Let me ", "look.", "Done."]
+        assert await recorded(service) == ["user: q", "assistant: Let me look.", "tool: found", "assistant: Done."]
+        assert [item async for item in handler("q", **HERE, turn_id="t")] == ["Let me look.", "Done."]
+
+    async def test_nothing_streamed(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> AsyncIterator[str]:
+            return
+            yield
+
+        assert [item async for item in handler("q", **HERE, turn_id="t")] == []
+        assert [item async for item in handler("q", **HERE, turn_id="t")] == []
+        assert await recorded(service) == ["user: q"]
+
+    @pytest.mark.parametrize("way", ["aclose", "break and collect", "cancel", "throw"])
+    async def test_a_consumer_that_leaves(self, service: SessionHistoryService, way: str) -> None:
+        closed = []
+
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> AsyncIterator[str]:
+            try:
+                yield "Once upon "
+                yield "a time"
+                await asyncio.sleep(60)
+            finally:
+                closed.append(True)
+
+        async def consume() -> None:
+            stream: AsyncGenerator[str, None] = handler("q", **HERE)
+            async for piece in stream:
+                if piece == "a time":
+                    if way == "aclose":
+                        await stream.aclose()
+                    elif way == "throw":
+                        with pytest.raises(GeneratorExit):
+                            await stream.athrow(GeneratorExit)
+                    elif way == "cancel":
+                        continue
+                    return
+
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(0.2)
+        if way == "cancel":
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        gc.collect()
+        for _ in range(200):
+            if closed and len(await recorded(service)) == 2:
+                break
+            await asyncio.sleep(0.01)
+        assert closed == [True]
+        assert await recorded(service) == ["user: q", "assistant: Once upon a time"]
+        async with service.turn("u", "s") as turn:
+            assert len(turn.history) == 2
+
+    async def test_an_error_in_the_stream(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> AsyncIterator[str]:
+            yield "half"
+            raise ZeroDivisionError
+
+        got = []
+        with pytest.raises(ZeroDivisionError):
+            async for piece in handler("q", **HERE):
+                got.append(piece)
+        assert got == ["half"]
+        assert await recorded(service) == ["user: q", "assistant: half"]
+        async with service.turn("u", "s") as turn:
+            assert turn.history == []
+
+    async def test_a_piece_that_is_none_is_an_error(self, service: SessionHistoryService) -> None:
+        for bad in (5, "\ud800"):
+
+            @with_session_history(service)
+            async def handler(messages: list[Message], bad: Any = bad) -> AsyncIterator[Any]:
+                yield "fine"
+                yield bad
+
+            with pytest.raises(ValueError, match=r"handler's answer|streamed text"):
+                [item async for item in handler("q", **HERE)]
+
+
+@dataclass
+class Request:
+    who: str
+    where: str
+    text: str
+    id: str | None = None
+
+
+class TestIdentify:
+    async def test_a_request(self, service: SessionHistoryService) -> None:
+        @with_session_history(service, identify=lambda request: Identity(request.who, request.where, request.text))
+        async def handler(messages: list[Message]) -> str:
+            return messages[-1].text.upper()
+
+        assert await handler(Request("u", "s", "hi")) == "HI"
+        assert await recorded(service) == ["user: hi", "assistant: HI"]
+
+    async def test_the_handler_may_have_the_request_and_the_rest(self, service: SessionHistoryService) -> None:
+        def identify(request: Request, *, loud: bool = False) -> tuple[str, str, str, str | None]:
+            return request.who, request.where, request.text, request.id
+
+        @with_session_history(service, identify=identify)
+        async def handler(messages: list[Message], turn: Turn, request: Request, *, loud: bool) -> AsyncIterator[str]:
+            yield f"{request.id} {turn.id} {loud}"
+
+        asked = Request("u", "s", "hi", "t")
+        assert [item async for item in handler(asked, loud=True)] == ["t t True"]
+        assert [item async for item in handler(asked, loud=False)] == ["t t True"]
+
+    async def test_agentscope_runtimes_query_handlers(self, service: SessionHistoryService) -> None:
+        def identify(msgs: list[dict[str, Any]], request: Request) -> Identity:
+            return Identity(request.who, request.where, msgs)
+
+        class App:
+            @with_session_history(service, identify=identify)
+            async def query(self, msgs: list[Message], request: Any = None, **keywords: Any) -> AsyncIterator[str]:
+                yield f"{len(msgs)} {request.text}"
+
+        stream = App().query([{"role": "user", "content": "q"}], request=Request("u", "s", "x"))
+        assert [item async for item in stream] == ["1 x"]
+
+
+class TestDecorating:
+    async def test_the_kind_of_function_stays(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def answering(messages: list[Message], turn: Turn, mood: str = "calm") -> str:
+            """Answers."""
+            return ""
+
+        @with_session_history(service)
+        async def streaming(messages: list[Message]) -> AsyncIterator[str]:
+            yield ""
+
+        assert inspect.iscoroutinefunction(answering)
+        assert inspect.isasyncgenfunction(streaming)
+        assert answering.__name__ == "answering"  # type: ignore[attr-defined]
+        assert answering.__doc__ == "Answers."
+        parameters = list(inspect.signature(answering).parameters)
+        assert parameters == ["input", "mood", "user_id", "session_id", "turn_id"]
+
+    def test_what_can_not_be_decorated(self, service: SessionHistoryService) -> None:
+        decorate: Any = with_session_history(service)
+        for bad in (lambda messages: None, 5):
+            with pytest.raises(TypeError):
+                decorate(bad)
+
+        async def nothing() -> None: ...
+
+        with pytest.raises(TypeError, match="messages"):
+            decorate(nothing)
+        bare: Any = with_session_history
+        with pytest.raises(TypeError, match="parentheses"):
+            bare(nothing)
+
+
+class TestConfigured:
+    @pytest.fixture(autouse=True)
+    def _forget(self) -> Any:
+        configured_service.cache_clear()
+        yield
+        configured_service.cache_clear()
+
+    async def test_the_store_of_the_runtime_config_on_first_use(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        @with_session_history()
+        async def handler(messages: list[Message]) -> str:
+            return str(len(messages))
+
+        with pytest.raises(ConfigurationError, match="SESSION_HISTORY_URL"):
+            await handler("q", **HERE)
+        monkeypatch.setenv("SESSION_HISTORY_URL", f"sqlite:///{tmp_path / 'h.db'}")
+        assert [await handler("q", **HERE) for _ in range(2)] == ["1", "3"]
+        assert (tmp_path / "h.db").exists()
+        assert configured_service() is configured_service()
+        assert len(await recorded(configured_service())) == 4
+        await configured_service().stop()

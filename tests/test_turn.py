@@ -1,0 +1,356 @@
+"""One turn is one entry, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from session_history import Message, SessionHistoryService, Turn
+from session_history.errors import (
+    InvalidKey,
+    InvalidMessage,
+    LimitExceeded,
+    NotStorable,
+    SessionDeleted,
+    TurnClosed,
+    Unavailable,
+)
+from session_history_hooks import SessionHistoryProvider, SessionKey
+
+
+def said(user: str, answer: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+
+
+def provider(service: SessionHistoryService) -> SessionHistoryProvider:
+    return service._provider
+
+
+async def shown(service: SessionHistoryService, **options: Any) -> list[str]:
+    async with service.turn("u", "s", **options) as turn:
+        return [message.text for message in turn.history]
+
+
+async def recorded(service: SessionHistoryService) -> list[str]:
+    session = await service.get_session("u", "s")
+    assert session is not None
+    return [message.text for message in session.messages]
+
+
+async def entries(service: SessionHistoryService) -> int:
+    log = await provider(service).read(SessionKey("u", "s"), last=0)
+    return log.head.tail.seq if log else 0
+
+
+class TestCompleted:
+    async def test_it_is_one_entry(self, service: SessionHistoryService) -> None:
+        async with service.turn("u", "s") as turn:
+            assert (turn.user_id, turn.session_id, turn.history, turn.recorded) == ("u", "s", [], None)
+            turn.add(said("q", "a"))
+            turn.add(Message(role="assistant", content="more"))
+            assert [message.text for message in turn.messages] == ["q", "a", "more"]
+            assert await recorded(service) == []
+        assert await recorded(service) == ["q", "a", "more"]
+        assert await entries(service) == 1
+
+    async def test_the_next_turn_sees_it(self, service: SessionHistoryService) -> None:
+        for number in range(3):
+            async with service.turn("u", "s") as turn:
+                assert len(turn.history) == 2 * number
+                assert all(type(message) is Message for message in turn.history)
+                turn.add(said(f"q{number}", f"a{number}"))
+        assert await shown(service) == ["q0", "a0", "q1", "a1", "q2", "a2"]
+
+    async def test_one_that_says_nothing_leaves_nothing(self, service: SessionHistoryService) -> None:
+        async with service.turn("u", "s", turn_id="t"):
+            pass
+        assert await entries(service) == 0
+
+    async def test_native_values(self, service: SessionHistoryService) -> None:
+        async with service.turn("u", "s", native=True) as turn:
+            turn.add({"anything": [1, 2.0, None]})
+        async with service.turn("u", "s", native=True) as turn:
+            assert repr(turn.history) == "[{'anything': [1, 2.0, None]}]"
+
+    async def test_what_is_added_is_frozen_and_checked_at_once(self, service: SessionHistoryService) -> None:
+        message: dict[str, Any] = {"role": "user", "content": "before"}
+        async with service.turn("u", "s") as turn:
+            turn.add(message)
+            message["content"] = "after"
+            for bad in (5, "text", [message, {"content": 1}]):
+                with pytest.raises(InvalidMessage):
+                    turn.add(bad)  # type: ignore[arg-type]
+            with pytest.raises(NotStorable):
+                turn.add([message, {"role": "user", "content": [], "when": {1, 2}}])
+        assert await recorded(service) == ["before"]
+
+    async def test_a_history_that_is_changed_changes_nothing(self, service: SessionHistoryService) -> None:
+        async with service.turn("u", "s") as turn:
+            turn.add(said("q", "a"))
+        async with service.turn("u", "s") as turn:
+            turn.history[0].content = None
+            turn.history.clear()
+        assert await shown(service) == ["q", "a"]
+
+    async def test_after_its_end_it_takes_nothing(self, service: SessionHistoryService) -> None:
+        async with service.turn("u", "s") as turn:
+            turn.add(said("q", "a"))
+        with pytest.raises(TurnClosed):
+            turn.add(said("late", "late"))
+        assert await recorded(service) == ["q", "a"]
+
+    async def test_two_at_once_are_both_kept(self, service: SessionHistoryService) -> None:
+        async def talk(name: str) -> None:
+            async with service.turn("u", "s") as turn:
+                turn.add({"role": "user", "content": f"{name}?"})
+                await asyncio.sleep(0.01)
+                turn.add({"role": "assistant", "content": f"{name}!"})
+
+        await asyncio.gather(*(talk(name) for name in "abcdefgh"))
+        stored = await recorded(service)
+        assert len(stored) == 16
+        assert [text[0] for text in stored[::2]] == [text[0] for text in stored[1::2]]
+
+    async def test_too_large_is_refused(self, service: SessionHistoryService) -> None:
+        with pytest.raises(LimitExceeded):
+            async with service.turn("u", "s") as turn:
+                turn.add({"role": "user", "content": "x" * (64 * 2**20 + 1)})
+        assert await entries(service) == 0
+
+
+class TestNotCompleted:
+    async def test_an_error_is_raised_on_and_the_turn_is_kept_but_not_shown(
+        self, service: SessionHistoryService
+    ) -> None:
+        with pytest.raises(ZeroDivisionError) as error:
+            async with service.turn("u", "s") as turn:
+                turn.add({"role": "user", "content": "q"})
+                1 / 0  # noqa: B018
+        assert not hasattr(error.value, "__notes__")
+        assert await recorded(service) == ["q"]
+        assert await shown(service) == []
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            {"role": "tool", "content": "booked"},
+            {"type": "function_call_output", "output": "booked"},
+            {"role": "user", "content": [{"type": "tool_result", "content": "booked"}]},
+        ],
+    )
+    async def test_a_failed_turn_in_which_a_tool_acted_is_shown(
+        self, service: SessionHistoryService, result: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with service.turn("u", "s", native=True) as turn:
+                turn.add([{"role": "user", "content": "book it"}, result])
+                1 / 0  # noqa: B018
+        assert len(await shown(service)) == 2
+
+    @pytest.mark.parametrize("times", [1, 3])
+    async def test_a_cancelled_turn_keeps_what_was_said(self, service: SessionHistoryService, times: int) -> None:
+        async def talk() -> None:
+            async with service.turn("u", "s") as turn:
+                turn.add(said("q", "half an ans"))
+                begun.set()
+                await asyncio.sleep(60)
+
+        begun = asyncio.Event()
+        task = asyncio.create_task(talk())
+        await begun.wait()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await shown(service) == ["q", "half an ans"]
+
+    async def test_a_cancellation_while_the_turn_is_stored_does_not_lose_it(
+        self, service: SessionHistoryService
+    ) -> None:
+        async def talk(text: str, ended: asyncio.Event) -> None:
+            async with service.turn("u", "s") as turn:
+                turn.add({"role": "user", "content": text})
+                ended.set()
+
+        for patience in range(12):
+            ended = asyncio.Event()
+            task = asyncio.create_task(talk(f"q{patience}", ended))
+            await ended.wait()
+            for _ in range(patience):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert await shown(service) == [f"q{number}" for number in range(12)]
+
+    async def test_a_time_out_interrupts(self, service: SessionHistoryService) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), service.turn("u", "s") as turn:
+                turn.add(said("outer", "…"))
+                await asyncio.sleep(60)
+        with pytest.raises(TimeoutError):
+            async with service.turn("u", "s") as turn, asyncio.timeout(0.05):
+                turn.add(said("inner", "…"))
+                await asyncio.sleep(60)
+        assert await shown(service) == ["outer", "…", "inner", "…"]
+
+    async def test_a_failed_turn_is_no_part_of_a_window(self, service: SessionHistoryService) -> None:
+        for number in range(12):
+            async with service.turn("u", "s") as turn:
+                turn.add(said(f"q{number}", f"a{number}"))
+            with pytest.raises(ZeroDivisionError):
+                async with service.turn("u", "s") as turn:
+                    turn.add({"role": "user", "content": "lost"})
+                    1 / 0  # noqa: B018
+        for count in (1, 2, 4, 12):
+            window = await shown(service, last_turns=count)
+            assert "lost" not in window
+            assert 2 * count <= len(window) <= 3 * count
+
+    async def test_a_session_deleted_before(self, service: SessionHistoryService) -> None:
+        await service.create_session("u", "s")
+        await service.delete_session("u", "s")
+        with pytest.raises(SessionDeleted):
+            async with service.turn("u", "s"):
+                pytest.fail("the body ran")
+
+    @pytest.mark.parametrize("born", [True, False])
+    @pytest.mark.parametrize("again", [True, False])
+    async def test_a_session_deleted_meanwhile(self, service: SessionHistoryService, born: bool, again: bool) -> None:
+        if born:
+            await service.create_session("u", "s")
+        with pytest.raises(SessionDeleted):
+            async with service.turn("u", "s") as turn:
+                turn.add(said("q", "a"))
+                if not born:
+                    await service.create_session("u", "s")
+                await service.delete_session("u", "s")
+                if again:
+                    await service.create_session("u", "s")
+        session = await service.get_session("u", "s")
+        assert (session.messages if session else None) == ([] if again else None)
+
+    async def test_an_error_stays_the_error_when_the_store_fails_too(
+        self, service: SessionHistoryService, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await service.create_session("u", "s")
+        with caplog.at_level(logging.ERROR, "session_history"), pytest.raises(ZeroDivisionError) as error:
+            async with service.turn("u", "s") as turn:
+                turn.add({"role": "user", "content": "hunter2"})
+                await service.delete_session("u", "s")
+                1 / 0  # noqa: B018
+        assert "SessionDeleted" in error.value.__notes__[0]
+        assert "SessionDeleted" in caplog.text
+        assert "hunter2" not in caplog.text + error.value.__notes__[0]
+
+    async def test_a_store_that_fails_at_the_end_is_an_error(self, service: SessionHistoryService) -> None:
+        with pytest.raises(Unavailable):
+            async with service.turn("u", "s") as turn:
+                turn.add(said("q", "a"))
+                provider(service).append = unreachable  # type: ignore[method-assign]
+
+
+class TestRepeated:
+    async def test_a_turn_id_is_stored_once(self, service: SessionHistoryService) -> None:
+        for _ in range(3):
+            async with service.turn("u", "s", turn_id="t") as turn:
+                before = turn.recorded
+                turn.add(said("q", "a"))
+        assert before is not None
+        assert [message.text for message in before] == ["q", "a"]
+        assert await recorded(service) == ["q", "a"]
+        assert await entries(service) == 1
+
+    async def test_one_that_lies_far_back(self, service: SessionHistoryService) -> None:
+        for number in range(30):
+            async with service.turn("u", "s", turn_id=f"t{number}") as turn:
+                turn.add(said(f"q{number}", f"a{number}"))
+        async with service.turn("u", "s", turn_id="t3", last_turns=2) as turn:
+            assert turn.recorded is not None
+            assert turn.recorded[0].text == "q3"
+
+    async def test_it_belongs_to_its_session_and_its_life(self, service: SessionHistoryService) -> None:
+        async with service.turn("u", "s", turn_id="t") as turn:
+            turn.add(said("q", "a"))
+        for user, session in (("u", "s2"), ("v", "s")):
+            async with service.turn(user, session, turn_id="t") as turn:
+                assert turn.recorded is None
+        await service.delete_session("u", "s")
+        await service.create_session("u", "s")
+        async with service.turn("u", "s", turn_id="t") as turn:
+            assert turn.recorded is None
+
+    async def test_two_at_once_store_one(self, service: SessionHistoryService) -> None:
+        async def talk(number: int) -> Turn:
+            async with service.turn("u", "s", turn_id="t") as turn:
+                turn.add(said("q", f"a{number}"))
+                await asyncio.sleep(0.01)
+            return turn
+
+        turns = await asyncio.gather(*(talk(number) for number in range(6)))
+        stored = await recorded(service)
+        assert len(stored) == 2
+        lost = [turn for turn in turns if turn.recorded is not None]
+        assert len(lost) == 5
+        assert {turn.recorded[1].text for turn in lost if turn.recorded} == {stored[1]}
+
+    async def test_a_failed_turn_may_be_tried_again_under_its_id(self, service: SessionHistoryService) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with service.turn("u", "s", turn_id="t") as turn:
+                turn.add({"role": "user", "content": "q"})
+                1 / 0  # noqa: B018
+        async with service.turn("u", "s", turn_id="t") as turn:
+            assert turn.recorded is None
+            turn.add(said("q", "a"))
+        assert await shown(service) == ["q", "a"]
+
+    @pytest.mark.parametrize("turn_id", ["", " ", "a\0", "\ud800", "x" * 513, 5])
+    async def test_what_can_not_be_a_turn_id(self, service: SessionHistoryService, turn_id: Any) -> None:
+        with pytest.raises(InvalidKey, match="turn_id"):
+            service.turn("u", "s", turn_id=turn_id)
+
+
+class TestWindow:
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
+    async def test_its_start_seldom_moves(self, service: SessionHistoryService, count: int) -> None:
+        starts = []
+        for number in range(4 * count):
+            async with service.turn("u", "s", last_turns=count) as turn:
+                window = [message.text for message in turn.history]
+                assert min(number, count) <= len(window) / 2 <= max(1, count, 1.5 * count)
+                assert window == [f"{kind}{n}" for n in range(number - len(window) // 2, number) for kind in "qa"]
+                starts.append(window[0] if window else "q0")
+                turn.add(said(f"q{number}", f"a{number}"))
+        moves = sum(one != next_one for one, next_one in pairwise(starts))
+        assert moves <= 3 * count / max(1, count // 2)
+
+    async def test_no_window_at_all(self, service: SessionHistoryService) -> None:
+        async with service.turn("u", "s") as turn:
+            turn.add(said("q", "a"))
+        assert await shown(service, last_turns=0) == []
+        with pytest.raises(ValueError, match="last_turns"):
+            service.turn("u", "s", last_turns=-1)
+
+    async def test_a_window_reads_no_more_than_it_shows(
+        self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(60):
+            async with service.turn("u", "s") as turn:
+                turn.add(said(f"q{number}", f"a{number}"))
+        asked: list[int | None] = []
+        real = provider(service).read
+
+        async def counted(key: SessionKey, **options: Any) -> Any:
+            asked.append(options.get("last"))
+            return await real(key, **options)
+
+        monkeypatch.setattr(provider(service), "read", counted)
+        await shown(service, last_turns=4)
+        assert asked == [10]
+
+
+async def unreachable(*arguments: Any, **options: Any) -> Any:
+    raise Unavailable("no network")
