@@ -428,7 +428,7 @@ class TestDecorating:
 
         assert inspect.iscoroutinefunction(answering)
         assert inspect.isasyncgenfunction(streaming)
-        assert answering.__name__ == "answering"  # type: ignore[attr-defined]
+        assert answering.__name__ == "answering"
         assert answering.__doc__ == "Answers."
         parameters = list(inspect.signature(answering).parameters)
         assert parameters == ["input", "mood", "user_id", "session_id", "turn_id"]

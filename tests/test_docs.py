@@ -1,0 +1,87 @@
+"""The examples of README and docs run, and print what they say."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from session_history import config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
+
+
+def blocks(page: Path) -> list[str]:
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def promised(block: str) -> list[str]:
+    """The comments that stand alone behind a print: what it prints."""
+    lines = [line.strip() for line in block.splitlines()]
+    return [
+        line.removeprefix("# ")
+        for previous, line in pairwise(lines)
+        if line.startswith("# ") and previous.startswith("print(")
+    ]
+
+
+async def run(block: str, names: dict[str, Any]) -> list[str]:
+    printed = io.StringIO()
+    code = compile(block, "<example>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    with contextlib.redirect_stdout(printed):
+        outcome = eval(code, names)
+        if inspect.isawaitable(outcome):
+            await outcome
+    return printed.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+async def test_the_examples_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        assert await run(block, names) == promised(block)
+
+
+def test_there_are_examples() -> None:
+    counts = {page.name: len(blocks(page)) for page in PAGES}
+    assert counts["README.md"] == counts["README.zh.md"] >= 5
+    assert counts["quickstart.md"] == counts["quickstart.zh.md"] >= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_toml_of_the_configuration_page(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    example = re.search(r"^```toml\n(\[session-history\].*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    file = tmp_path / "app.toml"
+    file.write_text(example[1])
+    loaded = config.load(file, {})
+    assert (loaded.url, loaded.options) == ("sqlite:///history.db", {"synchronous": "NORMAL"})
+
+
+def test_the_quickstart_example_carries_a_conversation_to_a_second_process() -> None:
+    run = subprocess.run(
+        [sys.executable, ROOT / "examples" / "quickstart.py"], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout.count("Your name is Ada.") == 2
+    assert "The store holds 8 messages in 4 turns." in run.stdout
+    first, second = re.findall(r"Process (\d+)", run.stdout)
+    assert first != second
