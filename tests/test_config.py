@@ -192,6 +192,13 @@ class TestPlugins:
             registry.open_provider("paint://", {})
         assert error.value.name == "no_such_driver"
 
+    def test_a_python_without_sqlite_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in [name for name in sys.modules if name.startswith("session_history.providers.sqlite")]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, "sqlite3", None)
+        with pytest.raises(MissingDriver, match="'sqlite3': this Python was built without it"):
+            registry.open_provider("sqlite:///h.db", {})
+
     def test_two_plugins_for_one_scheme(self, install: Install) -> None:
         install("paint-store", "paint", PLUGIN.format(scheme="paint"))
         install("other-store", "paint", PLUGIN.format(scheme="paint"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from session_history.errors import Corrupt, IncompatibleStore
 from session_history.record import Author, Record
 from session_history.values import decode, encode
+from session_history_hooks import SessionKey
 
 VERSION = 1
 
@@ -40,11 +41,13 @@ class Card:
         )
 
     def encode(self) -> bytes:
-        return encode({"v": VERSION} | asdict(self), "card", wrapped=True)
+        return encode({"v": VERSION} | {name: getattr(self, name) for name in self.__slots__}, "card", wrapped=True)
 
     @classmethod
-    def decode(cls, data: bytes, where: str) -> Card:
-        """:raises Corrupt: not a card.
+    def decode(cls, data: bytes, key: SessionKey) -> Card:
+        """Read the card of a session's fold.
+
+        :raises Corrupt: not a card.
         :raises IncompatibleStore: a newer version's card.
         """
         try:
@@ -53,8 +56,8 @@ class Card:
             if version == VERSION:
                 return cls(**document)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise Corrupt(f"the card of {where} is unreadable") from None
-        raise IncompatibleStore(f"the card of {where} has version {version}; this session-history knows {VERSION}")
+            raise Corrupt(f"the card of {key} is unreadable") from None
+        raise IncompatibleStore(f"the card of {key} has a version that this session-history does not know")
 
 
 def fold(card: Card, records: Iterable[Record]) -> Card:

@@ -77,10 +77,10 @@ class SessionLog:
     async def card(self, key: SessionKey, head: Head) -> Card:
         """The card at the head: the fold if it covers the tail, else folded anew from the log."""
         if head.folded:
-            return Card.decode(head.folded.card, str(key))
+            return Card.decode(head.folded.card, key)
         card, seq = Card(), 0
         if head.fold and await self._holds(key, head.fold):
-            card, seq = Card.decode(head.fold.card, str(key)), head.fold.seq
+            card, seq = Card.decode(head.fold.card, key), head.fold.seq
         while seq < head.tail.seq:
             log = await self._read_again(key, head, after=seq, before=head.tail.seq + 1)
             card = fold(card, (record for _, record in _records(log)))
@@ -246,7 +246,7 @@ def _found(log: Log) -> Record | None:
 
 
 def _decode(log: Log, seq: int, entry: Entry) -> Record:
-    return Record.decode(entry.payload, f"entry {seq} of {log.head.key}")
+    return Record.decode(entry.payload, log.head.key, seq)
 
 
 def _more(window: Sequence[view.Shown], shown: Sequence[view.Shown], first: int) -> bool:

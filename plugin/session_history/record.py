@@ -12,6 +12,7 @@ from typing import Any
 from session_history.errors import Corrupt, IncompatibleStore
 from session_history.messages import Stored
 from session_history.values import decode, encode
+from session_history_hooks import SessionKey
 
 VERSION = 1
 
@@ -72,22 +73,19 @@ class Record:
         return encode(document, "entry", wrapped=True)
 
     @classmethod
-    def decode(cls, payload: bytes, where: str) -> Record:
-        """:param where: what to call the entry in an error.
+    def decode(cls, payload: bytes, key: SessionKey, seq: int) -> Record:
+        """Read the payload of the entry at ``seq``.
+
         :raises Corrupt: not a record.
         :raises IncompatibleStore: a newer version's record.
         """
         try:
             document = decode(payload)
-            version = document["v"]
-        except (ValueError, TypeError, KeyError):
-            raise Corrupt(f"{where} is not a record") from None
-        if version != VERSION:
-            raise IncompatibleStore(f"{where} has version {version}; this session-history knows {VERSION}. Upgrade it.")
-        try:
-            return cls._of(document)
+            if document["v"] == VERSION:
+                return cls._of(document)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise Corrupt(f"{where} is not a record") from None
+            raise Corrupt(f"entry {seq} of {key} is not a record") from None
+        raise IncompatibleStore(f"entry {seq} of {key} has a version that this session-history does not know")
 
     @classmethod
     def _of(cls, document: dict[str, Any]) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -92,14 +93,17 @@ def _import(point: EntryPoint) -> object:
         return point.load()
     except ModuleNotFoundError as error:
         if error.name and not point.module.startswith(error.name):
-            package = point.dist.name if point.dist else "the plugin"
-            raise MissingDriver(
-                f"{point.name}:// needs the module {error.name!r}: pip install '{package}[{point.name}]'",
-                name=error.name,
-            ) from error
+            raise MissingDriver(_missing(point, error.name), name=error.name) from error
         raise PluginError(f"{_source(point)} can not be imported: {error!r}") from error
     except Exception as error:
         raise PluginError(f"{_source(point)} can not be imported: {error!r}") from error
+
+
+def _missing(point: EntryPoint, module: str) -> str:
+    remedy = f"pip install '{point.dist.name if point.dist else 'the plugin'}[{point.name}]'"
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        remedy = "this Python was built without it"
+    return f"{point.name}:// needs the module {module!r}: {remedy}"
 
 
 def _source(point: EntryPoint) -> str:

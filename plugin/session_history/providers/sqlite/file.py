@@ -97,6 +97,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, synchronous: str, pat
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     begin(connection, patience)  # the one sure way to learn that the file can be written
     connection.execute("ROLLBACK")
+    connection.execute("PRAGMA busy_timeout = 0")  # from here on, begin does the waiting
 
 
 def begin(connection: sqlite3.Connection, patience: float) -> bool:

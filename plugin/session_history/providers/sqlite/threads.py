@@ -156,7 +156,7 @@ class Writer(ConnectionThread):
         super().__init__(path)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = connect(self._path, timeout=0)
+        connection = connect(self._path, timeout=self._patience)
         try:
             prepare(connection, self._path, synchronous=self._synchronous, patience=self._patience)
         except BaseException:
