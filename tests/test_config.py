@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from session_history import SessionHistoryService, config, registry
 from session_history.errors import ConfigurationError, MissingDriver, PluginError, UnknownScheme
 from session_history.providers.sqlite import SqliteProvider

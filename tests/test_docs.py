@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from session_history import config
 
 ROOT = Path(__file__).parents[1]

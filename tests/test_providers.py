@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks.testing import Connect, ProviderContract

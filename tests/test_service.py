@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from session_history import (
     InMemorySessionHistoryService,
     Message,

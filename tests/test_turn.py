@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+
 from session_history import Message, SessionHistoryService, Turn
 from session_history.errors import (
     InvalidKey,

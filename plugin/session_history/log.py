@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
-from session_history_hooks import Entry, Fold, Head, Log, Position, SessionHistoryProvider, SessionKey
-
 from session_history import view
 from session_history.card import Card, fold
 from session_history.errors import Conflict, InvalidCursor, SessionDeleted, Unavailable
 from session_history.record import Record
+from session_history_hooks import Entry, Fold, Head, Log, Position, SessionHistoryProvider, SessionKey
 
 PATIENCE = 30.0
 """Seconds for which an append that others keep overtaking is tried again."""

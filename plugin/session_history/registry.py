@@ -10,8 +10,6 @@ from urllib.parse import parse_qsl
 
 import pluggy
 from pydantic import ValidationError
-from session_history_hooks import ProviderOptions, ProviderSpec, SessionHistoryProvider, spec
-from session_history_hooks.spec import PROJECT
 
 from session_history.errors import (
     ConfigurationError,
@@ -20,6 +18,8 @@ from session_history.errors import (
     SessionHistoryError,
     UnknownScheme,
 )
+from session_history_hooks import ProviderOptions, ProviderSpec, SessionHistoryProvider, spec
+from session_history_hooks.spec import PROJECT
 
 
 def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvider:

@@ -12,8 +12,6 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 from uuid import uuid4
 
-from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
-
 from session_history import config, registry, view
 from session_history.errors import (
     Conflict,
@@ -30,6 +28,7 @@ from session_history.record import Author, Record
 from session_history.session import Session, SessionList
 from session_history.turn import OpenTurn, Turn, settled
 from session_history.values import decode, encode
+from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
 
 class _Unset(Enum):

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any, Generic
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
-from session_history_hooks import Head
 from typing_extensions import TypeVar
 
 from session_history.messages import Message
+from session_history_hooks import Head
 
 M = TypeVar("M", default=Message)
 

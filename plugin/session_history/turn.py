@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
-from session_history_hooks import SessionKey, check_key
 from typing_extensions import TypeVar as TypeVarWithDefault
 
 from session_history import view
@@ -19,6 +18,7 @@ from session_history.log import SessionLog, Window
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
 from session_history.record import Author, Record, Status
 from session_history.values import encode
+from session_history_hooks import SessionKey, check_key
 
 M = TypeVarWithDefault("M", default=Message)
 T = TypeVar("T")

@@ -12,6 +12,9 @@ from typing import Literal, TypeVar
 from urllib.parse import unquote
 
 from pydantic import Field, field_validator
+
+from session_history.providers.sqlite import rows
+from session_history.providers.sqlite.threads import Reader, Writer
 from session_history_hooks import (
     Appended,
     Durability,
@@ -29,9 +32,6 @@ from session_history_hooks import (
     Unavailable,
     hookimpl,
 )
-
-from session_history.providers.sqlite import rows
-from session_history.providers.sqlite.threads import Reader, Writer
 
 T = TypeVar("T")
 

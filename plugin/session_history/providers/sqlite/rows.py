@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
+from session_history.providers.sqlite.file import SEQ_BITS
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -19,8 +20,6 @@ from session_history_hooks import (
     SessionKey,
     stretch,
 )
-
-from session_history.providers.sqlite.file import SEQ_BITS
 
 MAX_SEQ = 2**SEQ_BITS - 1
 

@@ -14,9 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from session_history_hooks import SessionHistoryError, Unavailable
-
 from session_history.providers.sqlite.file import begin, connect, prepare, rollback, translate
+from session_history_hooks import SessionHistoryError, Unavailable
 
 T = TypeVar("T")
 
