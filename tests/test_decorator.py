@@ -160,6 +160,21 @@ class TestAnswering:
 
         assert await handler("q", "plain", 1, 2, **HERE, turn_id="t", loud=True, z=3) == "plain (1, 2) u True {'z': 3}"
 
+    async def test_names_are_filled_also_if_the_call_leaves_them_out(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message], turn_id: str | None, turn: Turn, *more: int) -> str:
+            return f"{turn_id} {turn.session_id} {more}"
+
+        assert await handler("q", 1, 2, **HERE) == "None s (1, 2)"
+        assert await handler("q", 1, 2, **HERE, turn_id="t") == "t s (1, 2)"
+
+    async def test_a_second_parameter_may_be_called_input(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message], input: str) -> str:  # noqa: A002 - the point
+            return input
+
+        assert [await handler("q", "x", **HERE), await handler("q", input="y", **HERE)] == ["x", "y"]
+
     async def test_methods(self, service: SessionHistoryService) -> None:
         class Agent:
             name = "Bob"
@@ -403,6 +418,13 @@ class TestIdentify:
         assert [item async for item in handler(asked, loud=True)] == ["t t True"]
         assert [item async for item in handler(asked, loud=False)] == ["t t True"]
 
+    async def test_the_request_and_the_identity_beside_other_arguments(self, service: SessionHistoryService) -> None:
+        @with_session_history(service, identify=lambda request, extra: Identity(request.who, request.where, "hi", "t"))
+        async def handler(messages: list[Message], request: Request, user_id: str, extra: int, turn_id: str) -> str:
+            return f"{request.text} {user_id} {extra} {turn_id}"
+
+        assert await handler(Request("u", "s", "x"), 5) == "x u 5 t"
+
     async def test_agentscope_runtimes_query_handlers(self, service: SessionHistoryService) -> None:
         def identify(msgs: list[dict[str, Any]], request: Request) -> Identity:
             return Identity(request.who, request.where, msgs)
@@ -432,7 +454,7 @@ class TestDecorating:
         assert answering.__name__ == "answering"
         assert answering.__doc__ == "Answers."
         parameters = list(inspect.signature(answering).parameters)
-        assert parameters == ["input", "mood", "user_id", "session_id", "turn_id"]
+        assert parameters == ["messages", "mood", "user_id", "session_id", "turn_id"]
 
     def test_what_can_not_be_decorated(self, service: SessionHistoryService) -> None:
         decorate: Any = with_session_history(service)
@@ -442,8 +464,11 @@ class TestDecorating:
 
         async def nothing() -> None: ...
 
-        with pytest.raises(TypeError, match="messages"):
-            decorate(nothing)
+        async def by_keyword(*, messages: list[Message]) -> None: ...
+
+        for without_messages in (nothing, by_keyword):
+            with pytest.raises(TypeError, match="messages"):
+                decorate(without_messages)
         bare: Any = with_session_history
         with pytest.raises(TypeError, match="parentheses"):
             bare(nothing)

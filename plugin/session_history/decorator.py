@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ A_contra = TypeVar("A_contra", contravariant=True)
 Y = TypeVar("Y")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Identity(NamedTuple):
@@ -141,8 +144,8 @@ def with_session_history(
 
     The handler is a coroutine function or an async generator function, plain or a method (its first parameter is
     then ``self`` or ``cls``). It is called with the new input first, and ``user_id=``, ``session_id=`` and maybe
-    ``turn_id=``; it receives history + input as a list of messages in place of the input. What it declares of
-    ``turn``, ``user_id``, ``session_id`` and ``turn_id`` it receives too, and any other argument as it came.
+    ``turn_id=``; it receives history + input as a list of messages in place of the input. Parameters called
+    ``turn``, ``user_id``, ``session_id`` and ``turn_id`` are filled if it has them; any other argument passes.
 
     It returns, or yields, text, messages, lists of them or ``None``; the caller gets them unchanged. A repeated
     ``turn_id`` gives the recorded answer in the same shape, without calling the handler.
@@ -170,56 +173,61 @@ def with_session_history(
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call of the decorated handler: whose turn it is and what the handler gets besides the messages."""
+    """A call of the decorated handler: whose turn it is, and the handler's arguments by name but for the messages."""
 
     identity: Identity
-    owner: tuple[Any, ...]
-    arguments: tuple[Any, ...]
-    keywords: dict[str, Any]
+    given: dict[str, Any]
 
 
 class _Calls:
-    """Understands the calls of one handler."""
+    """Understands the calls of one handler, and how to call the handler itself."""
 
     def __init__(self, handler: Callable[..., Any], identify: Callable[..., AnyIdentity] | None) -> None:
-        parameters = list(inspect.signature(handler).parameters.values())
+        self._inner = inspect.signature(handler)
+        parameters = list(self._inner.parameters.values())
         self._owners = 1 if parameters and parameters[0].name in {"self", "cls"} else 0
+        if len(parameters) <= self._owners or parameters[self._owners].kind not in _POSITIONAL:
+            raise TypeError("the handler has no positional parameter for the messages")
+        self._messages = parameters[self._owners].name
         self._declared = {parameter.name for parameter in parameters[self._owners + 1 :]}
         self._identify = identify
-        self.signature = inspect.signature(handler).replace(parameters=self._called_with(parameters))
+        self.signature = self._inner.replace(parameters=self._seen_by_callers(parameters))
 
     def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> _Call:
         """:raises TypeError: the call does not fit the handler, which was not called."""
-        self.signature.bind(*arguments, **keywords)
-        owner, rest = arguments[: self._owners], arguments[self._owners :]
-        if self._identify is not None:
-            given = {"request": rest[0]} if "request" in self._declared and "request" not in keywords else {}
-            return _Call(Identity(*self._identify(*rest, **keywords)), owner, rest[1:], {**keywords, **given})
-        identity = Identity(keywords["user_id"], keywords["session_id"], rest[0], keywords.get("turn_id"))
-        ours = {name for name, _ in self._added()} - self._declared
-        passed = {name: value for name, value in keywords.items() if name not in ours}
-        return _Call(identity, owner, rest[1:], passed)
+        given = dict(self.signature.bind(*arguments, **keywords).arguments)
+        new = given.pop(self._messages)
+        if self._identify is None:
+            identity = Identity(given.pop("user_id"), given.pop("session_id"), new, given.pop("turn_id", None))
+            ours = identity._asdict()
+        else:
+            identity = Identity(*self._identify(*arguments[self._owners :], **keywords))
+            ours = {**identity._asdict(), "request": new}
+        wanted = {name: ours[name] for name, _ in self._added() if name in self._declared}
+        return _Call(identity, {**wanted, **given})
 
-    def declares(self, name: str) -> bool:
-        return name in self._declared
+    def invoke(self, handler: Callable[..., Any], call: _Call, messages: list[Any], turn: Turn[Any]) -> Any:
+        values = {**call.given, self._messages: messages}
+        if "turn" in self._declared:
+            values["turn"] = turn
+        bound = inspect.BoundArguments(self._inner, OrderedDict(values))
+        return handler(*bound.args, **bound.kwargs)
 
     def _added(self) -> list[tuple[str, Any]]:
         """Keywords of a call that are ours, and their defaults."""
         if self._identify is None:
             return [("user_id", Parameter.empty), ("session_id", Parameter.empty), ("turn_id", None)]
-        return [("request", None)] if self.declares("request") else []
+        return [(name, None) for name in ("request", "user_id", "session_id", "turn_id") if name in self._declared]
 
-    def _called_with(self, parameters: list[Parameter]) -> list[Parameter]:
-        """The handler's parameters as callers see them."""
-        if len(parameters) <= self._owners:
-            raise TypeError("the handler has no parameter for the messages")
+    def _seen_by_callers(self, parameters: list[Parameter]) -> list[Parameter]:
+        """The handler's parameters without those that are filled, with those that are ours ahead of any ``**``."""
+        first = self._owners + 1
+        leading = [Parameter(parameter.name, Parameter.POSITIONAL_ONLY) for parameter in parameters[:first]]
         hidden = {"turn", *(name for name, _ in self._added())}
-        new = Parameter("input", Parameter.POSITIONAL_ONLY)
-        owners = [parameter.replace(kind=Parameter.POSITIONAL_ONLY) for parameter in parameters[: self._owners]]
-        others = [parameter for parameter in parameters[self._owners + 1 :] if parameter.name not in hidden]
+        others = [parameter for parameter in parameters[first:] if parameter.name not in hidden]
         ours = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in self._added()]
-        at = len(others) - 1 if others and others[-1].kind is Parameter.VAR_KEYWORD else len(others)
-        return [*owners, new, *others[:at], *ours, *others[at:]]
+        rest = [others.pop()] if others and others[-1].kind is Parameter.VAR_KEYWORD else []
+        return [*leading, *others, *ours, *rest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +252,7 @@ class _Around:
                 messages = self._messages(turn, call)
                 answer = None
                 if turn.recorded is None:
-                    answer = await self._invoke(call, turn, messages)
+                    answer = await self.calls.invoke(self.handler, call, messages, turn)
                     turn._take_answer(answer)
             # Looked at again: another run of the same turn may have been recorded meanwhile.
             return answer if turn.recorded is None else turn._replay()
@@ -257,7 +265,7 @@ class _Around:
             async with self._turn(call) as turn:
                 messages = self._messages(turn, call)
                 if turn.recorded is None:
-                    async with aclosing(self._invoke(call, turn, messages)) as items:
+                    async with aclosing(self.calls.invoke(self.handler, call, messages, turn)) as items:
                         async for item in items:
                             turn._take_streamed(item)
                             yield item
@@ -277,10 +285,6 @@ class _Around:
         new = _input(call.identity.input, native=self.native)
         turn._take_input(new)
         return [*turn.history, *thaw(new, native=self.native)]
-
-    def _invoke(self, call: _Call, turn: Turn[Any], messages: list[Any]) -> Any:
-        given = {"turn": turn} if self.calls.declares("turn") else {}
-        return self.handler(*call.owner, messages, *call.arguments, **call.keywords, **given)
 
 
 def _input(value: Input, *, native: bool) -> list[Stored]:
