@@ -80,9 +80,8 @@ class Turn(Generic[M]):
     def _take(self, messages: list[Stored]) -> None:
         if self._closed:
             raise TurnClosed("the turn has ended; open another one")
-        if self._record is None:
-            self._end_text()
-            self._messages += messages
+        self._end_text()
+        self._messages += messages
 
     def _take_input(self, messages: list[Stored]) -> None:
         """Add the input of a decorated handler, which a repeated turn id must share.
