@@ -232,8 +232,11 @@ def _moved(key: SessionKey, head: Head | None, tail: Position, cover: Fold) -> H
 
 
 def _pause(attempt: int) -> float:
-    """Seconds before the next try: none at first, since it now knows the tail; then random, up to 50 ms."""
-    return random.uniform(0, min(0.05, 0.001 * 2**attempt)) if attempt else 0.0
+    """Seconds before the next try: none at first, since it now knows the tail; then random, up to 4 ms.
+
+    That is about as long as a commit takes: who waits longer is overtaken more often.
+    """
+    return random.uniform(0, min(0.004, 0.001 * 2**attempt)) if attempt else 0.0
 
 
 def _records(log: Log) -> list[tuple[int, Record]]:

@@ -100,7 +100,10 @@ class SessionHistoryService:
         self._state = "started"
 
     async def stop(self) -> None:
-        """Close the store once what was begun is stored. A second call does nothing."""
+        """Close the store once what it has accepted is stored. A second call does nothing.
+
+        What has not reached the store by then raises :class:`~session_history.errors.Unavailable`.
+        """
         self._state = "stopped"
         await self._provider.stop()
 

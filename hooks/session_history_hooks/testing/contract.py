@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from itertools import product
@@ -130,11 +131,17 @@ class ProviderContract:
         await provider.append(KEY, Entry("e", payload), at=Position(0, 0))
         assert (await read(provider)).entries[0].payload == payload
 
-    async def test_activity_grows_with_every_append(self, provider: SessionHistoryProvider) -> None:
+    async def test_activity_grows_with_every_append_also_when_the_clock_goes_back(
+        self, provider: SessionHistoryProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         seen = []
         for number in range(1, 6):
             await append(provider, number)
             seen.append((await read(provider)).head.active_us)
+            if number == 2:
+                monkeypatch.setattr(time, "time_ns", lambda: 1_000_000)
+        await provider.delete(KEY)
+        seen.append((await read(provider)).head.active_us)
         assert seen == sorted(set(seen))
 
     # Folds
@@ -575,8 +582,9 @@ async def begin(provider: SessionHistoryProvider, count: int) -> list[SessionKey
 async def walk(
     provider: SessionHistoryProvider, limit: int, cursor: str | None = None
 ) -> Sequence[Sequence[SessionKey]]:
-    pages = []
+    pages: list[Sequence[SessionKey]] = []
     while True:
+        assert len(pages) < 50, "the walk does not end"
         page = await provider.list(KEY.user_id, limit=limit, cursor=cursor)
         pages.append([head.key for head in page.heads])
         if page.cursor is None:

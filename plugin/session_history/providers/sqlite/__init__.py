@@ -35,6 +35,15 @@ from session_history_hooks import (
 
 T = TypeVar("T")
 
+Identity = tuple[int, int]
+
+_OPEN: set[tuple[Identity | None, int, object]] = set()
+"""What is open: device and inode of a file, the process, and the provider.
+
+A child of a fork inherits this, and SQLite's own book-keeping of the locks that its parent holds. It would believe to
+hold them too, and lose what it writes. So a process may not open a file that it inherited open.
+"""
+
 Synchronous = Literal["FULL", "NORMAL"]
 
 PAGE = 1000
@@ -48,7 +57,8 @@ class SqliteProvider:
         the death of the process, and a power cut may take the newest appends. NORMAL needs no fsync per commit.
     :param busy_timeout: seconds to wait for other processes before the store counts as unavailable.
 
-    The connections do not survive a fork: start the provider in the child process.
+    Connections do not survive a fork, and a file that was open at a fork can not be opened by the child: start
+    the provider after the fork.
     """
 
     def __init__(
@@ -59,7 +69,7 @@ class SqliteProvider:
         self._busy_timeout = busy_timeout
         self._threads: tuple[Writer, Reader] | None = None
         self._door = threading.Lock()
-        self._identity: tuple[int, int] | None = None
+        self._identity: Identity | None = None
         self._limits = Limits(
             # A round figure far above any real turn and far below SQLite's own 10**9.
             entry_bytes=64 * 2**20,
@@ -144,6 +154,8 @@ class SqliteProvider:
         folder = self._path.absolute().parent
         if not folder.is_dir():
             raise Unavailable(f"{self._path} can not be made: there is no folder {folder}")
+        if self._path.exists() and _inherited(_identity(self._path)):
+            raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
         writer = Writer(self._path, synchronous=self._synchronous, patience=self._busy_timeout)
         writer.wait_ready()
         reader = Reader(self._path, patience=self._busy_timeout)
@@ -153,6 +165,7 @@ class SqliteProvider:
             writer.close()
             raise
         self._identity = _identity(self._path)
+        _OPEN.add((self._identity, os.getpid(), self))
         return writer, reader
 
     def _stop(self) -> None:
@@ -160,6 +173,7 @@ class SqliteProvider:
             threads, self._threads = self._threads, None
             for thread in threads or ():
                 thread.close()
+            _OPEN.discard((self._identity, os.getpid(), self))
 
     def _answers(self, connection: sqlite3.Connection) -> bool:
         """Whether the file still is the one that was opened: a deleted file can be written to and is lost."""
@@ -167,7 +181,12 @@ class SqliteProvider:
         return _identity(self._path) == self._identity
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _inherited(identity: Identity) -> bool:
+    """Whether another process, which this one is a fork of, had the file open."""
+    return any(file == identity and process != os.getpid() for file, process, _ in _OPEN)
+
+
+def _identity(path: Path) -> Identity:
     status = path.stat()
     return status.st_dev, status.st_ino
 

@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,13 +75,28 @@ def translate(error: sqlite3.Error, path: Path) -> SessionHistoryError:
     return kind(f"{path} {text} ({name})")
 
 
-def connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+def connect(path: Path, *, timeout: float, mode: str = "rwc") -> sqlite3.Connection:
     """Open the file, making an empty one if there is none; the thread that calls owns the connection.
 
     :param timeout: seconds a statement waits for a lock.
+    :param mode: SQLite's open mode.
     """
-    uri = f"file:{quote(os.fspath(path.absolute()))}?mode=rwc"
+    uri = f"file:{quote(os.fspath(path.absolute()))}?mode={mode}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+
+
+def examine(path: Path, patience: float) -> None:
+    """Make sure that the file is ours, or that there is none, before anything may write to it.
+
+    The last connection to close a file moves its WAL into it. A WAL that is not ours is left alone: a
+    connection that only reads does not do that.
+
+    :raises IncompatibleStore: it is another application's, or a newer version's.
+    """
+    if path.exists():
+        mode = "ro" if path.with_name(path.name + "-wal").exists() else "rw"
+        with closing(connect(path, timeout=patience, mode=mode)) as connection:
+            _seen_version(connection, path)
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, synchronous: str, patience: float) -> None:
@@ -91,7 +107,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, synchronous: str, pat
     :param patience: seconds to wait for other processes.
     :raises IncompatibleStore: it is neither.
     """
-    if _version(connection, path) < len(MIGRATIONS):
+    if _seen_version(connection, path) < len(MIGRATIONS):
         _migrate(connection, path, patience)
     _insist(connection, "PRAGMA journal_mode = WAL", patience)
     connection.execute(f"PRAGMA synchronous = {synchronous}")
@@ -129,6 +145,14 @@ def _insist(connection: sqlite3.Connection, statement: str, patience: float) -> 
         waited = True
         time.sleep(random.uniform(0.2, 1) * step)
         step = min(step * 1.5, 0.004)
+
+
+def _seen_version(connection: sqlite3.Connection, path: Path) -> int:
+    connection.execute("BEGIN")  # so that all is read of one moment: another process may be making the schema
+    try:
+        return _version(connection, path)
+    finally:
+        rollback(connection)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

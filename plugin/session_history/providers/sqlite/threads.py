@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from session_history.providers.sqlite.file import begin, connect, prepare, rollback, translate
+from session_history.providers.sqlite.file import begin, connect, examine, prepare, rollback, translate
 from session_history_hooks import SessionHistoryError, Unavailable
 
 T = TypeVar("T")
@@ -155,6 +155,7 @@ class Writer(ConnectionThread):
         super().__init__(path)
 
     def _connect(self) -> sqlite3.Connection:
+        examine(self._path, self._patience)
         connection = connect(self._path, timeout=self._patience)
         try:
             prepare(connection, self._path, synchronous=self._synchronous, patience=self._patience)
@@ -195,7 +196,9 @@ class Writer(ConnectionThread):
             with self._translated():
                 rollback(connection)
             raise _NotCommittedError(error) from error
-        self._turnstile.leave()
+        if not all(isinstance(outcome, SessionHistoryError) for outcome in outcomes):
+            # Who only learned of a conflict tries again at once: it is that one's turn.
+            self._turnstile.leave()
         return outcomes
 
 
