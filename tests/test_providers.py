@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
-from session_history_hooks.testing import Connect, ProviderContract
+from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 
 
 class TestMemory(ProviderContract):
@@ -28,3 +32,24 @@ class TestSqliteNormal(ProviderContract):
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
         return lambda: SqliteProvider(tmp_path / "history.db", synchronous="NORMAL")
+
+
+def new_memory() -> Connect:
+    store = MemoryProvider()
+    return lambda: store
+
+
+def new_sqlite() -> Connect:
+    folder = tempfile.mkdtemp()
+
+    def connect() -> SqliteProvider:
+        return SqliteProvider(Path(folder) / "history.db", synchronous="NORMAL")
+
+    weakref.finalize(connect, shutil.rmtree, folder)
+    return connect
+
+
+TestMemoryAtRandom = provider_machine(new_memory).TestCase
+TestMemoryAtRandom.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSqliteAtRandom = provider_machine(new_sqlite).TestCase
+TestSqliteAtRandom.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

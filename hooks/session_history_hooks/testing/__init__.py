@@ -6,19 +6,26 @@ Subclass :class:`ProviderContract` in a test module and say how to connect::
         @pytest.fixture
         def connect(self, tmp_path):
             return lambda: MyProvider(tmp_path / "store")
+
+and let random histories run against a dict::
+
+    TestMyProviderAtRandom = provider_machine(new_store).TestCase
 """
 
 try:
+    import hypothesis  # noqa: F401 - drives the state machine
     import pytest
     import pytest_asyncio  # noqa: F401 - the tests are coroutines
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "session_history_hooks.testing needs pytest and pytest-asyncio: pip install 'session-history[testing]'",
+        "session_history_hooks.testing needs hypothesis, pytest and pytest-asyncio: "
+        "pip install 'session-history[testing]'",
         name=error.name,
     ) from None
 
-pytest.register_assert_rewrite("session_history_hooks.testing.contract")
+pytest.register_assert_rewrite("session_history_hooks.testing.contract", "session_history_hooks.testing.machine")
 
 from session_history_hooks.testing.contract import Connect, ProviderContract  # noqa: E402 - after the rewrite
+from session_history_hooks.testing.machine import ProviderMachine, provider_machine  # noqa: E402 - as above
 
-__all__ = ["Connect", "ProviderContract"]
+__all__ = ["Connect", "ProviderContract", "ProviderMachine", "provider_machine"]
