@@ -240,14 +240,14 @@ def _pause(attempt: int) -> float:
 
 
 def _records(log: Log) -> list[tuple[int, Record]]:
-    return [(seq, _decode(log, seq, entry)) for seq, entry in enumerate(log.entries, start=log.first)]
+    records = Record.decode_all([entry.payload for entry in log.entries], log.head.key, log.first)
+    return list(enumerate(records, start=log.first))
 
 
 def _found(log: Log) -> Record | None:
-    return _decode(log, *log.found) if log.found else None
-
-
-def _decode(log: Log, seq: int, entry: Entry) -> Record:
+    if log.found is None:
+        return None
+    seq, entry = log.found
     return Record.decode(entry.payload, log.head.key, seq)
 
 

@@ -53,17 +53,23 @@ def turns(entries: Iterable[tuple[int, Record]]) -> list[Shown]:
     shown: list[Shown] = []
     plain = False
     for seq, record in entries:
-        if record.messages:
-            known = bool(shown) or seq == 1
-            starts = set(beginnings(record, plain=plain))
-            for index, message in enumerate(record.messages):
-                if index in starts:
-                    whole = known or record.by is Author.TURN or message.role == "user" or message.role is None
-                    shown.append(Shown(Place(seq, index), record.status, whole))
-                    known = True
-                shown[-1].messages.append(message)
-            plain = record.by is Author.APPEND
+        if record.by is Author.TURN and record.messages:
+            shown.append(Shown(Place(seq, 0), record.status, True, list(record.messages)))
+            plain = False
+        elif record.messages:
+            _add_plain(shown, seq, record, plain=plain)
+            plain = True
     return shown
+
+
+def _add_plain(shown: list[Shown], seq: int, record: Record, *, plain: bool) -> None:
+    known = bool(shown) or seq == 1
+    starts = set(beginnings(record, plain=plain))
+    for index, message in enumerate(record.messages):
+        if index in starts:
+            shown.append(Shown(Place(seq, index), None, known or message.role in {"user", None}))
+            known = True
+        shown[-1].messages.append(message)
 
 
 def ahead_of(shown: Sequence[Shown], place: Place) -> list[Shown]:
