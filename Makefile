@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check install clean
 
 # An agent handler that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
@@ -13,18 +13,19 @@ demo: $(BIN)/python
 	$(BIN)/python examples/quickstart.py
 
 # All that CI runs. The tests see the wheel, as users do.
-test: $(BIN)/python
-	$(INSTALL) '.[dev]'
-	$(MAKE) --no-print-directory lint check
+test: lint check
 
-lint:
+lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check:
+check: install
 	$(BIN)/python -m pytest $(ARGS)
+
+install: $(BIN)/python
+	$(INSTALL) '.[dev]'
 
 $(BIN)/python:
 	$(if $(PYTHON),,$(error No Python 3.11 or newer was found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python))

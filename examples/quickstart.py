@@ -16,7 +16,7 @@ from pathlib import Path
 from session_history import Message, SessionHistoryService, with_session_history
 
 
-@with_session_history()  # the store is the one that SESSION_HISTORY_URL names
+@with_session_history()  # the store is the one that SESSION_HISTORY_URL names; main() names a new one
 async def agent(messages: list[Message]) -> str:
     """Answer from what was said before: the history and the new message are all it has."""
     said = [message.text for message in messages if message.role == "user"]
@@ -48,7 +48,7 @@ def main() -> None:
         asyncio.run(show())
         return
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("SESSION_HISTORY_URL", f"sqlite:///{Path(folder) / 'history.db'}")
+        os.environ["SESSION_HISTORY_URL"] = f"sqlite:///{Path(folder) / 'history.db'}"
         print(f"Process {os.getpid()}:")
         asyncio.run(talk("Hello!", "My name is Ada.", "What is my name?"))
         subprocess.run([sys.executable, __file__, "second"], check=True)

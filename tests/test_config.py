@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from session_history import SessionHistoryService, config, registry
+from session_history import SessionHistoryService, SqliteSessionHistoryService, config, registry
 from session_history.errors import ConfigurationError, MissingDriver, PluginError, UnknownScheme
 from session_history.providers.sqlite import SqliteProvider
 
@@ -42,22 +43,46 @@ class TestUrl:
             ("sqlite://", "names no file"),
             ("sqlite:///", "names no file"),
             ("sqlite://host/h.db", "names no file"),
-            ("sqlite:///h.db?sync=FULL", "sync: Extra inputs.*Options: busy_timeout, synchronous"),
+            ("sqlite:///h.db?sync=FULL", r"unknown option 'sync'\. Options: busy_timeout, synchronous"),
             ("sqlite:///h.db?synchronous=OFF", "synchronous: Input should be 'FULL' or 'NORMAL'"),
             ("sqlite:///h.db?busy_timeout=0", "busy_timeout: Input should be greater than 0"),
             ("sqlite:///h.db?synchronous", "name=value"),
             ("sqlite:///h.db?busy_timeout=1&busy_timeout=2", "twice"),
             ("sqlite:///h.db?url=x", "url"),
-            ("memory://?size=1", "size: Extra inputs.*Options: none"),
+            ("sqlite:///h.db#x", "fragment"),
+            ("sqlite:///:memory:", "use memory://"),
+            (None, "must be a str, not NoneType"),
+            ("memory://?size=1", r"unknown option 'size'\. Options: none"),
         ],
     )
-    def test_a_flaw_is_named(self, url: str, flaw: str) -> None:
+    def test_a_flaw_is_named(self, url: Any, flaw: str) -> None:
         with pytest.raises(ConfigurationError, match=flaw):
             registry.open_provider(url, {})
 
     def test_a_setting_in_two_places(self) -> None:
         with pytest.raises(ConfigurationError, match="in the URL and as an option: busy_timeout"):
             registry.open_provider("sqlite:///h.db?busy_timeout=1", {"busy_timeout": 2})
+
+    @pytest.mark.parametrize(
+        ("options", "flaw"),
+        [
+            ({"synchronous": "OFF"}, "synchronous must be"),
+            ({"synchronous": "full"}, "synchronous must be"),
+            ({"busy_timeout": "5"}, "busy_timeout must be"),
+            ({"busy_timeout": -5}, "busy_timeout must be"),
+            ({"busy_timeout": float("inf")}, "busy_timeout must be"),
+        ],
+    )
+    def test_a_flaw_is_named_by_the_constructor_too(self, options: Any, flaw: str) -> None:
+        with pytest.raises(ConfigurationError, match=flaw):
+            SqliteSessionHistoryService("h.db", **options)
+        with pytest.raises(ConfigurationError, match="memory://"):
+            SqliteSessionHistoryService(":memory:")
+
+    async def test_a_place_that_can_not_be(self, tmp_path: Path) -> None:
+        for path, flaw in ((tmp_path / "no" / "h.db", "there is no folder"), (tmp_path, "is a folder")):
+            with pytest.raises(ConfigurationError, match=flaw):
+                await SqliteSessionHistoryService(path).start()
 
     def test_no_secret_in_an_error_or_a_repr(self) -> None:
         for url in ("sqlite://user:hunter2@host/h.db", "sqlite:///h.db?hunter=hunter2", "nosuch://u:hunter2@h"):
@@ -82,14 +107,22 @@ class TestConfig:
             == config.load(file, {})
             == config.Config(url="memory://", options={"busy_timeout": 3})
         )
+        option = config.load(environ={**named, "SESSION_HISTORY_OPTION_A": "b"})
+        assert option == config.Config(url="memory://", options={"busy_timeout": 3, "a": "b"})
         both = config.load(environ={**named, "SESSION_HISTORY_URL": "sqlite:///h.db", "SESSION_HISTORY_OPTION_A": "b"})
-        assert both == config.Config(url="sqlite:///h.db", options={"busy_timeout": 3, "a": "b"})
+        assert both == config.Config(url="sqlite:///h.db", options={"a": "b"})
 
-    def test_nothing_configured_says_what_to_set_and_what_was_seen(self) -> None:
-        with pytest.raises(ConfigurationError, match=r"set SESSION_HISTORY_URL.*Seen: SESSION_HISTORY_URI\."):
-            config.load(environ={"SESSION_HISTORY_URI": "x", "OTHER": "y"})
-        with pytest.raises(ConfigurationError, match="set SESSION_HISTORY_URL"):
-            config.load(environ={"SESSION_HISTORY_URL": ""})
+    def test_nothing_configured_says_what_to_set(self) -> None:
+        for environ in ({}, {"SESSION_HISTORY_URL": ""}, {"OTHER": "x"}, {"SESSION_HISTORY_TEST_SHARED": "x"}):
+            with pytest.raises(ConfigurationError, match="set SESSION_HISTORY_URL"):
+                config.load(environ=environ)
+
+    @pytest.mark.parametrize("name", ["URI", "SYNCHRONOUS", "OPTIONS_SYNCHRONOUS"])
+    def test_a_misspelt_variable_is_named(self, name: str) -> None:
+        with pytest.raises(
+            ConfigurationError, match=rf"unknown: SESSION_HISTORY_{name}\. There are SESSION_HISTORY_URL"
+        ):
+            config.load(environ={f"SESSION_HISTORY_{name}": "x", "SESSION_HISTORY_URL": "memory://"})
 
     @pytest.mark.parametrize(
         ("text", "flaw"),
@@ -99,7 +132,11 @@ class TestConfig:
             ("[other]", r"no table \[session-history\]"),
             ("session-history = 5", r"no table \[session-history\]"),
             ("[session-history]\nurl = 5", "url: Input should be a valid string"),
-            ('[session-history]\nurl = "memory://"\nlocation = "x"', "location: Extra inputs"),
+            (
+                '[session-history]\nurl = "memory://"\nlocation = "x"',
+                r"app.toml, .*: unknown setting 'location'; options .* belong to \[session-history.options\]",
+            ),
+            ('[session-history]\nulr = "memory://"', "url: Field required; unknown setting 'ulr'"),
             ('[session-history]\nurl = "memory://"\noptions = 5', "options: Input should be a valid dict"),
         ],
     )

@@ -425,6 +425,15 @@ class TestIdentify:
 
         assert await handler(Request("u", "s", "x"), 5) == "x u 5 t"
 
+    @pytest.mark.parametrize("found", [None, {}, ("u", "s"), ("u", "s", "hi", None, 5), ["u", "s", "hi"]])
+    async def test_what_is_no_identity(self, service: SessionHistoryService, found: Any) -> None:
+        @with_session_history(service, identify=lambda request: found)
+        async def handler(messages: list[Message]) -> str:
+            pytest.fail("the handler was called")
+
+        with pytest.raises(TypeError, match="must return an Identity"):
+            await handler("request")
+
     async def test_agentscope_runtimes_query_handlers(self, service: SessionHistoryService) -> None:
         def identify(msgs: list[dict[str, Any]], request: Request) -> Identity:
             return Identity(request.who, request.where, msgs)
@@ -451,7 +460,7 @@ class TestDecorating:
 
         assert inspect.iscoroutinefunction(answering)
         assert inspect.isasyncgenfunction(streaming)
-        assert answering.__name__ == "answering"
+        assert answering.__name__ == "answering"  # type: ignore[attr-defined]
         assert answering.__doc__ == "Answers."
         parameters = list(inspect.signature(answering).parameters)
         assert parameters == ["messages", "mood", "user_id", "session_id", "turn_id"]
@@ -470,6 +479,9 @@ class TestDecorating:
             with pytest.raises(TypeError, match="messages"):
                 decorate(without_messages)
         bare: Any = with_session_history
+        for no_service in ("sqlite:///h.db", object()):
+            with pytest.raises(TypeError, match="from_url"):
+                bare(no_service)
         with pytest.raises(TypeError, match="parentheses"):
             bare(nothing)
 

@@ -100,6 +100,9 @@ class TestCreate:
             await service.create_session("u", "s", title="\ud800")
         with pytest.raises(NotStorable, match="title"):
             await service.create_session("u", "s", title=5)  # type: ignore[arg-type]
+        for no_dict in ("x", ["x"], 5):
+            with pytest.raises(NotStorable, match="metadata must be a dict"):
+                await service.create_session("u", "s", metadata=no_dict)  # type: ignore[arg-type]
         with pytest.raises(LimitExceeded, match="card bytes"):
             await service.create_session("u", "s", metadata={"a": "x" * 2**21})
         assert await service.list_sessions("u") == []
@@ -349,6 +352,7 @@ class TestUpdate:
         assert (updated.title, updated.metadata, updated.turns, updated.messages) == ("new", {"b": 2}, 2, [])
         assert (await service.update_session("u", "s", title=None)).title is None
         assert (await service.update_session("u", "s")).metadata == {"b": 2}
+        assert (await service.update_session("u", "s", metadata=None)).metadata == {}
         assert len(await texts(service, "u", "s")) == 4
 
     async def test_it_is_newest_activity(self, service: SessionHistoryService) -> None:
@@ -436,6 +440,11 @@ class TestLifeCycle:
         await service.start()
         assert await service.health() is True
         assert len(await service.list_sessions("u")) == 1
+
+    @pytest.mark.parametrize("provider", [None, "sqlite:///h.db", object()])
+    def test_what_is_no_provider(self, provider: Any) -> None:
+        with pytest.raises(TypeError, match="from_url"):
+            SessionHistoryService(provider)
 
     async def test_every_error_has_the_one_base_and_a_builtin(self) -> None:
         from session_history import errors

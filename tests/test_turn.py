@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from session_history import Message, SessionHistoryService, Turn
+from session_history import (
+    Message,
+    SessionHistoryService,
+    SqliteSessionHistoryService,
+    Turn,
+    with_session_history,
+)
 from session_history.errors import (
     InvalidKey,
     InvalidMessage,
@@ -355,3 +364,65 @@ class TestWindow:
 
 async def unreachable(*arguments: Any, **options: Any) -> Any:
     raise Unavailable("no network")
+
+
+class TestStop:
+    async def test_a_stream_that_is_left_just_before(self, tmp_path: Path) -> None:
+        for hold in (True, False):
+            async with SqliteSessionHistoryService(tmp_path / f"{hold}.db") as service:
+
+                @with_session_history(service)
+                async def storyteller(messages: list[Message]) -> AsyncIterator[str]:
+                    for piece in ("Once ", "upon ", "a time"):
+                        yield piece
+
+                stream = storyteller("A story!", user_id="u", session_id="s")
+                async for piece in stream:
+                    if piece == "upon ":
+                        break
+                if not hold:
+                    del stream
+            async with SqliteSessionHistoryService(tmp_path / f"{hold}.db") as service:
+                assert await shown(service) == ["A story!", "Once upon "]
+
+    async def test_open_turns_are_stored_as_interrupted_and_say_so(self, service: SessionHistoryService) -> None:
+        async def talk(number: int) -> None:
+            async with service.turn("u", "s") as turn:
+                turn.add(said(f"q{number}", "half"))
+                begun.release()
+                await asyncio.sleep(0.1)
+                with suppress(TurnClosed):
+                    turn.add({"role": "assistant", "content": "late"})
+
+        begun = asyncio.Semaphore(0)
+        tasks = [asyncio.create_task(talk(number)) for number in range(5)]
+        for _ in tasks:
+            await begun.acquire()
+        await service.stop()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [str(outcome) for outcome in outcomes] == [
+            "the service was stopped during the turn, which is stored as interrupted"
+        ] * 5
+        await service.start()
+        assert sorted(await shown(service)) == sorted([f"q{number}" for number in range(5)] + ["half"] * 5)
+
+    async def test_a_turn_that_is_being_stored_is_waited_for(self, service: SessionHistoryService) -> None:
+        async def talk(number: int) -> None:
+            async with service.turn("u", "s") as turn:
+                turn.add({"role": "user", "content": f"q{number}"})
+
+        tasks = [asyncio.create_task(talk(number)) for number in range(20)]
+        for _ in range(200):
+            await asyncio.sleep(0)
+            if any(task.done() for task in tasks):
+                break
+        await service.stop()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        await service.start()
+        stored = await shown(service)
+        # Each is acknowledged and stored, or was refused before it began, or is stored and says that it was stopped.
+        for number, outcome in enumerate(outcomes):
+            assert outcome is None or isinstance(outcome, Unavailable)
+            if outcome is None:
+                assert f"q{number}" in stored
+        assert len(stored) == len(set(stored))

@@ -1,6 +1,7 @@
 """The contract of ``session-history``: all that the author of a provider imports."""
 
 from session_history_hooks.errors import (
+    ConfigurationError,
     Conflict,
     Corrupt,
     IncompatibleStore,
@@ -22,6 +23,7 @@ from session_history_hooks.spec import ProviderOptions, ProviderSpec, hookimpl, 
 __all__ = [
     "KEY_BYTES",
     "Appended",
+    "ConfigurationError",
     "Conflict",
     "Corrupt",
     "Durability",

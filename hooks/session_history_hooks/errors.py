@@ -12,6 +12,10 @@ class SessionHistoryError(Exception):
     """Base of every error of this project."""
 
 
+class ConfigurationError(SessionHistoryError, ValueError):
+    """The configuration is incomplete or wrong. It names the setting, never a secret."""
+
+
 class InvalidKey(SessionHistoryError, ValueError):
     """A user id, session id or turn id that can not be one.
 

@@ -25,7 +25,8 @@ class SessionHistoryProvider(Protocol):
     async def start(self) -> None:
         """Open the store, creating or upgrading what is missing. A second call does nothing.
 
-        :raises StoreReadOnly: it can be read but not written.
+        :raises ConfigurationError: it can not be where the options say.
+        :raises StoreReadOnly: it can not be written.
         """
 
     async def stop(self) -> None:

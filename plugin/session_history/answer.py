@@ -36,7 +36,9 @@ def to_messages(answer: object, *, native: bool) -> tuple[Shape, list[Stored]]:
     if isinstance(answer, list):
         parts = [to_messages(part, native=native) for part in answer]
         return [shape for shape, _ in parts], [message for _, messages in parts for message in messages]
-    raise InvalidMessage("the handler's answer", f"is a {type(answer).__name__}, not text, a message or a list of them")
+    raise InvalidMessage(
+        "the handler's answer", f"is of type {type(answer).__name__}, not text, a message or a list of them"
+    )
 
 
 def from_messages(shape: Shape, messages: Iterator[Stored]) -> Any:

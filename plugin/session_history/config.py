@@ -5,7 +5,8 @@
 ``SESSION_HISTORY_OPTION_<NAME>``
     an option of the provider, e.g. ``SESSION_HISTORY_OPTION_SYNCHRONOUS=NORMAL``.
 ``SESSION_HISTORY_CONFIG``
-    a TOML file with the same settings, which the variables override::
+    a TOML file with the same settings. A URL in the environment takes the place of the whole file; an option in
+    the environment, of that option in the file::
 
         [session-history]
         url = "sqlite:///history.db"
@@ -28,6 +29,7 @@ from session_history.errors import ConfigurationError
 
 PREFIX = "SESSION_HISTORY_"
 OPTION = PREFIX + "OPTION_"
+TESTS = PREFIX + "TEST_"
 TABLE = "session-history"
 
 
@@ -48,22 +50,36 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     :param path: the TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
     :raises ConfigurationError: no URL, or a setting that is none.
     """
+    _refuse_unknown(environ)
     file = path if path is not None else environ.get(PREFIX + "CONFIG")
-    settings = _read(Path(file)) if file else {}
-    options = settings.get("options", {})
-    settings["options"] = {**options, **_options(environ)} if isinstance(options, dict) else options
-    if environ.get(PREFIX + "URL"):
-        settings["url"] = environ[PREFIX + "URL"]
-    if "url" not in settings:
-        raise ConfigurationError(_nothing_configured(environ))
+    url = environ.get(PREFIX + "URL")
+    if url:
+        settings = Config(url=url)
+    elif file:
+        settings = _read(Path(file))
+    else:
+        raise ConfigurationError(
+            f"no store is configured: set {PREFIX}URL, e.g. to sqlite:///history.db, or name a file in {PREFIX}CONFIG"
+        )
+    return Config(url=settings.url, options={**settings.options, **_options(environ)})
+
+
+def _read(path: Path) -> Config:
+    table = _table(path)
     try:
-        return Config.model_validate(settings)
+        return Config.model_validate(table)
     except ValidationError as error:
-        flaws = "; ".join(f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors())
-        raise ConfigurationError(f"[{TABLE}]: {flaws}") from None
+        flaws = "; ".join(_flaw(".".join(map(str, flaw["loc"])), flaw["msg"]) for flaw in error.errors())
+        raise ConfigurationError(f"{path}, [{TABLE}]: {flaws}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _flaw(name: str, message: str) -> str:
+    if message.startswith("Extra inputs"):
+        return f"unknown setting {name!r}; options of the store belong to [{TABLE}.options]"
+    return f"{name}: {message}"
+
+
+def _table(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -81,10 +97,10 @@ def _options(environ: Mapping[str, str]) -> dict[str, str]:
     return {name.removeprefix(OPTION).lower(): value for name, value in environ.items() if name.startswith(OPTION)}
 
 
-def _nothing_configured(environ: Mapping[str, str]) -> str:
-    seen = sorted(name for name in environ if name.startswith(PREFIX))
-    hint = f" Seen: {', '.join(seen)}." if seen else ""
-    return (
-        f"no store is configured: set {PREFIX}URL, e.g. to sqlite:///history.db, "
-        f"or name a file in {PREFIX}CONFIG.{hint}"
-    )
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """A misspelt variable is no setting that was meant to be left out."""
+    known = (PREFIX + "URL", PREFIX + "CONFIG")
+    ours = (name for name in environ if name.startswith(PREFIX) and not name.startswith((OPTION, TESTS)))
+    unknown = sorted(set(ours) - set(known))
+    if unknown:
+        raise ConfigurationError(f"unknown: {', '.join(unknown)}. There are {', '.join(known)} and {OPTION}<NAME>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import wraps
@@ -24,7 +24,7 @@ S_contra = TypeVar("S_contra", contravariant=True)
 A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
 Y = TypeVar("Y")
-R = TypeVar("R")
+R = TypeVar("R", bound=str | Message | Mapping[str, Any] | list[Any] | None)
 R_co = TypeVar("R_co", covariant=True)
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -77,13 +77,17 @@ class Decorator(Protocol[M]):
         self, handler: Callable[Concatenate[list[M], ...], AsyncIterator[Y]], /
     ) -> Handler[AsyncGenerator[Y, None]]: ...
     @overload
-    def __call__(self, handler: Callable[Concatenate[list[M], ...], Awaitable[R]], /) -> Handler[Awaitable[R]]: ...
+    def __call__(
+        self, handler: Callable[Concatenate[list[M], ...], Coroutine[Any, Any, R]], /
+    ) -> Handler[Coroutine[Any, Any, R]]: ...
     @overload
     def __call__(
         self, handler: Callable[Concatenate[S, list[M], ...], AsyncIterator[Y]], /
     ) -> Method[S, AsyncGenerator[Y, None]]: ...
     @overload
-    def __call__(self, handler: Callable[Concatenate[S, list[M], ...], Awaitable[R]], /) -> Method[S, Awaitable[R]]: ...
+    def __call__(
+        self, handler: Callable[Concatenate[S, list[M], ...], Coroutine[Any, Any, R]], /
+    ) -> Method[S, Coroutine[Any, Any, R]]: ...
 
 
 class RequestDecorator(Protocol[A_contra, M]):
@@ -95,10 +99,16 @@ class RequestDecorator(Protocol[A_contra, M]):
     ) -> RequestHandler[A_contra, AsyncGenerator[Y, None]]: ...
     @overload
     def __call__(
-        self, handler: Callable[Concatenate[list[M], ...], Awaitable[R]], /
-    ) -> RequestHandler[A_contra, Awaitable[R]]: ...
+        self, handler: Callable[Concatenate[list[M], ...], Coroutine[Any, Any, R]], /
+    ) -> RequestHandler[A_contra, Coroutine[Any, Any, R]]: ...
     @overload
-    def __call__(self, handler: Callable[..., Any], /) -> Callable[..., Any]: ...
+    def __call__(
+        self, handler: Callable[Concatenate[S, list[M], ...], AsyncIterator[Y]], /
+    ) -> Callable[..., AsyncGenerator[Y, None]]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[Concatenate[S, list[M], ...], Coroutine[Any, Any, R]], /
+    ) -> Callable[..., Coroutine[Any, Any, R]]: ...
 
 
 @overload
@@ -157,8 +167,10 @@ def with_session_history(
     :param native: messages are any JSON objects, and text becomes ``{"role": …, "content": text}``.
     :raises TurnIdReused: when called with the id of a turn that had another input.
     """
-    if service is not None and not isinstance(service, SessionHistoryService):
+    if callable(service):
         raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
+    if service is not None and not isinstance(service, SessionHistoryService):
+        raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         around = _Around(service, handler, _Calls(handler, identify), last_turns, native)
@@ -166,7 +178,7 @@ def with_session_history(
             return around.dressed(around.streaming())
         if inspect.iscoroutinefunction(handler):
             return around.dressed(around.answering())
-        raise TypeError(f"{handler!r} is neither a coroutine function nor an async generator function")
+        raise TypeError(f"{handler!r} is no async function: write async def, or decorate its async __call__")
 
     return decorate
 
@@ -201,7 +213,7 @@ class _Calls:
             identity = Identity(given.pop("user_id"), given.pop("session_id"), new, given.pop("turn_id", None))
             ours = identity._asdict()
         else:
-            identity = Identity(*self._identify(*arguments[self._owners :], **keywords))
+            identity = _identity(self._identify(*arguments[self._owners :], **keywords))
             ours = {**identity._asdict(), "request": new}
         wanted = {name: ours[name] for name, _ in self._added() if name in self._declared}
         return _Call(identity, {**wanted, **given})
@@ -245,7 +257,7 @@ class _Around:
         wrapper.__signature__ = self.calls.signature  # type: ignore[attr-defined]
         return wrapper
 
-    def answering(self) -> Callable[..., Awaitable[Any]]:
+    def answering(self) -> Callable[..., Coroutine[Any, Any, Any]]:
         async def wrapper(*arguments: Any, **keywords: Any) -> Any:
             call = self.calls.read(arguments, keywords)
             async with self._turn(call) as turn:
@@ -291,6 +303,12 @@ def _input(value: Input, *, native: bool) -> list[Stored]:
     if isinstance(value, str):
         return freeze(text_message(Role.USER, str(value), native=native), native=native)
     return freeze(value, native=native)
+
+
+def _identity(found: object) -> Identity:
+    if not isinstance(found, tuple) or len(found) not in (3, 4):
+        raise TypeError(f"identify must return an Identity, not {type(found).__name__}")
+    return Identity(*found)
 
 
 def _items(answer: Any) -> list[Any]:

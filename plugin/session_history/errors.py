@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from session_history_hooks import (
+    ConfigurationError,
     Conflict,
     Corrupt,
     IncompatibleStore,
@@ -104,10 +105,6 @@ class TurnIdReused(_SessionError, ValueError):
 
 class TurnClosed(SessionHistoryError, RuntimeError):
     """Something was added to a turn that has ended."""
-
-
-class ConfigurationError(SessionHistoryError, ValueError):
-    """The runtime configuration is incomplete or wrong. It names the setting, never a value."""
 
 
 class UnknownScheme(ConfigurationError, LookupError):

@@ -146,7 +146,7 @@ def freeze(messages: MessageInput, *, native: bool) -> list[Stored]:
     if isinstance(messages, (Message, dict)):
         return [_freeze(messages, "message", native=native)]
     if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
-        raise InvalidMessage("message", f"must be a Message, a dict or a list of them, not a {_kind(messages)}")
+        raise InvalidMessage("message", f"must be a Message, a dict or a list of them, not {_kind(messages)}")
     return [_freeze(message, f"messages[{index}]", native=native) for index, message in enumerate(messages)]
 
 
@@ -168,7 +168,7 @@ def _freeze(message: object, path: str, *, native: bool) -> Stored:
     if isinstance(message, Message):
         return Stored(NEUTRAL, _copy(message.model_dump(exclude_unset=True), path))
     if not isinstance(message, dict):
-        raise InvalidMessage(path, f"must be a Message or a dict, not a {_kind(message)}")
+        raise InvalidMessage(path, f"must be a Message or a dict, not {_kind(message)}")
     value = _copy(message, path)
     if not native:
         _check_message(value, path)

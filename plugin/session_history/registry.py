@@ -43,10 +43,12 @@ def installed_schemes() -> tuple[str, ...]:
 
 def _split(url: str) -> tuple[str, str, dict[str, str]]:
     """Scheme, what follows it, and query of a URL."""
+    if not isinstance(url, str):
+        raise ConfigurationError(f"the URL must be a str, not {type(url).__name__}")
     url, _, query = url.partition("?")
     scheme, separator, address = url.partition("://")
     if not separator:
-        raise ConfigurationError("the URL has no scheme: write e.g. sqlite:///history.db")
+        raise ConfigurationError("the URL has no scheme followed by ://, as in sqlite:///history.db")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
@@ -122,4 +124,5 @@ def _validated(provider: ProviderSpec, values: dict[str, Any]) -> ProviderOption
 
 
 def _flaw(place: tuple[int | str, ...], message: str) -> str:
-    return f"{'.'.join(map(str, place))}: {message}"
+    name = ".".join(map(str, place))
+    return f"unknown option {name!r}" if message.startswith("Extra inputs") else f"{name}: {message}"

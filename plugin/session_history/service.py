@@ -26,7 +26,7 @@ from session_history.log import SessionLog, Window
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record
 from session_history.session import Session, SessionList
-from session_history.turn import OpenTurn, Turn, settled
+from session_history.turn import OpenTurn, OpenTurns, Turn, settled
 from session_history.values import decode, encode
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
@@ -52,8 +52,11 @@ class SessionHistoryService:
     """
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
+        if not isinstance(provider, SessionHistoryProvider):
+            raise TypeError(f"a provider is needed, not {type(provider).__name__}; from_url and from_config make one")
         self._provider = provider
         self._log = SessionLog(provider)
+        self._turns = OpenTurns(self._ready)
         self._state: Literal["new", "started", "stopped"] = "new"
 
     @staticmethod
@@ -100,12 +103,12 @@ class SessionHistoryService:
         self._state = "started"
 
     async def stop(self) -> None:
-        """Close the store once what it has accepted is stored. A second call does nothing.
+        """Store the turns that are open, as interrupted, and close the store. A second call does nothing.
 
-        What has not reached the store by then raises :class:`~session_history.errors.Unavailable`.
+        What comes later raises :class:`~session_history.errors.Unavailable`; so does the end of a turn that was open.
         """
         self._state = "stopped"
-        await self._provider.stop()
+        await settled(self._close())
 
     async def health(self) -> bool:
         """Whether the store can be used now. Never raises."""
@@ -131,7 +134,7 @@ class SessionHistoryService:
         """
         named = not isinstance(session_id, str) or session_id.strip()
         key = SessionKey(user_id, session_id if session_id is not None and named else uuid4().hex)
-        record = Record(Author.SESSION, base=0, changes=_changes(title, dict(metadata or {})))
+        record = Record(Author.SESSION, base=0, changes=_changes(title, metadata))
         await self._ready()
         head = await settled(self._begin(key, record))
         return self._session(key, Window(head, await self._log.card(key, head)), native=False)
@@ -193,9 +196,9 @@ class SessionHistoryService:
         session_id: str,
         *,
         title: str | _Unset | None = UNSET,
-        metadata: Mapping[str, Any] | _Unset = UNSET,
+        metadata: Mapping[str, Any] | _Unset | None = UNSET,
     ) -> Session:
-        """Give a session a title, or other metadata in place of what it had.
+        """Give a session a title, or other metadata in place of what it had; ``None`` takes them away.
 
         :returns: the session without its messages.
         :raises SessionNotFound: it was never seen.
@@ -203,7 +206,7 @@ class SessionHistoryService:
         :raises NotStorable: the title or the metadata can not be stored exactly.
         """
         key = SessionKey(user_id, session_id)
-        changes = _changes(title, metadata if isinstance(metadata, _Unset) else dict(metadata))
+        changes = _changes(title, metadata)
         await self._ready()
         head = await self._known(key)
         if head is None:
@@ -248,7 +251,7 @@ class SessionHistoryService:
         :raises SessionDeleted: the session was deleted since it was read.
         """
         if not isinstance(session, Session):
-            raise TypeError(f"session must be a Session, not a {type(session).__name__}")
+            raise TypeError(f"session must be a Session, not {type(session).__name__}")
         key = SessionKey(session.user_id, session.id)
         messages = freeze(message, native=session._native)
         if not messages:
@@ -324,13 +327,17 @@ class SessionHistoryService:
         """
         key = SessionKey(user_id, session_id)
         count = _count("last_turns", last_turns)
-        return OpenTurn(self._log, key, self._ready, turn_id=turn_id, last_turns=count, native=native)
+        return OpenTurn(self._log, key, self._turns, turn_id=turn_id, last_turns=count, native=native)
 
     async def _ready(self) -> None:
         if self._state == "stopped":
             raise Unavailable("the service is stopped; start it again to use it")
         if self._state == "new":
             await self.start()
+
+    async def _close(self) -> None:
+        await self._turns.interrupt_all()
+        await self._provider.stop()
 
     async def _begin(self, key: SessionKey, record: Record) -> Head:
         entry = Entry(uuid4().hex, record.encode())
@@ -387,14 +394,16 @@ def configured_service() -> SessionHistoryService:
     return SessionHistoryService.from_config()
 
 
-def _changes(title: str | _Unset | None, metadata: JsonObject | _Unset) -> JsonObject:
+def _changes(title: str | _Unset | None, metadata: Mapping[str, Any] | _Unset | None) -> JsonObject:
     changes: JsonObject = {}
     if not isinstance(title, _Unset):
         if title is not None and not isinstance(title, str):
-            raise NotStorable("title", f"must be a str, not a {type(title).__name__}")
+            raise NotStorable("title", f"must be a str, not {type(title).__name__}")
         changes["title"] = decode(encode(title, "title"))
     if not isinstance(metadata, _Unset):
-        changes["metadata"] = decode(encode(metadata, "metadata"))
+        if metadata is not None and not isinstance(metadata, Mapping):
+            raise NotStorable("metadata", f"must be a dict, not {type(metadata).__name__}")
+        changes["metadata"] = decode(encode(dict(metadata or {}), "metadata"))
     return changes
 
 

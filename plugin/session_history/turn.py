@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -13,8 +14,8 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
-from session_history.errors import SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused
-from session_history.log import SessionLog, Window
+from session_history.errors import SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
+from session_history.log import PATIENCE, SessionLog, Window
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
 from session_history.record import Author, Record, Status
 from session_history.values import encode
@@ -24,6 +25,9 @@ M = TypeVarWithDefault("M", default=Message)
 T = TypeVar("T")
 
 logger = logging.getLogger("session_history")
+
+_LOOK_AGAIN = 0.005
+"""Seconds between two looks at turns that are being stored, perhaps by another event loop."""
 
 INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
 """What ends a turn from outside: its partial answer counts. Any other exception is the handler's failure."""
@@ -53,7 +57,7 @@ class Turn(Generic[M]):
         self._shape: Shape = None
         self._answer: list[int] = []
         self._pieces: list[str] = []
-        self._closed = False
+        self._status: Status | None = None
         self._record = window.found
 
     def __repr__(self) -> str:
@@ -78,7 +82,7 @@ class Turn(Generic[M]):
         self._take(freeze(messages, native=self._native))
 
     def _take(self, messages: list[Stored]) -> None:
-        if self._closed:
+        if self._status is not None:
             raise TurnClosed("the turn has ended; open another one")
         self._end_text()
         self._messages += messages
@@ -134,9 +138,11 @@ class Turn(Generic[M]):
 
     async def _end(self, status: Status) -> None:
         self._end_text()
-        self._closed = True
-        if self._record is not None or not self._messages:
-            return
+        self._status = status
+        if self._record is None and self._messages:
+            await self._store(status)
+
+    async def _store(self, status: Status) -> None:
         failed = status is Status.FAILED
         record = Record(
             by=Author.TURN,
@@ -162,13 +168,16 @@ class Turn(Generic[M]):
 
 
 class OpenTurn(Generic[M]):
-    """Loads a session, hands out the turn, and stores what the turn said. The data path of every skin."""
+    """Loads a session, hands out the turn, and stores what the turn said. The data path of every skin.
+
+    :param turns: the turns that are open, this one included while it is.
+    """
 
     def __init__(
         self,
         log: SessionLog,
         key: SessionKey,
-        ready: Callable[[], Awaitable[None]],
+        turns: OpenTurns,
         *,
         turn_id: str | None,
         last_turns: int | None,
@@ -176,47 +185,88 @@ class OpenTurn(Generic[M]):
     ) -> None:
         self._log = log
         self._key = key
-        self._ready = ready
+        self._turns = turns
         self._turn_id = check_key("turn_id", turn_id) if turn_id is not None else None
         self._last_turns = last_turns
         self._native = native
         self._turn: Turn[M] | None = None
 
     async def __aenter__(self) -> Turn[M]:
-        await self._ready()
+        await self._turns.ready()
         window = await self._load()
         if window.head is not None and window.head.deleted:
             raise SessionDeleted(self._key)
         self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)
+        self._turns.add(self._turn)
         return self._turn
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._turn is not None
-        if error is None:
-            await settled(self._turn._end(Status.COMPLETED))
+        turn = self._turn
+        assert turn is not None
+        if error is not None:
+            status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
+            await self._turns.end_early(turn, status, error)
+        elif turn._status is not None and turn._messages:
+            raise Unavailable("the service was stopped during the turn, which is stored as interrupted")
         else:
-            await self._keep_what_there_is(self._turn, error)
+            await self._turns.end(turn, Status.COMPLETED)
 
     async def _load(self) -> Window:
         if self._last_turns is None:
             return await self._log.all(self._key, entry_id=self._turn_id)
         return await self._log.steady(self._key, self._last_turns, entry_id=self._turn_id)
 
-    async def _keep_what_there_is(self, turn: Turn[M], error: BaseException) -> None:
+
+class OpenTurns:
+    """The turns of a service that are not stored yet.
+
+    :param ready: makes sure that the service may be used.
+    """
+
+    def __init__(self, ready: Callable[[], Awaitable[None]]) -> None:
+        self.ready = ready
+        self._open: set[Turn[Any]] = set()
+
+    def add(self, turn: Turn[Any]) -> None:
+        self._open.add(turn)
+
+    async def end(self, turn: Turn[Any], status: Status) -> None:
+        """Store a turn, also if the caller is cancelled meanwhile."""
+        await settled(self._end(turn, status))
+
+    async def end_early(self, turn: Turn[Any], status: Status, error: BaseException) -> None:
         """Store a turn that did not end well. The error that ended it goes on, whatever becomes of this."""
-        status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
         try:
-            await settled(turn._end(status))
+            await self.end(turn, status)
         except SessionHistoryError as lost:
             error.add_note(f"session-history: the {status} turn could not be stored: {lost!r}")
-            logger.error("%s turn of %s could not be stored: %r", status, self._key, lost)
+            logger.error("%s turn of %s could not be stored: %r", status, turn._key, lost)
+
+    async def interrupt_all(self) -> None:
+        """End what is open: a stream that nobody closed would otherwise be lost. Wait for what is being stored."""
+        for turn in list(self._open):
+            if turn._status is None:
+                await self.end_early(turn, Status.INTERRUPTED, asyncio.CancelledError())
+        deadline = time.monotonic() + PATIENCE
+        while self._open and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event belongs to one loop
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _end(self, turn: Turn[Any], status: Status) -> None:
+        # Only who ends a turn takes it from the list: somebody else may still be storing it.
+        if turn._status is None:
+            try:
+                await turn._end(status)
+            finally:
+                self._open.discard(turn)
 
 
 async def settled(work: Coroutine[Any, Any, T]) -> T:
     """Finish work although the caller is cancelled meanwhile; the cancellation goes on afterwards."""
     task = asyncio.ensure_future(work)
+    # If this is dropped before the work is done, nobody asks for the work's error.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

@@ -66,7 +66,7 @@ def _flaw_of_number(value: object) -> _Flaw | None:
         return ([], f"has more than {INT_BITS} bits") if value.bit_length() > INT_BITS else None  # type: ignore[attr-defined]
     if kind is float:
         return None if isfinite(value) else ([], "is not a finite number")  # type: ignore[arg-type]
-    return [], f"is a {kind.__name__}, which can not be stored exactly"
+    return [], f"is of type {kind.__name__}, which can not be stored exactly"
 
 
 def _flaw_of_text(value: str) -> _Flaw | None:
@@ -82,7 +82,7 @@ def _flaw_of_text(value: str) -> _Flaw | None:
 def _flaw_of_dict(value: dict[object, object], depth: int) -> _Flaw | None:
     for key, item in value.items():
         if type(key) is not str:
-            return [], f"has a key that is a {type(key).__name__}, not a str"
+            return [], f"has a key of type {type(key).__name__}, not str"
         flaw = _flaw_of_text(key) or _flaw(item, depth - 1)
         if flaw:
             flaw[0].append(_step(key))

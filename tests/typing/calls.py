@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, assert_type
 
@@ -48,7 +49,7 @@ def identify(request: Request) -> Identity:
 
 
 @with_session_history(service, identify=identify)
-async def asked(messages: list[Message]) -> int | None:
+async def asked(messages: list[Message]) -> str | None:
     return None
 
 
@@ -59,10 +60,12 @@ async def right_calls() -> None:
     assert_type([piece async for piece in stream("hi", user_id="u", session_id="s")], list[str])
     assert_type(await native({"a": 1}, user_id="u", session_id="s"), dict[str, Any])
     assert_type(await Agent().reply("hi", user_id="u", session_id="s"), Message)
-    assert_type(await asked(Request()), int | None)
+    assert_type(asyncio.create_task(answer("hi", user_id="u", session_id="s")), asyncio.Task[str])
+    assert_type(await asked(Request()), str | None)
 
 
 async def wrong_calls() -> None:
+    answer("hi", user_id="u", session_id="s")  # type: ignore[unused-coroutine]
     await answer("hi")  # type: ignore[call-arg]
     await answer("hi", user_id="u")  # type: ignore[call-arg]
     await answer(5, user_id="u", session_id="s")  # type: ignore[arg-type]
@@ -81,6 +84,11 @@ async def takes_no_messages(number: int) -> str:
 @with_session_history(service, native=True)  # type: ignore[arg-type]
 async def takes_other_messages(messages: list[Message]) -> str:
     return messages[-1].text
+
+
+@with_session_history(service)  # type: ignore[arg-type]
+async def returns_no_answer(messages: list[Message]) -> int:
+    return 5
 
 
 @with_session_history(service)  # type: ignore[arg-type]

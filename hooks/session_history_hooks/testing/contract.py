@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import pytest_asyncio
@@ -484,6 +484,23 @@ class ProviderContract:
             await append(provider, number)
             seen.append(number)
         await looking
+
+    async def test_the_event_loop_goes_on(self, provider: SessionHistoryProvider) -> None:
+        async def tick() -> None:
+            while True:
+                ticks.append(time.perf_counter())
+                await asyncio.sleep(0.001)
+
+        ticks: list[float] = []
+        ticking = asyncio.create_task(tick())
+        await asyncio.sleep(0)
+        for number in range(1, 21):
+            await append(provider, number)
+            await read(provider)
+            await asyncio.sleep(0.002)
+        ticking.cancel()
+        gaps = sorted(later - earlier for earlier, later in pairwise(ticks))
+        assert gaps[len(gaps) // 2] < 0.02, "calls of the provider block the event loop"
 
     async def test_a_cancelled_append_is_there_or_not(self, provider: SessionHistoryProvider) -> None:
         for number in range(1, 21):

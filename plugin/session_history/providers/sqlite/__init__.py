@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import sqlite3
 import threading
@@ -17,6 +18,7 @@ from session_history.providers.sqlite import rows
 from session_history.providers.sqlite.threads import Reader, Writer
 from session_history_hooks import (
     Appended,
+    ConfigurationError,
     Durability,
     Entry,
     Fold,
@@ -29,6 +31,7 @@ from session_history_hooks import (
     ProviderOptions,
     ProviderSpec,
     SessionKey,
+    StoreReadOnly,
     Unavailable,
     hookimpl,
 )
@@ -64,6 +67,7 @@ class SqliteProvider:
     def __init__(
         self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", busy_timeout: float = 10.0
     ) -> None:
+        _check_options(path, synchronous, busy_timeout)
         self._path = Path(path)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
@@ -142,7 +146,7 @@ class SqliteProvider:
 
     def _running(self) -> tuple[Writer, Reader]:
         if self._threads is None:
-            raise Unavailable(f"{self._path} is not open; start the service first")
+            raise Unavailable(f"{self._path} is not open: the service was stopped, or never started")
         return self._threads
 
     def _start(self) -> None:
@@ -151,9 +155,7 @@ class SqliteProvider:
                 self._threads = self._open()
 
     def _open(self) -> tuple[Writer, Reader]:
-        folder = self._path.absolute().parent
-        if not folder.is_dir():
-            raise Unavailable(f"{self._path} can not be made: there is no folder {folder}")
+        _check_place(self._path)
         if self._path.exists() and _inherited(_identity(self._path)):
             raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
         writer = Writer(self._path, synchronous=self._synchronous, patience=self._busy_timeout)
@@ -166,6 +168,7 @@ class SqliteProvider:
             raise
         self._identity = _identity(self._path)
         _OPEN.add((self._identity, os.getpid(), self))
+        atexit.register(self._stop)  # so that a process that ends without stop() leaves no WAL behind
         return writer, reader
 
     def _stop(self) -> None:
@@ -174,11 +177,31 @@ class SqliteProvider:
             for thread in threads or ():
                 thread.close()
             _OPEN.discard((self._identity, os.getpid(), self))
+            atexit.unregister(self._stop)
 
     def _answers(self, connection: sqlite3.Connection) -> bool:
         """Whether the file still is the one that was opened: a deleted file can be written to and is lost."""
         connection.execute("SELECT log FROM head LIMIT 1").fetchone()
         return _identity(self._path) == self._identity
+
+
+def _check_options(path: object, synchronous: object, busy_timeout: object) -> None:
+    if os.fspath(path) == ":memory:":  # type: ignore[call-overload]
+        raise ConfigurationError("SQLite in memory is forgotten with each connection: use memory:// instead")
+    if synchronous not in ("FULL", "NORMAL"):
+        raise ConfigurationError("synchronous must be 'FULL' or 'NORMAL'")
+    if not isinstance(busy_timeout, (int, float)) or not 0 < busy_timeout < float("inf"):
+        raise ConfigurationError("busy_timeout must be a number of seconds above 0")
+
+
+def _check_place(path: Path) -> None:
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigurationError(f"{path} can not be made: there is no folder {folder}")
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder, not a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreReadOnly(f"{path} can not be written: SQLite makes files in its folder, which may not be written")
 
 
 def _inherited(identity: Identity) -> bool:
@@ -210,6 +233,8 @@ class SqliteOptions(ProviderOptions):
     def _names_a_file(cls, url: str) -> str:
         if not url.startswith("sqlite:///") or not url.removeprefix("sqlite:///"):
             raise ValueError("names no file: write sqlite:///history.db, or sqlite:////var/lib/history.db")
+        if "#" in url:
+            raise ValueError("has a fragment: write %23 for a # in the path")
         return url
 
     @property

@@ -111,8 +111,7 @@ def prepare(connection: sqlite3.Connection, path: Path, *, synchronous: str, pat
         _migrate(connection, path, patience)
     _insist(connection, "PRAGMA journal_mode = WAL", patience)
     connection.execute(f"PRAGMA synchronous = {synchronous}")
-    begin(connection, patience)  # the one sure way to learn that the file can be written
-    connection.execute("ROLLBACK")
+    _insist_writable(connection, patience)
     connection.execute("PRAGMA busy_timeout = 0")  # from here on, begin does the waiting
 
 
@@ -128,6 +127,15 @@ def begin(connection: sqlite3.Connection, patience: float) -> bool:
 def rollback(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
+
+
+def _insist_writable(connection: sqlite3.Connection, patience: float) -> None:
+    """Write something and take it back: a file that can only be read grants even the write lock."""
+    begin(connection, patience)
+    try:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    finally:
+        rollback(connection)
 
 
 def _insist(connection: sqlite3.Connection, statement: str, patience: float) -> bool:
