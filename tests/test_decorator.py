@@ -128,6 +128,17 @@ class TestAnswering:
         working = True
         assert await handler("q", **HERE, turn_id="t") == "fine"
 
+    async def test_a_handler_may_change_what_it_gets(self, service: SessionHistoryService) -> None:
+        @with_session_history(service, native=True)
+        async def handler(messages: list[dict[str, Any]], turn: Turn[dict[str, Any]]) -> str:
+            messages[-1]["parts"].append("changed")
+            turn.add({"role": "tool", "parts": []})
+            turn.messages[-1]["parts"].append("changed")
+            return "a"
+
+        await handler({"role": "user", "parts": ["said"]}, **HERE, turn_id="t")
+        assert [message.get("parts") for message in await native(service)] == [["said"], [], None]
+
     async def test_native_messages(self, service: SessionHistoryService) -> None:
         @with_session_history(service, native=True)
         async def handler(messages: list[dict[str, Any]]) -> dict[str, Any] | str:

@@ -317,6 +317,30 @@ class TestRepeated:
             turn.add(said("q", "a"))
         assert await shown(service) == ["q", "a"]
 
+    @pytest.mark.parametrize("said_before", ["", "half an ans"])
+    async def test_an_interrupted_turn_repeats_what_it_answered_or_runs_again(
+        self, service: SessionHistoryService, said_before: str
+    ) -> None:
+        calls = []
+
+        @with_session_history(service)
+        async def handler(messages: list[Message]) -> AsyncIterator[str]:
+            calls.append(len(messages))
+            if said_before:
+                yield said_before
+            await asyncio.sleep(0 if len(calls) > 1 else 60)
+            yield "whole"
+
+        async def ask() -> list[str]:
+            return [piece async for piece in handler("q", user_id="u", session_id="s", turn_id="t")]
+
+        task = asyncio.create_task(ask())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await ask() == ([said_before] if said_before else ["whole"])
+        assert len(calls) == (1 if said_before else 2)
+
     @pytest.mark.parametrize("turn_id", ["", " ", "a\0", "\ud800", "x" * 513, 5])
     async def test_what_can_not_be_a_turn_id(self, service: SessionHistoryService, turn_id: Any) -> None:
         with pytest.raises(InvalidKey, match="turn_id"):

@@ -157,6 +157,11 @@ def thaw(messages: Iterable[Stored], *, native: bool) -> list[Any]:
     return [Message.read(message.value) for message in messages]
 
 
+def copied(messages: Iterable[Stored]) -> list[Stored]:
+    """Copies, for those who may change what they get."""
+    return [Stored(message.format, _copy(message.value, "message")) for message in messages]
+
+
 def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
     """Plain text as a message: natively in the shape that most model APIs share."""
     if native:

@@ -26,7 +26,7 @@ from session_history.log import SessionLog, Window
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record
 from session_history.session import Session, SessionList
-from session_history.turn import OpenTurn, OpenTurns, Turn, settled
+from session_history.turn import OpenTurn, Turns, Turn, settled
 from session_history.values import decode, encode
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
@@ -56,7 +56,7 @@ class SessionHistoryService:
             raise TypeError(f"a provider is needed, not {type(provider).__name__}; from_url and from_config make one")
         self._provider = provider
         self._log = SessionLog(provider)
-        self._turns = OpenTurns(self._ready)
+        self._turns = Turns(self._ready)
         self._state: Literal["new", "started", "stopped"] = "new"
 
     @staticmethod

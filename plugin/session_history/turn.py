@@ -16,7 +16,7 @@ from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
 from session_history.errors import SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
 from session_history.log import PATIENCE, SessionLog, Window
-from session_history.messages import Message, MessageInput, Stored, freeze, thaw
+from session_history.messages import Message, MessageInput, Stored, copied, freeze, thaw
 from session_history.record import Author, Record, Status
 from session_history.values import encode
 from session_history_hooks import SessionKey, check_key
@@ -65,12 +65,12 @@ class Turn(Generic[M]):
 
     @property
     def recorded(self) -> list[M] | None:
-        return None if self._record is None else thaw(self._record.messages, native=self._native)
+        return None if self._record is None else thaw(copied(self._record.messages), native=self._native)
 
     @property
     def messages(self) -> list[M]:
         """What was added to this turn so far."""
-        return thaw(self._messages, native=self._native)
+        return thaw(copied(self._messages), native=self._native)
 
     def add(self, messages: MessageInput) -> None:
         """Add to the turn; it is stored when the turn ends, all of it or nothing.
@@ -128,8 +128,8 @@ class Turn(Generic[M]):
     def _replay(self) -> Any:
         """The recorded answer, in the shape it had."""
         assert self._record is not None
-        answer = (self._record.messages[index] for index in self._record.answer)
-        return from_messages(self._record.shape, answer)
+        answer = copied(self._record.messages[index] for index in self._record.answer)
+        return from_messages(self._record.shape, iter(answer))
 
     def _insist_same_input(self, messages: list[Stored]) -> None:
         recorded = self._record.messages[: self._record.inputs] if self._record else ()
@@ -143,7 +143,9 @@ class Turn(Generic[M]):
             await self._store(status)
 
     async def _store(self, status: Status) -> None:
-        failed = status is Status.FAILED
+        # An id stays free for a retry unless there is an answer to give for it.
+        answered = status is not Status.FAILED and len(self._messages) > self._inputs
+        kept = status is Status.COMPLETED or answered
         record = Record(
             by=Author.TURN,
             base=self._known.tail.seq if self._known else 0,
@@ -152,10 +154,9 @@ class Turn(Generic[M]):
             inputs=self._inputs,
             shape=self._shape,
             answer=tuple(self._answer),
-            turn_id=self.id if failed else None,
+            turn_id=None if kept else self.id,
         )
-        # A failed turn leaves its id free, so that a retry with the same id runs.
-        entry_id = uuid4().hex if failed else self.id
+        entry_id = self.id if kept else uuid4().hex
         done = await self._log.append(self._key, record, known=self._known, entry_id=entry_id)
         if done.replayed:
             await self._yield_to_the_first()
@@ -177,7 +178,7 @@ class OpenTurn(Generic[M]):
         self,
         log: SessionLog,
         key: SessionKey,
-        turns: OpenTurns,
+        turns: Turns,
         *,
         turn_id: str | None,
         last_turns: int | None,
@@ -219,7 +220,7 @@ class OpenTurn(Generic[M]):
         return await self._log.steady(self._key, self._last_turns, entry_id=self._turn_id)
 
 
-class OpenTurns:
+class Turns:
     """The turns of a service that are not stored yet.
 
     :param ready: makes sure that the service may be used.
