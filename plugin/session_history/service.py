@@ -26,7 +26,7 @@ from session_history.log import SessionLog, Window
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record
 from session_history.session import Session, SessionList
-from session_history.turn import OpenTurn, Turns, Turn, settled
+from session_history.turn import OpenTurn, Turn, Turns, settled
 from session_history.values import decode, encode
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
