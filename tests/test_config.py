@@ -28,13 +28,13 @@ def opened(url: str, **options: object) -> tuple[Path, str, float]:
 
 class TestUrl:
     def test_paths(self) -> None:
-        assert opened("sqlite:///history.db") == (Path("history.db"), "FULL", 10.0)
+        assert opened("sqlite:///history.db") == (Path.cwd() / "history.db", "FULL", 10.0)
         assert opened("sqlite:////var/lib/h.db")[0] == Path("/var/lib/h.db")
-        assert opened("SQLITE:///a%20b%3F%25.db")[0] == Path("a b?%.db")
+        assert opened("SQLITE:///a%20b%3F%25.db")[0] == Path.cwd() / "a b?%.db"
 
     def test_options(self) -> None:
-        assert opened("sqlite:///h.db?synchronous=normal&busy_timeout=2.5") == (Path("h.db"), "NORMAL", 2.5)
-        assert opened("sqlite:///h.db?busy_timeout=3", synchronous="NORMAL") == (Path("h.db"), "NORMAL", 3.0)
+        assert opened("sqlite:///h.db?synchronous=normal&busy_timeout=2.5") == (Path.cwd() / "h.db", "NORMAL", 2.5)
+        assert opened("sqlite:///h.db?busy_timeout=3", synchronous="NORMAL") == (Path.cwd() / "h.db", "NORMAL", 3.0)
 
     @pytest.mark.parametrize(
         ("url", "flaw"),
@@ -51,6 +51,7 @@ class TestUrl:
             ("sqlite:///h.db?url=x", "url"),
             ("sqlite:///h.db#x", "fragment"),
             ("sqlite:///:memory:", "use memory://"),
+            ("sqlite:///a%00b", "contains NUL"),
             (None, "must be a str, not NoneType"),
             ("memory://?size=1", r"unknown option 'size'\. Options: none"),
         ],
@@ -80,7 +81,8 @@ class TestUrl:
             SqliteSessionHistoryService(":memory:")
 
     async def test_a_place_that_can_not_be(self, tmp_path: Path) -> None:
-        for path, flaw in ((tmp_path / "no" / "h.db", "there is no folder"), (tmp_path, "is a folder")):
+        places = [(tmp_path / "no" / "h.db", "there is no folder"), (tmp_path, "is a folder")]
+        for path, flaw in [*places, (tmp_path / ("x" * 300), "File name too long")]:
             with pytest.raises(ConfigurationError, match=flaw):
                 await SqliteSessionHistoryService(path).start()
 
@@ -118,11 +120,11 @@ class TestConfig:
                 config.load(environ=environ)
 
     @pytest.mark.parametrize("name", ["URI", "SYNCHRONOUS", "OPTIONS_SYNCHRONOUS"])
-    def test_a_misspelt_variable_is_named(self, name: str) -> None:
-        with pytest.raises(
-            ConfigurationError, match=rf"unknown: SESSION_HISTORY_{name}\. There are SESSION_HISTORY_URL"
-        ):
-            config.load(environ={f"SESSION_HISTORY_{name}": "x", "SESSION_HISTORY_URL": "memory://"})
+    def test_a_misspelt_variable_is_named_and_harms_nobody(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        environ = {f"SESSION_HISTORY_{name}": "hunter2", "SESSION_HISTORY_URL": "memory://"}
+        assert config.load(environ=environ) == config.Config(url="memory://")
+        assert f"SESSION_HISTORY_{name}" in caplog.text
+        assert "hunter2" not in caplog.text
 
     @pytest.mark.parametrize(
         ("text", "flaw"),
@@ -146,6 +148,12 @@ class TestConfig:
             file.write_text(text)
         with pytest.raises(ConfigurationError, match=flaw):
             config.load(file, {})
+
+    def test_an_option_called_url(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
+        monkeypatch.setenv("SESSION_HISTORY_OPTION_URL", "x")
+        with pytest.raises(ConfigurationError, match="in the URL and as an option: url"):
+            SessionHistoryService.from_config()
 
     async def test_a_service_of_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SESSION_HISTORY_URL", f"sqlite:///{tmp_path / 'h.db'}")
@@ -208,7 +216,7 @@ class TestPlugins:
         install("broken-store", "broken", "raise RuntimeError('broken at import')")
         async with SessionHistoryService.from_url("memory://") as service:
             assert await service.health()
-        with pytest.raises(PluginError, match="broken_store of broken-store can not be imported"):
+        with pytest.raises(PluginError, match="broken_store of broken-store does not work"):
             registry.open_provider("broken://", {})
 
     def test_only_the_plugin_that_is_asked_for_is_loaded(self) -> None:
@@ -237,6 +245,16 @@ class TestPlugins:
         with pytest.raises(MissingDriver, match="'sqlite3': this Python was built without it"):
             registry.open_provider("sqlite:///h.db", {})
 
+    def test_a_missing_driver_whose_name_begins_like_the_plugin(self, install: Install) -> None:
+        install("redis-hist", "paint", "import redis_his")
+        with pytest.raises(MissingDriver, match=r"'redis_his': pip install 'redis-hist\[paint\]'"):
+            registry.open_provider("paint://", {})
+
+    def test_an_entry_point_in_capitals(self, install: Install) -> None:
+        install("paint-store", "Paint", PLUGIN.format(scheme="Paint"))
+        assert "paint" in registry.installed_schemes()
+        assert registry.open_provider("paint://", {})
+
     def test_two_plugins_for_one_scheme(self, install: Install) -> None:
         install("paint-store", "paint", PLUGIN.format(scheme="paint"))
         install("other-store", "paint", PLUGIN.format(scheme="paint"))
@@ -249,6 +267,7 @@ class TestPlugins:
             PLUGIN.format(scheme="something-else"),
             "",
             HOOK + "    return [1 / 0]",
+            HOOK.replace("()", "(nonsense)") + "    return []",
             HOOK + "    return ['paint']",
         ],
     )

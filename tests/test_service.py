@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import Field
 
 from session_history import (
+    DataContent,
+    Identity,
     InMemorySessionHistoryService,
     Message,
     Role,
@@ -18,6 +22,7 @@ from session_history import (
     TextContent,
 )
 from session_history.errors import (
+    Corrupt,
     InvalidCursor,
     InvalidKey,
     InvalidMessage,
@@ -29,9 +34,11 @@ from session_history.errors import (
     SessionNotFound,
     Unavailable,
 )
-from session_history_hooks import SessionKey
+from session_history.providers.memory import MemoryProvider
+from session_history_hooks import Entry, Fold, Position, SessionKey
 
 HELLO = {"role": "user", "content": "Hello"}
+HELLO_MODEL = TextContent(text="hello")
 HI = {"role": "assistant", "content": "Hi there!"}
 
 
@@ -342,6 +349,83 @@ class TestAppend:
         with pytest.raises(TypeError, match="Session"):
             await service.append_message("s", HELLO)  # type: ignore[arg-type]
 
+    async def test_a_copy_of_a_session_carries_nothing_over(self, service: SessionHistoryService) -> None:
+        mine = await service.create_session("alice", "one", title="secret", metadata={"k": "alice"})
+        await service.create_session("bob", "two", title="bob's")
+        await service.append_message(mine.model_copy(update={"user_id": "bob", "id": "two", "messages": []}), HELLO)
+        theirs = await service.get_session("bob", "two")
+        assert theirs is not None
+        assert (theirs.title, theirs.metadata, len(theirs.messages)) == ("bob's", {}, 1)
+
+    async def test_a_session_of_another_service(self, service: SessionHistoryService) -> None:
+        async with InMemorySessionHistoryService() as other:
+            session = await other.create_session("u", "s", title="other")
+            await other.append_message(session, HELLO)
+        await service.append_message(session, HI)
+        read = await service.get_session("u", "s")
+        assert read is not None
+        assert (read.title, len(read.messages)) == (None, 1)
+
+    async def test_text_that_is_an_enum_is_its_value(self, service: SessionHistoryService) -> None:
+        class Name(str, Enum):  # noqa: UP042 - str() of it shows the class
+            U = "u"
+
+        await service.create_session("u", "s")
+        created = await service.create_session(Name.U, "s2")
+        assert type(created.user_id) is str
+        assert created.user_id == "u"
+        assert len(await service.list_sessions(Name.U)) == 2
+        assert await service.delete_user(Name.U) == 2
+        assert await service.list_sessions("u") == []
+
+    async def test_what_a_subclass_of_message_adds_is_stored(self, service: SessionHistoryService) -> None:
+        class Note(TextContent):
+            note: str = "kept"
+
+        class UserMessage(Message):
+            role: str = "user"
+            tags: list[str] = Field(default_factory=list)
+            tool_call_id: str = Field(default="t1", alias="toolCallId")
+
+        message = UserMessage(content=[Note(text="hi")])
+        message.tags.append("added")
+        session = await service.get_session("u", "s", native=True)
+        assert session is not None
+        await service.append_message(session, message)
+        assert session.messages == [
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "hi", "note": "kept"}],
+                "tags": ["added"],
+                "toolCallId": "t1",
+            }
+        ]
+
+    async def test_a_message_that_was_broken_after_it_was_made(self, service: SessionHistoryService) -> None:
+        session = await service.create_session("u", "s")
+        message = Message(role="user", content="x")
+        message.content = "hunter2"  # type: ignore[assignment]
+        await service.append_message(session, message)
+        assert session.messages[0].text == "hunter2"
+        message.content = 5  # type: ignore[assignment]
+        with pytest.raises(InvalidMessage, match=r"message\.content"):
+            await service.append_message(session, message)
+        holding = [
+            Message(role="user", extra=HELLO_MODEL),
+            Message(role="user", metadata={"a": HELLO_MODEL}),
+            Message(role="user", content=[DataContent(data=(1, 2))]),
+        ]
+        for odd in holding:
+            with pytest.raises(NotStorable):
+                await service.append_message(session, odd)
+
+    def test_no_content_in_a_repr(self) -> None:
+        secret = Message(role="user", content="hunter2", extra="hunter2", metadata={"a": "hunter2"})
+        session = Session(id="s", user_id="u", messages=[secret], title="hunter2", metadata={"a": "hunter2"})
+        for shown in (secret, secret.content, session, Identity("u", "s", "hunter2"), [secret]):
+            rich = list(getattr(shown, "__rich_repr__", list)())
+            assert "hunter2" not in f"{shown!r}{shown}{rich}"
+
 
 class TestUpdate:
     async def test_only_what_is_named_changes(self, service: SessionHistoryService) -> None:
@@ -409,6 +493,35 @@ class TestList:
             await service.list_sessions("u", cursor="nonsense")
         with pytest.raises(InvalidKey):
             await service.list_sessions(" ")
+
+    async def test_one_unreadable_card_does_not_hide_the_others(self, caplog: pytest.LogCaptureFixture) -> None:
+        provider = MemoryProvider()
+        async with SessionHistoryService(provider) as service:
+            await service.create_session("u", "good", title="good")
+            await service.create_session("u", "healed", title="healed")
+            key = SessionKey("u", "healed")
+            log = await provider.read(key)
+            assert log is not None
+            await provider.rewrite(key, log.entries[0], at=log.head.tail, edits=0, fold=Fold(1, log.head.tail_id, b"?"))
+            await provider.append(SessionKey("u", "bad"), Entry("e", b"hunter2"), at=Position(0, 0))
+            titles = {session.id: session.title for session in await service.list_sessions("u")}
+            assert titles == {"good": "good", "healed": "healed", "bad": None}
+            assert "bad" in caplog.text
+            assert "hunter2" not in caplog.text
+            with pytest.raises(Corrupt):
+                await service.get_session("u", "bad")
+
+    async def test_a_session_that_is_deleted_while_it_is_read(self, service: SessionHistoryService) -> None:
+        await asyncio.gather(*(converse(service, "s", 1) for _ in range(1100)))
+        real = service._provider.read
+
+        async def read_then_delete(*arguments: Any, **options: Any) -> Any:
+            log = await real(*arguments, **options)
+            await service._provider.delete(SessionKey("u", "s"))
+            return log
+
+        service._provider.read = read_then_delete  # type: ignore[method-assign]
+        assert await service.get_session("u", "s") is None
 
 
 class TestDelete:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import pairwise
@@ -263,6 +265,41 @@ class TestNotCompleted:
                 provider(service).append = unreachable  # type: ignore[method-assign]
 
 
+class TestShutdown:
+    def test_a_loop_that_ends_does_not_lose_turns_that_are_being_stored(self, tmp_path: Path) -> None:
+        service = SqliteSessionHistoryService(tmp_path / "h.db")
+        other = sqlite3.connect(tmp_path / "h.db", isolation_level=None, check_same_thread=False)
+
+        async def talk(number: int) -> None:
+            async with service.turn("u", f"s{number % 3}") as turn:
+                turn.add({"role": "user", "content": f"q{number}"})
+
+        async def leave_early() -> None:
+            await service.start()
+            other.execute("BEGIN IMMEDIATE")
+            tasks.extend(asyncio.create_task(talk(number)) for number in range(10))
+            await asyncio.sleep(0.2)
+            threading.Timer(0.3, other.execute, ["COMMIT"]).start()
+
+        async def stored() -> list[str]:
+            sessions = [await service.get_session("u", f"s{number}") for number in range(3)]
+            await service.stop()
+            return sorted(message.text for session in sessions if session for message in session.messages)
+
+        tasks: list[asyncio.Task[None]] = []
+        asyncio.run(leave_early())
+        other.close()
+        assert all(task.cancelled() for task in tasks)
+        assert asyncio.run(stored()) == [f"q{number}" for number in range(10)]
+
+    async def test_stop_says_what_it_could_not_store(self, service: SessionHistoryService) -> None:
+        with pytest.raises(Unavailable, match="could not be stored"):
+            async with service.turn("u", "s") as turn:
+                turn.add(said("q", "a"))
+                provider(service).append = unreachable  # type: ignore[method-assign]
+                await service.stop()
+
+
 class TestRepeated:
     async def test_a_turn_id_is_stored_once(self, service: SessionHistoryService) -> None:
         for _ in range(3):
@@ -318,14 +355,14 @@ class TestRepeated:
         assert await shown(service) == ["q", "a"]
 
     @pytest.mark.parametrize("said_before", ["", "half an ans"])
-    async def test_an_interrupted_turn_repeats_what_it_answered_or_runs_again(
+    async def test_an_interrupted_stream_repeats_what_it_answered_or_runs_again(
         self, service: SessionHistoryService, said_before: str
     ) -> None:
         calls = []
 
         @with_session_history(service)
         async def handler(messages: list[Message]) -> AsyncIterator[str]:
-            calls.append(len(messages))
+            calls.append([message.text for message in messages])
             if said_before:
                 yield said_before
             await asyncio.sleep(0 if len(calls) > 1 else 60)
@@ -339,7 +376,31 @@ class TestRepeated:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert await ask() == ([said_before] if said_before else ["whole"])
-        assert len(calls) == (1 if said_before else 2)
+        assert calls == [["q"]] * (1 if said_before else 2)
+        assert await shown(service) == ["q", said_before or "whole"]
+
+    async def test_an_interrupted_turn_by_hand_runs_again_and_is_not_shown_twice(
+        self, service: SessionHistoryService
+    ) -> None:
+        with pytest.raises(TimeoutError):
+            async with service.turn("u", "s", turn_id="t") as turn, asyncio.timeout(0.01):
+                turn.add({"role": "user", "content": "Pay"})
+                await asyncio.sleep(60)
+        assert await shown(service) == ["Pay"]
+        async with service.turn("u", "s", turn_id="t") as turn:
+            assert (turn.recorded, turn.history) == (None, [])
+            turn.add(said("Pay", "Paid"))
+        assert await shown(service) == ["Pay", "Paid"]
+
+    async def test_a_turn_that_is_tried_again_is_shown_twice_if_a_tool_acted(
+        self, service: SessionHistoryService
+    ) -> None:
+        with pytest.raises(TimeoutError):
+            async with service.turn("u", "s", turn_id="t") as turn:
+                turn.add([{"role": "user", "content": "Book"}, {"role": "tool", "content": "booked"}])
+                raise TimeoutError
+        async with service.turn("u", "s", turn_id="t") as turn:
+            assert [message.text for message in turn.history] == ["Book", "booked"]
 
     @pytest.mark.parametrize("turn_id", ["", " ", "a\0", "\ud800", "x" * 513, 5])
     async def test_what_can_not_be_a_turn_id(self, service: SessionHistoryService, turn_id: Any) -> None:

@@ -20,6 +20,7 @@ def check_key(field: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidKey(field, f"must be a str, not {type(value).__name__}")
+    value = str.__str__(value)  # the text itself, whatever a subclass shows
     if not value.strip():
         raise InvalidKey(field, "must not be blank")
     if "\0" in value:
@@ -27,7 +28,7 @@ def check_key(field: str, value: object) -> str:
     size = _utf8_bytes(field, value)
     if size > KEY_BYTES:
         raise InvalidKey(field, f"must have at most {KEY_BYTES} UTF-8 bytes, not {size}")
-    return str(value)
+    return value
 
 
 def _utf8_bytes(field: str, value: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from session_history.errors import InvalidMessage
 from session_history.messages import Message, Role, Stored, freeze, text_message
+from session_history.values import plain
 
 TEXT = "text"
 MESSAGE = "message"
@@ -28,7 +29,7 @@ def to_messages(answer: object, *, native: bool) -> tuple[Shape, list[Stored]]:
     if answer is None:
         return None, []
     if isinstance(answer, str):
-        return TEXT, freeze(text_message(Role.ASSISTANT, str(answer), native=native), native=native)
+        return TEXT, freeze(text_message(Role.ASSISTANT, plain(answer), native=native), native=native)
     if isinstance(answer, Message):
         return MESSAGE, freeze(answer, native=native)
     if isinstance(answer, dict):

@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -27,9 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from session_history.errors import ConfigurationError
 
+logger = logging.getLogger("session_history")
+
 PREFIX = "SESSION_HISTORY_"
 OPTION = PREFIX + "OPTION_"
-TESTS = PREFIX + "TEST_"
 TABLE = "session-history"
 
 
@@ -50,7 +52,7 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     :param path: the TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
     :raises ConfigurationError: no URL, or a setting that is none.
     """
-    _refuse_unknown(environ)
+    _warn_of_unknown(environ)
     file = path if path is not None else environ.get(PREFIX + "CONFIG")
     url = environ.get(PREFIX + "URL")
     if url:
@@ -97,10 +99,9 @@ def _options(environ: Mapping[str, str]) -> dict[str, str]:
     return {name.removeprefix(OPTION).lower(): value for name, value in environ.items() if name.startswith(OPTION)}
 
 
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    """A misspelt variable is no setting that was meant to be left out."""
-    known = (PREFIX + "URL", PREFIX + "CONFIG")
-    ours = (name for name in environ if name.startswith(PREFIX) and not name.startswith((OPTION, TESTS)))
-    unknown = sorted(set(ours) - set(known))
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    """A misspelt variable is worth a word, and no error: Kubernetes makes such variables for a service of our name."""
+    ours = {name for name in environ if name.startswith(PREFIX) and not name.startswith(OPTION)}
+    unknown = sorted(ours - {PREFIX + "URL", PREFIX + "CONFIG"})
     if unknown:
-        raise ConfigurationError(f"unknown: {', '.join(unknown)}. There are {', '.join(known)} and {OPTION}<NAME>")
+        logger.warning("not among the settings of session-history: %s", ", ".join(unknown))

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, Literal, NamedTuple, Protocol, TypeVar, ove
 from session_history.messages import Message, MessageInput, Role, Stored, copied, freeze, text_message, thaw
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
+from session_history.values import plain
 
 Input = str | MessageInput
 """The new input of a turn: text of the user, or messages."""
@@ -37,6 +38,9 @@ class Identity(NamedTuple):
     session_id: str
     input: Input
     turn_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Identity(user_id={self.user_id!r}, session_id={self.session_id!r}, turn_id={self.turn_id!r})"
 
 
 AnyIdentity = tuple[str, str, Input] | tuple[str, str, Input, str | None]
@@ -263,11 +267,11 @@ class _Around:
             async with self._turn(call) as turn:
                 messages = self._messages(turn, call)
                 answer = None
-                if turn.recorded is None:
+                if turn._record is None:
                     answer = await self.calls.invoke(self.handler, call, messages, turn)
                     turn._take_answer(answer)
             # Looked at again: another run of the same turn may have been recorded meanwhile.
-            return answer if turn.recorded is None else turn._replay()
+            return answer if turn._record is None else turn._replay()
 
         return wrapper
 
@@ -276,7 +280,7 @@ class _Around:
             call = self.calls.read(arguments, keywords)
             async with self._turn(call) as turn:
                 messages = self._messages(turn, call)
-                if turn.recorded is None:
+                if turn._record is None:
                     async with aclosing(self.calls.invoke(self.handler, call, messages, turn)) as items:
                         async for item in items:
                             turn._take_streamed(item)
@@ -301,7 +305,7 @@ class _Around:
 
 def _input(value: Input, *, native: bool) -> list[Stored]:
     if isinstance(value, str):
-        return freeze(text_message(Role.USER, str(value), native=native), native=native)
+        return freeze(text_message(Role.USER, plain(value), native=native), native=native)
     return freeze(value, native=native)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -11,12 +12,14 @@ from weakref import WeakValueDictionary
 
 from session_history import view
 from session_history.card import Card, fold
-from session_history.errors import Conflict, InvalidCursor, SessionDeleted, Unavailable
+from session_history.errors import Conflict, Corrupt, IncompatibleStore, InvalidCursor, SessionDeleted, Unavailable
 from session_history.record import Record
 from session_history_hooks import Entry, Fold, Head, Log, Position, SessionHistoryProvider, SessionKey
 
+logger = logging.getLogger("session_history")
+
 PATIENCE = 30.0
-"""Seconds for which an append that others keep overtaking is tried again."""
+"""Seconds for which an append that others keep overtaking, or that waits for its turn, is tried again."""
 
 MARGIN = 4
 """Entries read beyond a window's turns: some entries hold no messages."""
@@ -60,13 +63,14 @@ class SessionLog:
         log = await self.provider.read(key, last=0)
         return log.head if log else None
 
-    async def all(self, key: SessionKey, *, before: str | None = None, entry_id: str | None = None) -> Window:
-        """Every turn, or every turn ahead of a cursor."""
-        return await self._window(key, None, None, before, entry_id)
+    async def all(self, key: SessionKey, *, entry_id: str | None = None) -> Window:
+        """Every turn."""
+        return await self._window(key, None, None, None, entry_id)
 
-    async def newest(self, key: SessionKey, count: int, *, before: str | None = None) -> Window:
-        """The newest ``count`` turns, or those just ahead of a cursor."""
-        return await self._window(key, count, lambda shown, _: view.newest(shown, count), before, None)
+    async def newest(self, key: SessionKey, count: int | None, *, before: str | None = None) -> Window:
+        """The newest ``count`` turns, or those just ahead of a cursor; without a count all of them."""
+        choose = None if count is None else lambda shown, _: view.newest(shown, count)
+        return await self._window(key, count, choose, before, None)
 
     async def steady(self, key: SessionKey, count: int, *, entry_id: str | None = None) -> Window:
         """A window that serves prompt caches, see :func:`session_history.view.steady`."""
@@ -76,10 +80,27 @@ class SessionLog:
     async def card(self, key: SessionKey, head: Head) -> Card:
         """The card at the head: the fold if it covers the tail, else folded anew from the log."""
         if head.folded:
-            return Card.decode(head.folded.card, key)
-        card, seq = Card(), 0
+            try:
+                return Card.decode(head.folded.card, key)
+            except (Corrupt, IncompatibleStore) as error:
+                logger.warning("%s: its card is folded anew: %r", key, error)
+                return await self._fold(key, head, Card(), 0)
         if head.fold and await self._holds(key, head.fold):
-            card, seq = Card.decode(head.fold.card, key), head.fold.seq
+            return await self._fold(key, head, Card.decode(head.fold.card, key), head.fold.seq)
+        return await self._fold(key, head, Card(), 0)
+
+    async def listed(self, head: Head) -> Window:
+        """What a listing shows of a session; of one that can not be read, that it is there."""
+        try:
+            return Window(head, await self.card(head.key, head))
+        except SessionDeleted:
+            return Window(head)
+        except (Corrupt, IncompatibleStore) as error:
+            logger.error("%s is listed without title and metadata: %r", head.key, error)
+            return Window(head)
+
+    async def _fold(self, key: SessionKey, head: Head, card: Card, seq: int) -> Card:
+        """Fold what lies behind ``seq`` into a card."""
         while seq < head.tail.seq:
             log = await self._read_again(key, head, after=seq, before=head.tail.seq + 1)
             card = fold(card, (record for _, record in _records(log)))
@@ -95,11 +116,13 @@ class SessionLog:
         """
         entry = Entry(entry_id, record.encode())
         queue = self._queue(key)
+        deadline = time.monotonic() + PATIENCE
         async with queue.turnstile:
             head = queue.newest(known)
-            deadline = time.monotonic() + PATIENCE
             attempt = 0
             while True:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{key}: other writers came first for {PATIENCE:.0f} s")
                 _insist_alive(key, head, known)
                 try:
                     done = await self.append_at(key, entry, record, head)
@@ -108,8 +131,6 @@ class SessionLog:
                 else:
                     queue.head = done.head or queue.head
                     return done
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"{key}: other writers came first for {PATIENCE:.0f} s")
                 await asyncio.sleep(_pause(attempt))
                 attempt += 1
 
@@ -155,9 +176,11 @@ class SessionLog:
         card = await self.card(key, log.head)
         entries = _records(log)
         first, size = log.first, len(log.entries)
+        looked_at = 0
         while True:
             complete = first == 1 or size == 0
-            if choose or complete:
+            if complete or (choose and len(entries) >= 2 * looked_at):
+                looked_at = len(entries)
                 shown = view.turns(entries) if place is None else view.ahead_of(view.turns(entries), place)
                 window = choose(shown, card.turns) if choose else None
                 if window is not None or complete:

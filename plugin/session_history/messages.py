@@ -31,45 +31,34 @@ class _Model(BaseModel):
 
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._shown()})"
-
-    __str__ = __repr__
-
-    def _shown(self) -> str:
-        return ""
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        return ()
 
 
-class _Part(_Model):
-    def model_post_init(self, _context: Any, /) -> None:
-        # The type is always written out: it is what tells one kind of content from another.
-        self.model_fields_set.add("type")
-
-
-class TextContent(_Part):
+class TextContent(_Model):
     type: Literal["text"] = "text"
     text: str
 
 
-class ImageContent(_Part):
+class ImageContent(_Model):
     type: Literal["image"] = "image"
     image_url: str
 
 
-class DataContent(_Part):
+class DataContent(_Model):
     """Any JSON value."""
 
     type: Literal["data"] = "data"
     data: Any
 
 
-class Content(_Part):
+class Content(_Model):
     """Content of a kind that this package does not know; its fields are kept as they are."""
 
     type: str
 
-    def _shown(self) -> str:
-        return f"type={self.type!r}"
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        yield "type", self.type
 
 
 AnyContent = Annotated[TextContent | ImageContent | DataContent | Content, Field(union_mode="left_to_right")]
@@ -107,8 +96,10 @@ class Message(_Model):
         """The text of all its :class:`TextContent`, joined."""
         return "".join(part.text for part in self.content or () if isinstance(part, TextContent))
 
-    def _shown(self) -> str:
-        return f"role={self.role!r}, type={self.type!r}, parts={len(self.content or ())}"
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        yield "role", self.role
+        yield "type", self.type
+        yield "parts", len(_parts(self))
 
     @classmethod
     def read(cls, value: dict[str, Any]) -> Message:
@@ -119,6 +110,8 @@ class Message(_Model):
             role = value.get("role")
             return cls(role=role if isinstance(role, str) else "unknown", content=[DataContent(data=value)])
 
+
+_DEFAULTS = {name: field.default for name, field in Message.model_fields.items()}
 
 MessageInput = Message | dict[str, Any] | Sequence[Message | dict[str, Any]]
 """What can be appended: a message, a dict, or a sequence of both."""
@@ -171,13 +164,40 @@ def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, A
 
 def _freeze(message: object, path: str, *, native: bool) -> Stored:
     if isinstance(message, Message):
-        return Stored(NEUTRAL, _copy(message.model_dump(exclude_unset=True), path))
+        value = _copy(_dump(message, path), path)
+        _check_message(value, path)
+        return Stored(NEUTRAL, value)
     if not isinstance(message, dict):
         raise InvalidMessage(path, f"must be a Message or a dict, not {_kind(message)}")
     value = _copy(message, path)
     if not native:
         _check_message(value, path)
     return Stored(NATIVE if native else NEUTRAL, value)
+
+
+def _dump(message: Message, path: str) -> dict[str, Any]:
+    """A message as a dict: whatever was set, and whatever a subclass adds."""
+    for name, free in _free_values(message):
+        encode(free, f"{path}.{name}")
+    value = message.model_dump(by_alias=True, serialize_as_any=True, warnings=False)
+    unset = {"id", "type", "content", "metadata"} - message.model_fields_set
+    return {name: item for name, item in value.items() if name not in unset or item != _DEFAULTS[name]}
+
+
+def _parts(message: Message) -> list[Any]:
+    """Its content, unless somebody replaced that by something else after the message was made."""
+    return message.content if isinstance(message.content, list) else []
+
+
+def _free_values(message: Message) -> Iterable[tuple[str, object]]:
+    """What pydantic does not check, and would turn into dicts and lists whatever it is."""
+    yield from (message.model_extra or {}).items()
+    yield "metadata", message.metadata
+    for index, part in enumerate(_parts(message)):
+        if isinstance(part, _Model):
+            yield from ((f"content[{index}].{name}", value) for name, value in (part.model_extra or {}).items())
+        if isinstance(part, DataContent):
+            yield f"content[{index}].data", part.data
 
 
 def _copy(value: dict[str, Any], path: str) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Record:
     :ivar inputs: how many of the messages, from the first, are a decorated handler's input.
     :ivar shape: the shape of the handler's answer, see :mod:`session_history.answer`.
     :ivar answer: the indexes of the messages that are the answer; the handler may have added others.
-    :ivar turn_id: the id of a turn without an answer, whose entry has another so that the turn may be tried again.
+    :ivar turn_id: the id that the caller gave the turn. The entry has another one if the turn had no answer, so that it
+        can be tried again.
     """
 
     by: Author

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 from urllib.parse import parse_qsl
@@ -33,12 +34,14 @@ def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvide
     """
     scheme, address, query = _split(url)
     provider = _load(scheme)
-    return provider.open(_validated(provider, {"url": f"{scheme}://{address}", **_merged(query, options)}))
+    settings = _validated(provider, {"url": f"{scheme}://{address}", **_merged(query, options)})
+    with _plugin_errors(_entry_point(scheme)):
+        return provider.open(settings)
 
 
 def installed_schemes() -> tuple[str, ...]:
     """The schemes that a plugin is installed for. Loads none of them."""
-    return tuple(sorted({point.name for point in entry_points(group=PROJECT)}))
+    return tuple(sorted({point.name.lower() for point in entry_points(group=PROJECT)}))
 
 
 def _split(url: str) -> tuple[str, str, dict[str, str]]:
@@ -69,19 +72,17 @@ def _load(scheme: str) -> ProviderSpec:
     plugins = pluggy.PluginManager(PROJECT)
     plugins.add_hookspecs(spec)
     point = _entry_point(scheme)
-    plugins.register(_import(point), name=point.name)
-    try:
+    with _plugin_errors(point):
+        plugins.register(point.load(), name=point.name)
         found = [each for specs in plugins.hook.session_history_providers() for each in specs]
-    except Exception as error:
-        raise PluginError(f"{_source(point)} can not describe its providers: {error!r}") from error
     for each in found:
-        if isinstance(each, ProviderSpec) and each.scheme == scheme:
+        if isinstance(each, ProviderSpec) and each.scheme.lower() == scheme:
             return each
     raise PluginError(f"{_source(point)} describes no provider for {scheme!r}")
 
 
 def _entry_point(scheme: str) -> EntryPoint:
-    points = list(entry_points(group=PROJECT, name=scheme))
+    points = [point for point in entry_points(group=PROJECT) if point.name.lower() == scheme]
     if not points:
         raise UnknownScheme(scheme, installed_schemes())
     if len({point.value for point in points}) > 1:
@@ -90,15 +91,19 @@ def _entry_point(scheme: str) -> EntryPoint:
     return points[0]
 
 
-def _import(point: EntryPoint) -> object:
+@contextmanager
+def _plugin_errors(point: EntryPoint) -> Iterator[None]:
+    """Say whose fault it is, whatever a plugin raises."""
     try:
-        return point.load()
+        yield
+    except SessionHistoryError:
+        raise
     except ModuleNotFoundError as error:
-        if error.name and not point.module.startswith(error.name):
+        if error.name and not f"{point.module}.".startswith(f"{error.name}."):
             raise MissingDriver(_missing(point, error.name), name=error.name) from error
         raise PluginError(f"{_source(point)} can not be imported: {error!r}") from error
     except Exception as error:
-        raise PluginError(f"{_source(point)} can not be imported: {error!r}") from error
+        raise PluginError(f"{_source(point)} does not work: {error!r}") from error
 
 
 def _missing(point: EntryPoint, module: str) -> str:

@@ -18,14 +18,13 @@ from session_history.errors import (
     NotStorable,
     SessionDeleted,
     SessionExists,
-    SessionHistoryError,
     SessionNotFound,
     Unavailable,
 )
 from session_history.log import SessionLog, Window
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record
-from session_history.session import Session, SessionList
+from session_history.session import Seen, Session, SessionList
 from session_history.turn import OpenTurn, Turn, Turns, settled
 from session_history.values import decode, encode
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
@@ -79,7 +78,7 @@ class SessionHistoryService:
         :raises ConfigurationError: nothing is configured, or something wrongly. And see :meth:`from_url`.
         """
         settings = config.load(path)
-        return SessionHistoryService.from_url(settings.url, **settings.options)
+        return SessionHistoryService(registry.open_provider(settings.url, settings.options))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._provider!r}, {self._state})"
@@ -108,15 +107,15 @@ class SessionHistoryService:
         What comes later raises :class:`~session_history.errors.Unavailable`; so does the end of a turn that was open.
         """
         self._state = "stopped"
-        await settled(self._close())
+        await settled(self._close)
 
     async def health(self) -> bool:
         """Whether the store can be used now. Never raises."""
         try:
             await self._ready()
-        except SessionHistoryError:
+            return await self._provider.health()
+        except Exception:
             return False
-        return await self._provider.health()
 
     async def create_session(
         self,
@@ -136,7 +135,8 @@ class SessionHistoryService:
         key = SessionKey(user_id, session_id if session_id is not None and named else uuid4().hex)
         record = Record(Author.SESSION, base=0, changes=_changes(title, metadata))
         await self._ready()
-        head = await settled(self._begin(key, record))
+        entry = Entry(uuid4().hex, record.encode())
+        head = await settled(lambda: self._begin(key, record, entry))
         return self._session(key, Window(head, await self._log.card(key, head)), native=False)
 
     @overload
@@ -159,6 +159,16 @@ class SessionHistoryService:
         before: str | None = None,
         native: Literal[True],
     ) -> Session[JsonObject] | None: ...
+    @overload
+    async def get_session(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        last_turns: int | None = None,
+        before: str | None = None,
+        native: bool,
+    ) -> Session[Any] | None: ...
     async def get_session(
         self,
         user_id: str,
@@ -182,10 +192,10 @@ class SessionHistoryService:
         key = SessionKey(user_id, session_id)
         count = _count("last_turns", last_turns)
         await self._ready()
-        if count is None:
-            window = await self._log.all(key, before=before)
-        else:
+        try:
             window = await self._log.newest(key, count, before=before)
+        except SessionDeleted:  # while it was being read
+            return None
         if window.head is not None and window.head.deleted:
             return None
         return self._session(key, window, native=native)
@@ -213,7 +223,8 @@ class SessionHistoryService:
             raise SessionNotFound(key)
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
-            await settled(self._log.append(key, record, known=head, entry_id=uuid4().hex))
+            entry_id = uuid4().hex
+            await settled(lambda: self._log.append(key, record, known=head, entry_id=entry_id))
         head = await self._known(key)
         if head is None:
             raise SessionNotFound(key)
@@ -226,14 +237,14 @@ class SessionHistoryService:
         :param cursor: the ``next_cursor`` of the list before.
         :raises InvalidCursor: not a cursor of a list.
         """
-        check_key("user_id", user_id)
+        user = check_key("user_id", user_id)
         count = _count("limit", limit, least=1)
         await self._ready()
         sessions = SessionList()
         while True:
             wanted = self._provider.limits.page if count is None else count - len(sessions)
-            page = await self._provider.list(user_id, limit=wanted, cursor=cursor)
-            sessions += [await self._listed(head) for head in page.heads]
+            page = await self._provider.list(user, limit=wanted, cursor=cursor)
+            sessions += [self._session(head.key, await self._log.listed(head), native=False) for head in page.heads]
             cursor = page.cursor
             if cursor is None or len(sessions) == count:
                 sessions.next_cursor = cursor
@@ -257,22 +268,24 @@ class SessionHistoryService:
         if not messages:
             return
         await self._ready()
-        known = session._head if session._seen else await self._known(key)
+        seen = session._seen
+        known = seen.head if seen and (seen.log, seen.key) == (self._log, key) else await self._known(key)
         base = known.tail.seq if known else 0
         record = Record(Author.APPEND, base=base, messages=tuple(messages))
-        await settled(self._append(session, key, record, known))
+        entry_id = uuid4().hex
+        await settled(lambda: self._append(session, key, record, known, entry_id))
 
     async def delete_session(self, user_id: str, session_id: str) -> None:
         """Delete a session with all that was said in it. One that does not exist is not an error."""
         key = SessionKey(user_id, session_id)
         await self._ready()
-        await settled(self._provider.delete(key))
+        await settled(lambda: self._provider.delete(key))
 
     async def delete_user(self, user_id: str) -> int:
         """Delete all sessions of a user; the number of those that were there."""
-        check_key("user_id", user_id)
+        user = check_key("user_id", user_id)
         await self._ready()
-        return await settled(self._provider.delete_user(user_id))
+        return await settled(lambda: self._provider.delete_user(user))
 
     @overload
     def turn(
@@ -339,8 +352,7 @@ class SessionHistoryService:
         await self._turns.interrupt_all()
         await self._provider.stop()
 
-    async def _begin(self, key: SessionKey, record: Record) -> Head:
-        entry = Entry(uuid4().hex, record.encode())
+    async def _begin(self, key: SessionKey, record: Record, entry: Entry) -> Head:
         head: Head | None = None
         while True:
             try:
@@ -354,19 +366,18 @@ class SessionHistoryService:
                 assert known is not None
                 return known
 
-    async def _append(self, session: Session[Any], key: SessionKey, record: Record, known: Head | None) -> None:
-        done = await self._log.append(key, record, known=known, entry_id=uuid4().hex)
+    async def _append(
+        self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry_id: str
+    ) -> None:
+        done = await self._log.append(key, record, known=known, entry_id=entry_id)
         session.messages.extend(thaw(record.messages, native=session._native))
-        session._head, session._seen = done.head, done.head is not None
+        session._seen = Seen(self._log, key, done.head) if done.head else None
 
     async def _known(self, key: SessionKey) -> Head | None:
         head = await self._log.head(key)
         if head is not None and head.deleted:
             raise SessionDeleted(key)
         return head
-
-    async def _listed(self, head: Head) -> Session[Any]:
-        return self._session(head.key, Window(head, await self._log.card(head.key, head)), native=False)
 
     def _session(self, key: SessionKey, window: Window, *, native: bool) -> Session[Any]:
         head, card = window.head, window.card
@@ -381,7 +392,7 @@ class SessionHistoryService:
             updated_at=_time((head.active_us if head else None) or card.created_us),
             earlier=window.earlier,
         )
-        session._native, session._seen, session._head = native, True, head
+        session._native, session._seen = native, Seen(self._log, key, head)
         return session
 
 

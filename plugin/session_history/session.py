@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from typing_extensions import TypeVar
 
 from session_history.messages import Message
-from session_history_hooks import Head
+from session_history_hooks import Head, SessionKey
 
 M = TypeVar("M", default=Message)
+
+
+class Seen(NamedTuple):
+    """What a service knows of a session that it handed out.
+
+    :ivar log: where it was read; the head says nothing of any other store.
+    :ivar key: whose head it is: the object may have been copied for another.
+    """
+
+    log: object
+    key: SessionKey
+    head: Head | None
 
 
 class Session(BaseModel, Generic[M]):
@@ -37,16 +50,15 @@ class Session(BaseModel, Generic[M]):
     earlier: str | None = None
 
     _native: bool = PrivateAttr(default=False)
-    _seen: bool = PrivateAttr(default=False)
-    _head: Head | None = PrivateAttr(default=None)
+    _seen: Seen | None = PrivateAttr(default=None)
 
-    def __repr__(self) -> str:
-        return f"Session(id={self.id!r}, user_id={self.user_id!r}, messages={len(self.messages)})"
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        yield "id", self.id
+        yield "user_id", self.user_id
+        yield "messages", len(self.messages)
 
-    __str__ = __repr__
 
-
-class SessionList(list[Session[Any]]):
+class SessionList(list[Session]):
     """Sessions of one user, newest activity first.
 
     :ivar next_cursor: asks ``list_sessions`` for what follows; ``None`` at the end.

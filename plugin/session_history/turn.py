@@ -18,7 +18,7 @@ from session_history.errors import SessionDeleted, SessionHistoryError, TurnClos
 from session_history.log import PATIENCE, SessionLog, Window
 from session_history.messages import Message, MessageInput, Stored, copied, freeze, thaw
 from session_history.record import Author, Record, Status
-from session_history.values import encode
+from session_history.values import encode, plain
 from session_history_hooks import SessionKey, check_key
 
 M = TypeVarWithDefault("M", default=Message)
@@ -47,7 +47,9 @@ class Turn(Generic[M]):
         self.user_id = key.user_id
         self.session_id = key.session_id
         self.id = turn_id if turn_id is not None else uuid4().hex
-        self.history: list[M] = thaw(view.flat(filter(view.for_model, window.turns)), native=native)
+        self._given_id = turn_id
+        self._spare_id = uuid4().hex
+        self.history: list[M] = thaw(view.flat(view.for_model(window.turns, turn_id)), native=native)
         self._log = log
         self._key = key
         self._known = window.head
@@ -58,6 +60,7 @@ class Turn(Generic[M]):
         self._answer: list[int] = []
         self._pieces: list[str] = []
         self._status: Status | None = None
+        self._lost: SessionHistoryError | None = None
         self._record = window.found
 
     def __repr__(self) -> str:
@@ -106,8 +109,9 @@ class Turn(Generic[M]):
         """Add what a decorated handler yielded; pieces of text up to the next message are one message."""
         shapes = self._shape = self._shape if isinstance(self._shape, list) else []
         if isinstance(item, str):
-            encode(str(item), "the streamed text")
-            self._pieces.append(item)
+            piece = plain(item)
+            encode(piece, "the streamed text")
+            self._pieces.append(piece)
         else:
             shape, messages = to_messages(item, native=self._native)
             self._push_answer(messages)
@@ -136,27 +140,27 @@ class Turn(Generic[M]):
         if [_identity(message) for message in messages] != [_identity(message) for message in recorded]:
             raise TurnIdReused(self._key)
 
-    async def _end(self, status: Status) -> None:
+    def _close(self, status: Status) -> None:
         self._end_text()
         self._status = status
-        if self._record is None and self._messages:
-            await self._store(status)
 
-    async def _store(self, status: Status) -> None:
+    async def _store(self) -> None:
+        """Store a closed turn; doing it again changes nothing."""
+        if self._record is not None or not self._messages:
+            return
         # An id stays free for a retry unless there is an answer to give for it.
-        answered = status is not Status.FAILED and len(self._messages) > self._inputs
-        kept = status is Status.COMPLETED or answered
+        kept = self._status is Status.COMPLETED or (self._status is Status.INTERRUPTED and self._answer)
         record = Record(
             by=Author.TURN,
             base=self._known.tail.seq if self._known else 0,
             messages=tuple(self._messages),
-            status=status,
+            status=self._status,
             inputs=self._inputs,
             shape=self._shape,
             answer=tuple(self._answer),
-            turn_id=None if kept else self.id,
+            turn_id=self._given_id,
         )
-        entry_id = self.id if kept else uuid4().hex
+        entry_id = self.id if kept else self._spare_id
         done = await self._log.append(self._key, record, known=self._known, entry_id=entry_id)
         if done.replayed:
             await self._yield_to_the_first()
@@ -164,6 +168,8 @@ class Turn(Generic[M]):
     async def _yield_to_the_first(self) -> None:
         """Another run of this turn was faster: what it recorded is the answer."""
         self._record = await self._log.record(self._key, self.id)
+        if self._record is None:
+            raise SessionDeleted(self._key)
         if self._inputs:
             self._insist_same_input(self._messages[: self._inputs])
 
@@ -209,6 +215,8 @@ class OpenTurn(Generic[M]):
         if error is not None:
             status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
             await self._turns.end_early(turn, status, error)
+        elif turn._lost is not None:
+            raise Unavailable("the service was stopped during the turn, which could not be stored") from turn._lost
         elif turn._status is not None and turn._messages:
             raise Unavailable("the service was stopped during the turn, which is stored as interrupted")
         else:
@@ -234,46 +242,58 @@ class Turns:
         self._open.add(turn)
 
     async def end(self, turn: Turn[Any], status: Status) -> None:
-        """Store a turn, also if the caller is cancelled meanwhile."""
-        await settled(self._end(turn, status))
+        """Store a turn, unless it has ended; also if the caller is cancelled meanwhile."""
+        if turn._status is None:
+            turn._close(status)
+            await settled(lambda: self._store(turn))
 
-    async def end_early(self, turn: Turn[Any], status: Status, error: BaseException) -> None:
+    async def end_early(self, turn: Turn[Any], status: Status, error: BaseException | None) -> None:
         """Store a turn that did not end well. The error that ended it goes on, whatever becomes of this."""
         try:
             await self.end(turn, status)
         except SessionHistoryError as lost:
-            error.add_note(f"session-history: the {status} turn could not be stored: {lost!r}")
+            turn._lost = lost
             logger.error("%s turn of %s could not be stored: %r", status, turn._key, lost)
+            if error is not None:
+                error.add_note(f"session-history: the {status} turn could not be stored: {lost!r}")
 
     async def interrupt_all(self) -> None:
         """End what is open: a stream that nobody closed would otherwise be lost. Wait for what is being stored."""
-        for turn in list(self._open):
-            if turn._status is None:
-                await self.end_early(turn, Status.INTERRUPTED, asyncio.CancelledError())
         deadline = time.monotonic() + PATIENCE
+        endings = [asyncio.ensure_future(self.end_early(turn, Status.INTERRUPTED, None)) for turn in self._open]
+        if endings:
+            await asyncio.wait(endings, timeout=PATIENCE)
         while self._open and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event belongs to one loop
             await asyncio.sleep(_LOOK_AGAIN)
 
-    async def _end(self, turn: Turn[Any], status: Status) -> None:
-        # Only who ends a turn takes it from the list: somebody else may still be storing it.
-        if turn._status is None:
-            try:
-                await turn._end(status)
-            finally:
-                self._open.discard(turn)
-
-
-async def settled(work: Coroutine[Any, Any, T]) -> T:
-    """Finish work although the caller is cancelled meanwhile; the cancellation goes on afterwards."""
-    task = asyncio.ensure_future(work)
-    # If this is dropped before the work is done, nobody asks for the work's error.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+    async def _store(self, turn: Turn[Any]) -> None:
         try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
+            await turn._store()
+        except Exception:
+            self._open.discard(turn)
+            raise
+        self._open.discard(turn)
+
+
+async def settled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Finish work although the caller is cancelled meanwhile; the cancellation goes on afterwards.
+
+    A loop that shuts down cancels the work itself, too: it is then done again, once.
+
+    :param work: doing it twice must be the same as doing it once.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    for _ in range(2):
+        task = asyncio.ensure_future(work())
+        # If this is dropped before the work is done, nobody asks for the work's error.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if not task.cancelled():
+            break
     outcome = task.result()
     if cancelled is not None:
         raise cancelled

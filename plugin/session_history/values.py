@@ -38,6 +38,11 @@ def encode(value: object, path: str, *, wrapped: bool = False) -> bytes:
     return to_json(value)
 
 
+def plain(text: str) -> str:
+    """The text itself, whatever a subclass of ``str``, such as an enum, shows."""
+    return str.__str__(text)
+
+
 def decode(data: bytes) -> Any:
     """:raises ValueError: not JSON, or NaN or an infinity in it."""
     return from_json(data, allow_inf_nan=False)

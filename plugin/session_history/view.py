@@ -40,12 +40,24 @@ class Shown:
     """A turn, or what can be seen of it.
 
     :ivar whole: its beginning is here; else it may have begun before the stretch that was read.
+    :ivar turn_id: the id that its caller gave it.
     """
 
     place: Place
     status: Status | None
     whole: bool
     messages: list[Stored] = field(default_factory=list)
+    turn_id: str | None = None
+
+    @property
+    def is_for_models(self) -> bool:
+        """Whether a model gets to see it: a failed one only if a tool had done something by then."""
+        return self.status is not Status.FAILED or self.acted
+
+    @property
+    def acted(self) -> bool:
+        """Whether a tool had done something in it."""
+        return any(map(_is_tool_result, self.messages))
 
 
 def turns(entries: Iterable[tuple[int, Record]]) -> list[Shown]:
@@ -54,7 +66,7 @@ def turns(entries: Iterable[tuple[int, Record]]) -> list[Shown]:
     plain = False
     for seq, record in entries:
         if record.by is Author.TURN and record.messages:
-            shown.append(Shown(Place(seq, 0), record.status, True, list(record.messages)))
+            shown.append(Shown(Place(seq, 0), record.status, True, list(record.messages), record.turn_id))
             plain = False
         elif record.messages:
             _add_plain(shown, seq, record, plain=plain)
@@ -97,15 +109,27 @@ def steady(shown: Sequence[Shown], count: int, begun: int) -> list[Shown] | None
     step = max(1, count // 2)
     kept = 0
     for behind, turn in enumerate(reversed(shown), start=1):
-        kept += for_model(turn)
+        kept += turn.is_for_models
         if kept >= count and (begun - behind) % step == 0 and turn.whole:
             return list(shown[-behind:])
     return None
 
 
-def for_model(turn: Shown) -> bool:
-    """Whether a model gets to see the turn: a failed one only if a tool had done something by then."""
-    return turn.status is not Status.FAILED or any(map(_is_tool_result, turn.messages))
+def for_model(shown: Sequence[Shown], turn_id: str | None) -> list[Shown]:
+    """The turns that a model gets to see.
+
+    A turn that was tried again under its id is left out, unless a tool had done something in it.
+
+    :param turn_id: the id of the turn that is about to begin.
+    """
+    kept = []
+    tried_again = {turn_id}
+    for turn in reversed(shown):
+        repeated = turn.turn_id is not None and turn.turn_id in tried_again
+        if turn.is_for_models and (turn.acted or not repeated):
+            kept.append(turn)
+        tried_again.add(turn.turn_id)
+    return kept[::-1]
 
 
 def flat(shown: Iterable[Shown]) -> list[Stored]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import sqlite3
+import stat
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -40,8 +41,10 @@ T = TypeVar("T")
 
 Identity = tuple[int, int]
 
-_OPEN: set[tuple[Identity | None, int, object]] = set()
-"""What is open: device and inode of a file, the process, and the provider.
+Opening = tuple[Identity, int, object]
+
+_OPEN: set[Opening] = set()
+"""What is open: device and inode of a file, the process, and a mark that tells one opening from another.
 
 A child of a fork inherits this, and SQLite's own book-keeping of the locks that its parent holds. It would believe to
 hold them too, and lose what it writes. So a process may not open a file that it inherited open.
@@ -68,10 +71,11 @@ class SqliteProvider:
         self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", busy_timeout: float = 10.0
     ) -> None:
         _check_options(path, synchronous, busy_timeout)
-        self._path = Path(path)
+        self._path = Path(path).absolute()  # of now: the working directory may change
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._threads: tuple[Writer, Reader] | None = None
+        self._forget: Callable[[], object] = _nothing
         self._door = threading.Lock()
         self._identity: Identity | None = None
         self._limits = Limits(
@@ -163,30 +167,34 @@ class SqliteProvider:
         reader = Reader(self._path, patience=self._busy_timeout)
         try:
             reader.wait_ready()
+            self._identity = _identity(self._path)
         except BaseException:
+            reader.close()
             writer.close()
             raise
-        self._identity = _identity(self._path)
-        _OPEN.add((self._identity, os.getpid(), self))
-        atexit.register(self._stop)  # so that a process that ends without stop() leaves no WAL behind
+        opening = (self._identity, os.getpid(), object())
+        _OPEN.add(opening)
+        # Also when the provider is dropped, or the process ends, without a stop.
+        self._forget = weakref.finalize(self, _close, writer, reader, opening)
         return writer, reader
 
     def _stop(self) -> None:
         with self._door:
-            threads, self._threads = self._threads, None
-            for thread in threads or ():
-                thread.close()
-            _OPEN.discard((self._identity, os.getpid(), self))
-            atexit.unregister(self._stop)
+            self._threads = None
+            self._forget()
 
     def _answers(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file still is the one that was opened: a deleted file can be written to and is lost."""
+        """Whether the threads live and the file is the one that was opened: a deleted one loses what it takes."""
         connection.execute("SELECT log FROM head LIMIT 1").fetchone()
-        return _identity(self._path) == self._identity
+        writer, _ = self._running()
+        return writer.alive and _identity(self._path) == self._identity
 
 
 def _check_options(path: object, synchronous: object, busy_timeout: object) -> None:
-    if os.fspath(path) == ":memory:":  # type: ignore[call-overload]
+    name = os.fspath(path)  # type: ignore[call-overload]
+    if not name or "\0" in name:
+        raise ConfigurationError("the path is empty or contains NUL")
+    if name == ":memory:":
         raise ConfigurationError("SQLite in memory is forgotten with each connection: use memory:// instead")
     if synchronous not in ("FULL", "NORMAL"):
         raise ConfigurationError("synchronous must be 'FULL' or 'NORMAL'")
@@ -195,18 +203,34 @@ def _check_options(path: object, synchronous: object, busy_timeout: object) -> N
 
 
 def _check_place(path: Path) -> None:
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ConfigurationError(f"{path} can not be made: there is no folder {folder}")
-    if path.is_dir():
-        raise ConfigurationError(f"{path} is a folder, not a file")
+    folder = path.parent
+    try:
+        if not folder.is_dir():
+            raise ConfigurationError(f"{path} can not be made: there is no folder {folder}")
+        if stat.S_ISDIR(path.stat().st_mode):
+            raise ConfigurationError(f"{path} is a folder, not a file")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ConfigurationError(f"{path} can not be a file: {error.strerror}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StoreReadOnly(f"{path} can not be written: SQLite makes files in its folder, which may not be written")
 
 
 def _inherited(identity: Identity) -> bool:
     """Whether another process, which this one is a fork of, had the file open."""
-    return any(file == identity and process != os.getpid() for file, process, _ in _OPEN)
+    return any(file == identity and process != os.getpid() for file, process, _ in list(_OPEN))
+
+
+def _close(writer: Writer, reader: Reader, opening: Opening) -> None:
+    writer.close()
+    reader.close()
+    if opening[1] == os.getpid():
+        _OPEN.discard(opening)
+
+
+def _nothing() -> None:
+    """What there is to forget of a provider that was never started."""
 
 
 def _identity(path: Path) -> Identity:

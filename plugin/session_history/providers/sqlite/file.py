@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from session_history_hooks import (
+    ConfigurationError,
     Corrupt,
     IncompatibleStore,
     SessionHistoryError,
@@ -55,7 +56,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 """Statements that lead from one schema version to the next. They only add, so that an older process can go on."""
 
 _KINDS: dict[int, tuple[type[SessionHistoryError], str]] = {
-    sqlite3.SQLITE_ERROR: (Corrupt, "has lost a table of ours"),
     sqlite3.SQLITE_PERM: (StoreReadOnly, "may not be opened"),
     sqlite3.SQLITE_BUSY: (Unavailable, "is locked by another process"),
     sqlite3.SQLITE_LOCKED: (Unavailable, "is locked"),
@@ -71,6 +71,10 @@ def translate(error: sqlite3.Error, path: Path) -> SessionHistoryError:
     """Our error for one of the driver's, naming the file and SQLite's own code."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if str(error).startswith(("no such table", "no such column")):
+        return Corrupt(f"{path} has lost a table or a column of ours ({name})")
+    if str(error).startswith("Could not decode"):  # without the value, which the driver's own text goes on with
+        return Corrupt(f"{path} holds text that is not UTF-8")
     kind, text = _KINDS.get(code & 0xFF, (Unavailable, "can not be read or written"))
     return kind(f"{path} {text} ({name})")
 
@@ -93,6 +97,7 @@ def examine(path: Path, patience: float) -> None:
 
     :raises IncompatibleStore: it is another application's, or a newer version's.
     """
+    path = path.resolve()  # the WAL is beside the file that a link leads to
     if path.exists():
         mode = "ro" if path.with_name(path.name + "-wal").exists() else "rw"
         with closing(connect(path, timeout=patience, mode=mode)) as connection:
@@ -110,6 +115,8 @@ def prepare(connection: sqlite3.Connection, path: Path, *, synchronous: str, pat
     if _seen_version(connection, path) < len(MIGRATIONS):
         _migrate(connection, path, patience)
     _insist(connection, "PRAGMA journal_mode = WAL", patience)
+    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        raise ConfigurationError(f"{path} is on a file system that can not do SQLite's WAL mode")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     _insist_writable(connection, patience)
     connection.execute("PRAGMA busy_timeout = 0")  # from here on, begin does the waiting

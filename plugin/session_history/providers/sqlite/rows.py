@@ -164,6 +164,13 @@ def _find_head(connection: sqlite3.Connection, key: SessionKey) -> Row | None:
 
 
 def _head(row: Row) -> Head:
+    try:
+        return _readable_head(row)
+    except (TypeError, ValueError):
+        raise Corrupt(f"the head of log {row[0]} is unreadable") from None
+
+
+def _readable_head(row: Row) -> Head:
     _, user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card = row
     return Head(
         SessionKey(user_id, session_id),

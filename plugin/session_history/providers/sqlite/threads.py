@@ -62,6 +62,10 @@ class ConnectionThread:
             self._tasks.put(task)
         return task.future
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Finish what waits, close the connection and block until that is done."""
         with self._door:
@@ -80,9 +84,21 @@ class ConnectionThread:
             return
         with closing(connection):
             self._ready.set_result(None)
-            while batch := self._take():
-                self._serve(connection, batch)
-                del batch
+            try:
+                while batch := self._take():
+                    self._serve(connection, batch)
+                    del batch
+            finally:
+                self._abandon()
+
+    def _abandon(self) -> None:
+        """Nobody is left to wait for, whatever ended the thread."""
+        with self._door:
+            self._open = False
+        while not self._tasks.empty():
+            task = self._tasks.get()
+            if task is not None and task.future.set_running_or_notify_cancel():
+                task.future.set_exception(Unavailable(f"the thread of {self._path} has ended"))
 
     def _take(self) -> list[Task[Any]]:
         """All tasks that wait, at least one; none when the thread is to end."""
@@ -106,6 +122,10 @@ class ConnectionThread:
             yield
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
+
+    def _error(self, error: BaseException) -> BaseException:
+        """Our error for each who waits: one object for all would mix their notes and tracebacks."""
+        return translate(error, self._path) if isinstance(error, sqlite3.Error) else error
 
     def _connect(self) -> sqlite3.Connection:
         raise NotImplementedError
@@ -173,7 +193,7 @@ class Writer(ConnectionThread):
                 self._serve_alone(connection, task)
         except BaseException as error:
             for task in batch:
-                task.future.set_exception(error)
+                task.future.set_exception(self._error(error))
         else:
             _answer(batch, outcomes)
 
@@ -183,11 +203,14 @@ class Writer(ConnectionThread):
         except _NotCommittedError as error:
             task.future.set_exception(error.cause)
         except BaseException as error:
-            task.future.set_exception(error)
+            task.future.set_exception(self._error(error))
 
     def _commit(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> list[Any]:
-        with self._translated():
+        try:
             self._turnstile.enter(connection, self._patience)
+        except BaseException:
+            rollback(connection)
+            raise
         try:
             with self._translated():
                 outcomes = [_outcome(task, connection) for task in batch]
