@@ -172,6 +172,9 @@ def _head(row: Row) -> Head:
 
 def _readable_head(row: Row) -> Head:
     _, user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card = row
+    numbers = (generation, seq, deleted, beat, edits, active_us, 0 if fold_seq is None else fold_seq)
+    if set(map(type, numbers)) != {int} or type(tail_id) is not str:
+        raise TypeError("a column holds a value of another type")
     return Head(
         SessionKey(user_id, session_id),
         Position(generation, seq),

@@ -84,20 +84,22 @@ class ConnectionThread:
             return
         with closing(connection):
             self._ready.set_result(None)
+            batch: list[Task[Any]] = []
             try:
                 while batch := self._take():
                     self._serve(connection, batch)
-                    del batch
             finally:
-                self._abandon()
+                self._abandon(batch)
 
-    def _abandon(self) -> None:
-        """Nobody is left to wait for, whatever ended the thread."""
+    def _abandon(self, batch: list[Task[Any]]) -> None:
+        """Leave nobody waiting, whatever ended the thread."""
         with self._door:
             self._open = False
-        while not self._tasks.empty():
-            task = self._tasks.get()
-            if task is not None and task.future.set_running_or_notify_cancel():
+            self._tasks.put(None)
+        while waiting := self._take():
+            batch = batch + waiting
+        for task in batch:
+            if not task.future.done():
                 task.future.set_exception(Unavailable(f"the thread of {self._path} has ended"))
 
     def _take(self) -> list[Task[Any]]:
