@@ -7,7 +7,7 @@ from typing import Any
 
 from session_history.errors import InvalidMessage
 from session_history.messages import Message, Role, Stored, freeze, text_message
-from session_history.values import plain
+from session_history.values import DEPTH, plain
 
 TEXT = "text"
 MESSAGE = "message"
@@ -20,9 +20,10 @@ Neighbouring pieces of a streamed text are one message.
 """
 
 
-def to_messages(answer: object, *, native: bool) -> tuple[Shape, list[Stored]]:
+def to_messages(answer: object, *, native: bool, depth: int = DEPTH) -> tuple[Shape, list[Stored]]:
     """The shape of an answer and its messages.
 
+    :param depth: how deep lists may nest.
     :raises InvalidMessage: it is neither text, nor a message, nor a list of these, nor ``None``.
     :raises NotStorable: it would not come back equal.
     """
@@ -35,7 +36,9 @@ def to_messages(answer: object, *, native: bool) -> tuple[Shape, list[Stored]]:
     if isinstance(answer, dict):
         return VALUE, freeze(answer, native=native)
     if isinstance(answer, list):
-        parts = [to_messages(part, native=native) for part in answer]
+        if depth == 0:
+            raise InvalidMessage("the handler's answer", f"is nested more than {DEPTH} levels deep")
+        parts = [to_messages(part, native=native, depth=depth - 1) for part in answer]
         return [shape for shape, _ in parts], [message for _, messages in parts for message in messages]
     raise InvalidMessage(
         "the handler's answer", f"is of type {type(answer).__name__}, not text, a message or a list of them"

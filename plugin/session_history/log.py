@@ -34,22 +34,22 @@ class Window:
 
     :ivar head: ``None`` for a session never seen.
     :ivar turns: ascending.
-    :ivar more: there are older turns.
+    :ivar behind: where the window begins, if there are older turns ahead of it.
     :ivar found: the record of the entry id that was asked for.
     """
 
     head: Head | None
     card: Card = field(default_factory=Card)
     turns: Sequence[view.Shown] = ()
-    more: bool = False
+    behind: view.Place | None = None
     found: Record | None = None
 
     @property
     def earlier(self) -> str | None:
         """The cursor for what lies before the window."""
-        if not self.more or not self.turns or self.head is None:
+        if self.behind is None or self.head is None:
             return None
-        return self.turns[0].place.cursor(self.head.tail.generation)
+        return self.behind.cursor(self.head.tail.generation)
 
 
 class SessionLog:
@@ -159,7 +159,7 @@ class SessionLog:
         generation, place = view.Place.of_cursor(before) if before is not None else (None, None)
         log = await self.provider.read(
             key,
-            last=None if size is None else size + MARGIN if size else 0,
+            last=None if size is None else size + MARGIN,
             before=None if place is None else place.seq + 1,
             entry_id=entry_id,
         )
@@ -185,7 +185,9 @@ class SessionLog:
                 window = choose(shown, card.turns) if choose else None
                 if window is not None or complete:
                     turns = shown if window is None else window
-                    return Window(log.head, card, turns, more=_more(turns, shown, first), found=_found(log))
+                    older = len(turns) < len(shown) or (first > 1 and bool(shown))
+                    behind = _begin(turns, place, log.head) if older else None
+                    return Window(log.head, card, turns, behind, _found(log))
             size = min(size * 2, self.provider.limits.page)
             page = await self._read_again(key, log.head, last=size, before=first)
             entries = [*_records(page), *entries]
@@ -274,5 +276,6 @@ def _found(log: Log) -> Record | None:
     return Record.decode(entry.payload, log.head.key, seq)
 
 
-def _more(window: Sequence[view.Shown], shown: Sequence[view.Shown], first: int) -> bool:
-    return len(window) < len(shown) or (first > 1 and bool(shown))
+def _begin(window: Sequence[view.Shown], place: view.Place | None, head: Head) -> view.Place:
+    """Where a window begins, also an empty one."""
+    return window[0].place if window else place or view.Place(head.tail.seq + 1, 0)

@@ -90,8 +90,13 @@ def ahead_of(shown: Sequence[Shown], place: Place) -> list[Shown]:
 
 
 def newest(shown: Sequence[Shown], count: int) -> list[Shown] | None:
-    """The newest ``count`` turns, cut exactly; ``None`` if the stretch does not hold them whole."""
-    window = list(shown[-count:]) if count else []
+    """The newest ``count`` turns, cut exactly; ``None`` if the stretch does not hold them whole.
+
+    An empty window, too, is only known to lie behind something once a turn is in sight.
+    """
+    if count == 0:
+        return [] if shown else None
+    window = list(shown[-count:])
     return window if len(window) == count and all(turn.whole for turn in window) else None
 
 
