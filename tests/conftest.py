@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
+from support import compiled_disk
 
 SHARED = Path(os.environ.get("SESSION_HISTORY_TEST_SHARED") or Path(__file__).parents[2] / "shared")
 
@@ -39,9 +43,21 @@ async def service(service_kind: str, tmp_path: Path) -> AsyncIterator[SessionHis
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of test input that CI has and an outside contributor may not have."""
-    if SHARED.is_dir():
-        return SHARED
-    reason = f"the shared folder is missing: {SHARED} (SESSION_HISTORY_TEST_SHARED names another)"
+    if not SHARED.is_dir():
+        missing(f"the shared folder is missing: {SHARED} (SESSION_HISTORY_TEST_SHARED names another)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that makes the disk of a process lose its power or run full, see ``programs/disk.c``."""
+    if not sys.platform.startswith("linux") or shutil.which("cc") is None:
+        missing("it takes Linux and a C compiler called cc")
+    return compiled_disk(tmp_path_factory.mktemp("disk"))
+
+
+def missing(reason: str) -> NoReturn:
+    """A part that a test needs is not there: a failure in CI, elsewhere a reason to skip it."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

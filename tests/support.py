@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,3 +25,17 @@ def same(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     return repr(one) == repr(other)
+
+
+def compiled_disk(folder: Path) -> Path:
+    """``programs/disk.c`` as a library. :raises OSError: there is no compiler."""
+    library = folder / "disk.so"
+    source = Path(__file__).with_name("programs") / "disk.c"
+    command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
+
+
+def preloaded(library: Path) -> dict[str, str]:
+    """The environment of a process in which a library's functions stand before those of the system."""
+    return {**os.environ, "LD_PRELOAD": str(library)}

@@ -1,0 +1,111 @@
+/* A disk that may lose its power or run full, to be preloaded.
+
+   DISK_FOLDER  the folder that it is about.
+   DISK_SHADOW  where it keeps each file as the last fsync of that file left it: all that a power cut can not take.
+   DISK_SYNCS   a file that gets a line, the file's name, for every fsync.
+   DISK_FULL    a file; as long as it exists, no write in the folder finds room. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* The name of an open file inside the folder, or NULL. */
+static const char *name_of(int fd, char *path) {
+    const char *folder = getenv("DISK_FOLDER");
+    char link[64];
+    struct stat status;
+    if (!folder || fstat(fd, &status) || !S_ISREG(status.st_mode)) return NULL;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, path, PATH_MAX - 1);
+    if (size < 0) return NULL;
+    path[size] = 0;
+    size_t length = strlen(folder);
+    return strncmp(path, folder, length) || path[length] != '/' ? NULL : path + length + 1;
+}
+
+static void fail(const char *what) {
+    perror(what);
+    abort();
+}
+
+static void note(const char *name) {
+    if (!getenv("DISK_SYNCS")) return;
+    int fd = open(getenv("DISK_SYNCS"), O_WRONLY | O_APPEND | O_CREAT, 0600);
+    if (fd < 0 || dprintf(fd, "%s\n", name) < 0) fail("DISK_SYNCS");
+    close(fd);
+}
+
+static void copy(int from, const char *name) {
+    static char bytes[1 << 20];
+    char path[PATH_MAX];
+    if (!getenv("DISK_SHADOW")) return;
+    snprintf(path, sizeof path, "%s/%s", getenv("DISK_SHADOW"), name);
+    int to = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (to < 0) fail("DISK_SHADOW");
+    off_t at = 0;
+    for (ssize_t size; (size = pread(from, bytes, sizeof bytes, at)) > 0; at += size)
+        if (write(to, bytes, size) != size) fail("DISK_SHADOW");
+    close(to);
+}
+
+static int synced(const char *call, int fd) {
+    char path[PATH_MAX];
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, call);
+    int result = real(fd);
+    const char *name = result ? NULL : name_of(fd, path);
+    if (name) {
+        copy(fd, name);
+        note(name);
+    }
+    return result;
+}
+
+int fsync(int fd) { return synced("fsync", fd); }
+int fdatasync(int fd) { return synced("fdatasync", fd); }
+
+/* A file that is gone is gone from the disk, too: SQLite deletes the journal with which it made the schema. */
+int unlink(const char *path) {
+    int (*real)(const char *) = (int (*)(const char *))dlsym(RTLD_NEXT, "unlink");
+    const char *folder = getenv("DISK_FOLDER"), *shadow = getenv("DISK_SHADOW");
+    int result = real(path);
+    if (!result && folder && shadow && !strncmp(path, folder, strlen(folder))) {
+        char other[PATH_MAX];
+        snprintf(other, sizeof other, "%s%s", shadow, path + strlen(folder));
+        real(other);
+    }
+    return result;
+}
+
+static int full(int fd) {
+    char path[PATH_MAX];
+    return getenv("DISK_FULL") && !access(getenv("DISK_FULL"), F_OK) && name_of(fd, path);
+}
+
+#define NO_ROOM(fd) if (full(fd)) { errno = ENOSPC; return -1; }
+
+ssize_t write(int fd, const void *bytes, size_t size) {
+    ssize_t (*real)(int, const void *, size_t) = (ssize_t (*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
+    NO_ROOM(fd)
+    return real(fd, bytes, size);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t size, off_t at) {
+    ssize_t (*real)(int, const void *, size_t, off_t) =
+        (ssize_t (*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+    NO_ROOM(fd)
+    return real(fd, bytes, size, at);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t at) {
+    ssize_t (*real)(int, const void *, size_t, off64_t) =
+        (ssize_t (*)(int, const void *, size_t, off64_t))dlsym(RTLD_NEXT, "pwrite64");
+    NO_ROOM(fd)
+    return real(fd, bytes, size, at);
+}
