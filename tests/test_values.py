@@ -31,6 +31,7 @@ from hypothesis import strategies as st
 from session_history import (
     Content,
     DataContent,
+    Identity,
     ImageContent,
     Message,
     Session,
@@ -39,6 +40,7 @@ from session_history import (
     TextContent,
     with_session_history,
 )
+from session_history.card import Card
 from session_history.errors import (
     Corrupt,
     IncompatibleStore,
@@ -53,7 +55,11 @@ from session_history.errors import (
     TurnClosed,
     TurnIdReused,
 )
+from session_history.log import Window
+from session_history.messages import Stored
+from session_history.record import Author, Record
 from session_history.values import decode, encode
+from session_history.view import Place, Shown
 from session_history_hooks import Entry, Fold, SessionKey
 from support import same
 
@@ -905,6 +911,12 @@ def everything_with_a_repr() -> list[object]:
         Message.read({SECRET: SECRET}),
         session,
         Session[Any](id="s", user_id="u", messages=[{"role": "user", "content": SECRET}]),
+        Stored("f", {SECRET: SECRET}),
+        Record(Author.TURN, 0, (Stored("f", {SECRET: SECRET}),), changes={"title": SECRET}, shape=["text"]),
+        Card(SECRET, {SECRET: SECRET}),
+        Shown(Place(1, 0), None, True, [Stored("f", {SECRET: SECRET})]),
+        Window(None, Card(SECRET), [Shown(Place(1, 0), None, True, [Stored("f", {SECRET: SECRET})])]),
+        Identity("u", "s", SECRET),
         Entry("e", SECRET.encode()),
         Fold(1, "e", SECRET.encode()),
         [message, session],

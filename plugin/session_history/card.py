@@ -22,8 +22,8 @@ class Card:
     :ivar plain: a turn of plain appends is open: what is appended next may belong to it.
     """
 
-    title: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    title: str | None = field(default=None, repr=False)
+    metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     turns: int = 0
     messages: int = 0
     created_us: int | None = None

@@ -6,7 +6,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from inspect import Parameter
 from typing import Any, Concatenate, Literal, NamedTuple, Protocol, TypeVar, overload
@@ -192,7 +192,7 @@ class _Call:
     """A call of the decorated handler: whose turn it is, and the handler's arguments by name but for the messages."""
 
     identity: Identity
-    given: dict[str, Any]
+    given: dict[str, Any] = field(repr=False)
 
 
 class _Calls:

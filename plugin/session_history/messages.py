@@ -123,6 +123,9 @@ class Stored(NamedTuple):
     format: str
     value: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Stored(format={self.format!r})"
+
     @property
     def role(self) -> str | None:
         role = self.value.get("role")

@@ -54,9 +54,9 @@ class Record:
 
     by: Author
     base: int
-    messages: tuple[Stored, ...] = ()
+    messages: tuple[Stored, ...] = field(default=(), repr=False)
     at_us: int = field(default_factory=lambda: time.time_ns() // 1000)
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict, repr=False)
     status: Status | None = None
     inputs: int = 0
     shape: Any = None

@@ -46,7 +46,7 @@ class Shown:
     place: Place
     status: Status | None
     whole: bool
-    messages: list[Stored] = field(default_factory=list)
+    messages: list[Stored] = field(default_factory=list, repr=False)
     turn_id: str | None = None
 
     @property

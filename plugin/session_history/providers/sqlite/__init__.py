@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -203,17 +202,17 @@ def _check_options(path: object, synchronous: object, busy_timeout: object) -> N
 
 
 def _check_place(path: Path) -> None:
-    folder = path.parent
     try:
-        if not folder.is_dir():
-            raise ConfigurationError(f"{path} can not be made: there is no folder {folder}")
-        if stat.S_ISDIR(path.stat().st_mode):
-            raise ConfigurationError(f"{path} is a folder, not a file")
-    except FileNotFoundError:
-        pass
+        if not path.parent.is_dir():
+            raise ConfigurationError(f"{path} can not be made: there is no folder {path.parent}")
+        exists, is_folder = path.exists(), path.is_dir()
     except OSError as error:
         raise ConfigurationError(f"{path} can not be a file: {error.strerror}") from None
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if is_folder:
+        raise ConfigurationError(f"{path} is a folder, not a file")
+    if exists and not os.access(path, os.R_OK | os.W_OK):
+        raise StoreReadOnly(f"{path} can not be written: this user may not")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
         raise StoreReadOnly(f"{path} can not be written: SQLite makes files in its folder, which may not be written")
 
 

@@ -1,0 +1,376 @@
+"""A file that is read-only, damaged, full, somebody else's or newer gives a clear error and stays as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from session_history import SessionHistoryService, SqliteSessionHistoryService
+from session_history.errors import (
+    ConfigurationError,
+    Corrupt,
+    IncompatibleStore,
+    SessionHistoryError,
+    Unavailable,
+)
+from session_history.providers.sqlite import file
+from session_history_hooks import SessionKey
+from support import preloaded
+
+HELLO = {"role": "user", "content": "Hello"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "history.db"
+
+
+async def fill(path: Path, turns: int = 3) -> None:
+    async with SqliteSessionHistoryService(path) as service:
+        for number in range(turns):
+            async with service.turn("u", "s") as turn:
+                turn.add([{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}])
+
+
+async def texts(service: SessionHistoryService) -> list[str]:
+    session = await service.get_session("u", "s")
+    assert session is not None
+    return [message.text for message in session.messages]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    # -shm is rebuilt by whoever opens the file; it holds nothing.
+    return {each.name: each.read_bytes() for each in folder.iterdir() if not each.name.endswith("-shm")}
+
+
+async def refused(path: Path, kind: type[SessionHistoryError]) -> str:
+    """Start on the file, which must be refused and left as it is; the error's text."""
+    before = snapshot(path.parent)
+    service = SqliteSessionHistoryService(path)
+    with pytest.raises(kind) as refusal:
+        await service.start()
+    assert await service.health() is False
+    with pytest.raises(kind):
+        await service.get_session("u", "s")
+    await service.stop()
+    assert snapshot(path.parent) == before
+    assert str(path) in str(refusal.value)
+    return str(refusal.value)
+
+
+def run_sql(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+class TestForeign:
+    @pytest.mark.parametrize(
+        "statements",
+        [
+            ["CREATE TABLE notes (text TEXT)", "INSERT INTO notes VALUES ('mine')"],
+            ["PRAGMA journal_mode = WAL", "CREATE TABLE notes (text TEXT)"],
+            ["CREATE TABLE head (log INTEGER)", "CREATE TABLE entry (k INTEGER)"],
+            ["PRAGMA user_version = 1"],
+            ["PRAGMA application_id = 7"],
+        ],
+        ids=["a table", "WAL", "tables of our names", "a version", "an application id"],
+    )
+    async def test_a_database_of_another_application(self, path: Path, statements: list[str]) -> None:
+        run_sql(path, *statements)
+        assert "another application" in await refused(path, IncompatibleStore)
+
+    async def test_one_that_its_owner_has_not_finished_writing(self, path: Path) -> None:
+        """Its WAL holds what a closing connection would move into the file."""
+        with closing(sqlite3.connect(path, isolation_level=None)) as owner:
+            owner.execute("PRAGMA journal_mode = WAL")
+            owner.execute("CREATE TABLE notes (text TEXT)")
+            left = snapshot(path.parent)
+        assert len(left) == 2
+        for name, content in left.items():
+            path.with_name(name).write_bytes(content)
+        await refused(path, IncompatibleStore)
+
+    @pytest.mark.parametrize(
+        "content", [b"no database", b"x" * 100_000, b"SQLite format 3\0"], ids=["text", "long", "a header cut short"]
+    )
+    async def test_what_is_no_database(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        await refused(path, IncompatibleStore)
+
+    async def test_an_empty_file_becomes_ours(self, path: Path) -> None:
+        path.touch()
+        await fill(path)
+        async with SqliteSessionHistoryService(path) as service:
+            assert len(await texts(service)) == 6
+
+    async def test_a_folder(self, path: Path) -> None:
+        path.mkdir()
+        with pytest.raises(ConfigurationError, match="is a folder"):
+            await SqliteSessionHistoryService(path).start()
+
+
+class TestVersions:
+    async def test_a_newer_version_is_refused(self, path: Path) -> None:
+        await fill(path)
+        run_sql(path, f"PRAGMA user_version = {len(file.MIGRATIONS) + 1}")
+        assert "Upgrade" in await refused(path, IncompatibleStore)
+
+    async def test_a_file_is_migrated_in_place_once_while_others_use_it(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await fill(path)
+        older = SqliteSessionHistoryService(path)
+        await older.start()
+        # Each statement fails if it is run twice.
+        monkeypatch.setattr(file, "MIGRATIONS", (*file.MIGRATIONS, ("ALTER TABLE head ADD COLUMN colour TEXT",)))
+        newer = [SqliteSessionHistoryService(path) for _ in range(8)]
+        await asyncio.gather(*(service.start() for service in newer))
+        for service in (*newer, older):
+            await service.append_message(await service.create_session("u"), HELLO)
+        assert len(await texts(newer[0])) == 6
+        assert len(await older.list_sessions("u")) == 10
+        monkeypatch.undo()
+        with pytest.raises(IncompatibleStore):
+            await SqliteSessionHistoryService(path).start()
+        for service in (*newer, older):
+            await service.stop()
+
+    async def test_a_migration_that_fails_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        await fill(path)
+        before = snapshot(path.parent)
+        step = ("ALTER TABLE head ADD COLUMN colour TEXT", "no statement")
+        monkeypatch.setattr(file, "MIGRATIONS", (*file.MIGRATIONS, step))
+        with pytest.raises(SessionHistoryError):
+            await SqliteSessionHistoryService(path).start()
+        monkeypatch.undo()
+        assert snapshot(path.parent) == before
+        await fill(path)
+
+    def test_processes_that_make_the_file_at_once(self, path: Path) -> None:
+        code = (
+            "import asyncio, sys; from session_history import SqliteSessionHistoryService as Service\n"
+            "async def main():\n"
+            "    async with Service(sys.argv[1]) as service: await service.create_session('u')\n"
+            "asyncio.run(main())"
+        )
+        with ThreadPoolExecutor(8) as pool:
+            runs = pool.map(lambda _: subprocess.run([sys.executable, "-c", code, path], check=True), range(8))
+            assert len(list(runs)) == 8
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM head").fetchone() == (8,)
+
+
+class TestDamaged:
+    async def fill_and_find(self, path: Path, needle: bytes) -> int:
+        """Where some text stands in the file."""
+        await fill(path, turns=200)
+        return path.read_bytes().index(needle)
+
+    async def test_pages_overwritten_with_noise(self, path: Path) -> None:
+        middle = await self.fill_and_find(path, b"q100")
+        content = bytearray(path.read_bytes())
+        content[middle - middle % 4096 : middle - middle % 4096 + 4096] = os.urandom(4096)
+        path.write_bytes(content)
+        async with SqliteSessionHistoryService(path) as service:
+            with pytest.raises(Corrupt):
+                await service.get_session("u", "s")
+        assert path.read_bytes() == bytes(content)
+
+    async def test_a_file_that_was_cut_short(self, path: Path) -> None:
+        middle = await self.fill_and_find(path, b"q150")
+        os.truncate(path, middle - middle % 4096)
+        content = path.read_bytes()
+        service = SqliteSessionHistoryService(path)
+        with pytest.raises(Corrupt):
+            await service.get_session("u", "s")
+        await service.stop()
+        assert path.read_bytes() == content
+
+    @pytest.mark.parametrize("payload", ["x'00'", "'{'", "'{\"v\":1}'", "'[]'", "''"])
+    async def test_an_entry_that_is_none(self, path: Path, payload: str) -> None:
+        await fill(path)
+        run_sql(path, f"UPDATE entry SET payload = CAST({payload} AS BLOB) WHERE k & 0xffffff = 1")
+        async with SqliteSessionHistoryService(path) as service:
+            before = await service._provider.read(SessionKey("u", "s"))
+            with pytest.raises(Corrupt, match="entry 1 of"):
+                await service.get_session("u", "s")
+            with pytest.raises(Corrupt):
+                async with service.turn("u", "s"):
+                    pytest.fail("a damaged history was taken for a new one")
+            # Another session is not damaged.
+            await service.append_message(await service.create_session("u"), HELLO)
+            assert await service._provider.read(SessionKey("u", "s")) == before
+
+    @pytest.mark.parametrize("statement", ["DELETE FROM entry WHERE k & 0xffffff = 2", "DROP TABLE entry"])
+    async def test_entries_that_are_missing(self, path: Path, statement: str) -> None:
+        await fill(path)
+        run_sql(path, statement)
+        async with SqliteSessionHistoryService(path) as service:
+            with pytest.raises(Corrupt):
+                await service.get_session("u", "s")
+
+
+AS_NOBODY = """
+import asyncio, os, sys
+from session_history import SqliteSessionHistoryService
+from session_history.errors import StoreReadOnly
+
+async def use(path):
+    async with SqliteSessionHistoryService(path) as service:
+        await service.append_message(await service.create_session("u"), {"role": "user", "content": "x"})
+
+asyncio.run(use(sys.argv[1]))  # all that may be imported is imported now
+if os.getuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+try:
+    asyncio.run(use(sys.argv[2]))
+except StoreReadOnly as error:
+    print(error)
+"""
+
+
+class TestReadOnly:
+    @pytest.fixture
+    def shelf(self, tmp_path: Path) -> Path:
+        """A folder that any user can reach, which pytest's own are not."""
+        for folder in (tmp_path, *tmp_path.parents):
+            if folder.owner() == tmp_path.owner() and not folder.stat().st_mode & 0o001:
+                folder.chmod(folder.stat().st_mode | 0o011)
+        shelf = tmp_path / "shelf"
+        shelf.mkdir()
+        return shelf
+
+    def error_of_a_user_who_may_not_write(self, tmp_path: Path, path: Path) -> str:
+        command = [sys.executable, "-c", AS_NOBODY, str(tmp_path / "other.db"), str(path)]
+        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert run.stderr == ""
+        return run.stdout
+
+    @pytest.mark.parametrize("mode", [0o444, 0o000])
+    async def test_a_file_that_may_not_be_written(self, tmp_path: Path, shelf: Path, mode: int) -> None:
+        path = shelf / "history.db"
+        await fill(path)
+        before = snapshot(shelf)
+        shelf.chmod(0o777)
+        path.chmod(mode)
+        assert str(path) in self.error_of_a_user_who_may_not_write(tmp_path, path)
+        path.chmod(0o600)
+        assert snapshot(shelf) == before
+
+    async def test_a_folder_that_may_not_be_written(self, tmp_path: Path, shelf: Path) -> None:
+        path = shelf / "history.db"
+        await fill(path)
+        path.chmod(0o666)
+        shelf.chmod(0o555)
+        before = snapshot(shelf)
+        assert str(path) in self.error_of_a_user_who_may_not_write(tmp_path, path)
+        assert snapshot(shelf) == before
+        shelf.chmod(0o755)
+
+    async def test_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match="there is no folder"):
+            await SqliteSessionHistoryService(tmp_path / "nowhere" / "history.db").start()
+
+
+ON_A_FULL_DISK = """
+import asyncio, os, sys
+from session_history import SqliteSessionHistoryService
+from session_history.errors import StoreFull
+
+async def main(path, full):
+    async with SqliteSessionHistoryService(path) as service:
+        session = await service.create_session("u", "s")
+        for number in range(3):
+            await service.append_message(session, {"role": "user", "content": f"{number}"})
+        open(full, "w").close()
+        for _ in range(2):
+            try:
+                await service.append_message(session, {"role": "user", "content": "x" * 100_000})
+            except StoreFull as error:
+                print(error)
+        print(len((await service.get_session("u", "s")).messages), len(session.messages))
+        os.remove(full)
+        await service.append_message(session, {"role": "user", "content": "3"})
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_full_disk(path: Path, tmp_path: Path, disk: Path) -> None:
+    full = tmp_path / "full"
+    environment = {**preloaded(disk), "DISK_FOLDER": str(path.parent), "DISK_FULL": str(full)}
+    command = [sys.executable, "-c", ON_A_FULL_DISK, str(path), str(full)]
+    run = subprocess.run(command, check=True, env=environment, capture_output=True, text=True, timeout=60)
+    *errors, counts = run.stdout.splitlines()
+    assert [("full" in error, str(path) in error) for error in errors] == [(True, True)] * 2
+    assert counts == "3 3"
+    assert asyncio.run(texts(SqliteSessionHistoryService(path))) == ["0", "1", "2", "3"]
+
+
+class TestLost:
+    async def healthy_after(self, path: Path, change: Callable[[Path], None]) -> bool:
+        async with SqliteSessionHistoryService(path) as service:
+            await service.create_session("u")
+            change(path)
+            return await service.health()
+
+    async def test_health_notices_that_the_file_is_gone(self, path: Path) -> None:
+        assert await self.healthy_after(path, lambda file: None) is True
+        assert await self.healthy_after(path, Path.unlink) is False
+
+    async def test_health_notices_another_file_in_its_place(self, path: Path) -> None:
+        def swap(file: Path) -> None:
+            file.rename(file.with_suffix(".old"))
+            file.write_bytes(file.with_suffix(".old").read_bytes())
+
+        assert await self.healthy_after(path, swap) is False
+
+
+class TestLocked:
+    async def test_a_writer_that_does_not_let_go(self, path: Path) -> None:
+        await fill(path)
+        async with SqliteSessionHistoryService(path, busy_timeout=0.2) as service:
+            session = await service.get_session("u", "s")
+            assert session is not None
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                with pytest.raises(Unavailable, match="locked"):
+                    await service.append_message(session, HELLO)
+                assert len(session.messages) == len(await texts(service)) == 6
+                other.execute("ROLLBACK")
+            await service.append_message(session, HELLO)
+            assert len(await texts(service)) == 7
+
+    async def test_a_start_waits_for_another_process(self, path: Path) -> None:
+        await fill(path)
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            asyncio.get_running_loop().call_later(0.3, other.execute, "ROLLBACK")
+            async with SqliteSessionHistoryService(path) as service:
+                assert len(await texts(service)) == 6
+
+
+def test_a_file_that_was_open_at_a_fork_is_not_opened_by_the_child(path: Path) -> None:
+    code = (
+        "import asyncio, os, sys; from session_history import SqliteSessionHistoryService as Service\n"
+        "async def use(service): await service.append_message(await service.create_session('u'), {'role': 'user'})\n"
+        "one = Service(sys.argv[1]); asyncio.run(use(one))\n"
+        "if not os.fork():\n"
+        "    for service in (one, Service(sys.argv[1])):\n"
+        "        try: asyncio.run(use(service))\n"
+        "        except ConnectionError as error: print(type(error).__name__, 'fork' in str(error), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait(); asyncio.run(use(one)); print(len(asyncio.run(one.list_sessions('u'))))"
+    )
+    run = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True, timeout=60)
+    assert run.stdout.splitlines() == ["Unavailable True", "Unavailable True", "2"]
