@@ -1,6 +1,7 @@
 """Session history for agent runtimes: load a conversation before a turn, append to it afterwards."""
 
-from session_history.decorator import Identity, with_session_history
+from session_history.calls import Identity
+from session_history.decorator import with_session_history
 from session_history.errors import SessionHistoryError
 from session_history.messages import Content, DataContent, ImageContent, Message, MessageInput, Role, TextContent
 from session_history.presets import InMemorySessionHistoryService, SqliteSessionHistoryService

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
-from inspect import Parameter
-from typing import Any, Concatenate, Literal, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Literal, Protocol, TypeVar, overload
 
-from session_history.messages import Message, MessageInput, Role, Stored, copied, freeze, text_message, thaw
+from session_history.calls import AnyIdentity, Call, Calls, Input
+from session_history.messages import Message, Role, Stored, copied, freeze, text_message, thaw
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
 from session_history.values import plain
-
-Input = str | MessageInput
-"""The new input of a turn: text of the user, or messages."""
 
 M = TypeVar("M")
 S = TypeVar("S")
@@ -27,23 +23,6 @@ A_contra = TypeVar("A_contra", contravariant=True)
 Y = TypeVar("Y")
 R = TypeVar("R", bound=str | Message | Mapping[str, Any] | list[Any] | None)
 R_co = TypeVar("R_co", covariant=True)
-
-_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-
-
-class Identity(NamedTuple):
-    """Whose turn a call is: what ``identify`` returns. A plain tuple of the same values will do."""
-
-    user_id: str
-    session_id: str
-    input: Input
-    turn_id: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Identity(user_id={self.user_id!r}, session_id={self.session_id!r}, turn_id={self.turn_id!r})"
-
-
-AnyIdentity = tuple[str, str, Input] | tuple[str, str, Input, str | None]
 
 
 class Handler(Protocol[R_co]):
@@ -177,7 +156,7 @@ def with_session_history(
         raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
-        around = _Around(service, handler, _Calls(handler, identify), last_turns, native)
+        around = _Around(service, handler, Calls(handler, identify), last_turns, native)
         if inspect.isasyncgenfunction(handler):
             return around.dressed(around.streaming())
         if inspect.iscoroutinefunction(handler):
@@ -188,71 +167,12 @@ def with_session_history(
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
-    """A call of the decorated handler: whose turn it is, and the handler's arguments by name but for the messages."""
-
-    identity: Identity
-    given: dict[str, Any] = field(repr=False)
-
-
-class _Calls:
-    """Understands the calls of one handler, and how to call the handler itself."""
-
-    def __init__(self, handler: Callable[..., Any], identify: Callable[..., AnyIdentity] | None) -> None:
-        self._inner = inspect.signature(handler)
-        parameters = list(self._inner.parameters.values())
-        self._owners = 1 if parameters and parameters[0].name in {"self", "cls"} else 0
-        if len(parameters) <= self._owners or parameters[self._owners].kind not in _POSITIONAL:
-            raise TypeError("the handler has no positional parameter for the messages")
-        self._messages = parameters[self._owners].name
-        self._declared = {parameter.name for parameter in parameters[self._owners + 1 :]}
-        self._identify = identify
-        self.signature = self._inner.replace(parameters=self._seen_by_callers(parameters))
-
-    def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> _Call:
-        """:raises TypeError: the call does not fit the handler, which was not called."""
-        given = dict(self.signature.bind(*arguments, **keywords).arguments)
-        new = given.pop(self._messages)
-        if self._identify is None:
-            identity = Identity(given.pop("user_id"), given.pop("session_id"), new, given.pop("turn_id", None))
-            ours = identity._asdict()
-        else:
-            identity = _identity(self._identify(*arguments[self._owners :], **keywords))
-            ours = {**identity._asdict(), "request": new}
-        wanted = {name: ours[name] for name, _ in self._added() if name in self._declared}
-        return _Call(identity, {**wanted, **given})
-
-    def invoke(self, handler: Callable[..., Any], call: _Call, messages: list[Any], turn: Turn[Any]) -> Any:
-        values = {**call.given, self._messages: messages}
-        if "turn" in self._declared:
-            values["turn"] = turn
-        bound = inspect.BoundArguments(self._inner, OrderedDict(values))
-        return handler(*bound.args, **bound.kwargs)
-
-    def _added(self) -> list[tuple[str, Any]]:
-        """Keywords of a call that are ours, and their defaults."""
-        if self._identify is None:
-            return [("user_id", Parameter.empty), ("session_id", Parameter.empty), ("turn_id", None)]
-        return [(name, None) for name in ("request", "user_id", "session_id", "turn_id") if name in self._declared]
-
-    def _seen_by_callers(self, parameters: list[Parameter]) -> list[Parameter]:
-        """The handler's parameters without those that are filled, with those that are ours ahead of any ``**``."""
-        first = self._owners + 1
-        leading = [Parameter(parameter.name, Parameter.POSITIONAL_ONLY) for parameter in parameters[:first]]
-        hidden = {"turn", *(name for name, _ in self._added())}
-        others = [parameter for parameter in parameters[first:] if parameter.name not in hidden]
-        ours = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in self._added()]
-        rest = [others.pop()] if others and others[-1].kind is Parameter.VAR_KEYWORD else []
-        return [*leading, *others, *ours, *rest]
-
-
-@dataclass(frozen=True, slots=True)
 class _Around:
     """One decorated handler."""
 
     service: SessionHistoryService | None
     handler: Callable[..., Any]
-    calls: _Calls
+    calls: Calls
     last_turns: int | None
     native: bool
 
@@ -291,12 +211,12 @@ class _Around:
 
         return wrapper
 
-    def _turn(self, call: _Call) -> AbstractAsyncContextManager[Turn[Any]]:
+    def _turn(self, call: Call) -> AbstractAsyncContextManager[Turn[Any]]:
         service = self.service if self.service is not None else configured_service()
         user_id, session_id, _, turn_id = call.identity
         return service.turn(user_id, session_id, turn_id=turn_id, last_turns=self.last_turns, native=self.native)
 
-    def _messages(self, turn: Turn[Any], call: _Call) -> list[Any]:
+    def _messages(self, turn: Turn[Any], call: Call) -> list[Any]:
         """History and input, as the handler gets them."""
         new = _input(call.identity.input, native=self.native)
         turn._take_input(new)
@@ -307,12 +227,6 @@ def _input(value: Input, *, native: bool) -> list[Stored]:
     if isinstance(value, str):
         return freeze(text_message(Role.USER, plain(value), native=native), native=native)
     return freeze(value, native=native)
-
-
-def _identity(found: object) -> Identity:
-    if not isinstance(found, tuple) or len(found) not in (3, 4):
-        raise TypeError(f"identify must return an Identity, not {type(found).__name__}")
-    return Identity(*found)
 
 
 def _items(answer: Any) -> list[Any]:
