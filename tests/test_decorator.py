@@ -22,6 +22,7 @@ from session_history import (
     with_session_history,
 )
 from session_history.errors import ConfigurationError, InvalidKey, InvalidMessage, SessionDeleted, TurnIdReused
+from session_history.service import _configured_service
 
 HERE = {"user_id": "u", "session_id": "s"}
 
@@ -500,9 +501,9 @@ class TestDecorating:
 class TestConfigured:
     @pytest.fixture(autouse=True)
     def _forget(self) -> Any:
-        configured_service.cache_clear()
+        _configured_service.cache_clear()
         yield
-        configured_service.cache_clear()
+        _configured_service.cache_clear()
 
     async def test_the_store_of_the_runtime_config_on_first_use(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

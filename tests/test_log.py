@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from session_history import SessionHistoryService
+from session_history import SessionHistoryService, with_session_history
 from session_history.card import Card, fold
 from session_history.errors import Conflict, Corrupt, IncompatibleStore, Unavailable
 from session_history.log import SessionLog
@@ -91,6 +91,18 @@ class TestStaleFolds:
         await store(service._provider, *self.RECORDS[3:])
         await self.check(service)
 
+    async def test_a_stale_fold_with_an_unreadable_card_is_not_needed(
+        self, service: SessionHistoryService, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await store(service._provider, *self.RECORDS[:3])
+        wrong = Fold(3, "e3", b'{"v":99}')
+        await service._provider.rewrite(
+            KEY, Entry("e1", self.RECORDS[0].encode()), at=Position(0, 1), edits=0, fold=wrong
+        )
+        await store(service._provider, *self.RECORDS[3:])
+        await self.check(service)
+        assert "folded anew" in caplog.text
+
     async def test_longer_than_a_page(self, service: SessionHistoryService) -> None:
         await store(service._provider, *(record(f"q{number}", f"a{number}") for number in range(2500)))
         listed = (await service.list_sessions("u"))[0]
@@ -138,6 +150,37 @@ class TestCards:
         with pytest.raises(Corrupt, match="entry 7 of SessionKey"):
             Record.decode(data, KEY, 7)
 
+    @pytest.mark.parametrize(
+        "card", [b'{"v":1,"title":5}', b'{"v":1,"metadata":[]}', b'{"v":1,"turns":"x"}', b'{"v":1,"plain":1}']
+    )
+    def test_a_card_with_values_of_other_types(self, card: bytes) -> None:
+        with pytest.raises(Corrupt):
+            Card.decode(card, KEY)
+
+    @pytest.mark.parametrize("runs", ['[["f",[5]]]', '[["f",["x",{}]]]', "[5]", "null"])
+    def test_a_record_with_messages_that_are_none(self, runs: str) -> None:
+        data = f'{{"v":1,"by":"turn","base":0,"at":1,"runs":{runs}}}'.encode()
+        whole = record("q").encode()
+        with pytest.raises(Corrupt, match="entry 7"):
+            Record.decode(data, KEY, 7)
+        with pytest.raises(Corrupt, match="entry 2"):
+            Record.decode_all([whole, data, whole], KEY, 1)
+
+    async def test_an_answer_that_lacks_a_message(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Any]) -> str:
+            return "a"
+
+        broken = record("q", "a", status=Status.COMPLETED)
+        broken.inputs = 1
+        broken.shape = ["text", "text"]
+        for name, answer in (("t1", (7,)), ("t2", (1,))):
+            broken.answer = answer
+            key = SessionKey("u", name)
+            await service._provider.append(key, Entry("t", broken.encode()), at=Position(0, 0))
+            with pytest.raises(Corrupt, match="lacks a message"):
+                await handler({"role": "user", "content": "q"}, user_id="u", session_id=name, turn_id="t")
+
     def test_newer_versions(self) -> None:
         with pytest.raises(IncompatibleStore):
             Card.decode(b'{"v":2}', KEY)
@@ -184,8 +227,8 @@ class TestTurns:
     def test_no_window_begins_with_a_torn_turn(self) -> None:
         torn = turns(enumerate([record("a1", by=Author.APPEND), record("q2", "a2")], start=5))
         assert newest(torn, 2) is None
-        assert steady(torn, 2, begun=2) is None
-        assert self.texts(newest(torn, 1)) == self.texts(steady(torn, 1, begun=2)) == [["q2", "a2"]]
+        assert steady(torn, 2, count=2) is None
+        assert self.texts(newest(torn, 1)) == self.texts(steady(torn, 2, count=1)) == [["q2", "a2"]]
 
     def texts(self, window: list[Shown] | None) -> list[list[str]]:
         assert window is not None
@@ -237,5 +280,5 @@ class TestRebase:
 
         async with service:
             await asyncio.gather(*(asyncio.to_thread(asyncio.run, talk(name)) for name in "abcd"))
-            window = await SessionLog(service._provider).all(KEY)
+            window = await SessionLog(service._provider).newest(KEY, None)
         assert window.card.turns == 40

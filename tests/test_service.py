@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +25,9 @@ from session_history import (
     Role,
     Session,
     SessionHistoryService,
+    SqliteSessionHistoryService,
     TextContent,
+    configured_service,
 )
 from session_history.errors import (
     Corrupt,
@@ -35,6 +43,7 @@ from session_history.errors import (
     Unavailable,
 )
 from session_history.providers.memory import MemoryProvider
+from session_history.service import _configured_service
 from session_history_hooks import Entry, Fold, Position, SessionKey
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -196,6 +205,18 @@ class TestGet:
         with pytest.raises(InvalidCursor):
             await service.get_session("u", "s", before=newest.earlier)
 
+    async def test_that_nothing_lies_before_is_never_said_wrongly(self, service: SessionHistoryService) -> None:
+        await service.create_session("u", "s")
+        for number in range(30):
+            await service.update_session("u", "s", title=f"{number}")
+        await converse(service, "s", 1)
+        for options in ({"last_turns": 1}, {"last_turns": 2}, {}):
+            session = await service.get_session("u", "s", **options)  # type: ignore[call-overload]
+            assert session.earlier is None
+        nothing = await service.get_session("u", "s", last_turns=0)
+        assert nothing is not None
+        assert await texts(service, "u", "s", before=nothing.earlier) == ["q0", "a0"]
+
     @pytest.mark.parametrize("count", [-1, True, 1.5, "3"])
     async def test_what_is_no_count(self, service: SessionHistoryService, count: Any) -> None:
         with pytest.raises(ValueError, match="last_turns"):
@@ -356,6 +377,24 @@ class TestAppend:
         theirs = await service.get_session("bob", "two")
         assert theirs is not None
         assert (theirs.title, theirs.metadata, len(theirs.messages)) == ("bob's", {}, 1)
+
+    @pytest.mark.parametrize("native", [False, True])
+    @pytest.mark.parametrize(
+        "copied", [copy.deepcopy, lambda session: pickle.loads(pickle.dumps(session))], ids=["deep copy", "pickle"]
+    )
+    async def test_a_session_may_be_copied_and_pickled(
+        self, service: SessionHistoryService, copied: Callable[[Session[Any]], Session[Any]], native: bool
+    ) -> None:
+        await converse(service, "s", 2)
+        session: Session[Any] | None = await service.get_session("u", "s", native=native)
+        assert session is not None
+        other = copied(session)
+        assert type(other) is type(session)
+        assert other.model_dump() == session.model_dump()
+        await service.append_message(other, HELLO)
+        await service.append_message(session, HELLO)
+        assert [len(each.messages) for each in (session, other)] == [5, 5]
+        assert len(await texts(service, "u", "s")) == 6
 
     async def test_a_session_of_another_service(self, service: SessionHistoryService) -> None:
         async with InMemorySessionHistoryService() as other:
@@ -540,6 +579,36 @@ class TestDelete:
 
 
 class TestLifeCycle:
+    @pytest.mark.parametrize("start", [True, False])
+    async def test_a_stop_during_the_start_wins(self, tmp_path: Path, start: bool) -> None:
+        service = SqliteSessionHistoryService(tmp_path / "h.db")
+        for _ in range(5):
+            for ticks in range(4):
+                beginning = service.start() if start else service.list_sessions("u")
+                task = asyncio.ensure_future(beginning)
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                await service.stop()
+                await asyncio.gather(task, return_exceptions=True)
+                if ticks:
+                    assert "stopped" in repr(service)
+                    with pytest.raises(Unavailable, match="stopped"):
+                        await service.list_sessions("u")
+                await service.start()
+                assert await service.list_sessions("u") == []
+        await service.stop()
+
+    def test_threads_that_come_first_at_once_share_the_configured_service(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
+        for _ in range(50):
+            _configured_service.cache_clear()
+            with ThreadPoolExecutor(4, initializer=threading.Barrier(4).wait) as pool:
+                found = list(pool.map(lambda _: configured_service(), range(4)))
+            assert len(set(map(id, found))) == 1
+        _configured_service.cache_clear()
+
     async def test_it_starts_by_itself_and_stays_stopped(self) -> None:
         service = InMemorySessionHistoryService()
         assert "new" in repr(service)

@@ -82,8 +82,9 @@ class TestForeign:
             ["CREATE TABLE head (log INTEGER)", "CREATE TABLE entry (k INTEGER)"],
             ["PRAGMA user_version = 1"],
             ["PRAGMA application_id = 7"],
+            [f"PRAGMA user_version = {2**31 - 1}"],
         ],
-        ids=["a table", "WAL", "tables of our names", "a version", "an application id"],
+        ids=["a table", "WAL", "tables of our names", "a version", "an application id", "a high version"],
     )
     async def test_a_database_of_another_application(self, path: Path, statements: list[str]) -> None:
         run_sql(path, *statements)
@@ -106,6 +107,16 @@ class TestForeign:
     async def test_what_is_no_database(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
         await refused(path, IncompatibleStore)
+
+    @pytest.mark.parametrize("version", [0, -1])
+    async def test_our_mark_without_a_version_of_ours(self, path: Path, version: int) -> None:
+        run_sql(
+            path,
+            f"PRAGMA application_id = {file.APPLICATION_ID}",
+            f"PRAGMA user_version = {version}",
+            "CREATE TABLE notes (text TEXT)",
+        )
+        await refused(path, Corrupt)
 
     async def test_an_empty_file_becomes_ours(self, path: Path) -> None:
         path.touch()
@@ -318,6 +329,24 @@ def test_a_full_disk(path: Path, tmp_path: Path, disk: Path) -> None:
 
 
 class TestLost:
+    @pytest.mark.parametrize("replaced", [True, False])
+    async def test_nothing_is_acknowledged_that_would_be_lost(self, path: Path, replaced: bool) -> None:
+        async with SqliteSessionHistoryService(path) as service:
+            session = await service.create_session("u", "s")
+            await service.append_message(session, HELLO)
+            for each in list(path.parent.iterdir()):
+                each.rename(each.with_name(f"moved-{each.name}"))
+            if replaced:
+                path.touch()
+            with pytest.raises(Unavailable, match="deleted or replaced"):
+                await service.append_message(session, HELLO)
+            assert len(session.messages) == 1
+            await service.stop()
+            path.unlink(missing_ok=True)
+            await service.start()
+            await service.append_message(await service.create_session("u", "s"), HELLO)
+            assert len(await texts(service)) == 1
+
     async def healthy_after(self, path: Path, change: Callable[[Path], None]) -> bool:
         async with SqliteSessionHistoryService(path) as service:
             await service.create_session("u")

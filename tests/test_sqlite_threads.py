@@ -7,6 +7,8 @@ import gc
 import sqlite3
 import threading
 import time
+import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,33 @@ async def test_what_the_rows_should_not_hold_is_corrupt(tmp_path: Path) -> None:
         other.close()
         assert await provider.read(KEY)
     await provider.stop()
+
+
+async def test_what_is_damaged_can_be_deleted_whole(tmp_path: Path) -> None:
+    service = SqliteSessionHistoryService(tmp_path / "h.db")
+    for name in ("s1", "s2", "s3"):
+        await service.create_session("u", name)
+    with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
+        other.execute("UPDATE head SET seq = 'many', active_us = 'now', tail_id = x'ff' WHERE session_id != 's2'")
+    with pytest.raises(Corrupt):
+        await service.get_session("u", "s1")
+    await service.delete_session("u", "s3")
+    assert await service.get_session("u", "s3") is None
+    assert await service.delete_user("u") == 2
+    assert await service.list_sessions("u") == []
+    await service.create_session("u", "s1")
+    await service.stop()
+
+
+async def test_the_drivers_words_do_not_show_what_is_stored(tmp_path: Path) -> None:
+    service = SqliteSessionHistoryService(tmp_path / "h.db")
+    await service.append_message(await service.create_session("u", "s"), {"role": "user"})
+    with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
+        other.execute("UPDATE entry SET payload = CAST(? AS TEXT) WHERE k & 1 = 0", (b"hunter2\xff",))
+    with pytest.raises(Corrupt) as error:
+        await service.get_session("u", "s")
+    assert "hunter2" not in "".join(traceback.format_exception(error.value))
+    await service.stop()
 
 
 async def test_stop_finishes_what_was_accepted(tmp_path: Path) -> None:

@@ -780,7 +780,7 @@ async def answer_with(service: SessionHistoryService, answer: object) -> None:
 
 async def stream(service: SessionHistoryService, item: object) -> None:
     @with_session_history(service)
-    async def handler(messages: list[Message]) -> AsyncIterator[object]:
+    async def handler(messages: list[Message]) -> AsyncIterator[Any]:
         yield SECRET
         yield item
 

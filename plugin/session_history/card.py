@@ -13,6 +13,15 @@ from session_history_hooks import SessionKey
 
 VERSION = 1
 
+_TYPES = {
+    "title": (str, type(None)),
+    "metadata": (dict,),
+    "turns": (int,),
+    "messages": (int,),
+    "created_us": (int, type(None)),
+    "plain": (bool,),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -54,10 +63,18 @@ class Card:
             document = decode(data)
             version = document.pop("v")
             if version == VERSION:
-                return cls(**document)
+                return cls(**_checked(document))
         except (ValueError, TypeError, KeyError, AttributeError):
             raise Corrupt(f"the card of {key} is unreadable") from None
         raise IncompatibleStore(f"the card of {key} has a version that this session-history does not know")
+
+
+def _checked(document: dict[str, Any]) -> dict[str, Any]:
+    """:raises TypeError: a value is not of its field's type."""
+    for name, value in document.items():
+        if type(value) not in _TYPES.get(name, ()):
+            raise TypeError(name)
+    return document
 
 
 def fold(card: Card, records: Iterable[Record]) -> Card:

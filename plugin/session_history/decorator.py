@@ -13,14 +13,14 @@ from session_history.calls import AnyIdentity, Call, Calls, Input
 from session_history.messages import Message, Role, Stored, copied, freeze, text_message, thaw
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
-from session_history.values import plain
+from session_history.values import check_count, plain
 
 M = TypeVar("M")
 S = TypeVar("S")
 S_contra = TypeVar("S_contra", contravariant=True)
 A = TypeVar("A")
 A_contra = TypeVar("A_contra", contravariant=True)
-Y = TypeVar("Y")
+Y = TypeVar("Y", bound=str | Message | Mapping[str, Any] | list[Any] | None)
 R = TypeVar("R", bound=str | Message | Mapping[str, Any] | list[Any] | None)
 R_co = TypeVar("R_co", covariant=True)
 
@@ -43,7 +43,7 @@ class Handler(Protocol[R_co]):
 class Method(Protocol[S_contra, R_co]):
     """A decorated method."""
 
-    def __get__(self, instance: S_contra, owner: type[Any] | None = None, /) -> Handler[R_co]: ...
+    def __get__(self, instance: S_contra | None, owner: type[Any] | None = None, /) -> Handler[R_co]: ...
 
 
 class RequestHandler(Protocol[A_contra, R_co]):
@@ -148,10 +148,12 @@ def with_session_history(
         take the place of the first of them, which the handler may still have as a parameter called ``request``.
     :param last_turns: see :meth:`SessionHistoryService.turn`.
     :param native: messages are any JSON objects, and text becomes ``{"role": …, "content": text}``.
+    :raises ValueError: ``last_turns`` is no number of turns.
     :raises TurnIdReused: when called with the id of a turn that had another input.
     """
     if callable(service):
         raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
+    check_count("last_turns", last_turns)
     if service is not None and not isinstance(service, SessionHistoryService):
         raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
 

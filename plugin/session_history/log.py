@@ -8,6 +8,8 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from session_history import view
@@ -57,36 +59,39 @@ class SessionLog:
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
         self.provider = provider
+        self.name = uuid4().hex  # tells one store's sessions from another's, also in a copy
         self._queues: WeakValueDictionary[tuple[int, SessionKey], _Queue] = WeakValueDictionary()
 
     async def head(self, key: SessionKey) -> Head | None:
         log = await self.provider.read(key, last=0)
         return log.head if log else None
 
-    async def all(self, key: SessionKey, *, entry_id: str | None = None) -> Window:
-        """Every turn."""
-        return await self._window(key, None, None, None, entry_id)
-
     async def newest(self, key: SessionKey, count: int | None, *, before: str | None = None) -> Window:
         """The newest ``count`` turns, or those just ahead of a cursor; without a count all of them."""
         choose = None if count is None else lambda shown, _: view.newest(shown, count)
         return await self._window(key, count, choose, before, None)
 
-    async def steady(self, key: SessionKey, count: int, *, entry_id: str | None = None) -> Window:
-        """A window that serves prompt caches, see :func:`session_history.view.steady`."""
-        size = count + count // 2
-        return await self._window(key, size, lambda shown, begun: view.steady(shown, count, begun), None, entry_id)
+    async def for_turn(self, key: SessionKey, count: int | None, turn_id: str | None) -> Window:
+        """What a model gets to see before a turn, and what this turn recorded before.
+
+        :param count: for a window that serves prompt caches, see :func:`session_history.view.steady`; ``None``: all.
+        """
+        if count is None:
+            window = await self._window(key, None, None, None, turn_id)
+        else:
+            choose = partial(view.steady, count=count, turn_id=turn_id)
+            window = await self._window(key, count + count // 2, choose, None, turn_id)
+        return replace(window, turns=view.for_model(window.turns, turn_id))
 
     async def card(self, key: SessionKey, head: Head) -> Card:
         """The card at the head: the fold if it covers the tail, else folded anew from the log."""
-        if head.folded:
+        if head.fold and (head.folded or await self._holds(key, head.fold)):
             try:
-                return Card.decode(head.folded.card, key)
+                card = Card.decode(head.fold.card, key)
             except (Corrupt, IncompatibleStore) as error:
                 logger.warning("%s: its card is folded anew: %r", key, error)
-                return await self._fold(key, head, Card(), 0)
-        if head.fold and await self._holds(key, head.fold):
-            return await self._fold(key, head, Card.decode(head.fold.card, key), head.fold.seq)
+            else:
+                return await self._fold(key, head, card, head.fold.seq)
         return await self._fold(key, head, Card(), 0)
 
     async def listed(self, head: Head) -> Window:
@@ -107,10 +112,11 @@ class SessionLog:
             seq += len(log.entries)
         return card
 
-    async def append(self, key: SessionKey, record: Record, *, known: Head | None, entry_id: str) -> Appending:
+    async def append(self, key: SessionKey, record: Record, *, known: Head | None, entry_id: str) -> Head | None:
         """Append behind whatever stands there, as long as the session is the one that was known.
 
         :param known: the head that the author saw; ``None`` if the session was never seen.
+        :returns: where the log stands now, as far as this process knows; ``None`` if it holds an entry of this id.
         :raises SessionDeleted: it was deleted since.
         :raises Unavailable: others kept coming first.
         """
@@ -125,18 +131,19 @@ class SessionLog:
                     raise Unavailable(f"{key}: other writers came first for {PATIENCE:.0f} s")
                 _insist_alive(key, head, known)
                 try:
-                    done = await self.append_at(key, entry, record, head)
+                    moved = await self.append_at(key, entry, record, head)
                 except Conflict as conflict:
                     head = conflict.head
                 else:
-                    queue.head = done.head or queue.head
-                    return done
+                    queue.head = moved or queue.head
+                    return moved
                 await asyncio.sleep(_pause(attempt))
                 attempt += 1
 
-    async def append_at(self, key: SessionKey, entry: Entry, record: Record, head: Head | None) -> Appending:
+    async def append_at(self, key: SessionKey, entry: Entry, record: Record, head: Head | None) -> Head | None:
         """Append directly behind a head; behind a tombstone a new generation begins.
 
+        :returns: see :meth:`append`.
         :raises Conflict: something else stands there.
         """
         alive = head is not None and not head.deleted
@@ -144,9 +151,7 @@ class SessionLog:
         at = head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)
         cover = Fold(at.seq + 1, entry.id, card.encode())
         appended = await self.provider.append(key, entry, at=at, fold=cover)
-        if appended.replayed:
-            return Appending(None, replayed=True)
-        return Appending(_moved(key, head, appended.position, cover), replayed=False)
+        return None if appended.replayed else _moved(key, head, appended.position, cover)
 
     async def record(self, key: SessionKey, entry_id: str) -> Record | None:
         """The record of an entry of the newest generation."""
@@ -185,8 +190,7 @@ class SessionLog:
                 window = choose(shown, card.turns) if choose else None
                 if window is not None or complete:
                     turns = shown if window is None else window
-                    older = len(turns) < len(shown) or (first > 1 and bool(shown))
-                    behind = _begin(turns, place, log.head) if older else None
+                    behind = _begin(turns, place, log.head) if len(turns) < len(shown) else None
                     return Window(log.head, card, turns, behind, _found(log))
             size = min(size * 2, self.provider.limits.page)
             page = await self._read_again(key, log.head, last=size, before=first)
@@ -214,18 +218,6 @@ class SessionLog:
         return queue
 
 
-@dataclass(frozen=True, slots=True)
-class Appending:
-    """The outcome of an append.
-
-    :ivar head: where the log stands now, as far as this process knows; ``None`` after a replay.
-    :ivar replayed: an entry of this id was there already.
-    """
-
-    head: Head | None
-    replayed: bool
-
-
 class _Queue:
     """The tasks of one event loop that append to one session: they do not overtake each other for nothing."""
 
@@ -250,7 +242,9 @@ def _insist_alive(key: SessionKey, head: Head | None, known: Head | None) -> Non
 
 
 def _moved(key: SessionKey, head: Head | None, tail: Position, cover: Fold) -> Head:
-    fresh = Head(key, tail, cover.entry_id, deleted=False, beat=0, edits=0, active_us=0, fold=cover)
+    """The head after an append, its activity by the clock of this process."""
+    active_us = max(time.time_ns() // 1000, head.active_us + 1 if head else 0)
+    fresh = Head(key, tail, cover.entry_id, deleted=False, beat=0, edits=0, active_us=active_us, fold=cover)
     if head is None or head.deleted:
         return fresh
     return replace(fresh, beat=head.beat, edits=head.edits)

@@ -63,6 +63,11 @@ class Record:
     answer: tuple[int, ...] = ()
     turn_id: str | None = None
 
+    @property
+    def keeps_its_id(self) -> bool:
+        """Whether there is an answer to give to a repeat of this turn; else its id stays free for another attempt."""
+        return self.status is Status.COMPLETED or (self.status is Status.INTERRUPTED and bool(self.answer))
+
     def encode(self) -> bytes:
         document: dict[str, Any] = {"v": VERSION, "by": self.by.value, "base": self.base, "at": self.at_us}
         if self.status is not None:
@@ -112,10 +117,13 @@ class Record:
     @classmethod
     def _of(cls, document: dict[str, Any]) -> Record:
         get = document.get
+        messages = [Stored(name, value) for name, values in document["runs"] for value in values]
+        if not {type(message.value) for message in messages} <= {dict}:
+            raise TypeError("a message is no object")
         return cls(
             by=_AUTHORS[document["by"]],
             base=document["base"],
-            messages=tuple([Stored(name, value) for name, values in document["runs"] for value in values]),
+            messages=tuple(messages),
             at_us=document["at"],
             changes=get("changes", {}),
             status=_STATUSES[get("status")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -24,9 +25,9 @@ from session_history.errors import (
 from session_history.log import SessionLog, Window
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record
-from session_history.session import Seen, Session, SessionList
+from session_history.session import AnySession, Seen, Session, SessionList
 from session_history.turn import OpenTurn, Turn, Turns, settled
-from session_history.values import decode, encode
+from session_history.values import check_count, decode, encode
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
 
@@ -56,7 +57,8 @@ class SessionHistoryService:
         self._provider = provider
         self._log = SessionLog(provider)
         self._turns = Turns(self._ready)
-        self._state: Literal["new", "started", "stopped"] = "new"
+        self._opened = False
+        self._stopped = False
 
     @staticmethod
     def from_url(url: str, **options: Any) -> SessionHistoryService:
@@ -81,7 +83,8 @@ class SessionHistoryService:
         return SessionHistoryService(registry.open_provider(settings.url, settings.options))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._provider!r}, {self._state})"
+        state = "stopped" if self._stopped else "started" if self._opened else "new"
+        return f"{type(self).__name__}({self._provider!r}, {state})"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -98,15 +101,16 @@ class SessionHistoryService:
         :raises StoreReadOnly: the store can not be written.
         :raises IncompatibleStore: the store is another application's, or a newer version's.
         """
-        await self._provider.start()
-        self._state = "started"
+        self._stopped = False
+        await self._open()
 
     async def stop(self) -> None:
         """Store the turns that are open, as interrupted, and close the store. A second call does nothing.
 
         What comes later raises :class:`~session_history.errors.Unavailable`; so does the end of a turn that was open.
         """
-        self._state = "stopped"
+        self._stopped = True
+        self._opened = False
         await settled(self._close)
 
     async def health(self) -> bool:
@@ -187,10 +191,10 @@ class SessionHistoryService:
         :param before: what a session says in :attr:`~session_history.Session.earlier`: the turns ahead of its messages.
         :param native: hand out the stored values as they are, instead of as :class:`~session_history.Message`.
         :returns: ``None`` for a deleted session.
-        :raises InvalidCursor: ``before`` is not of this session.
+        :raises InvalidCursor: ``before`` is no such cursor, or is of an earlier life of the session.
         """
         key = SessionKey(user_id, session_id)
-        count = _count("last_turns", last_turns)
+        count = check_count("last_turns", last_turns)
         await self._ready()
         try:
             window = await self._log.newest(key, count, before=before)
@@ -224,10 +228,7 @@ class SessionHistoryService:
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
             entry_id = uuid4().hex
-            await settled(lambda: self._log.append(key, record, known=head, entry_id=entry_id))
-        head = await self._known(key)
-        if head is None:
-            raise SessionNotFound(key)
+            head = await settled(lambda: self._log.append(key, record, known=head, entry_id=entry_id)) or head
         return self._session(key, Window(head, await self._log.card(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
@@ -238,7 +239,7 @@ class SessionHistoryService:
         :raises InvalidCursor: not a cursor of a list.
         """
         user = check_key("user_id", user_id)
-        count = _count("limit", limit, least=1)
+        count = check_count("limit", limit, least=1)
         await self._ready()
         sessions = SessionList()
         while True:
@@ -269,7 +270,7 @@ class SessionHistoryService:
             return
         await self._ready()
         seen = session._seen
-        known = seen.head if seen and (seen.log, seen.key) == (self._log, key) else await self._known(key)
+        known = seen.head if seen and (seen.log, seen.key) == (self._log.name, key) else await self._known(key)
         base = known.tail.seq if known else 0
         record = Record(Author.APPEND, base=base, messages=tuple(messages))
         entry_id = uuid4().hex
@@ -339,14 +340,21 @@ class SessionHistoryService:
         :raises SessionDeleted: the session was deleted, before the turn or during it.
         """
         key = SessionKey(user_id, session_id)
-        count = _count("last_turns", last_turns)
+        count = check_count("last_turns", last_turns)
         return OpenTurn(self._log, key, self._turns, turn_id=turn_id, last_turns=count, native=native)
 
     async def _ready(self) -> None:
-        if self._state == "stopped":
+        if self._stopped:
             raise Unavailable("the service is stopped; start it again to use it")
-        if self._state == "new":
-            await self.start()
+        if not self._opened:
+            await self._open()
+
+    async def _open(self) -> None:
+        await self._provider.start()
+        if self._stopped:  # meanwhile
+            await self._provider.stop()
+            raise Unavailable("the service was stopped while it started")
+        self._opened = True
 
     async def _close(self) -> None:
         await self._turns.interrupt_all()
@@ -356,22 +364,21 @@ class SessionHistoryService:
         head: Head | None = None
         while True:
             try:
-                begun = await self._log.append_at(key, entry, record, head)
+                begun = await self._log.append_at(key, entry, record, head) or await self._log.head(key)
             except Conflict as conflict:
                 head = conflict.head
                 if head is not None and not head.deleted:
                     raise SessionExists(key) from None
             else:
-                known = begun.head or await self._log.head(key)
-                assert known is not None
-                return known
+                assert begun is not None
+                return begun
 
     async def _append(
         self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry_id: str
     ) -> None:
-        done = await self._log.append(key, record, known=known, entry_id=entry_id)
+        moved = await self._log.append(key, record, known=known, entry_id=entry_id)
         session.messages.extend(thaw(record.messages, native=session._native))
-        session._seen = Seen(self._log, key, done.head) if done.head else None
+        session._seen = Seen(self._log.name, key, moved) if moved else None
 
     async def _known(self, key: SessionKey) -> Head | None:
         head = await self._log.head(key)
@@ -381,7 +388,7 @@ class SessionHistoryService:
 
     def _session(self, key: SessionKey, window: Window, *, native: bool) -> Session[Any]:
         head, card = window.head, window.card
-        session: Session[Any] = Session[Any](
+        session = AnySession(
             id=key.session_id,
             user_id=key.user_id,
             messages=thaw(view.flat(window.turns), native=native),
@@ -392,16 +399,24 @@ class SessionHistoryService:
             updated_at=_time((head.active_us if head else None) or card.created_us),
             earlier=window.earlier,
         )
-        session._native, session._seen = native, Seen(self._log, key, head)
+        session._native, session._seen = native, Seen(self._log.name, key, head)
         return session
 
 
-@cache
+_configuring = threading.Lock()
+
+
 def configured_service() -> SessionHistoryService:
     """The one service of this process that the runtime configuration asks for; made on first use.
 
     :raises ConfigurationError: see :meth:`SessionHistoryService.from_config`.
     """
+    with _configuring:  # threads that come first at once must not get a service each
+        return _configured_service()
+
+
+@cache
+def _configured_service() -> SessionHistoryService:
     return SessionHistoryService.from_config()
 
 
@@ -416,12 +431,6 @@ def _changes(title: str | _Unset | None, metadata: Mapping[str, Any] | _Unset | 
             raise NotStorable("metadata", f"must be a dict, not {type(metadata).__name__}")
         changes["metadata"] = decode(encode(dict(metadata or {}), "metadata"))
     return changes
-
-
-def _count(name: str, value: int | None, *, least: int = 0) -> int | None:
-    if value is not None and (type(value) is not int or value < least):
-        raise ValueError(f"{name} must be a whole number of at least {least}, or None")
-    return value
 
 
 def _time(us: int | None) -> datetime | None:

@@ -18,11 +18,11 @@ M = TypeVar("M", default=Message)
 class Seen(NamedTuple):
     """What a service knows of a session that it handed out.
 
-    :ivar log: where it was read; the head says nothing of any other store.
+    :ivar log: the name of the log it was read from; the head says nothing of any other.
     :ivar key: whose head it is: the object may have been copied for another.
     """
 
-    log: object
+    log: str
     key: SessionKey
     head: Head | None
 
@@ -56,6 +56,10 @@ class Session(BaseModel, Generic[M]):
         yield "id", self.id
         yield "user_id", self.user_id
         yield "messages", len(self.messages)
+
+
+AnySession = Session[Any]
+"""What a service makes. Named here, where a pickled one looks for it."""
 
 
 class SessionList(list[Session]):

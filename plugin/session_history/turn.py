@@ -14,7 +14,7 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
-from session_history.errors import SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
+from session_history.errors import Corrupt, SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
 from session_history.log import PATIENCE, SessionLog, Window
 from session_history.messages import Message, MessageInput, Stored, copied, freeze, thaw
 from session_history.record import Author, Record, Status
@@ -49,7 +49,7 @@ class Turn(Generic[M]):
         self.id = turn_id if turn_id is not None else uuid4().hex
         self._given_id = turn_id
         self._spare_id = uuid4().hex
-        self.history: list[M] = thaw(view.flat(view.for_model(window.turns, turn_id)), native=native)
+        self.history: list[M] = thaw(view.flat(window.turns), native=native)
         self._log = log
         self._key = key
         self._known = window.head
@@ -60,7 +60,7 @@ class Turn(Generic[M]):
         self._answer: list[int] = []
         self._pieces: list[str] = []
         self._status: Status | None = None
-        self._lost: SessionHistoryError | None = None
+        self._cut_off: Unavailable | None = None
         self._record = window.found
 
     def __repr__(self) -> str:
@@ -81,12 +81,13 @@ class Turn(Generic[M]):
         :raises InvalidMessage: something is no message. Nothing was added.
         :raises NotStorable: something would not come back equal. Nothing was added.
         :raises TurnClosed: the turn has ended.
+        :raises Unavailable: the service was stopped during the turn.
         """
         self._take(freeze(messages, native=self._native))
 
     def _take(self, messages: list[Stored]) -> None:
         if self._status is not None:
-            raise TurnClosed("the turn has ended; open another one")
+            raise self._cut_off or TurnClosed("the turn has ended; open another one")
         self._end_text()
         self._messages += messages
 
@@ -111,7 +112,7 @@ class Turn(Generic[M]):
         if isinstance(item, str):
             piece = plain(item)
             encode(piece, "the streamed text")
-            self._pieces.append(piece)
+            self._pieces += [piece] if piece else []  # an empty one, which some send as a sign of life, says nothing
         else:
             shape, messages = to_messages(item, native=self._native)
             self._push_answer(messages)
@@ -132,8 +133,11 @@ class Turn(Generic[M]):
     def _replay(self) -> Any:
         """The recorded answer, in the shape it had."""
         assert self._record is not None
-        answer = copied(self._record.messages[index] for index in self._record.answer)
-        return from_messages(self._record.shape, iter(answer))
+        try:
+            answer = copied(self._record.messages[index] for index in self._record.answer)
+            return from_messages(self._record.shape, iter(answer))
+        except (IndexError, StopIteration):
+            raise Corrupt(f"the recorded answer of a turn of {self._key} lacks a message") from None
 
     def _insist_same_input(self, messages: list[Stored]) -> None:
         recorded = self._record.messages[: self._record.inputs] if self._record else ()
@@ -148,8 +152,6 @@ class Turn(Generic[M]):
         """Store a closed turn; doing it again changes nothing."""
         if self._record is not None or not self._messages:
             return
-        # An id stays free for a retry unless there is an answer to give for it.
-        kept = self._status is Status.COMPLETED or (self._status is Status.INTERRUPTED and self._answer)
         record = Record(
             by=Author.TURN,
             base=self._known.tail.seq if self._known else 0,
@@ -160,9 +162,8 @@ class Turn(Generic[M]):
             answer=tuple(self._answer),
             turn_id=self._given_id,
         )
-        entry_id = self.id if kept else self._spare_id
-        done = await self._log.append(self._key, record, known=self._known, entry_id=entry_id)
-        if done.replayed:
+        entry_id = self.id if record.keeps_its_id else self._spare_id
+        if await self._log.append(self._key, record, known=self._known, entry_id=entry_id) is None:
             await self._yield_to_the_first()
 
     async def _yield_to_the_first(self) -> None:
@@ -200,7 +201,7 @@ class OpenTurn(Generic[M]):
 
     async def __aenter__(self) -> Turn[M]:
         await self._turns.ready()
-        window = await self._load()
+        window = await self._log.for_turn(self._key, self._last_turns, self._turn_id)
         if window.head is not None and window.head.deleted:
             raise SessionDeleted(self._key)
         self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)
@@ -215,17 +216,10 @@ class OpenTurn(Generic[M]):
         if error is not None:
             status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
             await self._turns.end_early(turn, status, error)
-        elif turn._lost is not None:
-            raise Unavailable("the service was stopped during the turn, which could not be stored") from turn._lost
-        elif turn._status is not None and turn._messages:
-            raise Unavailable("the service was stopped during the turn, which is stored as interrupted")
+        elif turn._cut_off is not None and turn._messages:
+            raise turn._cut_off
         else:
             await self._turns.end(turn, Status.COMPLETED)
-
-    async def _load(self) -> Window:
-        if self._last_turns is None:
-            return await self._log.all(self._key, entry_id=self._turn_id)
-        return await self._log.steady(self._key, self._last_turns, entry_id=self._turn_id)
 
 
 class Turns:
@@ -243,42 +237,51 @@ class Turns:
 
     async def end(self, turn: Turn[Any], status: Status) -> None:
         """Store a turn, unless it has ended; also if the caller is cancelled meanwhile."""
-        if turn._status is None:
+        if turn._status is None and _a_loop_is_running():
             turn._close(status)
             await settled(lambda: self._store(turn))
 
-    async def end_early(self, turn: Turn[Any], status: Status, error: BaseException | None) -> None:
+    async def end_early(self, turn: Turn[Any], status: Status, error: BaseException) -> None:
         """Store a turn that did not end well. The error that ended it goes on, whatever becomes of this."""
         try:
             await self.end(turn, status)
         except SessionHistoryError as lost:
-            turn._lost = lost
-            logger.error("%s turn of %s could not be stored: %r", status, turn._key, lost)
-            if error is not None:
-                error.add_note(f"session-history: the {status} turn could not be stored: {lost!r}")
+            _tell_of_loss(turn, lost, error)
+        except asyncio.CancelledError as cancelled:
+            if isinstance(cancelled.__cause__, SessionHistoryError):
+                _tell_of_loss(turn, cancelled.__cause__, error)
+            raise
 
     async def interrupt_all(self) -> None:
         """End what is open: a stream that nobody closed would otherwise be lost. Wait for what is being stored."""
         deadline = time.monotonic() + PATIENCE
-        endings = [asyncio.ensure_future(self.end_early(turn, Status.INTERRUPTED, None)) for turn in self._open]
+        endings = [asyncio.ensure_future(self._cut_off(turn)) for turn in self._open if turn._status is None]
         if endings:
             await asyncio.wait(endings, timeout=PATIENCE)
         while self._open and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event belongs to one loop
             await asyncio.sleep(_LOOK_AGAIN)
 
+    async def _cut_off(self, turn: Turn[Any]) -> None:
+        turn._cut_off = Unavailable("the service was stopped during the turn, which is stored as interrupted")
+        try:
+            await self.end(turn, Status.INTERRUPTED)
+        except SessionHistoryError as lost:
+            turn._cut_off = Unavailable("the service was stopped during the turn, which could not be stored")
+            turn._cut_off.__cause__ = lost
+            _tell_of_loss(turn, lost, turn._cut_off)
+
     async def _store(self, turn: Turn[Any]) -> None:
         try:
             await turn._store()
-        except Exception:
+        finally:
             self._open.discard(turn)
-            raise
-        self._open.discard(turn)
 
 
 async def settled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Finish work although the caller is cancelled meanwhile; the cancellation goes on afterwards.
 
-    A loop that shuts down cancels the work itself, too: it is then done again, once.
+    If the work failed, too, its error is the cancellation's cause. A loop that shuts down cancels the work itself, too:
+    it is then done again, once.
 
     :param work: doing it twice must be the same as doing it once.
     """
@@ -294,10 +297,23 @@ async def settled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 cancelled = error
         if not task.cancelled():
             break
-    outcome = task.result()
     if cancelled is not None:
-        raise cancelled
-    return outcome
+        raise cancelled from (None if task.cancelled() else task.exception())
+    return task.result()
+
+
+def _a_loop_is_running() -> bool:
+    """Python may end what was left suspended when its loop is closed. Then ``stop()`` stores the turn."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _tell_of_loss(turn: Turn[Any], lost: SessionHistoryError, error: BaseException) -> None:
+    logger.error("a turn of %s could not be stored: %r", turn._key, lost)
+    error.add_note(f"session-history: the turn could not be stored: {lost!r}")
 
 
 def _identity(message: Stored) -> tuple[str, bytes]:

@@ -43,6 +43,13 @@ def plain(text: str) -> str:
     return str.__str__(text)
 
 
+def check_count(name: str, value: int | None, *, least: int = 0) -> int | None:
+    """:raises ValueError: not a whole number of at least ``least``, nor ``None``."""
+    if value is not None and (type(value) is not int or value < least):
+        raise ValueError(f"{name} must be a whole number of at least {least}, or None")
+    return value
+
+
 def decode(data: bytes) -> Any:
     """:raises ValueError: not JSON, or NaN or an infinity in it."""
     return from_json(data, allow_inf_nan=False)

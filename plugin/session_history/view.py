@@ -41,6 +41,7 @@ class Shown:
 
     :ivar whole: its beginning is here; else it may have begun before the stretch that was read.
     :ivar turn_id: the id that its caller gave it.
+    :ivar attempt: it left its id free for another attempt.
     """
 
     place: Place
@@ -48,11 +49,7 @@ class Shown:
     whole: bool
     messages: list[Stored] = field(default_factory=list, repr=False)
     turn_id: str | None = None
-
-    @property
-    def is_for_models(self) -> bool:
-        """Whether a model gets to see it: a failed one only if a tool had done something by then."""
-        return self.status is not Status.FAILED or self.acted
+    attempt: bool = False
 
     @property
     def acted(self) -> bool:
@@ -66,7 +63,11 @@ def turns(entries: Iterable[tuple[int, Record]]) -> list[Shown]:
     plain = False
     for seq, record in entries:
         if record.by is Author.TURN and record.messages:
-            shown.append(Shown(Place(seq, 0), record.status, True, list(record.messages), record.turn_id))
+            shown.append(
+                Shown(
+                    Place(seq, 0), record.status, True, list(record.messages), record.turn_id, not record.keeps_its_id
+                )
+            )
             plain = False
         elif record.messages:
             _add_plain(shown, seq, record, plain=plain)
@@ -90,31 +91,31 @@ def ahead_of(shown: Sequence[Shown], place: Place) -> list[Shown]:
 
 
 def newest(shown: Sequence[Shown], count: int) -> list[Shown] | None:
-    """The newest ``count`` turns, cut exactly; ``None`` if the stretch does not hold them whole.
+    """The newest ``count`` turns, cut exactly.
 
-    An empty window, too, is only known to lie behind something once a turn is in sight.
+    :returns: ``None`` if the stretch does not hold them whole, or does not tell whether something lies before them.
     """
-    if count == 0:
-        return [] if shown else None
-    window = list(shown[-count:])
-    return window if len(window) == count and all(turn.whole for turn in window) else None
+    window = list(shown[-count:]) if count else []
+    return window if len(shown) > count and all(turn.whole for turn in window) else None
 
 
-def steady(shown: Sequence[Shown], count: int, begun: int) -> list[Shown] | None:
+def steady(shown: Sequence[Shown], begun: int, *, count: int, turn_id: str | None = None) -> list[Shown] | None:
     """A window whose first turn moves only now and then, so that prompt caches stay warm.
 
     It begins at a turn whose ordinal is a multiple of ``max(1, count // 2)`` and holds ``count`` to 1.5
     ``count`` turns that are for the model.
 
     :param begun: how many turns ever began, the last of them at the end of ``shown``.
+    :param turn_id: see :func:`for_model`.
     :returns: ``None`` if the stretch is too short.
     """
     if count == 0:
         return []
     step = max(1, count // 2)
+    visible = {turn.place for turn in for_model(shown, turn_id)}
     kept = 0
     for behind, turn in enumerate(reversed(shown), start=1):
-        kept += turn.is_for_models
+        kept += turn.place in visible
         if kept >= count and (begun - behind) % step == 0 and turn.whole:
             return list(shown[-behind:])
     return None
@@ -123,17 +124,23 @@ def steady(shown: Sequence[Shown], count: int, begun: int) -> list[Shown] | None
 def for_model(shown: Sequence[Shown], turn_id: str | None) -> list[Shown]:
     """The turns that a model gets to see.
 
-    A turn that was tried again under its id is left out, unless a tool had done something in it.
+    Left out are failed turns, and attempts at a turn that another attempt followed or that was answered in the end,
+    unless a tool had done something in them.
 
     :param turn_id: the id of the turn that is about to begin.
     """
     kept = []
-    tried_again = {turn_id}
+    superseded = {turn_id} | {turn.turn_id for turn in shown if not turn.attempt}
     for turn in reversed(shown):
-        repeated = turn.turn_id is not None and turn.turn_id in tried_again
-        if turn.is_for_models and (turn.acted or not repeated):
+        named = turn.turn_id is not None
+        if turn.attempt:
+            given_up = turn.status is Status.FAILED or (named and turn.turn_id in superseded)
+            is_shown = not given_up or turn.acted
+            superseded.add(turn.turn_id)
+        else:
+            is_shown = not named or turn.turn_id != turn_id
+        if is_shown:
             kept.append(turn)
-        tried_again.add(turn.turn_id)
     return kept[::-1]
 
 

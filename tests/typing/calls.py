@@ -39,6 +39,11 @@ class Agent:
     async def reply(self, messages: list[Message]) -> Message:
         return messages[-1]
 
+    @classmethod
+    @with_session_history(service)
+    async def echo(cls, messages: list[Message]) -> str:
+        return messages[-1].text
+
 
 class Request:
     user = "u"
@@ -60,6 +65,7 @@ async def right_calls() -> None:
     assert_type([piece async for piece in stream("hi", user_id="u", session_id="s")], list[str])
     assert_type(await native({"a": 1}, user_id="u", session_id="s"), dict[str, Any])
     assert_type(await Agent().reply("hi", user_id="u", session_id="s"), Message)
+    assert_type(await Agent.echo("hi", user_id="u", session_id="s"), str)
     assert_type(asyncio.create_task(answer("hi", user_id="u", session_id="s")), asyncio.Task[str])
     assert_type(await asked(Request()), str | None)
 
@@ -89,6 +95,11 @@ async def takes_other_messages(messages: list[Message]) -> str:
 @with_session_history(service)  # type: ignore[arg-type]
 async def returns_no_answer(messages: list[Message]) -> int:
     return 5
+
+
+@with_session_history(service)  # type: ignore[type-var]
+async def yields_no_messages(messages: list[Message]) -> AsyncIterator[int]:
+    yield 5
 
 
 @with_session_history(service)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from pydantic import Field, field_validator
 
 from session_history.providers.sqlite import rows
+from session_history.providers.sqlite.file import Identity, identity
 from session_history.providers.sqlite.threads import Reader, Writer
 from session_history_hooks import (
     Appended,
@@ -37,8 +38,6 @@ from session_history_hooks import (
 )
 
 T = TypeVar("T")
-
-Identity = tuple[int, int]
 
 Opening = tuple[Identity, int, object]
 
@@ -76,7 +75,6 @@ class SqliteProvider:
         self._threads: tuple[Writer, Reader] | None = None
         self._forget: Callable[[], object] = _nothing
         self._door = threading.Lock()
-        self._identity: Identity | None = None
         self._limits = Limits(
             # A round figure far above any real turn and far below SQLite's own 10**9.
             entry_bytes=64 * 2**20,
@@ -159,19 +157,18 @@ class SqliteProvider:
 
     def _open(self) -> tuple[Writer, Reader]:
         _check_place(self._path)
-        if self._path.exists() and _inherited(_identity(self._path)):
+        if self._path.exists() and _inherited(identity(self._path)):
             raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
         writer = Writer(self._path, synchronous=self._synchronous, patience=self._busy_timeout)
         writer.wait_ready()
         reader = Reader(self._path, patience=self._busy_timeout)
         try:
             reader.wait_ready()
-            self._identity = _identity(self._path)
+            opening = (identity(self._path), os.getpid(), object())
         except BaseException:
             reader.close()
             writer.close()
             raise
-        opening = (self._identity, os.getpid(), object())
         _OPEN.add(opening)
         # Also when the provider is dropped, or the process ends, without a stop.
         self._forget = weakref.finalize(self, _close, writer, reader, opening)
@@ -186,7 +183,7 @@ class SqliteProvider:
         """Whether the threads live and the file is the one that was opened: a deleted one loses what it takes."""
         connection.execute("SELECT log FROM head LIMIT 1").fetchone()
         writer, _ = self._running()
-        return writer.alive and _identity(self._path) == self._identity
+        return writer.alive and writer.still_there
 
 
 def _check_options(path: object, synchronous: object, busy_timeout: object) -> None:
@@ -230,11 +227,6 @@ def _close(writer: Writer, reader: Reader, opening: Opening) -> None:
 
 def _nothing() -> None:
     """What there is to forget of a provider that was never started."""
-
-
-def _identity(path: Path) -> Identity:
-    status = path.stat()
-    return status.st_dev, status.st_ino
 
 
 class SqliteOptions(ProviderOptions):

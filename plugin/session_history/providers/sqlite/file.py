@@ -20,6 +20,9 @@ from session_history_hooks import (
     Unavailable,
 )
 
+Identity = tuple[int, int]
+"""Device and inode of a file."""
+
 APPLICATION_ID = int.from_bytes(b"SHLG")
 """Marks the file as ours in its header: "session history log"."""
 
@@ -87,6 +90,12 @@ def connect(path: Path, *, timeout: float, mode: str = "rwc") -> sqlite3.Connect
     """
     uri = f"file:{quote(os.fspath(path.absolute()))}?mode={mode}"
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+
+
+def identity(path: Path) -> Identity:
+    """:raises OSError: there is no file."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def examine(path: Path, patience: float) -> None:
@@ -178,6 +187,8 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
         return 0
     if application_id != APPLICATION_ID:
         raise IncompatibleStore(f"{path} is a SQLite database of another application")
+    if version < 1:
+        raise Corrupt(f"{path} is marked as ours and has no schema version of ours")
     if version > len(MIGRATIONS):
         raise IncompatibleStore(
             f"{path} has schema version {version}; this version of session-history knows {len(MIGRATIONS)}. Upgrade it."

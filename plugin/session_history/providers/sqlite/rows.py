@@ -112,23 +112,25 @@ def delete(connection: sqlite3.Connection, key: SessionKey) -> bool:
     row = _find_head(connection, key)
     if row is None or row[6]:
         return False
-    _bury(connection, row[0], _tick(_head(row)))
+    _bury(connection, row[0])
     return True
 
 
 def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
-    rows = connection.execute(f"{_HEAD} WHERE user_id = ? AND deleted = 0", (user_id,)).fetchall()
-    for row in rows:
-        _bury(connection, row[0], _tick(_head(row)))
-    return len(rows)
+    numbers = connection.execute("SELECT log FROM head WHERE user_id = ? AND deleted = 0", (user_id,)).fetchall()
+    for (number,) in numbers:
+        _bury(connection, number)
+    return len(numbers)
 
 
-def _bury(connection: sqlite3.Connection, number: int, active_us: int) -> None:
+def _bury(connection: sqlite3.Connection, number: int) -> None:
+    """Needs nothing of the head that may be unreadable: what is damaged can be deleted, too."""
     connection.execute("DELETE FROM entry WHERE k BETWEEN ? AND ?", (_pack(number, 0), _pack(number, MAX_SEQ)))
     connection.execute(
-        "UPDATE head SET seq = 0, tail_id = '', deleted = 1, beat = 0, edits = 0, active_us = ?,"
+        "UPDATE head SET seq = 0, tail_id = '', deleted = 1, beat = 0, edits = 0,"
+        " active_us = max(?, CAST(active_us AS INTEGER) + 1),"
         " fold_seq = NULL, fold_id = NULL, card = NULL WHERE log = ?",
-        (active_us, number),
+        (_tick(None), number),
     )
 
 

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from session_history.providers.sqlite.file import begin, connect, examine, prepare, rollback, translate
+from session_history.providers.sqlite.file import begin, connect, examine, identity, prepare, rollback, translate
 from session_history_hooks import SessionHistoryError, Unavailable
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class ConnectionThread:
     def submit(self, job: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Queue a job; its outcome, or the error it raised, is in the future."""
         if os.getpid() != self._pid:
-            raise Unavailable(f"{self._path} was opened before a fork; open the service in the child process")
+            raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
         task = Task(job)
         with self._door:
             if not self._open:
@@ -123,7 +123,7 @@ class ConnectionThread:
         try:
             yield
         except sqlite3.Error as error:
-            raise translate(error, self._path) from error
+            raise translate(error, self._path) from None  # the driver's own text may show content
 
     def _error(self, error: BaseException) -> BaseException:
         """Our error for each who waits: one object for all would mix their notes and tracebacks."""
@@ -144,7 +144,7 @@ class Reader(ConnectionThread):
         super().__init__(path)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = connect(self._path, timeout=self._patience)
+        connection = connect(self._path, timeout=self._patience, mode="rw")
         connection.execute("PRAGMA query_only = ON")
         return connection
 
@@ -181,6 +181,7 @@ class Writer(ConnectionThread):
         connection = connect(self._path, timeout=self._patience)
         try:
             prepare(connection, self._path, synchronous=self._synchronous, patience=self._patience)
+            self._identity = identity(self._path)
         except BaseException:
             connection.close()
             raise
@@ -215,6 +216,7 @@ class Writer(ConnectionThread):
             raise
         try:
             with self._translated():
+                self._insist_same_file()
                 outcomes = [_outcome(task, connection) for task in batch]
                 connection.execute("COMMIT")
         except BaseException as error:
@@ -225,6 +227,19 @@ class Writer(ConnectionThread):
             # Who only learned of a conflict tries again at once: it is that one's turn.
             self._turnstile.leave()
         return outcomes
+
+    def _insist_same_file(self) -> None:
+        """A file that was deleted or replaced still takes what is written, and loses it."""
+        if not self.still_there:
+            raise Unavailable(f"{self._path} was deleted or replaced since it was opened; start the service anew")
+
+    @property
+    def still_there(self) -> bool:
+        """Whether the file is the one that was opened."""
+        try:
+            return identity(self._path) == self._identity
+        except OSError:
+            return False
 
 
 class _NotCommittedError(Exception):
@@ -249,7 +264,7 @@ class Turnstile:
     """Seconds of work without a pause after which others are let in unasked: 4 % of a busy process's time."""
 
     def __init__(self) -> None:
-        self._data_version = 0
+        self._data_version: int | None = None
         self._others_until = 0.0
         self._working_since = 0.0
         self._left = 0.0
@@ -257,8 +272,8 @@ class Turnstile:
     def enter(self, connection: sqlite3.Connection, patience: float) -> None:
         self._stay_away()
         waited = begin(connection, patience)
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
-        if waited or version != self._data_version:
+        version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        if waited or self._data_version not in (None, version):
             self._others_until = time.monotonic() + self.MEMORY
         self._data_version = version
 
