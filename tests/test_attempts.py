@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -78,6 +79,20 @@ async def test_the_last_attempt_is_shown_until_the_turn_is_tried_again(service: 
         assert turn.history == []
         assert turn.recorded is not None
         assert [message.text for message in turn.recorded] == ["again?", "yes"]
+
+
+async def test_a_repeat_tells_whether_it_gets_the_whole_answer(service: SessionHistoryService) -> None:
+    @with_session_history(service)
+    async def handler(messages: list[Message]) -> Any:
+        yield "half"
+        yield "whole"
+
+    async with aclosing(handler("q", **HERE, turn_id="left")) as stream:
+        assert await anext(stream) == "half"
+    assert [piece async for piece in handler("q", **HERE, turn_id="heard")] == ["half", "whole"]
+    for turn_id, status in (("left", "interrupted"), ("heard", "completed"), ("new", None)):
+        async with service.turn("u", "s", turn_id=turn_id) as turn:
+            assert turn.recorded_status == status
 
 
 async def test_a_stream_of_nothing_is_no_answer(service: SessionHistoryService) -> None:

@@ -53,6 +53,8 @@ class TestUrl:
             ("sqlite:///:memory:", "use memory://"),
             ("sqlite:///a%00b", "contains NUL"),
             (None, "must be a str, not NoneType"),
+            ("memory://host", "write memory://"),
+            ("sqlite://", r"^sqlite://: url: names no file"),
             ("memory://?size=1", r"unknown option 'size'\. Options: none"),
         ],
     )
@@ -79,6 +81,8 @@ class TestUrl:
             SqliteSessionHistoryService("h.db", **options)
         with pytest.raises(ConfigurationError, match="memory://"):
             SqliteSessionHistoryService(":memory:")
+        with pytest.raises(ConfigurationError, match="not a URL"):
+            SqliteSessionHistoryService("sqlite:///h.db")
 
     async def test_a_place_that_can_not_be(self, tmp_path: Path) -> None:
         places = [(tmp_path / "no" / "h.db", "there is no folder"), (tmp_path, "is a folder")]
@@ -269,9 +273,15 @@ class TestPlugins:
             HOOK + "    return [1 / 0]",
             HOOK.replace("()", "(nonsense)") + "    return []",
             HOOK + "    return ['paint']",
+            PLUGIN.format(scheme="paint").replace("Options, Provider)", "Options, lambda options: 3)"),
         ],
     )
     def test_a_plugin_that_does_not_keep_its_word(self, install: Install, source: str) -> None:
         install("paint-store", "paint", source)
         with pytest.raises(PluginError, match="paint_store of paint-store"):
+            registry.open_provider("paint://", {})
+
+    def test_a_plugin_that_describes_another_scheme_is_told_which(self, install: Install) -> None:
+        install("paint-store", "paint", PLUGIN.format(scheme="pant"))
+        with pytest.raises(PluginError, match="no provider for 'paint'; what it describes: 'other', 'pant'"):
             registry.open_provider("paint://", {})

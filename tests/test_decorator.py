@@ -236,10 +236,18 @@ class TestAnswering:
             (("q",), {**HERE, "x": 1}),
         ]
         for arguments, keywords in calls:
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match=r"^handler\(\): "):
                 await call(*arguments, **keywords)
-        for bad in (5, None, [5], {"content": "no role"}):
-            with pytest.raises(InvalidMessage):
+        flaws: list[tuple[Any, str]] = [
+            (5, "the input must be text, a Message, a dict or a list of them, not int"),
+            (None, "not NoneType"),
+            (b"q", "not bytes"),
+            ([5], r"messages\[0\] must be a Message or a dict, not int"),
+            ({"content": "no role"}, "role"),
+            ({"role": "user", "content": 5}, "content must be text or a list of parts"),
+        ]
+        for bad, flaw in flaws:
+            with pytest.raises(InvalidMessage, match=flaw):
                 await call(bad, **HERE)
         with pytest.raises(InvalidKey):
             await call("q", user_id="", session_id="s")
@@ -496,6 +504,12 @@ class TestDecorating:
                 bare(no_service)
         with pytest.raises(TypeError, match="parentheses"):
             bare(nothing)
+        with pytest.raises(TypeError, match="put @classmethod above"):
+            bare(service)(classmethod(nothing))  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="not an async one"):
+            bare(service, identify=nothing)
+        with pytest.raises(ValueError, match="last_turns"):
+            bare(service, last_turns=-1)
 
 
 class TestConfigured:

@@ -282,3 +282,9 @@ class TestRebase:
             await asyncio.gather(*(asyncio.to_thread(asyncio.run, talk(name)) for name in "abcd"))
             window = await SessionLog(service._provider).newest(KEY, None)
         assert window.card.turns == 40
+
+
+@pytest.mark.parametrize("head", ["the tail", 5, Position(0, 1)])
+def test_a_conflict_takes_a_head(head: Any) -> None:
+    with pytest.raises(TypeError, match="takes the Head"):
+        Conflict(head)

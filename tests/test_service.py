@@ -458,6 +458,11 @@ class TestAppend:
             with pytest.raises(NotStorable):
                 await service.append_message(session, odd)
 
+    async def test_a_repr_says_how_long_a_session_is(self, service: SessionHistoryService) -> None:
+        await converse(service, "s", 2)
+        for session in (*await service.list_sessions("u"), await service.get_session("u", "s", last_turns=0)):
+            assert repr(session) == "Session(id='s', user_id='u', turns=2, messages=0)"
+
     def test_no_content_in_a_repr(self) -> None:
         secret = Message(role="user", content="hunter2", extra="hunter2", metadata={"a": "hunter2"})
         session = Session(id="s", user_id="u", messages=[secret], title="hunter2", metadata={"a": "hunter2"})

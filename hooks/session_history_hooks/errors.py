@@ -61,6 +61,8 @@ class Conflict(SessionHistoryError, RuntimeError):
     """
 
     def __init__(self, head: Head | None) -> None:
+        if head is not None and not hasattr(head, "tail"):
+            raise TypeError(f"a Conflict takes the Head that stands there, or None, not {type(head).__name__}")
         super().__init__(head)
         self.head = head
 

@@ -45,6 +45,7 @@ class Calls:
     """Understands the calls of one handler, and how to call the handler itself."""
 
     def __init__(self, handler: Callable[..., Any], identify: Callable[..., AnyIdentity] | None) -> None:
+        self._name = getattr(handler, "__name__", type(handler).__name__)
         self._inner = inspect.signature(handler)
         parameters = list(self._inner.parameters.values())
         self._owners = 1 if parameters and parameters[0].name in {"self", "cls"} else 0
@@ -57,7 +58,10 @@ class Calls:
 
     def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
         """:raises TypeError: the call does not fit the handler, which was not called."""
-        given = dict(self.signature.bind(*arguments, **keywords).arguments)
+        try:
+            given = dict(self.signature.bind(*arguments, **keywords).arguments)
+        except TypeError as error:
+            raise TypeError(f"{self._name}(): {error}") from None
         new = given.pop(self._messages)
         if self._identify is None:
             identity = Identity(given.pop("user_id"), given.pop("session_id"), new, given.pop("turn_id", None))

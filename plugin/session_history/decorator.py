@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Literal, Protocol, TypeVar, overload
 
 from session_history.calls import AnyIdentity, Call, Calls, Input
+from session_history.errors import InvalidMessage
 from session_history.messages import Message, Role, Stored, copied, freeze, text_message, thaw
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
@@ -157,7 +158,12 @@ def with_session_history(
     if service is not None and not isinstance(service, SessionHistoryService):
         raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
 
+    if inspect.iscoroutinefunction(identify):
+        raise TypeError("identify must be an ordinary function, not an async one")
+
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(handler, (classmethod, staticmethod)):
+            raise TypeError(f"put @{type(handler).__name__} above @with_session_history")
         around = _Around(service, handler, Calls(handler, identify), last_turns, native)
         if inspect.isasyncgenfunction(handler):
             return around.dressed(around.streaming())
@@ -226,6 +232,10 @@ class _Around:
 
 
 def _input(value: Input, *, native: bool) -> list[Stored]:
+    if isinstance(value, bytes) or not isinstance(value, (str, Message, dict, Sequence)):
+        raise InvalidMessage(
+            "the input", f"must be text, a Message, a dict or a list of them, not {type(value).__name__}"
+        )
     if isinstance(value, str):
         return freeze(text_message(Role.USER, plain(value), native=native), native=native)
     return freeze(value, native=native)

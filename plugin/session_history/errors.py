@@ -94,7 +94,7 @@ class SessionNotFound(_SessionError, LookupError):
 class SessionDeleted(_SessionError, LookupError):
     """The session was deleted, and only ``create_session`` begins it anew. Nothing was written."""
 
-    text = "was deleted"
+    text = "was deleted; create_session begins it anew"
 
 
 class TurnIdReused(_SessionError, ValueError):

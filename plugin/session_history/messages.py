@@ -213,6 +213,8 @@ def _check_message(value: dict[str, Any], path: str) -> None:
         Message.model_validate(value)
     except ValidationError as error:
         flaw = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if flaw["loc"] == ("content",):
+            raise InvalidMessage(f"{path}.content", "must be text or a list of parts") from None
         steps = "".join(_step(step) for step in flaw["loc"])
         raise InvalidMessage(path + steps, f"is not that of a message: {flaw['msg']}") from None
 

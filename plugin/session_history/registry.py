@@ -35,8 +35,12 @@ def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvide
     scheme, address, query = _split(url)
     provider = _load(scheme)
     settings = _validated(provider, {"url": f"{scheme}://{address}", **_merged(query, options)})
-    with _plugin_errors(_entry_point(scheme)):
-        return provider.open(settings)
+    point = _entry_point(scheme)
+    with _plugin_errors(point):
+        opened = provider.open(settings)
+    if not isinstance(opened, SessionHistoryProvider):
+        raise PluginError(f"{_source(point)} opens a {type(opened).__name__}, which is no SessionHistoryProvider")
+    return opened
 
 
 def installed_schemes() -> tuple[str, ...]:
@@ -78,7 +82,10 @@ def _load(scheme: str) -> ProviderSpec:
     for each in found:
         if isinstance(each, ProviderSpec) and each.scheme.lower() == scheme:
             return each
-    raise PluginError(f"{_source(point)} describes no provider for {scheme!r}")
+    others = ", ".join(repr(each.scheme) if isinstance(each, ProviderSpec) else type(each).__name__ for each in found)
+    raise PluginError(
+        f"{_source(point)} describes no provider for {scheme!r}; what it describes: {others or 'nothing'}"
+    )
 
 
 def _entry_point(scheme: str) -> EntryPoint:
@@ -130,4 +137,6 @@ def _validated(provider: ProviderSpec, values: dict[str, Any]) -> ProviderOption
 
 def _flaw(place: tuple[int | str, ...], message: str) -> str:
     name = ".".join(map(str, place))
-    return f"unknown option {name!r}" if message.startswith("Extra inputs") else f"{name}: {message}"
+    if message.startswith("Extra inputs"):
+        return f"unknown option {name!r}"
+    return f"{name}: {message.removeprefix('Value error, ')}"

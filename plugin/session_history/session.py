@@ -55,7 +55,11 @@ class Session(BaseModel, Generic[M]):
     def __repr_args__(self) -> Iterable[tuple[str, Any]]:
         yield "id", self.id
         yield "user_id", self.user_id
+        yield "turns", self.turns
         yield "messages", len(self.messages)
+
+    def __repr_name__(self) -> str:
+        return "Session"
 
 
 AnySession = Session[Any]

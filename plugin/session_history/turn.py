@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from uuid import uuid4
 
 from typing_extensions import TypeVar as TypeVarWithDefault
@@ -69,6 +69,13 @@ class Turn(Generic[M]):
     @property
     def recorded(self) -> list[M] | None:
         return None if self._record is None else thaw(copied(self._record.messages), native=self._native)
+
+    @property
+    def recorded_status(self) -> Literal["completed", "interrupted"] | None:
+        """Whether what was recorded is the whole answer; ``None`` if nothing was."""
+        if self._record is None:
+            return None
+        return "completed" if self._record.status is Status.COMPLETED else "interrupted"
 
     @property
     def messages(self) -> list[M]:

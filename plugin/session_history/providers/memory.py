@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from pydantic import field_validator
+
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -194,6 +196,17 @@ def _recency(head: Head) -> tuple[int, str]:
     return -head.active_us, head.key.session_id
 
 
+class MemoryOptions(ProviderOptions):
+    """Takes the URL ``memory://`` and nothing else."""
+
+    @field_validator("url")
+    @classmethod
+    def _names_nothing(cls, url: str) -> str:
+        if url != "memory://":
+            raise ValueError("memory has no place to name: write memory://")
+        return url
+
+
 @hookimpl
 def session_history_providers() -> Iterable[ProviderSpec]:
-    yield ProviderSpec("memory", ProviderOptions, lambda _: MemoryProvider())
+    yield ProviderSpec("memory", MemoryOptions, lambda _: MemoryProvider())

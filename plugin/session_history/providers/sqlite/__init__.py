@@ -192,6 +192,8 @@ def _check_options(path: object, synchronous: object, busy_timeout: object) -> N
         raise ConfigurationError("the path is empty or contains NUL")
     if name == ":memory:":
         raise ConfigurationError("SQLite in memory is forgotten with each connection: use memory:// instead")
+    if "://" in name:
+        raise ConfigurationError("a path is needed, not a URL: SessionHistoryService.from_url takes URLs")
     if synchronous not in ("FULL", "NORMAL"):
         raise ConfigurationError("synchronous must be 'FULL' or 'NORMAL'")
     if not isinstance(busy_timeout, (int, float)) or not 0 < busy_timeout < float("inf"):
@@ -208,7 +210,7 @@ def _check_place(path: Path) -> None:
     if is_folder:
         raise ConfigurationError(f"{path} is a folder, not a file")
     if exists and not os.access(path, os.R_OK | os.W_OK):
-        raise StoreReadOnly(f"{path} can not be written: this user may not")
+        raise StoreReadOnly(f"{path} can not be read or written: this user may not")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise StoreReadOnly(f"{path} can not be written: SQLite makes files in its folder, which may not be written")
 
