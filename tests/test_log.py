@@ -17,6 +17,7 @@ from session_history.messages import NEUTRAL, Stored
 from session_history.providers.memory import MemoryProvider
 from session_history.record import Author, Record, Status
 from session_history.view import Shown, newest, steady, turns
+from session_history.windows import Windows
 from session_history_hooks import Entry, Fold, Position, SessionHistoryProvider, SessionKey
 
 KEY = SessionKey("u", "s")
@@ -280,7 +281,7 @@ class TestRebase:
 
         async with service:
             await asyncio.gather(*(asyncio.to_thread(asyncio.run, talk(name)) for name in "abcd"))
-            window = await SessionLog(service._provider).newest(KEY, None)
+            window = await Windows(SessionLog(service._provider)).newest(KEY, None)
         assert window.card.turns == 40
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from session_history.errors import InvalidMessage
-from session_history.messages import Message, Role, Stored, freeze, text_message
+from session_history.messages import Message, Role, Stored, freeze, text_message, thaw
 from session_history.values import DEPTH, plain
 
 TEXT = "text"
@@ -54,7 +54,7 @@ def from_messages(shape: Shape, messages: Iterator[Stored]) -> Any:
     message = next(messages)
     if shape == TEXT:
         return _text(message)
-    return Message.read(message.value) if shape == MESSAGE else message.value
+    return thaw([message], native=shape != MESSAGE)[0]
 
 
 def _text(message: Stored) -> str:

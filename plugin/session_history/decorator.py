@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Literal, Protocol, TypeVar, overload
 
 from session_history.calls import AnyIdentity, Call, Calls, Input
 from session_history.errors import InvalidMessage
-from session_history.messages import Message, Role, Stored, copied, freeze, text_message, thaw
+from session_history.messages import Message, Role, Stored, freeze, text_message, thaw
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
 from session_history.values import check_count, plain
@@ -228,7 +228,7 @@ class _Around:
         """History and input, as the handler gets them."""
         new = _input(call.identity.input, native=self.native)
         turn._take_input(new)
-        return [*turn.history, *thaw(copied(new), native=self.native)]
+        return [*turn.history, *thaw(new, native=self.native)]
 
 
 def _input(value: Input, *, native: bool) -> list[Stored]:

@@ -1,4 +1,4 @@
-"""Load, fold, and append with rebase: what service and turn stand on."""
+"""Fold, and append with rebase: what service and turn stand on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from session_history import view
 from session_history.card import Card, fold
-from session_history.errors import Conflict, Corrupt, IncompatibleStore, InvalidCursor, SessionDeleted, Unavailable
+from session_history.errors import Conflict, Corrupt, IncompatibleStore, SessionDeleted, Unavailable
 from session_history.record import Record
+from session_history.tails import Tails, numbered
 from session_history_hooks import Entry, Fold, Head, Log, Position, SessionHistoryProvider, SessionKey
 
 logger = logging.getLogger("session_history")
@@ -23,65 +20,19 @@ logger = logging.getLogger("session_history")
 PATIENCE = 30.0
 """Seconds for which an append that others keep overtaking, or that waits for its turn, is tried again."""
 
-MARGIN = 4
-"""Entries read beyond a window's turns: some entries hold no messages."""
-
-Choice = Callable[[Sequence[view.Shown], int], Sequence[view.Shown] | None]
-"""Picks a window of the turns read so far, given how many ever began; ``None`` asks for more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Turns of a session and where its log stood when they were read.
-
-    :ivar head: ``None`` for a session never seen.
-    :ivar turns: ascending.
-    :ivar behind: where the window begins, if there are older turns ahead of it.
-    :ivar found: the record of the entry id that was asked for.
-    """
-
-    head: Head | None
-    card: Card = field(default_factory=Card)
-    turns: Sequence[view.Shown] = ()
-    behind: view.Place | None = None
-    found: Record | None = None
-
-    @property
-    def earlier(self) -> str | None:
-        """The cursor for what lies before the window."""
-        if self.behind is None or self.head is None:
-            return None
-        return self.behind.cursor(self.head.tail.generation)
-
 
 class SessionLog:
     """The logs of a provider, as records and turns."""
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
         self.provider = provider
+        self.tails = Tails()
         self.name = uuid4().hex  # tells one store's sessions from another's, also in a copy
         self._queues: WeakValueDictionary[tuple[int, SessionKey], _Queue] = WeakValueDictionary()
 
     async def head(self, key: SessionKey) -> Head | None:
         log = await self.provider.read(key, last=0)
         return log.head if log else None
-
-    async def newest(self, key: SessionKey, count: int | None, *, before: str | None = None) -> Window:
-        """The newest ``count`` turns, or those just ahead of a cursor; without a count all of them."""
-        choose = None if count is None else lambda shown, _: view.newest(shown, count)
-        return await self._window(key, count, choose, before, None)
-
-    async def for_turn(self, key: SessionKey, count: int | None, turn_id: str | None) -> Window:
-        """What a model gets to see before a turn, and what this turn recorded before.
-
-        :param count: for a window that serves prompt caches, see :func:`session_history.view.steady`; ``None``: all.
-        """
-        if count is None:
-            window = await self._window(key, None, None, None, turn_id)
-        else:
-            choose = partial(view.steady, count=count, turn_id=turn_id)
-            window = await self._window(key, count + count // 2, choose, None, turn_id)
-        return replace(window, turns=view.for_model(window.turns, turn_id))
 
     async def card(self, key: SessionKey, head: Head) -> Card:
         """The card at the head: the fold if it covers the tail, else folded anew from the log."""
@@ -94,21 +45,21 @@ class SessionLog:
                 return await self._fold(key, head, card, head.fold.seq)
         return await self._fold(key, head, Card(), 0)
 
-    async def listed(self, head: Head) -> Window:
+    async def listed(self, head: Head) -> Card:
         """What a listing shows of a session; of one that can not be read, that it is there."""
         try:
-            return Window(head, await self.card(head.key, head))
+            return await self.card(head.key, head)
         except SessionDeleted:
-            return Window(head)
+            return Card()
         except (Corrupt, IncompatibleStore) as error:
             logger.error("%s is listed without title and metadata: %r", head.key, error)
-            return Window(head)
+            return Card()
 
     async def _fold(self, key: SessionKey, head: Head, card: Card, seq: int) -> Card:
         """Fold what lies behind ``seq`` into a card."""
         while seq < head.tail.seq:
-            log = await self._read_again(key, head, after=seq, before=head.tail.seq + 1)
-            card = fold(card, (record for _, record in _records(log)))
+            log = await self.read_again(key, head, after=seq, before=head.tail.seq + 1)
+            card = fold(card, (record for _, record in numbered(log)))
             seq += len(log.entries)
         return card
 
@@ -151,53 +102,21 @@ class SessionLog:
         at = head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)
         cover = Fold(at.seq + 1, entry.id, card.encode())
         appended = await self.provider.append(key, entry, at=at, fold=cover)
-        return None if appended.replayed else _moved(key, head, appended.position, cover)
+        if appended.replayed:
+            return None
+        moved = _moved(key, head, appended.position, cover)
+        self.tails.extend(key, at, record, len(entry.payload), moved)
+        return moved
 
     async def record(self, key: SessionKey, entry_id: str) -> Record | None:
         """The record of an entry of the newest generation."""
         log = await self.provider.read(key, last=0, entry_id=entry_id)
-        return _found(log) if log else None
+        if log is None or log.found is None:
+            return None
+        seq, entry = log.found
+        return Record.decode(entry.payload, key, seq)
 
-    async def _window(
-        self, key: SessionKey, size: int | None, choose: Choice | None, before: str | None, entry_id: str | None
-    ) -> Window:
-        generation, place = view.Place.of_cursor(before) if before is not None else (None, None)
-        log = await self.provider.read(
-            key,
-            last=None if size is None else size + MARGIN,
-            before=None if place is None else place.seq + 1,
-            entry_id=entry_id,
-        )
-        if log is None:
-            return Window(None)
-        if log.head.deleted:
-            return Window(log.head)
-        if generation is not None and generation != log.head.tail.generation:
-            raise InvalidCursor("the session was deleted since the cursor was made")
-        return await self._fill(key, log, choose, place)
-
-    async def _fill(self, key: SessionKey, log: Log, choose: Choice | None, place: view.Place | None) -> Window:
-        """Page backwards until the window is full or the log begins."""
-        card = await self.card(key, log.head)
-        entries = _records(log)
-        first, size = log.first, len(log.entries)
-        looked_at = 0
-        while True:
-            complete = first == 1 or size == 0
-            if complete or (choose and len(entries) >= 2 * looked_at):
-                looked_at = len(entries)
-                shown = view.turns(entries) if place is None else view.ahead_of(view.turns(entries), place)
-                window = choose(shown, card.turns) if choose else None
-                if window is not None or complete:
-                    turns = shown if window is None else window
-                    behind = _begin(turns, place, log.head) if len(turns) < len(shown) else None
-                    return Window(log.head, card, turns, behind, _found(log))
-            size = min(size * 2, self.provider.limits.page)
-            page = await self._read_again(key, log.head, last=size, before=first)
-            entries = [*_records(page), *entries]
-            first = page.first
-
-    async def _read_again(
+    async def read_again(
         self, key: SessionKey, head: Head, *, last: int | None = None, before: int, after: int | None = None
     ) -> Log:
         """More of the log that ``head`` belongs to."""
@@ -244,10 +163,8 @@ def _insist_alive(key: SessionKey, head: Head | None, known: Head | None) -> Non
 def _moved(key: SessionKey, head: Head | None, tail: Position, cover: Fold) -> Head:
     """The head after an append, its activity by the clock of this process."""
     active_us = max(time.time_ns() // 1000, head.active_us + 1 if head else 0)
-    fresh = Head(key, tail, cover.entry_id, deleted=False, beat=0, edits=0, active_us=active_us, fold=cover)
-    if head is None or head.deleted:
-        return fresh
-    return replace(fresh, beat=head.beat, edits=head.edits)
+    beat, edits = (head.beat, head.edits) if head and not head.deleted else (0, 0)
+    return Head(key, tail, cover.entry_id, deleted=False, beat=beat, edits=edits, active_us=active_us, fold=cover)
 
 
 def _pause(attempt: int) -> float:
@@ -258,18 +175,8 @@ def _pause(attempt: int) -> float:
     return random.uniform(0, min(0.004, 0.001 * 2**attempt)) if attempt else 0.0
 
 
-def _records(log: Log) -> list[tuple[int, Record]]:
-    records = Record.decode_all([entry.payload for entry in log.entries], log.head.key, log.first)
-    return list(enumerate(records, start=log.first))
-
-
 def _found(log: Log) -> Record | None:
     if log.found is None:
         return None
     seq, entry = log.found
     return Record.decode(entry.payload, log.head.key, seq)
-
-
-def _begin(window: Sequence[view.Shown], place: view.Place | None, head: Head) -> view.Place:
-    """Where a window begins, also an empty one."""
-    return window[0].place if window else place or view.Place(head.tail.seq + 1, 0)

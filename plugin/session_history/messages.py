@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from session_history.errors import InvalidMessage
-from session_history.values import decode, encode
+from session_history.values import check, copied
 
 NEUTRAL = "session_history.message/1"
 """Format of a :class:`Message`, or of a dict that is one."""
@@ -147,15 +147,10 @@ def freeze(messages: MessageInput, *, native: bool) -> list[Stored]:
 
 
 def thaw(messages: Iterable[Stored], *, native: bool) -> list[Any]:
-    """Stored messages as the caller wants them: the values themselves, or as :class:`Message`."""
+    """Copies of stored messages as the caller wants them: the values as they are, or as :class:`Message`."""
     if native:
-        return [message.value for message in messages]
-    return [Message.read(message.value) for message in messages]
-
-
-def copied(messages: Iterable[Stored]) -> list[Stored]:
-    """Copies, for those who may change what they get."""
-    return [Stored(message.format, _copy(message.value, "message")) for message in messages]
+        return [copied(message.value) for message in messages]
+    return [Message.read(copied(message.value)) for message in messages]
 
 
 def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
@@ -167,21 +162,22 @@ def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, A
 
 def _freeze(message: object, path: str, *, native: bool) -> Stored:
     if isinstance(message, Message):
-        value = _copy(_dump(message, path), path)
+        value = _dump(message, path)
+        check(value, path)
         _check_message(value, path)
-        return Stored(NEUTRAL, value)
+        return Stored(NEUTRAL, copied(value))
     if not isinstance(message, dict):
         raise InvalidMessage(path, f"must be a Message or a dict, not {_kind(message)}")
-    value = _copy(message, path)
+    check(message, path)
     if not native:
-        _check_message(value, path)
-    return Stored(NATIVE if native else NEUTRAL, value)
+        _check_message(message, path)
+    return Stored(NATIVE if native else NEUTRAL, copied(message))
 
 
 def _dump(message: Message, path: str) -> dict[str, Any]:
     """A message as a dict: whatever was set, and whatever a subclass adds."""
     for name, free in _free_values(message):
-        encode(free, f"{path}.{name}")
+        check(free, f"{path}.{name}")
     value = message.model_dump(by_alias=True, serialize_as_any=True, warnings=False)
     unset = {"id", "type", "content", "metadata"} - message.model_fields_set
     return {name: item for name, item in value.items() if name not in unset or item != _DEFAULTS[name]}
@@ -201,11 +197,6 @@ def _free_values(message: Message) -> Iterable[tuple[str, object]]:
             yield from ((f"content[{index}].{name}", value) for name, value in (part.model_extra or {}).items())
         if isinstance(part, DataContent):
             yield f"content[{index}].data", part.data
-
-
-def _copy(value: dict[str, Any], path: str) -> dict[str, Any]:
-    copied: dict[str, Any] = decode(encode(value, path))
-    return copied
 
 
 def _check_message(value: dict[str, Any], path: str) -> None:

@@ -22,12 +22,13 @@ from session_history.errors import (
     SessionNotFound,
     Unavailable,
 )
-from session_history.log import SessionLog, Window
+from session_history.log import SessionLog
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record
 from session_history.session import AnySession, Seen, Session, SessionList
 from session_history.turn import OpenTurn, Turn, Turns, settled
 from session_history.values import check_count, decode, encode
+from session_history.windows import Window, Windows
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
 
@@ -56,6 +57,7 @@ class SessionHistoryService:
             raise TypeError(f"a provider is needed, not {type(provider).__name__}; from_url and from_config make one")
         self._provider = provider
         self._log = SessionLog(provider)
+        self._windows = Windows(self._log)
         self._turns = Turns(self._ready)
         self._opened = False
         self._stopped = False
@@ -197,7 +199,9 @@ class SessionHistoryService:
         count = check_count("last_turns", last_turns)
         await self._ready()
         try:
-            window = await self._log.newest(key, count, before=before)
+            window = await (
+                self._windows.newest(key, count) if before is None else self._windows.before(key, before, count)
+            )
         except SessionDeleted:  # while it was being read
             return None
         if window.head is not None and window.head.deleted:
@@ -245,7 +249,9 @@ class SessionHistoryService:
         while True:
             wanted = self._provider.limits.page if count is None else count - len(sessions)
             page = await self._provider.list(user, limit=wanted, cursor=cursor)
-            sessions += [self._session(head.key, await self._log.listed(head), native=False) for head in page.heads]
+            sessions += [
+                self._session(head.key, Window(head, await self._log.listed(head)), native=False) for head in page.heads
+            ]
             cursor = page.cursor
             if cursor is None or len(sessions) == count:
                 sessions.next_cursor = cursor
@@ -341,7 +347,7 @@ class SessionHistoryService:
         """
         key = SessionKey(user_id, session_id)
         count = check_count("last_turns", last_turns)
-        return OpenTurn(self._log, key, self._turns, turn_id=turn_id, last_turns=count, native=native)
+        return OpenTurn(self._log, self._windows, key, self._turns, turn_id=turn_id, last_turns=count, native=native)
 
     async def _ready(self) -> None:
         if self._stopped:
@@ -358,6 +364,7 @@ class SessionHistoryService:
 
     async def _close(self) -> None:
         await self._turns.interrupt_all()
+        self._log.tails.clear()  # the store may be another when it is opened again
         await self._provider.stop()
 
     async def _begin(self, key: SessionKey, record: Record, entry: Entry) -> Head:

@@ -15,10 +15,11 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
 from session_history.errors import Corrupt, SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
-from session_history.log import PATIENCE, SessionLog, Window
-from session_history.messages import Message, MessageInput, Stored, copied, freeze, thaw
+from session_history.log import PATIENCE, SessionLog
+from session_history.messages import Message, MessageInput, Stored, freeze, thaw
 from session_history.record import Author, Record, Status
 from session_history.values import encode, plain
+from session_history.windows import Window, Windows
 from session_history_hooks import SessionKey, check_key
 
 M = TypeVarWithDefault("M", default=Message)
@@ -68,7 +69,7 @@ class Turn(Generic[M]):
 
     @property
     def recorded(self) -> list[M] | None:
-        return None if self._record is None else thaw(copied(self._record.messages), native=self._native)
+        return None if self._record is None else thaw(self._record.messages, native=self._native)
 
     @property
     def recorded_status(self) -> Literal["completed", "interrupted"] | None:
@@ -80,7 +81,7 @@ class Turn(Generic[M]):
     @property
     def messages(self) -> list[M]:
         """What was added to this turn so far."""
-        return thaw(copied(self._messages), native=self._native)
+        return thaw(self._messages, native=self._native)
 
     def add(self, messages: MessageInput) -> None:
         """Add to the turn; it is stored when the turn ends, all of it or nothing.
@@ -141,7 +142,7 @@ class Turn(Generic[M]):
         """The recorded answer, in the shape it had."""
         assert self._record is not None
         try:
-            answer = copied(self._record.messages[index] for index in self._record.answer)
+            answer = [self._record.messages[index] for index in self._record.answer]
             return from_messages(self._record.shape, iter(answer))
         except (IndexError, StopIteration):
             raise Corrupt(f"the recorded answer of a turn of {self._key} lacks a message") from None
@@ -191,6 +192,7 @@ class OpenTurn(Generic[M]):
     def __init__(
         self,
         log: SessionLog,
+        windows: Windows,
         key: SessionKey,
         turns: Turns,
         *,
@@ -199,6 +201,7 @@ class OpenTurn(Generic[M]):
         native: bool,
     ) -> None:
         self._log = log
+        self._windows = windows
         self._key = key
         self._turns = turns
         self._turn_id = check_key("turn_id", turn_id) if turn_id is not None else None
@@ -208,7 +211,7 @@ class OpenTurn(Generic[M]):
 
     async def __aenter__(self) -> Turn[M]:
         await self._turns.ready()
-        window = await self._log.for_turn(self._key, self._last_turns, self._turn_id)
+        window = await self._windows.for_turn(self._key, self._last_turns, self._turn_id)
         if window.head is not None and window.head.deleted:
             raise SessionDeleted(self._key)
         self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)

@@ -19,6 +19,7 @@ INT_BITS = 8192
 """The longest integer. CPython reads and writes at most 4,300 digits, which are about 14,280 bits."""
 
 _SHOWN_KEY = 40
+_CONTAINERS = frozenset({dict, list})
 
 
 def encode(value: object, path: str, *, wrapped: bool = False) -> bytes:
@@ -31,11 +32,30 @@ def encode(value: object, path: str, *, wrapped: bool = False) -> bytes:
     :param wrapped: the value is an envelope of ours around values that were checked one by one.
     :raises NotStorable: with the path of the offending part.
     """
-    flaw = None if wrapped else _flaw(value, DEPTH)
+    if not wrapped:
+        check(value, path)
+    return to_json(value)
+
+
+def check(value: object, path: str) -> None:
+    """:raises NotStorable: see :func:`encode`."""
+    flaw = _flaw(value, DEPTH)
     if flaw is not None:
         steps, reason = flaw
         raise NotStorable(path + "".join(reversed(steps)), reason)
-    return to_json(value)
+
+
+def copied(value: Any) -> Any:
+    """A copy of a storable value, for those who may change what they get."""
+    if type(value) is dict:
+        copy = value.copy()
+        for name, item in value.items():
+            if type(item) in _CONTAINERS:
+                copy[name] = copied(item)
+        return copy
+    if type(value) is list:
+        return [copied(item) if type(item) in _CONTAINERS else item for item in value]
+    return value
 
 
 def plain(text: str) -> str:

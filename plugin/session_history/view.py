@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from session_history.card import beginnings
 from session_history.errors import InvalidCursor
@@ -15,15 +15,14 @@ from session_history.record import Author, Record, Status
 _CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(NamedTuple):
     """Where a turn begins: the seq of an entry and the index of a message in it."""
 
     seq: int
-    index: int
+    message: int
 
     def cursor(self, generation: int) -> str:
-        return f"{generation}.{self.seq}.{self.index}"
+        return f"{generation}.{self.seq}.{self.message}"
 
     @staticmethod
     def of_cursor(cursor: str) -> tuple[int, Place]:

@@ -8,14 +8,16 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from pydantic import Field, field_validator
 
 from session_history.providers.sqlite import rows
 from session_history.providers.sqlite.file import Identity, identity
+from session_history.providers.sqlite.probe import Probe
 from session_history.providers.sqlite.threads import Reader, Writer
 from session_history_hooks import (
     Appended,
@@ -53,6 +55,12 @@ Synchronous = Literal["FULL", "NORMAL"]
 PAGE = 1000
 
 
+class _Open(NamedTuple):
+    writer: Writer
+    reader: Reader
+    probe: Probe
+
+
 class SqliteProvider:
     """Keeps sessions in a SQLite file in WAL mode.
 
@@ -72,8 +80,8 @@ class SqliteProvider:
         self._path = Path(path).absolute()  # of now: the working directory may change
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._threads: tuple[Writer, Reader] | None = None
-        self._forget: Callable[[], object] = _nothing
+        self._connections: _Open | None = None
+        self._close: Callable[[], object] = _nothing
         self._door = threading.Lock()
         self._limits = Limits(
             # A round figure far above any real turn and far below SQLite's own 10**9.
@@ -114,6 +122,10 @@ class SqliteProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
+        if after is not None and last is None and entry_id is None:
+            known = self._running().probe.nothing_behind(key, after)
+            if known is not None and before is None:
+                return known
         return await self._read(
             lambda connection: rows.read(connection, key, PAGE, last, before, after, entry_id),
         )
@@ -140,49 +152,48 @@ class SqliteProvider:
         return await self._write(lambda connection: rows.delete_user(connection, user_id))
 
     async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._running()[1].submit(job))
+        return await asyncio.wrap_future(self._running().reader.submit(job))
 
     async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._running()[0].submit(job))
+        return await asyncio.wrap_future(self._running().writer.submit(job))
 
-    def _running(self) -> tuple[Writer, Reader]:
-        if self._threads is None:
+    def _running(self) -> _Open:
+        if self._connections is None:
             raise Unavailable(f"{self._path} is not open: the service was stopped, or never started")
-        return self._threads
+        return self._connections
 
     def _start(self) -> None:
         with self._door:
-            if self._threads is None:
-                self._threads = self._open()
+            if self._connections is None:
+                self._connections = self._open()
 
-    def _open(self) -> tuple[Writer, Reader]:
+    def _open(self) -> _Open:
         _check_place(self._path)
         if self._path.exists() and _inherited(identity(self._path)):
             raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
-        writer = Writer(self._path, synchronous=self._synchronous, patience=self._busy_timeout)
-        writer.wait_ready()
-        reader = Reader(self._path, patience=self._busy_timeout)
-        try:
+        with ExitStack() as stack:
+            writer = Writer(self._path, synchronous=self._synchronous, patience=self._busy_timeout)
+            stack.callback(writer.close)  # the last to close moves the WAL into the file
+            writer.wait_ready()
+            reader = Reader(self._path, patience=self._busy_timeout)
+            stack.callback(reader.close)
             reader.wait_ready()
-            opening = (identity(self._path), os.getpid(), object())
-        except BaseException:
-            reader.close()
-            writer.close()
-            raise
-        _OPEN.add(opening)
-        # Also when the provider is dropped, or the process ends, without a stop.
-        self._forget = weakref.finalize(self, _close, writer, reader, opening)
-        return writer, reader
+            probe = Probe(self._path)
+            stack.callback(probe.close)
+            stack.callback(_forget, _remembered(self._path))
+            # Also when the provider is dropped, or the process ends, without a stop.
+            self._close = weakref.finalize(self, stack.pop_all().close)
+        return _Open(writer, reader, probe)
 
     def _stop(self) -> None:
         with self._door:
-            self._threads = None
-            self._forget()
+            self._connections = None
+            self._close()
 
     def _answers(self, connection: sqlite3.Connection) -> bool:
         """Whether the threads live and the file is the one that was opened: a deleted one loses what it takes."""
         connection.execute("SELECT log FROM head LIMIT 1").fetchone()
-        writer, _ = self._running()
+        writer = self._running().writer
         return writer.alive and writer.still_there
 
 
@@ -220,9 +231,13 @@ def _inherited(identity: Identity) -> bool:
     return any(file == identity and process != os.getpid() for file, process, _ in list(_OPEN))
 
 
-def _close(writer: Writer, reader: Reader, opening: Opening) -> None:
-    writer.close()
-    reader.close()
+def _remembered(path: Path) -> Opening:
+    opening = identity(path), os.getpid(), object()
+    _OPEN.add(opening)
+    return opening
+
+
+def _forget(opening: Opening) -> None:
     if opening[1] == os.getpid():
         _OPEN.discard(opening)
 

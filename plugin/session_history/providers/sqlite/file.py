@@ -82,14 +82,15 @@ def translate(error: sqlite3.Error, path: Path) -> SessionHistoryError:
     return kind(f"{path} {text} ({name})")
 
 
-def connect(path: Path, *, timeout: float, mode: str = "rwc") -> sqlite3.Connection:
+def connect(path: Path, *, timeout: float, mode: str = "rwc", shared: bool = False) -> sqlite3.Connection:
     """Open the file, making an empty one if there is none; the thread that calls owns the connection.
 
     :param timeout: seconds a statement waits for a lock.
     :param mode: SQLite's open mode.
+    :param shared: threads may take turns at it; the caller makes sure that they do.
     """
     uri = f"file:{quote(os.fspath(path.absolute()))}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout, check_same_thread=not shared)
 
 
 def identity(path: Path) -> Identity:

@@ -47,6 +47,15 @@ def read(
     return Log(head, seqs.start if entries else head.tail.seq + 1, entries, _find_entry(connection, number, entry_id))
 
 
+def nothing_behind(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
+    """The head of a log that ends at ``after`` or before, as :func:`read` would give it; ``None`` for any other."""
+    row = _find_head(connection, key)
+    if row is None or row[4] > after:
+        return None
+    head = _head(row)
+    return Log(head, head.tail.seq + 1, ())
+
+
 def append(connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
     row = _find_head(connection, key)
     head = _head(row) if row else None

@@ -1,0 +1,116 @@
+"""Stretches of logs, decoded, and the newest of them kept: a turn reads and decodes only what is new."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from session_history.record import Record
+from session_history_hooks import Head, Log, Position, SessionKey
+
+ROOM = 32 * 2**20
+"""Bytes of payload that are kept in all, some 30,000 turns of 1 KB. Decoded, they take a few times as much."""
+
+SHARE = ROOM // 4
+"""The most of it that one session gets."""
+
+Numbered = tuple[int, Record]
+"""The seq of an entry, and its record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring entries of a log. They may not be changed, nor be handed to anybody who might.
+
+    :ivar head: the head that they were read with.
+    :ivar entries: ascending and gapless.
+    :ivar size: bytes of their payloads.
+    """
+
+    head: Head
+    entries: list[Numbered]
+    size: int
+
+    @classmethod
+    def of(cls, log: Log) -> Stretch:
+        """:raises Corrupt: an entry is no record. And see :meth:`session_history.record.Record.decode`."""
+        return cls(log.head, numbered(log), sum(len(entry.payload) for entry in log.entries))
+
+    @property
+    def first(self) -> int:
+        return self.entries[0][0] if self.entries else self.head.tail.seq + 1
+
+    @property
+    def begins_the_log(self) -> bool:
+        return not self.entries or self.first == 1
+
+    def reaches(self, count: int | None) -> bool:
+        """Whether it holds so many entries, or ``None`` = all, or all there are."""
+        return self.first == 1 or (count is not None and len(self.entries) >= count)
+
+    def newest(self, count: int | None) -> Stretch:
+        return self if count is None else Stretch(self.head, self.entries[-count:], self.size)
+
+    def preceded_by(self, page: Log) -> Stretch:
+        before = Stretch.of(page)
+        return Stretch(self.head, before.entries + self.entries, before.size + self.size)
+
+    def followed_by(self, log: Log) -> Stretch | None:
+        """A tail and all that came since; ``None`` if the log is not what it was, or more came than was read."""
+        old, new = self.head, log.head
+        if new.deleted or (new.tail.generation, new.edits) != (old.tail.generation, old.edits):
+            return None
+        if not log.entries:
+            same = (new.tail, new.tail_id) == (old.tail, old.tail_id)
+            return Stretch(new, self.entries, self.size) if same else None
+        if log.first != old.tail.seq + 1 or log.first + len(log.entries) - 1 != new.tail.seq:
+            return None
+        since = Stretch.of(log)
+        return Stretch(new, self.entries + since.entries, self.size + since.size)
+
+
+class Tails:
+    """Stretches that reach to the tails of the sessions that were used last. Several threads may share them."""
+
+    def __init__(self) -> None:
+        self._tails: OrderedDict[SessionKey, Stretch] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: SessionKey) -> Stretch | None:
+        with self._lock:
+            if key in self._tails:
+                self._tails.move_to_end(key)
+            return self._tails.get(key)
+
+    def keep(self, key: SessionKey, tail: Stretch) -> None:
+        """Keep a tail in place of the one that was there, and let go of the oldest that there is no room for."""
+        with self._lock:
+            self._drop(key)
+            if tail.entries and tail.size <= SHARE:
+                self._tails[key] = tail
+                self._size += tail.size
+            while self._size > ROOM:
+                self._drop(next(iter(self._tails)))
+
+    def extend(self, key: SessionKey, at: Position, record: Record, size: int, head: Head) -> None:
+        """A record was appended behind ``at``, and the log now stands at ``head``."""
+        tail = self.get(key)
+        if tail is not None and (tail.head.tail, tail.head.edits) == (at, head.edits):
+            self.keep(key, Stretch(head, [*tail.entries, (head.tail.seq, record)], tail.size + size))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._tails.clear()
+            self._size = 0
+
+    def _drop(self, key: SessionKey) -> None:
+        tail = self._tails.pop(key, None)
+        self._size -= tail.size if tail else 0
+
+
+def numbered(log: Log) -> list[Numbered]:
+    """The records of a log's entries."""
+    records = Record.decode_all([entry.payload for entry in log.entries], log.head.key, log.first)
+    return list(enumerate(records, start=log.first))

@@ -1,0 +1,154 @@
+"""What is read of a session: windows of turns, put together from its log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from session_history import view
+from session_history.card import Card
+from session_history.errors import InvalidCursor
+from session_history.log import SessionLog
+from session_history.record import Record
+from session_history.tails import Stretch
+from session_history_hooks import Head, Log, SessionKey
+
+MARGIN = 4
+"""Entries read beyond a window's turns: some entries hold no messages."""
+
+Choice = Callable[[Sequence[view.Shown], int], Sequence[view.Shown] | None]
+"""Picks a window of the turns read so far, given how many ever began; ``None`` asks for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Turns of a session and where its log stood when they were read.
+
+    :ivar head: ``None`` for a session never seen.
+    :ivar turns: ascending.
+    :ivar behind: where the window begins, if there are older turns ahead of it.
+    :ivar found: the record of the entry id that was asked for.
+    """
+
+    head: Head | None
+    card: Card = field(default_factory=Card)
+    turns: Sequence[view.Shown] = ()
+    behind: view.Place | None = None
+    found: Record | None = None
+
+    @property
+    def earlier(self) -> str | None:
+        """The cursor for what lies before the window."""
+        if self.behind is None or self.head is None:
+            return None
+        return self.behind.cursor(self.head.tail.generation)
+
+
+class Windows:
+    """Reads windows of the sessions of a log."""
+
+    def __init__(self, log: SessionLog) -> None:
+        self._log = log
+
+    async def newest(self, key: SessionKey, count: int | None) -> Window:
+        """The newest ``count`` turns; without a count all of them."""
+        return await self._newest(key, count, _exactly(count))
+
+    async def before(self, key: SessionKey, cursor: str, count: int | None) -> Window:
+        """The ``count`` turns just ahead of a cursor; without a count all of them.
+
+        :raises InvalidCursor: it is none, or of an earlier life of the session.
+        """
+        generation, place = view.Place.of_cursor(cursor)
+        log = await self._log.provider.read(key, last=_entries(count), before=place.seq + 1)
+        if log is None or log.head.deleted:
+            return Window(log.head if log else None)
+        if generation != log.head.tail.generation:
+            raise InvalidCursor("the session was deleted since the cursor was made")
+        window, _ = await self._fill(key, Stretch.of(log), _exactly(count), place)
+        return window
+
+    async def for_turn(self, key: SessionKey, count: int | None, turn_id: str | None) -> Window:
+        """What a model gets to see before a turn, and what this turn recorded before.
+
+        :param count: for a window that serves prompt caches, see :func:`session_history.view.steady`; ``None``: all.
+        """
+        if count is None:
+            window = await self._newest(key, None, None, turn_id)
+        else:
+            steady = partial(view.steady, count=count, turn_id=turn_id)
+            window = await self._newest(key, count + count // 2, steady, turn_id)
+        return replace(window, turns=view.for_model(window.turns, turn_id))
+
+    async def _newest(
+        self, key: SessionKey, count: int | None, choose: Choice | None, entry_id: str | None = None
+    ) -> Window:
+        log, tail = await self._tail(key, _entries(count), entry_id)
+        if log is None or log.head.deleted or tail is None:
+            return Window(log.head if log else None)
+        window, filled = await self._fill(key, tail, choose, None)
+        if filled is not tail:
+            self._log.tails.keep(key, filled)
+        return replace(window, found=_found(log)) if log.found else window
+
+    async def _tail(self, key: SessionKey, last: int | None, entry_id: str | None) -> tuple[Log | None, Stretch | None]:
+        """The newest entries of a log: those that this process knows, and what came since."""
+        tails, read = self._log.tails, self._log.provider.read
+        known = tails.get(key)
+        if known is not None and known.reaches(last):
+            log = await read(key, after=known.head.tail.seq, entry_id=entry_id)
+            tail = known.followed_by(log) if log else None
+            if tail is not None:
+                tails.keep(key, tail)
+                return log, tail.newest(last)
+        log = await read(key, last=last, entry_id=entry_id)
+        if log is None or log.head.deleted:
+            return log, None
+        tail = Stretch.of(log)
+        tails.keep(key, tail)
+        return log, tail
+
+    async def _fill(
+        self, key: SessionKey, stretch: Stretch, choose: Choice | None, place: view.Place | None
+    ) -> tuple[Window, Stretch]:
+        """Page backwards until the window is full or the log begins.
+
+        :param place: only turns ahead of it.
+        :returns: the window, and all that was read for it.
+        """
+        head = stretch.head
+        card = await self._log.card(key, head)
+        looked_at = 0
+        while True:
+            if stretch.begins_the_log or (choose and len(stretch.entries) >= 2 * looked_at):
+                looked_at = len(stretch.entries)
+                shown = view.turns(stretch.entries)
+                shown = shown if place is None else view.ahead_of(shown, place)
+                window = choose(shown, card.turns) if choose else None
+                if window is not None or stretch.begins_the_log:
+                    turns = shown if window is None else window
+                    behind = _begin(turns, place, head) if len(turns) < len(shown) else None
+                    return Window(head, card, turns, behind), stretch
+            size = min(len(stretch.entries) * 2, self._log.provider.limits.page)
+            stretch = stretch.preceded_by(await self._log.read_again(key, head, last=size, before=stretch.first))
+
+
+def _entries(turns: int | None) -> int | None:
+    """How many entries to read for so many turns."""
+    return None if turns is None else turns + MARGIN
+
+
+def _exactly(count: int | None) -> Choice | None:
+    return None if count is None else lambda shown, _: view.newest(shown, count)
+
+
+def _begin(window: Sequence[view.Shown], place: view.Place | None, head: Head) -> view.Place:
+    """Where a window begins, also an empty one."""
+    return window[0].place if window else place or view.Place(head.tail.seq + 1, 0)
+
+
+def _found(log: Log) -> Record:
+    assert log.found is not None
+    seq, entry = log.found
+    return Record.decode(entry.payload, log.head.key, seq)

@@ -1,0 +1,258 @@
+"""What a process knows of a session is never older than the store, and never what somebody changed in hand."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_history import Message, SessionHistoryService, SqliteSessionHistoryService
+from session_history.errors import Corrupt
+from session_history.messages import NEUTRAL, Stored
+from session_history.providers.memory import MemoryProvider
+from session_history.record import Author, Record
+from session_history.tails import ROOM, SHARE, Stretch, Tails
+from session_history_hooks import Entry, Head, Position, SessionKey
+
+KEY = SessionKey("u", "s")
+
+
+async def say(service: SessionHistoryService, text: str, **options: Any) -> list[str]:
+    """One turn; what was shown before it."""
+    async with service.turn("u", "s", **options) as turn:
+        shown = [message.text for message in turn.history]
+        turn.add({"role": "user", "content": text})
+    return shown
+
+
+async def seen(service: SessionHistoryService, **options: Any) -> list[str]:
+    session = await service.get_session("u", "s", **options)
+    return [message.text for message in session.messages] if session else []
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[SessionHistoryService]]:
+    """Two services on one store, which know nothing of each other, as in two processes."""
+    if request.param == "memory":
+        store = MemoryProvider()
+        services = [SessionHistoryService(store), SessionHistoryService(store)]
+    else:
+        services = [SqliteSessionHistoryService(tmp_path / "h.db") for _ in range(2)]
+    for service in services:
+        await service.start()
+    yield services
+    for service in services:
+        await service.stop()
+
+
+async def test_what_the_other_says_is_seen_at_once(pair: list[SessionHistoryService]) -> None:
+    said: list[str] = []
+    dice = random.Random(1)
+    for number in range(60):
+        service = dice.choice(pair)
+        options: dict[str, Any] = dice.choice([{}, {"last_turns": 3}, {"turn_id": f"t{number}"}])
+        shown = await say(service, f"q{number}", **options)
+        assert shown == said[len(said) - len(shown) :]
+        assert len(shown) >= (min(3, len(said)) if "last_turns" in options else len(said))
+        said.append(f"q{number}")
+        for each in pair:
+            assert await seen(each) == said
+            assert await seen(each, last_turns=2) == said[-2:]
+
+
+async def test_a_new_life_shows_nothing_of_the_old(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    for life in range(3):
+        for number in range(4):
+            await say(one, f"{life}.{number}")
+        assert await seen(other) == [f"{life}.{number}" for number in range(4)]
+        await other.delete_session("u", "s")
+        assert await one.get_session("u", "s") is None
+        await other.create_session("u", "s")
+        # As long as the old life was, or longer: only the generation tells.
+        for number in range(life % 2 * 4):
+            await say(other, f"new {number}")
+        assert await seen(one) == [f"new {number}" for number in range(life % 2 * 4)]
+        await one.delete_session("u", "s")
+        await one.create_session("u", "s")
+
+
+async def test_what_was_rewritten_is_read_again(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    for text in ("a", "secret", "c"):
+        await say(one, text)
+    assert await seen(one) == ["a", "secret", "c"]
+    log = await other._provider.read(KEY)
+    assert log is not None
+    erased = Record(Author.TURN, base=0, messages=(Stored(NEUTRAL, {"role": "user", "content": "erased"}),))
+    await other._provider.rewrite(
+        KEY, Entry(log.entries[1].id, erased.encode()), at=Position(0, 2), edits=0, fold=log.head.fold
+    )
+    assert await seen(one) == ["a", "erased", "c"]
+    assert await say(one, "d") == ["a", "erased", "c"]
+
+
+async def test_a_session_that_grew_by_more_than_a_page_is_read_anew(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    await say(one, "first")
+    assert await seen(one) == ["first"]
+    session = await other.get_session("u", "s")
+    assert session is not None
+    for number in range(one._provider.limits.page + 5):
+        await other.append_message(session, {"role": "user", "content": f"{number}"})
+    assert await seen(one, last_turns=2) == [f"{number}" for number in range(1005)][-2:]
+    assert len(await seen(one)) == 1006
+
+
+def spoil(values: list[Any]) -> None:
+    for value in values:
+        if isinstance(value, Message):
+            assert value.metadata is not None
+            value.metadata["list"].append("spoilt")
+            value.content = None
+        else:
+            value["metadata"]["list"].append("spoilt")
+            value["content"] = "spoilt"
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_whoever_changes_what_he_got_changes_nothing_else(service: SessionHistoryService, native: bool) -> None:
+    said: dict[str, Any] = {"role": "user", "content": "q", "metadata": {"list": [{"deep": [1]}]}}
+
+    async def messages() -> list[Any]:
+        session = await service.get_session("u", "s", native=native)
+        assert session is not None
+        return session.messages
+
+    session: Any = await service.get_session("u", "s", native=native)
+    await service.append_message(session, said)
+    spoil(session.messages)
+    async with service.turn("u", "s", turn_id="t", native=native) as turn:
+        spoil(turn.history)
+        turn.add(said)
+        spoil(turn.messages)
+    spoil(await messages())
+    async with service.turn("u", "s", turn_id="t", native=native) as again:
+        assert again.recorded is not None
+        spoil(again.recorded)
+        spoil(again.history)
+    spoil([said])
+    for message in await messages():
+        value = message if native else message.model_dump()
+        assert value["metadata"] == {"list": [{"deep": [1]}]}
+        assert "spoilt" not in str(value["content"])
+
+
+async def test_a_store_that_was_changed_while_closed_is_read_anew(tmp_path: Path) -> None:
+    """Such as a copy that went its own way, put in its place: its positions are there, and what stands there is not."""
+    for name, turns in (("one", 3), ("two", 5)):
+        service = SqliteSessionHistoryService(tmp_path / f"{name}.db")
+        for number in range(turns):
+            await say(service, f"{name} {number}")
+        await service.stop()
+    service = SqliteSessionHistoryService(tmp_path / "one.db")
+    assert len(await seen(service)) == 3
+    await service.stop()
+    (tmp_path / "two.db").replace(tmp_path / "one.db")
+    await service.start()
+    assert await seen(service) == [f"two {number}" for number in range(5)]
+    await service.stop()
+
+
+async def test_a_turn_with_nothing_new_takes_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        await say(service, "a")
+        await say(service, "b")
+        reader = service._provider._running().reader  # type: ignore[attr-defined]
+        jobs: list[object] = []
+        real: Callable[[Any], Any] = reader.submit
+
+        def submit(job: Any) -> Any:
+            jobs.append(job)
+            return real(job)
+
+        monkeypatch.setattr(reader, "submit", submit)
+        assert await say(service, "c") == ["a", "b"]
+        assert jobs == []
+        service._log.tails.clear()
+        assert await say(service, "d") == ["a", "b", "c"]
+        assert len(jobs) == 1
+
+
+async def test_the_look_at_a_head_holds_no_snapshot(tmp_path: Path) -> None:
+    """One that stayed open would keep the WAL from ever beginning anew."""
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        for number in range(3):
+            await say(service, f"{number}")
+        with closing(sqlite3.connect(tmp_path / "h.db")) as other:
+            blocked, frames, moved = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert (blocked, frames, moved) == (0, 0, 0)
+        assert (tmp_path / "h.db-wal").stat().st_size == 0
+
+
+async def test_a_damaged_head_is_corrupt_also_for_one_who_knows_the_session(tmp_path: Path) -> None:
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        await say(service, "a")
+        await say(service, "b")
+        with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
+            other.execute("UPDATE head SET beat = 'x'")
+        with pytest.raises(Corrupt):
+            await say(service, "c")
+
+
+async def test_several_event_loops_share_what_is_known(tmp_path: Path) -> None:
+    service = SqliteSessionHistoryService(tmp_path / "h.db")
+
+    async def talk(name: str) -> None:
+        for number in range(12):
+            shown = await say(service, f"{name}{number}")
+            mine = [text for text in shown if text.startswith(name)]
+            assert mine == [f"{name}{earlier}" for earlier in range(number)]
+
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, talk(name)) for name in "abcd"))
+    assert len(await seen(service)) == 48
+    await service.stop()
+
+
+def stretch(first: int, last: int, size: int, key: SessionKey = KEY) -> Stretch:
+    head = Head(key, Position(0, last), f"e{last}", deleted=False, beat=0, edits=0, active_us=1, fold=None)
+    return Stretch(head, [(seq, Record(Author.TURN, base=0)) for seq in range(first, last + 1)], size)
+
+
+class TestRoom:
+    def test_the_least_used_goes_first(self) -> None:
+        tails = Tails()
+        keys = [SessionKey("u", f"s{number}") for number in range(6)]
+        for key in keys[:4]:
+            tails.keep(key, stretch(1, 3, SHARE, key))
+        assert tails.get(keys[0]) is not None
+        tails.keep(keys[4], stretch(1, 3, SHARE, keys[4]))
+        assert [tails.get(key) is not None for key in keys[:5]] == [True, False, True, True, True]
+        assert tails._size == 4 * SHARE <= ROOM
+
+    def test_one_that_takes_too_much_is_let_go(self) -> None:
+        tails = Tails()
+        tails.keep(KEY, stretch(1, 3, SHARE - 10))
+        grown = replace(stretch(1, 3, 0).head, tail=Position(0, 4), tail_id="e4")
+        tails.extend(KEY, Position(0, 3), Record(Author.TURN, base=3), 10, grown)
+        assert tails.get(KEY) is not None
+        tails.extend(KEY, Position(0, 4), Record(Author.TURN, base=4), 1, replace(grown, tail=Position(0, 5)))
+        assert tails.get(KEY) is None
+        assert tails._size == 0
+
+    def test_nothing_is_put_behind_a_gap(self) -> None:
+        tails = Tails()
+        tails.keep(KEY, stretch(1, 3, 1))
+        head = stretch(1, 5, 1).head
+        for at, moved in ((Position(0, 4), head), (Position(1, 3), head), (Position(0, 3), replace(head, edits=1))):
+            tails.extend(KEY, at, Record(Author.TURN, base=0), 1, moved)
+            known = tails.get(KEY)
+            assert known is not None
+            assert len(known.entries) == 3
