@@ -7,7 +7,8 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -252,14 +253,13 @@ except StoreReadOnly as error:
 
 class TestReadOnly:
     @pytest.fixture
-    def shelf(self, tmp_path: Path) -> Path:
+    def shelf(self) -> Iterator[Path]:
         """A folder that any user can reach, which pytest's own are not."""
-        for folder in (tmp_path, *tmp_path.parents):
-            if folder.owner() == tmp_path.owner() and not folder.stat().st_mode & 0o001:
-                folder.chmod(folder.stat().st_mode | 0o011)
-        shelf = tmp_path / "shelf"
-        shelf.mkdir()
-        return shelf
+        with tempfile.TemporaryDirectory() as folder:
+            shelf = Path(folder)
+            shelf.chmod(0o755)
+            yield shelf
+            shelf.chmod(0o755)
 
     def error_of_a_user_who_may_not_write(self, tmp_path: Path, path: Path) -> str:
         command = [sys.executable, "-c", AS_NOBODY, str(tmp_path / "other.db"), str(path)]
@@ -286,7 +286,6 @@ class TestReadOnly:
         before = snapshot(shelf)
         assert str(path) in self.error_of_a_user_who_may_not_write(tmp_path, path)
         assert snapshot(shelf) == before
-        shelf.chmod(0o755)
 
     async def test_no_folder(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="there is no folder"):

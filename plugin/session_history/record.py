@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,11 @@ class Status(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+def new_id() -> str:
+    """An id for an entry. Ids made later sort later, so that a store's index of them grows at its end."""
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 _NO_RECORD = (ValueError, TypeError, KeyError, AttributeError)

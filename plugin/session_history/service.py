@@ -24,7 +24,7 @@ from session_history.errors import (
 )
 from session_history.log import SessionLog
 from session_history.messages import MessageInput, freeze, thaw
-from session_history.record import Author, Record
+from session_history.record import Author, Record, new_id
 from session_history.session import AnySession, Seen, Session, SessionList
 from session_history.turn import OpenTurn, Turn, Turns, settled
 from session_history.values import check_count, decode, encode
@@ -141,7 +141,7 @@ class SessionHistoryService:
         key = SessionKey(user_id, session_id if session_id is not None and named else uuid4().hex)
         record = Record(Author.SESSION, base=0, changes=_changes(title, metadata))
         await self._ready()
-        entry = Entry(uuid4().hex, record.encode())
+        entry = Entry(new_id(), record.encode())
         head = await settled(lambda: self._begin(key, record, entry))
         return self._session(key, Window(head, await self._log.card(key, head)), native=False)
 
@@ -231,7 +231,7 @@ class SessionHistoryService:
             raise SessionNotFound(key)
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
-            entry_id = uuid4().hex
+            entry_id = new_id()
             head = await settled(lambda: self._log.append(key, record, known=head, entry_id=entry_id)) or head
         return self._session(key, Window(head, await self._log.card(key, head)), native=False)
 
@@ -279,7 +279,7 @@ class SessionHistoryService:
         known = seen.head if seen and (seen.log, seen.key) == (self._log.name, key) else await self._known(key)
         base = known.tail.seq if known else 0
         record = Record(Author.APPEND, base=base, messages=tuple(messages))
-        entry_id = uuid4().hex
+        entry_id = new_id()
         await settled(lambda: self._append(session, key, record, known, entry_id))
 
     async def delete_session(self, user_id: str, session_id: str) -> None:

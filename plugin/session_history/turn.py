@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, Literal, TypeVar
-from uuid import uuid4
 
 from typing_extensions import TypeVar as TypeVarWithDefault
 
@@ -17,7 +16,7 @@ from session_history.answer import TEXT, Shape, from_messages, to_messages
 from session_history.errors import Corrupt, SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
 from session_history.log import PATIENCE, SessionLog
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
-from session_history.record import Author, Record, Status
+from session_history.record import Author, Record, Status, new_id
 from session_history.values import encode, plain
 from session_history.windows import Window, Windows
 from session_history_hooks import SessionKey, check_key
@@ -47,9 +46,8 @@ class Turn(Generic[M]):
     def __init__(self, log: SessionLog, key: SessionKey, turn_id: str | None, window: Window, *, native: bool) -> None:
         self.user_id = key.user_id
         self.session_id = key.session_id
-        self.id = turn_id if turn_id is not None else uuid4().hex
+        self.id = turn_id if turn_id is not None else new_id()
         self._given_id = turn_id
-        self._spare_id = uuid4().hex
         self.history: list[M] = thaw(view.flat(window.turns), native=native)
         self._log = log
         self._key = key
@@ -63,6 +61,7 @@ class Turn(Generic[M]):
         self._status: Status | None = None
         self._cut_off: Unavailable | None = None
         self._record = window.found
+        self._entry_id: str | None = None
 
     def __repr__(self) -> str:
         return f"Turn(id={self.id!r}, history={len(self.history)}, messages={len(self._messages)})"
@@ -170,8 +169,9 @@ class Turn(Generic[M]):
             answer=tuple(self._answer),
             turn_id=self._given_id,
         )
-        entry_id = self.id if record.keeps_its_id else self._spare_id
-        if await self._log.append(self._key, record, known=self._known, entry_id=entry_id) is None:
+        if self._entry_id is None:  # else this is the second try of one append
+            self._entry_id = self.id if record.keeps_its_id else new_id()
+        if await self._log.append(self._key, record, known=self._known, entry_id=self._entry_id) is None:
             await self._yield_to_the_first()
 
     async def _yield_to_the_first(self) -> None:

@@ -152,10 +152,10 @@ class SqliteProvider:
         return await self._write(lambda connection: rows.delete_user(connection, user_id))
 
     async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._running().reader.submit(job))
+        return await self._running().reader.submit(job)
 
     async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._running().writer.submit(job))
+        return await self._running().writer.submit(job)
 
     def _running(self) -> _Open:
         if self._connections is None:

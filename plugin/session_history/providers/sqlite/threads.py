@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import random
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,11 +25,12 @@ BATCH = 256
 
 
 class Task(Generic[T]):
-    """A job that waits for its thread, and whoever waits for its outcome."""
+    """A job that waits for its thread, and the future of whoever waits for its outcome."""
 
     def __init__(self, job: Callable[[sqlite3.Connection], T]) -> None:
         self.job = job
-        self.future: Future[T] = Future()
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[T] = self.loop.create_future()
 
 
 class ConnectionThread:
@@ -51,8 +53,8 @@ class ConnectionThread:
         """
         self._ready.result()
 
-    def submit(self, job: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Queue a job; its outcome, or the error it raised, is in the future."""
+    def submit(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Queue a job for the event loop that runs; its outcome, or the error it raised, is in the future."""
         if os.getpid() != self._pid:
             raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
         task = Task(job)
@@ -98,9 +100,7 @@ class ConnectionThread:
             self._tasks.put(None)
         while waiting := self._take():
             batch = batch + waiting
-        for task in batch:
-            if not task.future.done():
-                task.future.set_exception(Unavailable(f"the thread of {self._path} has ended"))
+        answer([(task, Unavailable(f"the thread of {self._path} has ended")) for task in batch])
 
     def _take(self) -> list[Task[Any]]:
         """All tasks that wait, at least one; none when the thread is to end."""
@@ -114,7 +114,7 @@ class ConnectionThread:
                 if batch:
                     self._tasks.put(None)
                 break
-            if task.future.set_running_or_notify_cancel():
+            if not task.future.cancelled():
                 batch.append(task)
         return batch
 
@@ -150,13 +150,14 @@ class Reader(ConnectionThread):
 
     def _serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
         for task in batch:
-            try:
-                with self._translated():
-                    outcome = self._snapshot(connection, task)
-            except BaseException as error:
-                task.future.set_exception(error)
-            else:
-                task.future.set_result(outcome)
+            answer([(task, self._look(connection, task))])
+
+    def _look(self, connection: sqlite3.Connection, task: Task[T]) -> T | BaseException:
+        try:
+            with self._translated():
+                return self._snapshot(connection, task)
+        except BaseException as error:
+            return error
 
     @staticmethod
     def _snapshot(connection: sqlite3.Connection, task: Task[T]) -> T:
@@ -195,18 +196,18 @@ class Writer(ConnectionThread):
             for task in batch:
                 self._serve_alone(connection, task)
         except BaseException as error:
-            for task in batch:
-                task.future.set_exception(self._error(error))
+            answer([(task, self._error(error)) for task in batch])
         else:
-            _answer(batch, outcomes)
+            answer(list(zip(batch, outcomes, strict=True)))
 
     def _serve_alone(self, connection: sqlite3.Connection, task: Task[Any]) -> None:
         try:
-            _answer([task], self._commit(connection, [task]))
+            [outcome] = self._commit(connection, [task])
         except _NotCommittedError as error:
-            task.future.set_exception(error.cause)
+            outcome = error.cause
         except BaseException as error:
-            task.future.set_exception(self._error(error))
+            outcome = self._error(error)
+        answer([(task, outcome)])
 
     def _commit(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> list[Any]:
         try:
@@ -298,9 +299,23 @@ def _outcome(task: Task[Any], connection: sqlite3.Connection) -> Any:
         return refusal
 
 
-def _answer(batch: list[Task[Any]], outcomes: list[Any]) -> None:
-    for task, outcome in zip(batch, outcomes, strict=True):
-        if isinstance(outcome, SessionHistoryError):
+Answer = tuple[Task[Any], Any]
+"""A task, and what its job returned, or the error that is to be raised instead."""
+
+
+def answer(answers: list[Answer]) -> None:
+    """Hand outcomes over to those who wait, to all of an event loop at once: each call wakes the loop up."""
+    loops = {task.loop for task, _ in answers}
+    for loop in loops:
+        with suppress(RuntimeError):  # the loop was closed; nobody waits there any more
+            loop.call_soon_threadsafe(_deliver, [each for each in answers if each[0].loop is loop])
+
+
+def _deliver(answers: list[Answer]) -> None:
+    for task, outcome in answers:
+        if task.future.done():
+            continue
+        if isinstance(outcome, BaseException):
             task.future.set_exception(outcome)
         else:
             task.future.set_result(outcome)
