@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check install clean
+.PHONY: demo test lint check bench install clean
 
 # An agent handler that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
@@ -23,6 +23,11 @@ lint: install
 
 check: install
 	$(BIN)/python -m pytest $(ARGS)
+
+# What a turn costs, beside the floor and a peer, in ratios; also draws docs/bench.svg.
+bench: $(BIN)/python
+	$(INSTALL) '.[bench]'
+	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
 
 install: $(BIN)/python
 	$(INSTALL) '.[dev]'
