@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check bench install clean
+.PHONY: demo test lint check docs bench install clean
 
 # An agent handler that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
@@ -13,7 +13,7 @@ demo: $(BIN)/python
 	$(BIN)/python examples/quickstart.py
 
 # All that CI runs. The tests see the wheel, as users do.
-test: lint check
+test: lint check docs
 
 lint: install
 	$(BIN)/ruff check
@@ -23,6 +23,10 @@ lint: install
 
 check: install
 	$(BIN)/python -m pytest $(ARGS)
+
+# The site, in docs/_build; a warning is an error.
+docs: install
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 # What a turn costs, beside the floor and a peer, in ratios; also draws docs/bench.svg.
 bench: $(BIN)/python

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import inspect
 import io
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from session_history import config
+import session_history
+from session_history import config, errors
+from session_history.providers.sqlite import SqliteOptions
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
@@ -66,6 +69,40 @@ def test_there_are_examples() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_every_error_has_its_line() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page("errors.md"), re.MULTILINE)
+    assert sorted(name for name, _ in listed) == sorted(set(errors.__all__) - {"SessionHistoryError"})
+    for name, builtin in listed:
+        assert issubclass(getattr(errors, name), getattr(builtins, builtin))
+
+
+def test_every_setting_has_its_line() -> None:
+    text = page("configuration.md")
+    for name in set(SqliteOptions.model_fields) - {"url"}:
+        default = SqliteOptions.model_fields[name].default
+        assert f"| `{name}` | `{default if isinstance(default, str) else format(default, 'g')}` |" in text
+    for variable in ("URL", "CONFIG", "OPTION_<NAME>"):
+        assert f"| `{config.PREFIX}{variable}` |" in text
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = page("reference.md")
+    for name in set(session_history.__all__) - {"SessionHistoryError"}:
+        assert re.search(rf"^\.\. auto\w+:: session_history\.{name}$", text, re.MULTILINE), name
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = re.search(r"```\{toctree\}\n:hidden:\n\n(.*?)```", page("index.md"), re.DOTALL)
+    assert listed is not None
+    assert sorted(f"{name}.md" for name in listed[1].split()) == sorted(
+        each.name for each in PAGES if each.parent.name == "docs" and each.name != "index.md"
+    )
 
 
 def test_the_toml_of_the_configuration_page(tmp_path: Path) -> None:
