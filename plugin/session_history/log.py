@@ -13,6 +13,7 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from session_history import view
+from session_history.budget import Size, Spending, TokenBudget
 from session_history.card import Card, fold
 from session_history.errors import Conflict, Corrupt, IncompatibleStore, InvalidCursor, SessionDeleted, Unavailable
 from session_history.record import Record
@@ -25,6 +26,9 @@ PATIENCE = 30.0
 
 MARGIN = 4
 """Entries read beyond a window's turns: some entries hold no messages."""
+
+SPENT_ON = 16
+"""Turns that are read at first for a budget, whose size in turns nobody knows."""
 
 Choice = Callable[[Sequence[view.Shown], int], Sequence[view.Shown] | None]
 """Picks a window of the turns read so far, given how many ever began; ``None`` asks for more."""
@@ -71,16 +75,19 @@ class SessionLog:
         choose = None if count is None else lambda shown, _: view.newest(shown, count)
         return await self._window(key, count, choose, before, None)
 
-    async def for_turn(self, key: SessionKey, count: int | None, turn_id: str | None) -> Window:
+    async def for_turn(self, key: SessionKey, size: Size, turn_id: str | None) -> Window:
         """What a model gets to see before a turn, and what this turn recorded before.
 
-        :param count: for a window that serves prompt caches, see :func:`session_history.view.steady`; ``None``: all.
+        :param size: a number of turns makes a window that serves prompt caches, see
+            :func:`session_history.view.steady`.
         """
-        if count is None:
+        if size is None:
             window = await self._window(key, None, None, None, turn_id)
+        elif isinstance(size, TokenBudget):
+            window = await self._window(key, SPENT_ON, Spending(size, turn_id).newest, None, turn_id)
         else:
-            choose = partial(view.steady, count=count, turn_id=turn_id)
-            window = await self._window(key, count + count // 2, choose, None, turn_id)
+            choose = partial(view.steady, count=size, turn_id=turn_id)
+            window = await self._window(key, size + size // 2, choose, None, turn_id)
         return replace(window, turns=view.for_model(window.turns, turn_id))
 
     async def card(self, key: SessionKey, head: Head) -> Card:
