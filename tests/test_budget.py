@@ -23,7 +23,8 @@ from session_history.record import Author, Record, Status
 
 Json = dict[str, Any]
 
-HERE = {"user_id": "u", "session_id": "s"}
+HERE = ("u", "s")
+NAMES = {"user_id": "u", "session_id": "s"}
 
 
 def tokens(message: Json) -> int:
@@ -98,9 +99,11 @@ def test_a_stretch_says_the_same_as_the_whole_or_asks_for_more(
 def test_a_number_of_turns(records: list[Record], count: int) -> None:
     shown = put_together(records)
     exact = view.newest(shown, count)
-    assert exact == (
-        shown[len(shown) - count :] if count < len(shown) and all(t.whole for t in shown[-count:]) else None
-    ) or (count == 0 and exact == [])
+    window = shown[max(0, len(shown) - count) :]
+    if exact is None:
+        assert len(shown) <= count or not all(turn.whole for turn in window)
+    else:
+        assert exact == window
     steady = view.steady(shown, len(shown), count=count)
     visible = view.for_model(shown, None)
     if steady is None:
@@ -120,7 +123,7 @@ async def test_a_turn_sees_what_fits(turns: list[tuple[list[int], Status]], budg
         for number, (found, status) in enumerate(turns):
             messages = [{"role": "user", "tokens": size, "turn": number} for size in found]
             try:
-                async with service.turn(**HERE, native=True) as turn:
+                async with service.turn(*HERE, native=True) as turn:
                     turn.add(messages)
                     if status is not Status.COMPLETED:
                         raise errors[status]
@@ -129,13 +132,13 @@ async def test_a_turn_sees_what_fits(turns: list[tuple[list[int], Status]], budg
             expected += [] if status is Status.FAILED else [messages]
         while sum(tokens(message) for messages in expected for message in messages) > budget:
             expected.pop(0)
-        async with service.turn(**HERE, native=True, within=TokenBudget(budget, tokens)) as turn:
+        async with service.turn(*HERE, native=True, within=TokenBudget(budget, tokens)) as turn:
             assert turn.history == [message for messages in expected for message in messages]
 
 
 async def fill(service: SessionHistoryService, turns: int) -> None:
     for number in range(turns):
-        async with service.turn(**HERE) as turn:
+        async with service.turn(*HERE) as turn:
             turn.add([{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}])
 
 
@@ -157,12 +160,12 @@ async def test_it_pages_back_only_as_far_as_needed_and_counts_nothing_twice(
         return 1
 
     monkeypatch.setattr(service._provider, "read", watched)
-    async with service.turn(**HERE, within=TokenBudget(9, count)) as turn:
+    async with service.turn(*HERE, within=TokenBudget(9, count)) as turn:
         assert [message.text for message in turn.history][::2] == ["q96", "q97", "q98", "q99"]
     assert sum(entries) < 30
     assert len(counted) == 10
     counted.clear()
-    async with service.turn(**HERE, within=TokenBudget(100, count)) as turn:
+    async with service.turn(*HERE, within=TokenBudget(100, count)) as turn:
         assert len(turn.history) == 100
     assert len(counted) == len(set(counted)) == 102
     assert sum(entries) < 150
@@ -174,18 +177,18 @@ async def test_a_turn_of_plain_appends_is_counted_whole(service: SessionHistoryS
     for number in range(60):
         await service.append_message(session, {"role": "assistant", "content": str(number)})
     for tokens_there_are, seen in ((60, 0), (61, 61)):
-        async with service.turn(**HERE, within=TokenBudget(tokens_there_are, lambda _: 1)) as turn:
+        async with service.turn(*HERE, within=TokenBudget(tokens_there_are, lambda _: 1)) as turn:
             assert len(turn.history) == seen
 
 
 async def test_a_decorated_handler_sees_what_fits(service: SessionHistoryService) -> None:
-    @with_session_history(service, within=TokenBudget(4, lambda message: len(message["content"])))
+    @with_session_history(service, within=TokenBudget(4, lambda message: len(message["content"][0]["text"])))
     async def handler(messages: list[Message]) -> str:
         return str(len(messages))
 
-    assert [await handler("q", **HERE) for _ in range(4)] == ["1", "3", "5", "5"]
-    await handler("a long question", **HERE)
-    assert await handler("q", **HERE) == "1"
+    assert [await handler("q", **NAMES) for _ in range(4)] == ["1", "3", "5", "5"]
+    await handler("a long question", **NAMES)
+    assert await handler("q", **NAMES) == "1"
 
 
 @pytest.mark.parametrize("wrong", [1.0, True, None, "5", -1])
@@ -196,9 +199,9 @@ async def test_a_counter_that_counts_wrong_is_an_error_before_the_handler_runs(
     async def handler(messages: list[Message]) -> str:
         return str(len(messages))
 
-    assert await handler("secret", **HERE) == "1"
+    assert await handler("secret", **NAMES) == "1"
     with pytest.raises(ValueError, match="the count of a TokenBudget must return") as raised:
-        await handler("q", **HERE)
+        await handler("q", **NAMES)
     assert "secret" not in str(raised.value)
     session = await service.get_session("u", "s")
     assert session is not None
@@ -217,8 +220,8 @@ async def test_a_budget_or_a_number_of_turns(service: SessionHistoryService) -> 
     budget = TokenBudget(5, tokens)
     for options in ({"last_turns": 5}, {"last_turns": 0}):
         with pytest.raises(ValueError, match="not both"):
-            service.turn(**HERE, within=budget, **options)  # type: ignore[call-overload]
+            service.turn(*HERE, within=budget, **options)  # type: ignore[call-overload]
         with pytest.raises(ValueError, match="not both"):
             with_session_history(service, within=budget, **options)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="must be a TokenBudget, not int"):
-        service.turn(**HERE, within=5)  # type: ignore[call-overload]
+        service.turn(*HERE, within=5)  # type: ignore[call-overload]

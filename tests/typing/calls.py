@@ -9,9 +9,9 @@ from typing import Any, assert_type
 from session_history import (
     Identity,
     Message,
+    Repair,
     Session,
     SessionHistoryService,
-    Repair,
     SqliteSessionHistoryService,
     TokenBudget,
     Turn,
