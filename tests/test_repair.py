@@ -14,6 +14,7 @@ from pairing import block_calls, block_results, chat_calls, flaws, is_item, ment
 from session_history import Message, Repair, SessionHistoryService, with_session_history
 from session_history.messages import NATIVE, Stored
 from session_history.repair import repaired
+from session_history.toolcalls import UNKNOWN_OUTCOME
 from support import json_lines, same
 
 Json = dict[str, Any]
@@ -230,14 +231,14 @@ def test_a_repair_says_where(messages: list[Json]) -> None:
 # One by one
 
 ADDED = [
-    ([chat("a")], chat_result("a", "The call was interrupted and its outcome is unknown.")),
-    ([item("a")], item_result("a", text="The call was interrupted and its outcome is unknown.")),
+    ([chat("a")], chat_result("a", UNKNOWN_OUTCOME)),
+    ([item("a")], item_result("a", text=UNKNOWN_OUTCOME)),
     (
         [item("a", "custom_tool")],
-        item_result("a", "custom_tool", "The call was interrupted and its outcome is unknown."),
+        item_result("a", "custom_tool", UNKNOWN_OUTCOME),
     ),
-    ([neutral("a")], neutral_result("a", text="The call was interrupted and its outcome is unknown.")),
-    ([neutral("a", "mcp")], neutral_result("a", "mcp", "The call was interrupted and its outcome is unknown.")),
+    ([neutral("a")], neutral_result("a", text=UNKNOWN_OUTCOME)),
+    ([neutral("a", "mcp")], neutral_result("a", "mcp", UNKNOWN_OUTCOME)),
 ]
 
 
@@ -345,6 +346,19 @@ def test_ids_that_a_model_gives_again_and_again() -> None:
     shown, repairs = repair([crashed, USER, *answered, USER, *answered])
     assert repairs == [Repair("result added", "call_0", 1)]
     assert shown[2:] == [USER, *answered, USER, *answered]
+
+
+def test_a_second_result_is_not_that_of_a_call_long_past() -> None:
+    shown, repairs = repair([chat("a"), USER, chat("a"), chat_result("a"), chat_result("a", "again")])
+    assert shown[2:] == [USER, chat("a"), chat_result("a")]
+    assert repairs == [Repair("result added", "a", 1), Repair("result left out", "a", 5)]
+
+
+def test_a_result_is_added_before_the_next_calls() -> None:
+    begun = [item("a"), item("b"), item("c"), item_result("a")]
+    shown, repairs = repair([*begun, item("b"), item_result("c"), item_result("b")])
+    assert shown == [*begun, item_result("b", text=UNKNOWN_OUTCOME), item("b"), item_result("c"), item_result("b")]
+    assert repairs == [Repair("result added", "b", 4)]
 
 
 NOTHING_WE_KNOW: list[list[Json]] = [

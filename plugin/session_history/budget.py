@@ -74,12 +74,9 @@ class Spending:
         return None
 
     def _tokens(self, turn: view.Shown) -> int:
-        if turn.place in self._counted:
-            return self._counted[turn.place]
-        tokens = sum(map(self._count, turn.messages))
-        if turn.whole:
-            self._counted[turn.place] = tokens
-        return tokens
+        if turn.place not in self._counted:  # one that was not whole begins elsewhere when more of it is read
+            self._counted[turn.place] = sum(map(self._count, turn.messages))
+        return self._counted[turn.place]
 
     def _count(self, message: Stored) -> int:
         tokens = self._budget.count(message.value)
