@@ -70,10 +70,16 @@ def read_folder(file: Path) -> Iterator[Conversation]:
 
 def cut(messages: list[Json]) -> Iterator[list[Json]]:
     """Turns: from one message of the user to before the next; without such messages, two or three at a time."""
-    users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    users = [index for index, message in enumerate(messages) if message.get("role") == "user" and not answers(message)]
     starts = users[1:] if users else list(every_two_or_three(len(messages)))
     for start, stop in zip([0, *starts], [*starts, len(messages)], strict=True):
         yield messages[start:stop]
+
+
+def answers(message: Json) -> bool:
+    """Whether a message of the user holds results of tools, as Anthropic wants them."""
+    content = message.get("content")
+    return isinstance(content, list) and any(part.get("type") == "tool_result" for part in content)
 
 
 def every_two_or_three(stop: int) -> Iterator[int]:

@@ -1,10 +1,12 @@
 """Session history for agent runtimes: load a conversation before a turn, append to it afterwards."""
 
+from session_history.budget import TokenBudget
 from session_history.calls import Identity
 from session_history.decorator import with_session_history
 from session_history.errors import SessionHistoryError
 from session_history.messages import Content, DataContent, ImageContent, Message, MessageInput, Role, TextContent
 from session_history.presets import InMemorySessionHistoryService, SqliteSessionHistoryService
+from session_history.repair import Repair
 from session_history.service import SessionHistoryService, configured_service
 from session_history.session import Session, SessionList
 from session_history.turn import Turn
@@ -17,6 +19,7 @@ __all__ = [
     "InMemorySessionHistoryService",
     "Message",
     "MessageInput",
+    "Repair",
     "Role",
     "Session",
     "SessionHistoryError",
@@ -24,6 +27,7 @@ __all__ = [
     "SessionList",
     "SqliteSessionHistoryService",
     "TextContent",
+    "TokenBudget",
     "Turn",
     "configured_service",
     "with_session_history",

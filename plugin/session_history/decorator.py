@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, Literal, Protocol, TypeVar, overload
 
+from session_history import budget
+from session_history.budget import TokenBudget
 from session_history.calls import AnyIdentity, Call, Calls, Input
 from session_history.errors import InvalidMessage
 from session_history.messages import Message, Role, Stored, freeze, text_message, thaw
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
-from session_history.values import check_count, plain
+from session_history.values import plain
 
 M = TypeVar("M")
 S = TypeVar("S")
@@ -101,6 +103,7 @@ def with_session_history(
     *,
     identify: None = None,
     last_turns: int | None = None,
+    within: TokenBudget | None = None,
     native: Literal[False] = False,
 ) -> Decorator[Message]: ...
 @overload
@@ -109,6 +112,7 @@ def with_session_history(
     *,
     identify: None = None,
     last_turns: int | None = None,
+    within: TokenBudget | None = None,
     native: Literal[True],
 ) -> Decorator[dict[str, Any]]: ...
 @overload
@@ -117,6 +121,7 @@ def with_session_history(
     *,
     identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
     last_turns: int | None = None,
+    within: TokenBudget | None = None,
     native: Literal[False] = False,
 ) -> RequestDecorator[A, Message]: ...
 @overload
@@ -125,6 +130,7 @@ def with_session_history(
     *,
     identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
     last_turns: int | None = None,
+    within: TokenBudget | None = None,
     native: Literal[True],
 ) -> RequestDecorator[A, dict[str, Any]]: ...
 def with_session_history(
@@ -132,6 +138,7 @@ def with_session_history(
     *,
     identify: Callable[..., AnyIdentity] | None = None,
     last_turns: int | None = None,
+    within: TokenBudget | None = None,
     native: bool = False,
 ) -> Any:
     """Give a handler the history of its session, and store what the turn says.
@@ -148,13 +155,14 @@ def with_session_history(
     :param identify: maps another call shape to an :class:`Identity`. It gets the arguments of the call; messages
         take the place of the first of them, which the handler may still have as a parameter called ``request``.
     :param last_turns: see :meth:`SessionHistoryService.turn`.
+    :param within: see :meth:`SessionHistoryService.turn`.
     :param native: messages are any JSON objects, and text becomes ``{"role": …, "content": text}``.
-    :raises ValueError: ``last_turns`` is no number of turns.
+    :raises ValueError: ``last_turns`` is no number of turns, or was given beside ``within``.
     :raises TurnIdReused: when called with the id of a turn that had another input.
     """
     if callable(service):
         raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
-    check_count("last_turns", last_turns)
+    budget.size(last_turns, within)
     if service is not None and not isinstance(service, SessionHistoryService):
         raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
 
@@ -164,7 +172,7 @@ def with_session_history(
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(handler, (classmethod, staticmethod)):
             raise TypeError(f"put @{type(handler).__name__} above @with_session_history")
-        around = _Around(service, handler, Calls(handler, identify), last_turns, native)
+        around = _Around(service, handler, Calls(handler, identify), last_turns, within, native)
         if inspect.isasyncgenfunction(handler):
             return around.dressed(around.streaming())
         if inspect.iscoroutinefunction(handler):
@@ -182,6 +190,7 @@ class _Around:
     handler: Callable[..., Any]
     calls: Calls
     last_turns: int | None
+    within: TokenBudget | None
     native: bool
 
     def dressed(self, wrapper: Callable[..., Any]) -> Callable[..., Any]:
@@ -222,7 +231,9 @@ class _Around:
     def _turn(self, call: Call) -> AbstractAsyncContextManager[Turn[Any]]:
         service = self.service if self.service is not None else configured_service()
         user_id, session_id, _, turn_id = call.identity
-        return service.turn(user_id, session_id, turn_id=turn_id, last_turns=self.last_turns, native=self.native)
+        return service.turn(
+            user_id, session_id, turn_id=turn_id, last_turns=self.last_turns, within=self.within, native=self.native
+        )
 
     def _messages(self, turn: Turn[Any], call: Call) -> list[Any]:
         """History and input, as the handler gets them."""

@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 from uuid import uuid4
 
-from session_history import config, registry, view
+from session_history import budget, config, registry, view
+from session_history.budget import TokenBudget
 from session_history.errors import (
     Conflict,
     NotStorable,
@@ -302,6 +303,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
+        within: TokenBudget | None = None,
         native: Literal[False] = False,
     ) -> AbstractAsyncContextManager[Turn]: ...
     @overload
@@ -312,6 +314,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
+        within: TokenBudget | None = None,
         native: Literal[True],
     ) -> AbstractAsyncContextManager[Turn[JsonObject]]: ...
     @overload
@@ -322,6 +325,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
+        within: TokenBudget | None = None,
         native: bool,
     ) -> AbstractAsyncContextManager[Turn[Any]]: ...
     def turn(
@@ -331,6 +335,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
+        within: TokenBudget | None = None,
         native: bool = False,
     ) -> AbstractAsyncContextManager[Turn[Any]]:
         """One turn: load the session, let the body add what is said, store it as one entry.
@@ -342,12 +347,14 @@ class SessionHistoryService:
             :attr:`~session_history.Turn.recorded`, and nothing is stored twice.
         :param last_turns: how many turns of history the model sees: as many, or up to half as many more, so that the
             start of the history seldom moves.
+        :param within: instead, as many of the newest turns as fit into a number of tokens.
         :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :raises SessionDeleted: the session was deleted, before the turn or during it.
+        :raises ValueError: both ``last_turns`` and ``within`` were given; or a count of tokens is none.
         """
         key = SessionKey(user_id, session_id)
-        count = check_count("last_turns", last_turns)
-        return OpenTurn(self._log, self._windows, key, self._turns, turn_id=turn_id, last_turns=count, native=native)
+        size = budget.size(last_turns, within)
+        return OpenTurn(self._log, self._windows, key, self._turns, turn_id=turn_id, size=size, native=native)
 
     async def _ready(self) -> None:
         if self._stopped:

@@ -13,10 +13,12 @@ from typing_extensions import TypeVar as TypeVarWithDefault
 
 from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
+from session_history.budget import Size
 from session_history.errors import Corrupt, SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
 from session_history.log import PATIENCE, SessionLog
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
 from session_history.record import Author, Record, Status, new_id
+from session_history.repair import Repair, repaired
 from session_history.values import encode, plain
 from session_history.windows import Window, Windows
 from session_history_hooks import SessionKey, check_key
@@ -39,7 +41,8 @@ class Turn(Generic[M]):
     :ivar user_id: whose session it is.
     :ivar session_id: which session it is.
     :ivar id: the id of this turn, unique in its session; a repeat of it stores nothing twice.
-    :ivar history: what was said before this turn, for the model to see.
+    :ivar history: what was said before this turn, for the model to see: every tool call in it has one result.
+    :ivar repairs: what was done to that end; the log is as it was.
     :ivar recorded: what a turn of this id recorded before, else ``None``. If it did, nothing is stored now.
     """
 
@@ -48,7 +51,9 @@ class Turn(Generic[M]):
         self.session_id = key.session_id
         self.id = turn_id if turn_id is not None else new_id()
         self._given_id = turn_id
-        self.history: list[M] = thaw(view.flat(window.turns), native=native)
+        self.repairs: list[Repair]
+        shown, self.repairs = repaired(view.flat(window.turns))
+        self.history: list[M] = thaw(shown, native=native)
         self._log = log
         self._key = key
         self._known = window.head
@@ -197,7 +202,7 @@ class OpenTurn(Generic[M]):
         turns: Turns,
         *,
         turn_id: str | None,
-        last_turns: int | None,
+        size: Size,
         native: bool,
     ) -> None:
         self._log = log
@@ -205,13 +210,13 @@ class OpenTurn(Generic[M]):
         self._key = key
         self._turns = turns
         self._turn_id = check_key("turn_id", turn_id) if turn_id is not None else None
-        self._last_turns = last_turns
+        self._size = size
         self._native = native
         self._turn: Turn[M] | None = None
 
     async def __aenter__(self) -> Turn[M]:
         await self._turns.ready()
-        window = await self._windows.for_turn(self._key, self._last_turns, self._turn_id)
+        window = await self._windows.for_turn(self._key, self._size, self._turn_id)
         if window.head is not None and window.head.deleted:
             raise SessionDeleted(self._key)
         self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from session_history import view
+from session_history.budget import Size, Spending, TokenBudget
 from session_history.card import Card
 from session_history.errors import InvalidCursor
 from session_history.log import SessionLog
@@ -16,6 +17,9 @@ from session_history_hooks import Head, Log, SessionKey
 
 MARGIN = 4
 """Entries read beyond a window's turns: some entries hold no messages."""
+
+SPENT_ON = 16
+"""Turns that are read at first for a budget, whose size in turns nobody knows."""
 
 Choice = Callable[[Sequence[view.Shown], int], Sequence[view.Shown] | None]
 """Picks a window of the turns read so far, given how many ever began; ``None`` asks for more."""
@@ -69,16 +73,19 @@ class Windows:
         window, _ = await self._fill(key, Stretch.of(log), _exactly(count), place)
         return window
 
-    async def for_turn(self, key: SessionKey, count: int | None, turn_id: str | None) -> Window:
+    async def for_turn(self, key: SessionKey, size: Size, turn_id: str | None) -> Window:
         """What a model gets to see before a turn, and what this turn recorded before.
 
-        :param count: for a window that serves prompt caches, see :func:`session_history.view.steady`; ``None``: all.
+        :param size: a number of turns makes a window that serves prompt caches, see
+            :func:`session_history.view.steady`.
         """
-        if count is None:
+        if size is None:
             window = await self._newest(key, None, None, turn_id)
+        elif isinstance(size, TokenBudget):
+            window = await self._newest(key, SPENT_ON, Spending(size, turn_id).newest, turn_id)
         else:
-            steady = partial(view.steady, count=count, turn_id=turn_id)
-            window = await self._newest(key, count + count // 2, steady, turn_id)
+            steady = partial(view.steady, count=size, turn_id=turn_id)
+            window = await self._newest(key, size + size // 2, steady, turn_id)
         return replace(window, turns=view.for_model(window.turns, turn_id))
 
     async def _newest(

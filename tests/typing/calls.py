@@ -9,9 +9,11 @@ from typing import Any, assert_type
 from session_history import (
     Identity,
     Message,
+    Repair,
     Session,
     SessionHistoryService,
     SqliteSessionHistoryService,
+    TokenBudget,
     Turn,
     with_session_history,
 )
@@ -31,6 +33,20 @@ async def stream(messages: list[Message]) -> AsyncIterator[str]:
 
 @with_session_history(service, native=True)
 async def native(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    return messages[-1]
+
+
+def length(message: dict[str, Any]) -> int:
+    return len(str(message))
+
+
+@with_session_history(service, within=TokenBudget(2000, length))
+async def thrifty(messages: list[Message]) -> str:
+    return messages[-1].text
+
+
+@with_session_history(service, within=TokenBudget(2000, count=length), native=True)
+async def thrifty_natively(messages: list[dict[str, Any]]) -> dict[str, Any]:
     return messages[-1]
 
 
@@ -64,6 +80,8 @@ async def right_calls() -> None:
     assert_type(await answer([Message(role="user", content="hi"), {"role": "user"}], user_id="u", session_id="s"), str)
     assert_type([piece async for piece in stream("hi", user_id="u", session_id="s")], list[str])
     assert_type(await native({"a": 1}, user_id="u", session_id="s"), dict[str, Any])
+    assert_type(await thrifty("hi", user_id="u", session_id="s"), str)
+    assert_type(await thrifty_natively("hi", user_id="u", session_id="s"), dict[str, Any])
     assert_type(await Agent().reply("hi", user_id="u", session_id="s"), Message)
     assert_type(await Agent.echo("hi", user_id="u", session_id="s"), str)
     assert_type(asyncio.create_task(answer("hi", user_id="u", session_id="s")), asyncio.Task[str])
@@ -118,8 +136,18 @@ async def sessions() -> None:
     async with service.turn("u", "s") as turn:
         assert_type(turn.history, list[Message])
         assert_type(turn.recorded, list[Message] | None)
+        assert_type(turn.repairs, list[Repair])
         turn.add("hi")  # type: ignore[arg-type]
     async with service.turn("u", "s", native=True) as native_turn:
         assert_type(native_turn.history, list[dict[str, Any]])
+    budget = TokenBudget(2000, length)
+    async with service.turn("u", "s", within=budget, native=True) as thrifty_turn:
+        assert_type(thrifty_turn.history, list[dict[str, Any]])
+    service.turn("u", "s", within=2000)  # type: ignore[call-overload]
+    with_session_history(service, within=2000)  # type: ignore[call-overload]
+    await service.get_session("u", "s", within=budget)  # type: ignore[call-overload]
+    TokenBudget(2000)  # type: ignore[call-arg]
+    TokenBudget("2000", length)  # type: ignore[arg-type]
+    TokenBudget(2000, lambda message: message.text)  # type: ignore[attr-defined]
     await service.create_session("u", title=5)  # type: ignore[arg-type]
     Message(content="hi")  # type: ignore[call-arg]
