@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairing import block_calls, block_results, chat_calls, flaws, is_item, mentions_tools
-from session_history import Message, Repair, SessionHistoryService, with_session_history
+from session_history import Message, Repair, SessionHistoryService, Turn, with_session_history
 from session_history.messages import NATIVE, Stored
 from session_history.repair import repaired
 from session_history.toolcalls import UNKNOWN_OUTCOME
@@ -475,6 +475,27 @@ async def test_a_handler_gets_it_repaired(service: SessionHistoryService) -> Non
     await say(service, [USER, chat("a")], TimeoutError)
     assert await handler("go on", **HERE) == [{"role": "assistant", "content": "4"}]
     assert len((await history(service, native=True))[0]) == 5
+
+
+async def test_the_input_may_be_the_result_of_a_call_in_the_history(service: SessionHistoryService) -> None:
+    """Of a tool that runs in the client, which gets the call as the answer of a turn."""
+    call, result = chat("a"), {"role": "tool", "tool_call_id": "a", "content": "sunny"}
+
+    @with_session_history(service, native=True)
+    async def handler(messages: list[Json], turn: Turn[Json]) -> Any:
+        seen.append((messages, turn.repairs))
+        return call if messages[-1]["role"] == "user" else {"role": "assistant", "content": "It is sunny."}
+
+    seen: list[tuple[list[Json], list[Repair]]] = []
+    await handler("How is the weather?", **HERE)
+    await handler(result, **HERE)
+    await handler("Thanks", **HERE)
+    (_, _), (messages, repairs), _ = seen
+    assert messages == [{"role": "user", "content": "How is the weather?"}, call, result]
+    assert repairs == []
+    assert [flaws(messages) for messages, _ in seen] == [[], [], []]
+    await handler("And now?", **HERE)
+    assert [repair.kind for repair in seen[-1][1]] == ["result added"]
 
 
 async def test_a_window_repairs_what_it_shows(service: SessionHistoryService) -> None:

@@ -104,6 +104,12 @@ async def check(service: SqliteSessionHistoryService, session_id: str, manifest:
     return len(there - acknowledged)
 
 
+def version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        return found
+
+
 def integrity(path: Path) -> str:
     with closing(sqlite3.connect(path)) as connection:
         found: str = connection.execute("PRAGMA integrity_check").fetchone()[0]
@@ -136,9 +142,9 @@ async def test_killed_while_it_appends(tmp_path: Path, manifest: Path, victims: 
 async def test_killed_while_it_makes_the_file(tmp_path: Path, manifest: Path, victims: Victims) -> None:
     path = tmp_path / "history.db"
     made = 0
-    for number in range(20):
-        await asyncio.to_thread(victims.kill_one, 0, number * 0.001)
-        made += path.exists()
+    for number in range(30):
+        await asyncio.to_thread(victims.kill_one, 0, number * 0.0005)
+        made += version(path) > 0
         async with SqliteSessionHistoryService(path) as service:
             for session in await service.list_sessions("u"):
                 await check(service, session.id, Manifest.read(manifest))
@@ -147,7 +153,7 @@ async def test_killed_while_it_makes_the_file(tmp_path: Path, manifest: Path, vi
         for file in tmp_path.glob("history.db*"):
             file.unlink()
         manifest.write_text("")
-    assert 0 < made < 20, "the kills came too late or too early to hit the making of the file"
+    assert 0 < made < 30, "the kills came too late or too early to hit the making of the file"
 
 
 def run_power(tmp_path: Path, disk: Path, synchronous: str) -> Path:

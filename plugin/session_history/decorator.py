@@ -13,7 +13,7 @@ from session_history import budget
 from session_history.budget import TokenBudget
 from session_history.calls import AnyIdentity, Call, Calls, Input
 from session_history.errors import InvalidMessage
-from session_history.messages import Message, Role, Stored, freeze, text_message, thaw
+from session_history.messages import Message, Role, Stored, freeze, text_message
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
 from session_history.values import plain
@@ -239,7 +239,7 @@ class _Around:
         """History and input, as the handler gets them."""
         new = _input(call.identity.input, native=self.native)
         turn._take_input(new)
-        return [*turn.history, *thaw(new, native=self.native)]
+        return turn._for_handler(new)
 
 
 def _input(value: Input, *, native: bool) -> list[Stored]:

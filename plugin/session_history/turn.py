@@ -51,9 +51,10 @@ class Turn(Generic[M]):
         self.session_id = key.session_id
         self.id = turn_id if turn_id is not None else new_id()
         self._given_id = turn_id
+        self._shown = view.flat(window.turns)
         self.repairs: list[Repair]
-        shown, self.repairs = repaired(view.flat(window.turns))
-        self.history: list[M] = thaw(shown, native=native)
+        history, self.repairs = repaired(self._shown)
+        self.history: list[M] = thaw(history, native=native)
         self._log = log
         self._key = key
         self._known = window.head
@@ -112,6 +113,11 @@ class Turn(Generic[M]):
             self._insist_same_input(messages)
         self._take(messages)
         self._inputs = len(messages)
+
+    def _for_handler(self, messages: list[Stored]) -> list[M]:
+        """History and input, repaired together: the input may hold results of calls in the history."""
+        said, self.repairs = repaired([*self._shown, *messages])
+        return thaw(said, native=self._native)
 
     def _take_answer(self, answer: object) -> None:
         """Add what a decorated handler returned."""

@@ -3,7 +3,7 @@
 For every line on its standard input, which is the number of a round and a time in seconds, it forks a process that
 appends to a few sessions without end, kills that one so long after its first append began, and says so. What the
 process was about to append (``try``) and what was acknowledged (``ok``) stands in the manifest, which the kill can
-not take back. In round 0 the process is killed so long after it began.
+not take back. In round 0 the process is killed so long after the file came into being.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def kill_one(path: str, manifest: str, round_number: int, seconds: float) -> Non
     if child == 0:
         descriptor = os.open(manifest, os.O_WRONLY | os.O_APPEND)
         asyncio.run(append_for_ever(path, descriptor, round_number))
-    while round_number and Path(manifest).stat().st_size == size:
-        time.sleep(0.001)
+    while not (Path(manifest).stat().st_size > size if round_number else Path(path).exists()):
+        time.sleep(0.0002)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
