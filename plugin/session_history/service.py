@@ -27,7 +27,8 @@ from session_history.log import SessionLog
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record, new_id
 from session_history.session import AnySession, Seen, Session, SessionList
-from session_history.turn import OpenTurn, Turn, Turns, settled
+from session_history.turn import Turn
+from session_history.turns import OpenTurn, Turns, settled
 from session_history.values import check_count, decode, encode
 from session_history.windows import Window, Windows
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key

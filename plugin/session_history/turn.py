@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import Awaitable, Callable, Coroutine
-from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
-from typing_extensions import TypeVar as TypeVarWithDefault
+from typing_extensions import TypeVar
 
 from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
-from session_history.budget import Size
-from session_history.errors import Corrupt, SessionDeleted, SessionHistoryError, TurnClosed, TurnIdReused, Unavailable
-from session_history.log import PATIENCE, SessionLog
+from session_history.errors import Corrupt, SessionDeleted, TurnClosed, TurnIdReused, Unavailable
+from session_history.log import SessionLog
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
 from session_history.record import Author, Record, Status, new_id
 from session_history.repair import Repair, repaired
 from session_history.values import encode, plain
-from session_history.windows import Window, Windows
-from session_history_hooks import SessionKey, check_key
+from session_history.windows import Window
+from session_history_hooks import SessionKey
 
-M = TypeVarWithDefault("M", default=Message)
-T = TypeVar("T")
-
-logger = logging.getLogger("session_history")
-
-_LOOK_AGAIN = 0.005
-"""Seconds between two looks at turns that are being stored, perhaps by another event loop."""
-
-INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
-"""What ends a turn from outside: its partial answer counts. Any other exception is the handler's failure."""
+M = TypeVar("M", default=Message)
 
 
 class Turn(Generic[M]):
@@ -192,149 +177,6 @@ class Turn(Generic[M]):
             raise SessionDeleted(self._key)
         if self._inputs:
             self._insist_same_input(self._messages[: self._inputs])
-
-
-class OpenTurn(Generic[M]):
-    """Loads a session, hands out the turn, and stores what the turn said. The data path of every skin.
-
-    :param turns: the turns that are open, this one included while it is.
-    """
-
-    def __init__(
-        self,
-        log: SessionLog,
-        windows: Windows,
-        key: SessionKey,
-        turns: Turns,
-        *,
-        turn_id: str | None,
-        size: Size,
-        native: bool,
-    ) -> None:
-        self._log = log
-        self._windows = windows
-        self._key = key
-        self._turns = turns
-        self._turn_id = check_key("turn_id", turn_id) if turn_id is not None else None
-        self._size = size
-        self._native = native
-        self._turn: Turn[M] | None = None
-
-    async def __aenter__(self) -> Turn[M]:
-        await self._turns.ready()
-        window = await self._windows.for_turn(self._key, self._size, self._turn_id)
-        if window.head is not None and window.head.deleted:
-            raise SessionDeleted(self._key)
-        self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)
-        self._turns.add(self._turn)
-        return self._turn
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        turn = self._turn
-        assert turn is not None
-        if error is not None:
-            status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
-            await self._turns.end_early(turn, status, error)
-        elif turn._cut_off is not None and turn._messages:
-            raise turn._cut_off
-        else:
-            await self._turns.end(turn, Status.COMPLETED)
-
-
-class Turns:
-    """The turns of a service that are not stored yet.
-
-    :param ready: makes sure that the service may be used.
-    """
-
-    def __init__(self, ready: Callable[[], Awaitable[None]]) -> None:
-        self.ready = ready
-        self._open: set[Turn[Any]] = set()
-
-    def add(self, turn: Turn[Any]) -> None:
-        self._open.add(turn)
-
-    async def end(self, turn: Turn[Any], status: Status) -> None:
-        """Store a turn, unless it has ended; also if the caller is cancelled meanwhile."""
-        if turn._status is None and _a_loop_is_running():
-            turn._close(status)
-            await settled(lambda: self._store(turn))
-
-    async def end_early(self, turn: Turn[Any], status: Status, error: BaseException) -> None:
-        """Store a turn that did not end well. The error that ended it goes on, whatever becomes of this."""
-        try:
-            await self.end(turn, status)
-        except SessionHistoryError as lost:
-            _tell_of_loss(turn, lost, error)
-        except asyncio.CancelledError as cancelled:
-            if isinstance(cancelled.__cause__, SessionHistoryError):
-                _tell_of_loss(turn, cancelled.__cause__, error)
-            raise
-
-    async def interrupt_all(self) -> None:
-        """End what is open: a stream that nobody closed would otherwise be lost. Wait for what is being stored."""
-        deadline = time.monotonic() + PATIENCE
-        endings = [asyncio.ensure_future(self._cut_off(turn)) for turn in self._open if turn._status is None]
-        if endings:
-            await asyncio.wait(endings, timeout=PATIENCE)
-        while self._open and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event belongs to one loop
-            await asyncio.sleep(_LOOK_AGAIN)
-
-    async def _cut_off(self, turn: Turn[Any]) -> None:
-        turn._cut_off = Unavailable("the service was stopped during the turn, which is stored as interrupted")
-        try:
-            await self.end(turn, Status.INTERRUPTED)
-        except SessionHistoryError as lost:
-            turn._cut_off = Unavailable("the service was stopped during the turn, which could not be stored")
-            turn._cut_off.__cause__ = lost
-            _tell_of_loss(turn, lost, turn._cut_off)
-
-    async def _store(self, turn: Turn[Any]) -> None:
-        try:
-            await turn._store()
-        finally:
-            self._open.discard(turn)
-
-
-async def settled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Finish work although the caller is cancelled meanwhile; the cancellation goes on afterwards.
-
-    If the work failed, too, its error is the cancellation's cause. A loop that shuts down cancels the work itself, too:
-    it is then done again, once.
-
-    :param work: doing it twice must be the same as doing it once.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    for _ in range(2):
-        task = asyncio.ensure_future(work())
-        # If this is dropped before the work is done, nobody asks for the work's error.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if not task.cancelled():
-            break
-    if cancelled is not None:
-        raise cancelled from (None if task.cancelled() else task.exception())
-    return task.result()
-
-
-def _a_loop_is_running() -> bool:
-    """Python may end what was left suspended when its loop is closed. Then ``stop()`` stores the turn."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _tell_of_loss(turn: Turn[Any], lost: SessionHistoryError, error: BaseException) -> None:
-    logger.error("a turn of %s could not be stored: %r", turn._key, lost)
-    error.add_note(f"session-history: the turn could not be stored: {lost!r}")
 
 
 def _identity(message: Stored) -> tuple[str, bytes]:
