@@ -79,6 +79,8 @@ class ClaimsContract(Subject):
             await append(provider, full + 1)
         assert refusal.value.limit == full
         assert await read(provider, last=1) == before
+        last = Entry(f"e{full}", b"new")
+        assert (await provider.rewrite(KEY, last, at=Position(0, full), edits=0, fold=None)).edits == 1
         await provider.delete(KEY)
         assert await provider.append(KEY, entry(1), at=Position(1, 0)) == Appended(Position(1, 1), replayed=False)
 
