@@ -45,6 +45,7 @@ class ReadingContract(Subject):
         await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), edits=1, fold=None)
         await provider.delete(KEY)
         await provider.append(KEY, entry(1), at=Position(1, 0))
+        await read(provider)
         assert (returned, heads) == before
 
     async def test_what_is_returned_is_of_the_types_that_it_says(self, provider: SessionHistoryProvider) -> None:
