@@ -24,7 +24,7 @@ from session_history_hooks import SessionKey, check_key
 M = TypeVarWithDefault("M", default=Message)
 T = TypeVar("T")
 
-logger = logging.getLogger("session_history")
+logger: logging.Logger = logging.getLogger("session_history")
 
 _LOOK_AGAIN = 0.005
 """Seconds between two looks at turns that are being stored, perhaps by another event loop."""
@@ -44,9 +44,9 @@ class Turn(Generic[M]):
     """
 
     def __init__(self, log: SessionLog, key: SessionKey, turn_id: str | None, window: Window, *, native: bool) -> None:
-        self.user_id = key.user_id
-        self.session_id = key.session_id
-        self.id = turn_id if turn_id is not None else uuid4().hex
+        self.user_id: str = key.user_id
+        self.session_id: str = key.session_id
+        self.id: str = turn_id if turn_id is not None else uuid4().hex
         self._given_id = turn_id
         self._spare_id = uuid4().hex
         self.history: list[M] = thaw(view.flat(window.turns), native=native)

@@ -16,11 +16,11 @@ try:
     import hypothesis  # noqa: F401 - drives the state machine
     import pytest
     import pytest_asyncio  # noqa: F401 - the tests are coroutines
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
         "session_history_hooks.testing needs hypothesis, pytest and pytest-asyncio: "
         "pip install 'session-history[testing]'",
-        name=error.name,
+        name=_missing.name,
     ) from None
 
 for _part in (

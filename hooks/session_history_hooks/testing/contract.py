@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from session_history_hooks.testing.appending import AppendingContract
@@ -33,4 +35,4 @@ class ProviderContract(
     A subclass has a fixture ``connect``, see :data:`~session_history_hooks.testing.Connect`.
     """
 
-    pytestmark = pytest.mark.asyncio
+    pytestmark: ClassVar[pytest.MarkDecorator] = pytest.mark.asyncio
