@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check docs bench install clean
+.PHONY: demo test lint check types mutants docs bench install clean
 
 # An agent handler that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
@@ -32,6 +32,14 @@ docs: install
 bench: $(BIN)/python
 	$(INSTALL) '.[bench]'
 	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
+
+# What mypy and pyright say to users of the wheel and of an editable install. Part of check, too.
+types: install
+	$(BIN)/python -m pytest tests/test_types.py
+
+# Providers with one bug each: which test of the published contract suite catches which, and whether one slips through.
+mutants: install
+	PYTHONPATH=tests $(BIN)/python -m mutants
 
 install: $(BIN)/python
 	$(INSTALL) '.[dev]'

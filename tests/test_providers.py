@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,13 @@ class TestMemory(ProviderContract):
 class TestSqlite(ProviderContract):
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
-        return lambda: SqliteProvider(tmp_path / "history.db")
+        return partial(SqliteProvider, tmp_path / "history.db")
 
 
 class TestSqliteNormal(ProviderContract):
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
-        return lambda: SqliteProvider(tmp_path / "history.db", synchronous="NORMAL")
+        return partial(SqliteProvider, tmp_path / "history.db", synchronous="NORMAL")
 
 
 def new_memory() -> Connect:

@@ -41,14 +41,16 @@ class Limits:
     durability: Durability
     atomic_head: bool
 
-    def check(self, entry: Entry, fold: Fold | None, at: Position) -> None:
-        """Refuse what is too large to stand behind ``at``.
+    def check(self, entry: Entry, fold: Fold | None, at: Position | None = None) -> None:
+        """Refuse what is too large, or has no place behind ``at``.
+
+        :param at: where an append goes; ``None`` for a rewrite, which makes no log longer.
 
         :raises LimitExceeded: see there.
         """
         self._check("entry bytes", len(entry.payload), self.entry_bytes)
         self._check("card bytes", len(fold.card) if fold else 0, self.card_bytes)
-        self._check("entries", at.seq + 1, self.entries)
+        self._check("entries", at.seq + 1 if at else 0, self.entries)
 
     @staticmethod
     def _check(what: str, size: int, limit: int) -> None:

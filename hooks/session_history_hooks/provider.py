@@ -16,7 +16,8 @@ class SessionHistoryProvider(Protocol):
 
     A constructor does no I/O. Every method may raise :class:`~session_history_hooks.Unavailable`,
     :class:`~session_history_hooks.Corrupt` or :class:`~session_history_hooks.IncompatibleStore`, and no
-    error of a driver escapes. No method blocks the event loop.
+    error of a driver escapes. No method blocks the event loop. What a method returned or raised never changes
+    afterwards: it shares nothing with the provider that the provider goes on writing to.
     """
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pluggy
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,8 +14,8 @@ from session_history_hooks.provider import SessionHistoryProvider
 PROJECT = "session_history"
 """The entry point group, and pluggy's project name."""
 
-hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl = pluggy.HookimplMarker(PROJECT)
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker(PROJECT)
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker(PROJECT)
 
 
 class ProviderOptions(BaseModel):
@@ -24,7 +24,7 @@ class ProviderOptions(BaseModel):
     :ivar url: the configured URL without its query. Never shown in a ``repr``: it may hold a password.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: str = Field(repr=False)
 

@@ -54,7 +54,7 @@ class Calls:
         self._messages = parameters[self._owners].name
         self._declared = {parameter.name for parameter in parameters[self._owners + 1 :]}
         self._identify = identify
-        self.signature = self._inner.replace(parameters=self._seen_by_callers(parameters))
+        self.signature: inspect.Signature = self._inner.replace(parameters=self._seen_by_callers(parameters))
 
     def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
         """:raises TypeError: the call does not fit the handler, which was not called."""

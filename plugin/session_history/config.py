@@ -22,13 +22,13 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from session_history.errors import ConfigurationError
 
-logger = logging.getLogger("session_history")
+logger: logging.Logger = logging.getLogger("session_history")
 
 PREFIX = "SESSION_HISTORY_"
 OPTION = PREFIX + "OPTION_"
@@ -40,7 +40,7 @@ class Config(BaseModel):
     :ivar options: options of the provider, like those in the query of the URL.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: str = Field(repr=False)
     options: dict[str, Any] = Field(default_factory=dict, repr=False)

@@ -44,9 +44,21 @@ class Handler(Protocol[R_co]):
 
 
 class Method(Protocol[S_contra, R_co]):
-    """A decorated method."""
+    """A decorated method; calling it with its owner is what ``classmethod`` does."""
 
     def __get__(self, instance: S_contra | None, owner: type[Any] | None = None, /) -> Handler[R_co]: ...
+
+    def __call__(
+        self,
+        owner: S_contra,
+        new: Input,
+        /,
+        *arguments: Any,
+        user_id: str,
+        session_id: str,
+        turn_id: str | None = None,
+        **keywords: Any,
+    ) -> R_co: ...
 
 
 class RequestHandler(Protocol[A_contra, R_co]):

@@ -15,7 +15,7 @@ from session_history.record import Record
 from session_history.tails import Tails, numbered
 from session_history_hooks import Entry, Fold, Head, Log, Position, SessionHistoryProvider, SessionKey
 
-logger = logging.getLogger("session_history")
+logger: logging.Logger = logging.getLogger("session_history")
 
 PATIENCE = 30.0
 """Seconds for which an append that others keep overtaking, or that waits for its turn, is tried again."""
@@ -26,8 +26,8 @@ class SessionLog:
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
         self.provider = provider
-        self.tails = Tails()
-        self.name = uuid4().hex  # tells one store's sessions from another's, also in a copy
+        self.tails: Tails = Tails()
+        self.name: str = uuid4().hex  # tells one store's sessions from another's, also in a copy
         self._queues: WeakValueDictionary[tuple[int, SessionKey], _Queue] = WeakValueDictionary()
 
     async def head(self, key: SessionKey) -> Head | None:

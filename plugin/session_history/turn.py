@@ -32,9 +32,9 @@ class Turn(Generic[M]):
     """
 
     def __init__(self, log: SessionLog, key: SessionKey, turn_id: str | None, window: Window, *, native: bool) -> None:
-        self.user_id = key.user_id
-        self.session_id = key.session_id
-        self.id = turn_id if turn_id is not None else new_id()
+        self.user_id: str = key.user_id
+        self.session_id: str = key.session_id
+        self.id: str = turn_id if turn_id is not None else new_id()
         self._given_id = turn_id
         self._shown = view.flat(window.turns)
         self.repairs: list[Repair]

@@ -19,7 +19,7 @@ from session_history_hooks import SessionKey, check_key
 
 T = TypeVar("T")
 
-logger = logging.getLogger("session_history")
+logger: logging.Logger = logging.getLogger("session_history")
 
 _LOOK_AGAIN = 0.005
 """Seconds between two looks at turns that are being stored, perhaps by another event loop."""

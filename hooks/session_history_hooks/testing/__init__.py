@@ -5,7 +5,7 @@ Subclass :class:`ProviderContract` in a test module and say how to connect::
     class TestMyProvider(ProviderContract):
         @pytest.fixture
         def connect(self, tmp_path):
-            return lambda: MyProvider(tmp_path / "store")
+            return functools.partial(MyProvider, tmp_path / "store")
 
 and let random histories run against a dict::
 
@@ -16,16 +16,21 @@ try:
     import hypothesis  # noqa: F401 - drives the state machine
     import pytest
     import pytest_asyncio  # noqa: F401 - the tests are coroutines
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
         "session_history_hooks.testing needs hypothesis, pytest and pytest-asyncio: "
         "pip install 'session-history[testing]'",
-        name=error.name,
+        name=_missing.name,
     ) from None
 
-pytest.register_assert_rewrite("session_history_hooks.testing.contract", "session_history_hooks.testing.machine")
+for _part in (
+    "appending", "claims", "concurrency", "deleting", "lifecycle", "listing", "machine", "processes", "reading",
+    "retrying", "rewriting", "subject",
+):  # fmt: skip
+    pytest.register_assert_rewrite(f"{__name__}.{_part}")
 
-from session_history_hooks.testing.contract import Connect, ProviderContract  # noqa: E402 - after the rewrite
+from session_history_hooks.testing.contract import ProviderContract  # noqa: E402 - after the rewrite
 from session_history_hooks.testing.machine import ProviderMachine, provider_machine  # noqa: E402 - as above
+from session_history_hooks.testing.subject import Connect  # noqa: E402 - as above
 
 __all__ = ["Connect", "ProviderContract", "ProviderMachine", "provider_machine"]

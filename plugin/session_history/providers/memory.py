@@ -124,7 +124,7 @@ class MemoryProvider:
             return True
 
     async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        LIMITS.check(entry, fold, at)
+        LIMITS.check(entry, fold)
         with self._lock:
             session = self._session(key)
             if session is None or (session.head.tail.generation, session.head.edits) != (at.generation, edits):

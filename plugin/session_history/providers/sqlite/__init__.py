@@ -138,7 +138,7 @@ class SqliteProvider:
         return await self._write(lambda connection: rows.renew(connection, key, at))
 
     async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        self._limits.check(entry, fold, at)
+        self._limits.check(entry, fold)
         return await self._write(lambda connection: rows.rewrite(connection, key, entry, at, edits, fold))
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:

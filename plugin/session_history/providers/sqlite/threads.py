@@ -29,7 +29,7 @@ class Task(Generic[T]):
 
     def __init__(self, job: Callable[[sqlite3.Connection], T]) -> None:
         self.job = job
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self.loop.create_future()
 
 

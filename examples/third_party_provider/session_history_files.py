@@ -1,0 +1,299 @@
+"""A folder of JSON files, one for each session: an example of a provider of one's own.
+
+Small and correct rather than fast. What it does not do:
+
+- scale: each operation reads its session's file whole, an append writes it anew, a listing reads all files of the
+  user, and one lock holds for the whole folder;
+- outlast a power cut: an acknowledged append survives the death of the process, and nothing is synced to the disk;
+- run on Windows, which has no ``flock``, or on a network file system, which may not keep it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, field_validator
+
+from session_history_hooks import (
+    Appended,
+    ConfigurationError,
+    Conflict,
+    Corrupt,
+    Durability,
+    Entry,
+    Fold,
+    Head,
+    Limits,
+    ListingCursor,
+    Log,
+    Page,
+    Position,
+    ProviderOptions,
+    ProviderSpec,
+    SessionKey,
+    Unavailable,
+    hookimpl,
+    stretch,
+)
+
+T = TypeVar("T")
+
+LIMITS = Limits(
+    entry_bytes=4 * 2**20,
+    card_bytes=2**16,
+    entries=500,  # each append writes the whole file
+    page=100,
+    remembered_ids=None,
+    durability=Durability.HOST,
+    atomic_head=True,
+)
+
+
+@dataclass
+class Session:
+    """What a file says."""
+
+    __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
+
+    head: Head
+    entries: list[Entry] = field(default_factory=list)
+
+    def seq_of(self, entry_id: str | None) -> int | None:
+        return next((seq for seq, entry in enumerate(self.entries, start=1) if entry.id == entry_id), None)
+
+
+FORMAT = TypeAdapter(Session)
+
+
+class FilesProvider:
+    """Keeps each session in a file of its own below ``folder``; any number of processes of one host may share it."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._folder = Path(folder).absolute()
+        self._thread: ThreadPoolExecutor | None = None
+
+    def __repr__(self) -> str:
+        return f"FilesProvider({os.fspath(self._folder)!r})"
+
+    @property
+    def limits(self) -> Limits:
+        return LIMITS
+
+    async def start(self) -> None:
+        try:
+            self._folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{self._folder} can not be made: {error.strerror}") from None
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(max_workers=1)
+
+    async def stop(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(thread.shutdown)
+
+    async def health(self) -> bool:
+        return self._thread is not None and os.access(self._folder, os.W_OK)
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        last: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        entry_id: str | None = None,
+    ) -> Log | None:
+        def job() -> Log | None:
+            session = self._load(key)
+            if session is None:
+                return None
+            tail = len(session.entries)
+            seqs = stretch(tail, LIMITS.page, last=last, before=before, after=after)
+            entries = tuple(session.entries[seq - 1] for seq in seqs)
+            found = session.seq_of(entry_id)
+            entry = (found, session.entries[found - 1]) if found else None
+            return Log(session.head, seqs.start if entries else tail + 1, entries, entry)
+
+        return await self._run(job)
+
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+        LIMITS.check(entry, fold, at)
+
+        def job() -> Appended:
+            session = self._load(key)
+            if session is None or session.head.deleted:
+                return self._begin(key, session, entry, at, fold)
+            tail = session.head.tail
+            known = session.seq_of(entry.id)
+            if known and at.generation == tail.generation:
+                return Appended(Position(tail.generation, known), replayed=True)
+            if at != tail:
+                raise Conflict(session.head)
+            return self._push(session, entry, fold)
+
+        return await self._run(job)
+
+    def _begin(
+        self, key: SessionKey, tombstone: Session | None, entry: Entry, at: Position, fold: Fold | None
+    ) -> Appended:
+        if at != (Position(tombstone.head.tail.generation + 1, 0) if tombstone else Position(0, 0)):
+            raise Conflict(tombstone.head if tombstone else None)
+        active_us = tombstone.head.active_us if tombstone else 0
+        session = Session(Head(key, at, "", deleted=False, beat=0, edits=0, active_us=active_us, fold=None))
+        return self._push(session, entry, fold)
+
+    def _push(self, session: Session, entry: Entry, fold: Fold | None) -> Appended:
+        session.entries.append(entry)
+        tail = Position(session.head.tail.generation, len(session.entries))
+        fold = fold or session.head.fold
+        session.head = replace(session.head, tail=tail, tail_id=entry.id, active_us=_now(session), fold=fold)
+        self._save(session)
+        return Appended(tail, replayed=False)
+
+    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+        def job() -> bool:
+            session = self._load(key)
+            if session is None or session.head.deleted or session.head.tail != at:
+                return False
+            session.head = replace(session.head, beat=session.head.beat + 1)
+            self._save(session)
+            return True
+
+        return await self._run(job)
+
+    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
+        LIMITS.check(entry, fold, Position(at.generation, at.seq - 1))  # it takes no new place
+
+        def job() -> Head:
+            session = self._load(key)
+            head = session.head if session else None
+            if session is None or head is None or (head.tail.generation, head.edits) != (at.generation, edits):
+                raise Conflict(head)
+            if session.seq_of(entry.id) != at.seq:
+                raise Conflict(head)
+            session.entries[at.seq - 1] = entry
+            session.head = replace(head, edits=edits + 1, fold=fold)
+            self._save(session)
+            return session.head
+
+        return await self._run(job)
+
+    async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        start = ListingCursor.decode(cursor) if cursor is not None else None
+
+        def job() -> Page:
+            heads = sorted((session.head for session in self._alive(user_id)), key=_recency)
+            if start is not None:
+                heads = [head for head in heads if _recency(head) > (-start.active_us, start.session_id)]
+            page = tuple(heads[: min(limit, LIMITS.page)])
+            return Page(page, ListingCursor.behind(page[-1]).encode() if len(heads) > len(page) else None)
+
+        return await self._run(job)
+
+    async def delete(self, key: SessionKey) -> bool:
+        def job() -> bool:
+            session = self._load(key)
+            return session is not None and not session.head.deleted and self._bury(session)
+
+        return await self._run(job)
+
+    async def delete_user(self, user_id: str) -> int:
+        return await self._run(lambda: sum(map(self._bury, [*self._alive(user_id)])))
+
+    def _bury(self, session: Session) -> bool:
+        key, tail = session.head.key, Position(session.head.tail.generation, 0)
+        head = Head(key, tail, "", deleted=True, beat=0, edits=0, active_us=_now(session), fold=None)
+        self._save(Session(head))
+        return True
+
+    async def _run(self, job: Callable[[], T]) -> T:
+        """Do a job away from the event loop, alone in the folder."""
+
+        def locked() -> T:
+            with self._lock():
+                return job()
+
+        if self._thread is None:
+            raise Unavailable(f"{self._folder} is not open")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, locked)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        try:
+            with (self._folder / "lock").open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or the process dies
+                yield
+        except OSError as error:
+            raise Unavailable(f"{self._folder} can not be read or written: {error.strerror}") from None
+
+    def _path(self, key: SessionKey) -> Path:
+        """Digests, since an id may hold any character and two ids must never meet in one name."""
+        return self._folder / _digest(key.user_id) / f"{_digest(key.session_id)}.json"
+
+    def _alive(self, user_id: str) -> Iterator[Session]:
+        sessions = map(_parsed, (self._folder / _digest(user_id)).glob("*.json"))
+        return (session for session in sessions if not session.head.deleted)
+
+    def _load(self, key: SessionKey) -> Session | None:
+        path = self._path(key)
+        return _parsed(path) if path.exists() else None
+
+    def _save(self, session: Session) -> None:
+        """Write the file anew: whoever reads finds the old one or the new one."""
+        path = self._path(session.head.key)
+        path.parent.mkdir(exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(FORMAT.dump_json(session))
+        fresh.replace(path)
+
+
+def _parsed(path: Path) -> Session:
+    try:
+        return FORMAT.validate_json(path.read_bytes())
+    except ValidationError:
+        raise Corrupt(f"{path} is damaged") from None  # the error itself would show content
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _now(session: Session) -> int:
+    """The time, but later than a session's last activity, also when the clock is not."""
+    return max(time.time_ns() // 1000, session.head.active_us + 1)
+
+
+def _recency(head: Head) -> tuple[int, str]:
+    return -head.active_us, head.key.session_id
+
+
+class FilesOptions(ProviderOptions):
+    """``files:///relative/folder`` or ``files:////absolute/folder``; there are no further options."""
+
+    @field_validator("url")
+    @classmethod
+    def _names_a_folder(cls, url: str) -> str:
+        if not url.startswith("files:///") or url == "files:///":
+            raise ValueError("names no folder: write files:///history, or files:////var/lib/history")
+        return url
+
+    @property
+    def folder(self) -> str:
+        return unquote(self.url.removeprefix("files:///"))
+
+
+@hookimpl
+def session_history_providers() -> Iterable[ProviderSpec]:
+    yield ProviderSpec("files", FilesOptions, lambda options: FilesProvider(options.folder))

@@ -1,0 +1,74 @@
+"""What a delete leaves, and what may come after it."""
+
+from __future__ import annotations
+
+import pytest
+
+from session_history_hooks import Appended, Conflict, Fold, Position, SessionHistoryProvider, SessionKey
+from session_history_hooks.testing.subject import KEY, Subject, entry, fill, read
+
+
+class DeletingContract(Subject):
+    """Tombstones and generations."""
+
+    async def test_a_tombstone_has_no_content(self, provider: SessionHistoryProvider) -> None:
+        await provider.append(KEY, entry(1), at=Position(0, 0), fold=Fold(1, "e1", b"card"))
+        active_us = (await read(provider)).head.active_us
+        assert await provider.delete(KEY) is True
+        log = await read(provider, entry_id="e1")
+        assert (log.head.deleted, log.head.tail, log.head.tail_id) == (True, Position(0, 0), "")
+        assert (log.head.fold, log.entries, log.found) == (None, (), None)
+        assert log.head.active_us > active_us
+
+    async def test_deleting_nothing(self, provider: SessionHistoryProvider) -> None:
+        assert await provider.delete(KEY) is False
+        assert await provider.read(KEY) is None
+        await fill(provider, 1)
+        assert await provider.delete(KEY) is True
+        assert await provider.delete(KEY) is False
+
+    @pytest.mark.parametrize("at", [Position(0, 0), Position(0, 1), Position(0, 2), Position(1, 1), Position(2, 0)])
+    async def test_a_deleted_session_takes_nothing_from_its_old_life(
+        self, provider: SessionHistoryProvider, at: Position
+    ) -> None:
+        await fill(provider, 2)
+        await provider.delete(KEY)
+        before = await read(provider)
+        for late in (entry(1), entry(3)):
+            with pytest.raises(Conflict) as conflict:
+                await provider.append(KEY, late, at=at)
+            assert conflict.value.head == before.head
+        assert await read(provider) == before
+
+    async def test_a_new_life_is_a_new_generation(self, provider: SessionHistoryProvider) -> None:
+        for generation in range(3):
+            begun = await provider.append(KEY, entry(1), at=Position(generation, 0))
+            assert begun == Appended(Position(generation, 1), replayed=False)
+            assert (await read(provider)).entries == (entry(1),)
+            assert (await read(provider)).head.fold is None
+            await provider.delete(KEY)
+        assert (await read(provider)).head.tail == Position(2, 0)
+
+    async def test_an_append_to_an_old_generation_is_a_conflict_though_the_id_is_known(
+        self, provider: SessionHistoryProvider
+    ) -> None:
+        await fill(provider, 1)
+        await provider.delete(KEY)
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        for at in (Position(0, 0), Position(0, 1)):
+            with pytest.raises(Conflict):
+                await provider.append(KEY, entry(1), at=at)
+
+    async def test_deleting_a_user(self, provider: SessionHistoryProvider) -> None:
+        mine = [SessionKey("user", name) for name in ("a", "b", "c")]
+        for key in [*mine, SessionKey("user2", "a"), SessionKey("%", "a"), SessionKey("*", "a")]:
+            await provider.append(key, entry(1), at=Position(0, 0))
+        await provider.delete(mine[0])
+        assert await provider.delete_user("user") == 2
+        assert await provider.delete_user("user") == 0
+        assert await provider.delete_user("nobody") == 0
+        assert (await provider.list("user", limit=9)).heads == ()
+        for user in ("user2", "%", "*"):
+            assert len((await provider.list(user, limit=9)).heads) == 1
+        assert await provider.delete_user("*") == 1
+        assert len((await provider.list("%", limit=9)).heads) == 1

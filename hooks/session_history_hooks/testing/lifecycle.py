@@ -1,0 +1,74 @@
+"""Starting, stopping, and what shows of a provider."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from session_history_hooks import (
+    Appended,
+    Conflict,
+    Durability,
+    Entry,
+    Fold,
+    Position,
+    SessionHistoryProvider,
+    SessionKey,
+)
+from session_history_hooks.testing.subject import KEY, Connect, Subject, append, entry, fill, opened, read
+
+
+class LifecycleContract(Subject):
+    """Start, stop and what is outlived."""
+
+    async def test_starting_and_stopping_twice(self, connect: Connect) -> None:
+        provider = connect()
+        await provider.start()
+        await provider.start()
+        assert await provider.health() is True
+        await fill(provider, 1)
+        await provider.stop()
+        await provider.stop()
+        assert await provider.health() is False
+
+    async def test_what_was_stopped_can_be_started_again(self, connect: Connect) -> None:
+        provider = connect()
+        for number in range(1, 4):
+            async with opened(lambda: provider):
+                assert await provider.health() is True
+                log = await provider.read(KEY)
+                tail = log.head.tail if log else Position(0, 0)
+                assert tail.seq in {0, number - 1}
+                assert (await provider.append(KEY, entry(number), at=tail)).replayed is False
+
+    async def test_what_is_acknowledged_outlives_the_connection(self, connect: Connect) -> None:
+        first = connect()
+        if first.limits.durability is Durability.PROCESS:
+            pytest.skip("the provider claims nothing beyond the process")
+        await first.start()
+        await fill(first, 3)
+        await first.delete(SessionKey("user", "never"))
+        before = await read(first)
+        await first.stop()
+        second = connect()
+        await second.start()
+        assert await read(second) == before
+        assert await append(second, 4) == Appended(Position(0, 4), replayed=False)
+        await second.stop()
+
+    async def test_event_loops_in_turn(self, connect: Connect) -> None:
+        provider = connect()
+        await provider.start()
+        for number in range(1, 4):
+            await asyncio.to_thread(asyncio.run, append(provider, number))
+        assert (await read(provider)).head.tail == Position(0, 3)
+        await asyncio.to_thread(asyncio.run, provider.stop())
+
+    async def test_no_payload_in_a_repr(self, provider: SessionHistoryProvider) -> None:
+        secret = b"hunter2"
+        await provider.append(KEY, Entry("e1", secret), at=Position(0, 0), fold=Fold(1, "e1", secret))
+        with pytest.raises(Conflict) as conflict:
+            await provider.append(KEY, Entry("e2", secret), at=Position(0, 0))
+        for shown in (await read(provider), conflict.value, provider):
+            assert "hunter2" not in repr(shown) + str(shown)

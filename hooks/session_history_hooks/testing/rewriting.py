@@ -1,0 +1,69 @@
+"""Leases and erasure: what changes a session without an append."""
+
+from __future__ import annotations
+
+import pytest
+
+from session_history_hooks import Conflict, Entry, Fold, Position, SessionHistoryProvider
+from session_history_hooks.testing.subject import KEY, Subject, entry, fill, read
+
+
+class RewritingContract(Subject):
+    """Beats and rewritten entries."""
+
+    async def test_a_beat_moves_the_head_and_not_the_log(self, provider: SessionHistoryProvider) -> None:
+        await fill(provider, 2)
+        before = await read(provider)
+        assert await provider.renew(KEY, at=Position(0, 2)) is True
+        after = await read(provider)
+        assert after.head.beat != before.head.beat
+        assert (after.entries, after.head.tail) == (before.entries, before.head.tail)
+        for at in (Position(0, 1), Position(0, 3), Position(1, 2)):
+            assert await provider.renew(KEY, at=at) is False
+        assert await read(provider) == after
+
+    async def test_nothing_beats_where_nothing_lives(self, provider: SessionHistoryProvider) -> None:
+        assert await provider.renew(KEY, at=Position(0, 0)) is False
+        assert await provider.read(KEY) is None
+        await fill(provider, 1)
+        await provider.delete(KEY)
+        assert await provider.renew(KEY, at=Position(0, 0)) is False
+
+    async def test_a_rewrite_replaces_one_payload(self, provider: SessionHistoryProvider) -> None:
+        await fill(provider, 3)
+        new = Entry("e2", b"erased")
+        head = await provider.rewrite(KEY, new, at=Position(0, 2), edits=0, fold=Fold(3, "e3", b"card"))
+        log = await read(provider, entry_id="e2")
+        assert log.entries == (entry(1), new, entry(3))
+        assert log.found == (2, new)
+        assert log.head == head
+        assert (head.edits, head.folded) == (1, Fold(3, "e3", b"card"))
+        assert (await provider.rewrite(KEY, new, at=Position(0, 2), edits=1, fold=None)).fold is None
+
+    @pytest.mark.parametrize(
+        ("name", "at", "edits"),
+        [
+            ("e2", Position(0, 2), 1),
+            ("e2", Position(0, 1), 0),
+            ("e9", Position(0, 2), 0),
+            ("e2", Position(0, 9), 0),
+            ("e2", Position(1, 2), 0),
+        ],
+    )
+    async def test_a_rewrite_of_something_else_is_a_conflict(
+        self, provider: SessionHistoryProvider, name: str, at: Position, edits: int
+    ) -> None:
+        await fill(provider, 3)
+        before = await read(provider)
+        with pytest.raises(Conflict):
+            await provider.rewrite(KEY, Entry(name, b"new"), at=at, edits=edits, fold=None)
+        assert await read(provider) == before
+
+    async def test_what_is_not_there_can_not_be_rewritten(self, provider: SessionHistoryProvider) -> None:
+        with pytest.raises(Conflict) as conflict:
+            await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None)
+        assert conflict.value.head is None
+        await fill(provider, 1)
+        await provider.delete(KEY)
+        with pytest.raises(Conflict):
+            await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None)

@@ -1,0 +1,49 @@
+"""The published contract suite, on the provider whose class the environment names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, settings
+
+from mutants.runs import PROVIDERS
+from session_history.providers.sqlite import SqliteProvider
+from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+
+provider_class = PROVIDERS[os.environ["MUTANT"]]
+
+
+def connect_in(folder: Path) -> Connect:
+    if issubclass(provider_class, SqliteProvider):
+        return partial(provider_class, folder / "history.db")
+    store = provider_class()
+    return lambda: store
+
+
+def new_store() -> Connect:
+    folder = tempfile.mkdtemp()
+    connect = connect_in(Path(folder))
+    weakref.finalize(connect, shutil.rmtree, folder)
+    return connect
+
+
+class TestContract(ProviderContract):
+    @pytest.fixture
+    def connect(self, tmp_path: Path) -> Connect:
+        return connect_in(tmp_path)
+
+
+TestAtRandom = provider_machine(new_store).TestCase
+TestAtRandom.settings = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # what it fails with need not be made short
+)
