@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from session_history.record import Record
+from session_history import view
+from session_history.record import Author, Record
 from session_history_hooks import Head, Log, Position, SessionKey
 
 ROOM = 32 * 2**20
@@ -31,6 +32,7 @@ class Stretch:
     head: Head
     entries: list[Numbered]
     size: int
+    _turns: list[view.Shown] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, log: Log) -> Stretch:
@@ -49,8 +51,19 @@ class Stretch:
         """Whether it holds so many entries, or ``None`` = all, or all there are."""
         return self.first == 1 or (count is not None and len(self.entries) >= count)
 
-    def newest(self, count: int | None) -> Stretch:
-        return self if count is None else Stretch(self.head, self.entries[-count:], self.size)
+    @property
+    def turns(self) -> list[view.Shown]:
+        """The turns that are seen here. Put together once."""
+        if not self._turns:
+            self._turns[:] = view.turns(self.entries)  # at once: another thread may do the same
+        return self._turns
+
+    def cut(self, count: int | None) -> Stretch:
+        """Its newest entries, if they are to be put together for so many, and there are many more."""
+        length = len(self.entries)
+        if count is None or self._turns or length <= 4 * count:
+            return self
+        return Stretch(self.head, self.entries[-2 * count :], self.size * 2 * count // length)
 
     def preceded_by(self, page: Log) -> Stretch:
         before = Stretch.of(page)
@@ -63,7 +76,7 @@ class Stretch:
             return None
         if not log.entries:
             same = (new.tail, new.tail_id) == (old.tail, old.tail_id)
-            return Stretch(new, self.entries, self.size) if same else None
+            return Stretch(new, self.entries, self.size, self._turns) if same else None
         if log.first != old.tail.seq + 1 or log.first + len(log.entries) - 1 != new.tail.seq:
             return None
         since = Stretch.of(log)
@@ -98,7 +111,10 @@ class Tails:
         """A record was appended behind ``at``, and the log now stands at ``head``."""
         tail = self.get(key)
         if tail is not None and (tail.head.tail, tail.head.edits) == (at, head.edits):
-            self.keep(key, Stretch(head, [*tail.entries, (head.tail.seq, record)], tail.size + size))
+            entry = head.tail.seq, record
+            # A turn's own entry is one turn, whatever came before.
+            turns = [*tail._turns, *view.turns([entry])] if tail._turns and record.by is Author.TURN else []
+            self.keep(key, Stretch(head, [*tail.entries, entry], tail.size + size, turns))
 
     def clear(self) -> None:
         with self._lock:

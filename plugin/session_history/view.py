@@ -111,10 +111,10 @@ def steady(shown: Sequence[Shown], begun: int, *, count: int, turn_id: str | Non
     if count == 0:
         return []
     step = max(1, count // 2)
-    visible = {turn.place for turn in for_model(shown, turn_id)}
+    visible = for_model(shown, turn_id)
     kept = 0
     for behind, turn in enumerate(reversed(shown), start=1):
-        kept += turn.place in visible
+        kept += kept < len(visible) and turn is visible[-1 - kept]
         if kept >= count and (begun - behind) % step == 0 and turn.whole:
             return list(shown[-behind:])
     return None
@@ -128,6 +128,8 @@ def for_model(shown: Sequence[Shown], turn_id: str | None) -> list[Shown]:
 
     :param turn_id: the id of the turn that is about to begin.
     """
+    if not any([turn.attempt or turn.turn_id == turn_id is not None for turn in shown]):  # noqa: C419 - a list is faster
+        return list(shown)
     kept = []
     superseded = {turn_id} | {turn.turn_id for turn in shown if not turn.attempt}
     for turn in reversed(shown):

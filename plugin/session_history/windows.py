@@ -70,7 +70,7 @@ class Windows:
             return Window(log.head if log else None)
         if generation != log.head.tail.generation:
             raise InvalidCursor("the session was deleted since the cursor was made")
-        window, _ = await self._fill(key, Stretch.of(log), _exactly(count), place)
+        window, _ = await self._fill(key, Stretch.of(log), None, _exactly(count), place)
         return window
 
     async def for_turn(self, key: SessionKey, size: Size, turn_id: str | None) -> Window:
@@ -94,7 +94,7 @@ class Windows:
         log, tail = await self._tail(key, _entries(count), entry_id)
         if log is None or log.head.deleted or tail is None:
             return Window(log.head if log else None)
-        window, filled = await self._fill(key, tail, choose, None)
+        window, filled = await self._fill(key, tail, _entries(count), choose, None)
         if filled is not tail:
             self._log.tails.keep(key, filled)
         return replace(window, found=_found(log)) if log.found else window
@@ -107,8 +107,9 @@ class Windows:
             log = await read(key, after=known.head.tail.seq, entry_id=entry_id)
             tail = known.followed_by(log) if log else None
             if tail is not None:
+                tail = tail.cut(last)
                 tails.keep(key, tail)
-                return log, tail.newest(last)
+                return log, tail
         log = await read(key, last=last, entry_id=entry_id)
         if log is None or log.head.deleted:
             return log, None
@@ -117,28 +118,41 @@ class Windows:
         return log, tail
 
     async def _fill(
-        self, key: SessionKey, stretch: Stretch, choose: Choice | None, place: view.Place | None
+        self, key: SessionKey, stretch: Stretch, take: int | None, choose: Choice | None, place: view.Place | None
     ) -> tuple[Window, Stretch]:
-        """Page backwards until the window is full or the log begins.
+        """Look at more and more turns, and page backwards, until the window is full or the log begins.
 
+        :param take: how many of the newest turns to look at first; ``None``: all that are here.
         :param place: only turns ahead of it.
         :returns: the window, and all that was read for it.
         """
         head = stretch.head
         card = await self._log.card(key, head)
-        looked_at = 0
         while True:
-            if stretch.begins_the_log or (choose and len(stretch.entries) >= 2 * looked_at):
-                looked_at = len(stretch.entries)
-                shown = view.turns(stretch.entries)
-                shown = shown if place is None else view.ahead_of(shown, place)
-                window = choose(shown, card.turns) if choose else None
-                if window is not None or stretch.begins_the_log:
-                    turns = shown if window is None else window
-                    behind = _begin(turns, place, head) if len(turns) < len(shown) else None
-                    return Window(head, card, turns, behind), stretch
-            size = min(len(stretch.entries) * 2, self._log.provider.limits.page)
-            stretch = stretch.preceded_by(await self._log.read_again(key, head, last=size, before=stretch.first))
+            turns = stretch.turns if place is None else view.ahead_of(stretch.turns, place)
+            shown = turns if take is None else turns[-take:]
+            all_of_it = stretch.begins_the_log and len(shown) == len(turns)
+            window = choose(shown, card.turns) if choose else None
+            if window is not None or all_of_it:
+                window = shown if window is None else window
+                behind = _begin(window, place, head) if len(window) < len(turns) else None
+                return Window(head, card, window, behind), stretch
+            if len(shown) < len(turns):
+                take = 2 * len(shown)
+            else:
+                # Twice as many each time, so that looking at them again costs little.
+                stretch = await self._earlier(key, stretch, 2 * len(stretch.entries) if choose else None)
+                take = None
+
+    async def _earlier(self, key: SessionKey, stretch: Stretch, count: int | None) -> Stretch:
+        """Page backwards until a stretch has so many entries, or ``None``: all that there are."""
+        while not stretch.begins_the_log and (count is None or len(stretch.entries) < count):
+            page = self._log.provider.limits.page
+            last = page if count is None else min(page, count - len(stretch.entries))
+            stretch = stretch.preceded_by(
+                await self._log.read_again(key, stretch.head, last=last, before=stretch.first)
+            )
+        return stretch
 
 
 def _entries(turns: int | None) -> int | None:
