@@ -212,7 +212,7 @@ def test_a_budget_that_is_none() -> None:
     for wrong in (-1, 1.5, True, None, "5"):
         with pytest.raises(ValueError, match="tokens must be a whole number"):
             TokenBudget(wrong, tokens)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="count must be a function"):
+    with pytest.raises(TypeError, match="count must be an ordinary function"):
         TokenBudget(5, 5)  # type: ignore[arg-type]
 
 

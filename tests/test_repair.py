@@ -465,6 +465,28 @@ async def test_messages_of_ours_are_repaired_too(service: SessionHistoryService)
     assert repairs == [Repair("result added", "a", 2)]
 
 
+def test_the_output_of_a_local_shell_names_its_call_as_its_own_id() -> None:
+    call = {"type": "local_shell_call", "id": "lsh_1", "call_id": "call_1", "action": {"type": "exec"}}
+    output = {"type": "local_shell_call_output", "id": "call_1", "output": "{}"}
+    whole = [Stored(NATIVE, value) for value in (USER, call, output)]
+    assert repaired(whole) == (whole, [])
+    messages, repairs = repaired(whole[:2])
+    assert [message.value for message in messages[2:]] == [{**output, "output": UNKNOWN_OUTCOME}]
+    assert repairs == [Repair("result added", "call_1", 2)]
+
+
+def test_several_neutral_calls_in_one_message() -> None:
+    data = [{"type": "data", "data": {"call_id": name, "name": f"tool {name}"}} for name in "ab"]
+    calls = {"type": "plugin_call", "role": "assistant", "content": data}
+    outputs = [{"type": "plugin_call_output", "role": "tool", "content": [part]} for part in data]
+    whole = [Stored(NATIVE, value) for value in (calls, *outputs)]
+    assert repaired(whole) == (whole, [])
+    messages, repairs = repaired(whole[:2])
+    assert repairs == [Repair("result added", "b", 2)]
+    made_up = {"call_id": "b", "name": "tool b", "output": UNKNOWN_OUTCOME}
+    assert messages[2].value["content"] == [{"type": "data", "data": made_up}]
+
+
 async def test_a_handler_gets_it_repaired(service: SessionHistoryService) -> None:
     @with_session_history(service, native=True)
     async def handler(messages: list[Json]) -> Any:

@@ -564,7 +564,7 @@ class TestList:
             await service._provider.delete(SessionKey("u", "s"))
             return log
 
-        service._log.tails.clear()
+        service._log.tails.drop(SessionKey("u", "s"))
         service._provider.read = read_then_delete  # type: ignore[method-assign]
         assert await service.get_session("u", "s") is None
 

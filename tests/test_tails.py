@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import replace
@@ -17,7 +19,9 @@ from session_history import Message, SessionHistoryService, SqliteSessionHistory
 from session_history.errors import Corrupt
 from session_history.messages import NEUTRAL, Stored
 from session_history.providers.memory import MemoryProvider
+from session_history.providers.sqlite import probe
 from session_history.record import Author, Record
+from session_history.tails import _OVERHEAD as OVERHEAD
 from session_history.tails import ROOM, SHARE, Stretch, Tails
 from session_history_hooks import Entry, Head, Position, SessionKey
 
@@ -166,6 +170,88 @@ async def test_a_store_that_was_changed_while_closed_is_read_anew(tmp_path: Path
     await service.stop()
 
 
+async def test_a_read_that_a_stop_overtook_says_nothing_of_the_next_store(tmp_path: Path) -> None:
+    for name, turns in (("one", 3), ("two", 5)):
+        service = SqliteSessionHistoryService(tmp_path / f"{name}.db")
+        for number in range(turns):
+            await say(service, f"{name} {number}")
+        await service.stop()
+    service = SqliteSessionHistoryService(tmp_path / "one.db")
+    await service.start()
+    reading = asyncio.create_task(seen(service))
+    await asyncio.sleep(0)
+    await service.stop()
+    (tmp_path / "two.db").replace(tmp_path / "one.db")
+    await service.start()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert await seen(service) == [f"two {number}" for number in range(5)]
+    await service.stop()
+
+
+async def test_a_backup_that_was_restored_while_the_store_was_open(tmp_path: Path) -> None:
+    async with (
+        SqliteSessionHistoryService(tmp_path / "h.db") as one,
+        SqliteSessionHistoryService(tmp_path / "h.db") as other,
+    ):
+        await say(one, "a")
+        with closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
+            with closing(sqlite3.connect(tmp_path / "h.db")) as store:
+                store.backup(backup)
+            await say(one, "b of old")
+            assert await seen(one) == ["a", "b of old"]
+            with closing(sqlite3.connect(tmp_path / "h.db")) as store:
+                backup.backup(store)
+        for text in ("b of new", "c of new"):
+            await say(other, text)
+        assert await seen(one) == ["a", "b of new", "c of new"]
+
+
+@pytest.mark.parametrize("way", ["session", "user", "elsewhere"])
+async def test_what_is_deleted_does_not_stay_in_memory(pair: list[SessionHistoryService], way: str) -> None:
+    one, other = pair
+    await say(one, "a")
+    await say(one, "b")
+    assert one._log.tails.get(KEY) is not None
+    if way == "user":
+        await one.delete_user("u")
+    else:
+        await (one if way == "session" else other).delete_session("u", "s")
+    if way == "elsewhere":
+        assert await one.get_session("u", "s") is None
+    assert one._log.tails.get(KEY) is None
+    assert one._log.tails._size == 0
+
+
+def test_a_fork_while_a_head_is_looked_at_does_not_hang(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, sys\n"
+        "from session_history import SqliteSessionHistoryService\n"
+        "service = SqliteSessionHistoryService(sys.argv[1])\n"
+        "async def talk():\n"
+        "    for text in 'ab':\n"
+        "        async with service.turn('u', 's') as turn: turn.add({'role': 'user', 'content': text})\n"
+        "asyncio.run(talk())\n"
+        "with service._provider._running().probe._lock: child = os.fork()\n"
+        "try: asyncio.run(service.get_session('u', 's'))\n"
+        "except ConnectionError as error: print('fork' in str(error), flush=True)\n"
+        "if not child: os._exit(0)\n"
+        "os.wait()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "h.db")]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    assert (run.stdout, run.stderr) == ("True\n", "")
+
+
+async def test_a_store_opens_without_a_look_at_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("too many open files")
+
+    monkeypatch.setattr(probe, "connect", fail)
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        await say(service, "a")
+        assert await say(service, "b") == ["a"]
+
+
 async def test_a_turn_with_nothing_new_takes_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
         await say(service, "a")
@@ -181,7 +267,7 @@ async def test_a_turn_with_nothing_new_takes_no_thread(tmp_path: Path, monkeypat
         monkeypatch.setattr(reader, "submit", submit)
         assert await say(service, "c") == ["a", "b"]
         assert jobs == []
-        service._log.tails.clear()
+        service._log.tails.drop(KEY)
         assert await say(service, "d") == ["a", "b", "c"]
         assert len(jobs) == 1
 
@@ -201,10 +287,14 @@ async def test_a_damaged_head_is_corrupt_also_for_one_who_knows_the_session(tmp_
     async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
         await say(service, "a")
         await say(service, "b")
-        with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
-            other.execute("UPDATE head SET beat = 'x'")
-        with pytest.raises(Corrupt):
-            await say(service, "c")
+        for column in ("seq", "beat"):
+            with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
+                [value] = other.execute(f"SELECT {column} FROM head").fetchone()
+                other.execute(f"UPDATE head SET {column} = 'x'")
+                with pytest.raises(Corrupt):
+                    await say(service, "c")
+                other.execute(f"UPDATE head SET {column} = ?", (value,))
+        assert await say(service, "c") == ["a", "b"]
 
 
 async def test_several_event_loops_share_what_is_known(tmp_path: Path) -> None:
@@ -226,33 +316,51 @@ def stretch(first: int, last: int, size: int, key: SessionKey = KEY) -> Stretch:
     return Stretch(head, [(seq, Record(Author.TURN, base=0)) for seq in range(first, last + 1)], size)
 
 
+async def test_large_titles_and_metadata_take_room(service: SessionHistoryService) -> None:
+    for number in range(60):
+        await service.create_session("u", f"s{number}", metadata={"much": "x" * 900_000})
+        session = await service.get_session("u", f"s{number}")
+        assert session is not None
+        await service.append_message(session, {"role": "user", "content": "a"})
+        assert await service.get_session("u", f"s{number}", last_turns=1) is not None
+    tails = service._log.tails
+    held = sum(len(tail.head.fold.card) for tail in tails._tails.values() if tail.head.fold)
+    assert 0 < held <= tails._size <= ROOM
+
+
 class TestRoom:
     def test_the_least_used_goes_first(self) -> None:
         tails = Tails()
         keys = [SessionKey("u", f"s{number}") for number in range(6)]
         for key in keys[:4]:
-            tails.keep(key, stretch(1, 3, SHARE, key))
+            tails.keep(key, stretch(1, 3, SHARE - OVERHEAD, key))
         assert tails.get(keys[0]) is not None
-        tails.keep(keys[4], stretch(1, 3, SHARE, keys[4]))
+        tails.keep(keys[4], stretch(1, 3, SHARE - OVERHEAD, keys[4]))
         assert [tails.get(key) is not None for key in keys[:5]] == [True, False, True, True, True]
         assert tails._size == 4 * SHARE <= ROOM
 
     def test_one_that_takes_too_much_is_let_go(self) -> None:
         tails = Tails()
-        tails.keep(KEY, stretch(1, 3, SHARE - 10))
-        grown = replace(stretch(1, 3, 0).head, tail=Position(0, 4), tail_id="e4")
-        tails.extend(KEY, Position(0, 3), Record(Author.TURN, base=3), 10, grown)
+        tails.keep(KEY, stretch(1, 3, SHARE - OVERHEAD - 10))
+        heads = [stretch(1, seq, 0).head for seq in (3, 4, 5)]
+        tails.extend(KEY, heads[0], Record(Author.TURN, base=3), 10, heads[1])
         assert tails.get(KEY) is not None
-        tails.extend(KEY, Position(0, 4), Record(Author.TURN, base=4), 1, replace(grown, tail=Position(0, 5)))
+        tails.extend(KEY, heads[1], Record(Author.TURN, base=4), 1, heads[2])
         assert tails.get(KEY) is None
         assert tails._size == 0
 
     def test_nothing_is_put_behind_a_gap(self) -> None:
         tails = Tails()
         tails.keep(KEY, stretch(1, 3, 1))
-        head = stretch(1, 5, 1).head
-        for at, moved in ((Position(0, 4), head), (Position(1, 3), head), (Position(0, 3), replace(head, edits=1))):
-            tails.extend(KEY, at, Record(Author.TURN, base=0), 1, moved)
-            known = tails.get(KEY)
-            assert known is not None
-            assert len(known.entries) == 3
+        known = stretch(1, 3, 1).head
+        others = [
+            stretch(1, 4, 1).head,
+            replace(known, tail=Position(1, 3)),
+            replace(known, edits=1),
+            replace(known, tail_id="another"),
+        ]
+        for old in others:
+            tails.extend(KEY, old, Record(Author.TURN, base=0), 1, stretch(1, 5, 1).head)
+            tail = tails.get(KEY)
+            assert tail is not None
+            assert len(tail.entries) == 3

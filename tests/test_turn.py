@@ -348,6 +348,40 @@ class TestShutdown:
         assert time.monotonic() - began < 5
         assert asyncio.run(SqliteSessionHistoryService(tmp_path / "h.db").get_session("u", "s")).messages[0].text == "q"  # type: ignore[union-attr]
 
+    async def test_a_turn_that_is_being_loaded_is_refused(
+        self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def talk() -> None:
+            async with service.turn("u", "s"):
+                pytest.fail("the turn began after the stop")
+
+        real = provider(service).read
+
+        async def slowly(key: SessionKey, **options: Any) -> Any:
+            log = await real(key, **options)
+            await asyncio.sleep(0.05)
+            return log
+
+        await service.create_session("u", "s")
+        monkeypatch.setattr(provider(service), "read", slowly)
+        loading = asyncio.create_task(talk())
+        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await service.stop()
+        with pytest.raises(Unavailable, match="stopped"):
+            await loading
+
+    async def test_pieces_after_a_stop_are_unavailable_also_without_an_input(
+        self, service: SessionHistoryService
+    ) -> None:
+        @with_session_history(service)
+        async def stream(messages: list[Message]) -> AsyncIterator[str]:
+            await service.stop()
+            yield "late"
+
+        with pytest.raises(Unavailable, match="was stopped during the turn"):
+            assert [piece async for piece in stream([], user_id="u", session_id="s")]
+
     @pytest.mark.parametrize("answer", ["text", {"role": "assistant"}, [Message(role="assistant")]])
     async def test_whatever_is_said_after_a_stop_is_unavailable(
         self, service: SessionHistoryService, answer: Any
@@ -519,7 +553,7 @@ class TestWindow:
             read.append(len(log.entries) if log else 0)
             return log
 
-        service._log.tails.clear()
+        service._log.tails.drop(SessionKey("u", "s"))
         monkeypatch.setattr(provider(service), "read", counted)
         await shown(service, last_turns=4)
         await shown(service, last_turns=4)

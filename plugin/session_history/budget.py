@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,10 +27,10 @@ class TokenBudget:
         """:raises ValueError: ``tokens`` is no number of tokens.
         :raises TypeError: ``count`` can not be called.
         """
-        if self.tokens is None or check_count("tokens", self.tokens) is None:
+        if type(self.tokens) is not int or self.tokens < 0:
             raise ValueError("tokens must be a whole number of at least 0")
-        if not callable(self.count):
-            raise TypeError(f"count must be a function of a message, not {type(self.count).__name__}")
+        if not callable(self.count) or inspect.iscoroutinefunction(self.count):
+            raise TypeError("count must be an ordinary function of a message")
 
 
 Size = int | TokenBudget | None

@@ -36,7 +36,7 @@ class SessionLog:
 
     async def card(self, key: SessionKey, head: Head) -> Card:
         """The card at the head: the fold if it covers the tail, else folded anew from the log."""
-        if head.fold and (head.folded or await self._holds(key, head.fold)):
+        if head.fold and (head.folded or await self.holds(key, head.fold.seq, head.fold.entry_id)):
             try:
                 card = Card.decode(head.fold.card, key)
             except (Corrupt, IncompatibleStore) as error:
@@ -105,7 +105,8 @@ class SessionLog:
         if appended.replayed:
             return None
         moved = _moved(key, head, appended.position, cover)
-        self.tails.extend(key, at, record, len(entry.payload), moved)
+        if head:
+            self.tails.extend(key, head, record, len(entry.payload), moved)
         return moved
 
     async def record(self, key: SessionKey, entry_id: str) -> Record | None:
@@ -125,9 +126,10 @@ class SessionLog:
             raise SessionDeleted(key)
         return log
 
-    async def _holds(self, key: SessionKey, old: Fold) -> bool:
-        log = await self.provider.read(key, last=1, before=old.seq + 1)
-        return log is not None and [entry.id for entry in log.entries] == [old.entry_id]
+    async def holds(self, key: SessionKey, seq: int, entry_id: str) -> bool:
+        """Whether this entry stands there."""
+        log = await self.provider.read(key, last=1, before=seq + 1)
+        return log is not None and (log.first, [entry.id for entry in log.entries]) == (seq, [entry_id])
 
     def _queue(self, key: SessionKey) -> _Queue:
         name = id(asyncio.get_running_loop()), key

@@ -114,7 +114,11 @@ def _plugin_errors(point: EntryPoint) -> Iterator[None]:
 
 
 def _missing(point: EntryPoint, module: str) -> str:
-    remedy = f"pip install '{point.dist.name if point.dist else 'the plugin'}[{point.name}]'"
+    package = point.dist.name if point.dist else "the plugin"
+    extras = point.dist.metadata.get_all("Provides-Extra") or () if point.dist else ()
+    remedy = (
+        f"pip install '{package}[{point.name}]'" if point.name in extras else f"install {package} with all it requires"
+    )
     if module.partition(".")[0] in sys.stdlib_module_names:
         remedy = "this Python was built without it"
     return f"{point.name}:// needs the module {module!r}: {remedy}"
@@ -139,4 +143,4 @@ def _flaw(place: tuple[int | str, ...], message: str) -> str:
     name = ".".join(map(str, place))
     if message.startswith("Extra inputs"):
         return f"unknown option {name!r}"
-    return f"{name}: {message.removeprefix('Value error, ')}"
+    return f"{name}: {message.removeprefix('Value error, ')}".removeprefix(": ")

@@ -27,6 +27,7 @@ from session_history.log import SessionLog
 from session_history.messages import MessageInput, freeze, thaw
 from session_history.record import Author, Record, new_id
 from session_history.session import AnySession, Seen, Session, SessionList
+from session_history.tails import Tails
 from session_history.turn import Turn
 from session_history.turns import OpenTurn, Turns, settled
 from session_history.values import check_count, decode, encode
@@ -289,12 +290,15 @@ class SessionHistoryService:
         key = SessionKey(user_id, session_id)
         await self._ready()
         await settled(lambda: self._provider.delete(key))
+        self._log.tails.drop(key)
 
     async def delete_user(self, user_id: str) -> int:
         """Delete all sessions of a user; the number of those that were there."""
         user = check_key("user_id", user_id)
         await self._ready()
-        return await settled(lambda: self._provider.delete_user(user))
+        deleted = await settled(lambda: self._provider.delete_user(user))
+        self._log.tails.drop_user(user)
+        return deleted
 
     @overload
     def turn(
@@ -368,11 +372,11 @@ class SessionHistoryService:
         if self._stopped:  # meanwhile
             await self._provider.stop()
             raise Unavailable("the service was stopped while it started")
+        self._log.tails = Tails()  # the store may be another than it was; what is still being read goes to the old ones
         self._opened = True
 
     async def _close(self) -> None:
         await self._turns.interrupt_all()
-        self._log.tails.clear()  # the store may be another when it is opened again
         await self._provider.stop()
 
     async def _begin(self, key: SessionKey, record: Record, entry: Entry) -> Head:

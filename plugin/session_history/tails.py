@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 
 from session_history import view
 from session_history.record import Author, Record
-from session_history_hooks import Head, Log, Position, SessionKey
+from session_history_hooks import Head, Log, SessionKey
 
 ROOM = 32 * 2**20
 """Bytes of payload that are kept in all, some 30,000 turns of 1 KB. Decoded, they take a few times as much."""
 
 SHARE = ROOM // 4
 """The most of it that one session gets."""
+
+_OVERHEAD = 1024
 
 Numbered = tuple[int, Record]
 """The seq of an entry, and its record."""
@@ -38,6 +40,11 @@ class Stretch:
     def of(cls, log: Log) -> Stretch:
         """:raises Corrupt: an entry is no record. And see :meth:`session_history.record.Record.decode`."""
         return cls(log.head, numbered(log), sum(len(entry.payload) for entry in log.entries))
+
+    @property
+    def weight(self) -> int:
+        """About the bytes it takes a process to know it: also one of few entries has a head, and that a card."""
+        return self.size + (len(self.head.fold.card) if self.head.fold else 0) + _OVERHEAD
 
     @property
     def first(self) -> int:
@@ -69,14 +76,21 @@ class Stretch:
         before = Stretch.of(page)
         return Stretch(self.head, before.entries + self.entries, before.size + self.size)
 
+    def stands_at(self, head: Head) -> bool:
+        """Whether a log whose head this is ends here, and nothing in it was rewritten."""
+        mine = self.head
+        return (mine.tail, mine.tail_id, mine.edits) == (head.tail, head.tail_id, head.edits)
+
     def followed_by(self, log: Log) -> Stretch | None:
-        """A tail and all that came since; ``None`` if the log is not what it was, or more came than was read."""
+        """A tail and all that came since; ``None`` if the log is not what it was, or more came than was read.
+
+        If something came, the caller still has to see that the entry before it is the one that was known.
+        """
         old, new = self.head, log.head
-        if new.deleted or (new.tail.generation, new.edits) != (old.tail.generation, old.edits):
-            return None
         if not log.entries:
-            same = (new.tail, new.tail_id) == (old.tail, old.tail_id)
-            return Stretch(new, self.entries, self.size, self._turns) if same else None
+            return Stretch(new, self.entries, self.size, self._turns) if self.stands_at(new) else None
+        if (new.tail.generation, new.edits) != (old.tail.generation, old.edits):
+            return None
         if log.first != old.tail.seq + 1 or log.first + len(log.entries) - 1 != new.tail.seq:
             return None
         since = Stretch.of(log)
@@ -101,29 +115,33 @@ class Tails:
         """Keep a tail in place of the one that was there, and let go of the oldest that there is no room for."""
         with self._lock:
             self._drop(key)
-            if tail.entries and tail.size <= SHARE:
+            if tail.entries and tail.weight <= SHARE:
                 self._tails[key] = tail
-                self._size += tail.size
+                self._size += tail.weight
             while self._size > ROOM:
                 self._drop(next(iter(self._tails)))
 
-    def extend(self, key: SessionKey, at: Position, record: Record, size: int, head: Head) -> None:
-        """A record was appended behind ``at``, and the log now stands at ``head``."""
+    def extend(self, key: SessionKey, old: Head, record: Record, size: int, head: Head) -> None:
+        """A record was appended behind ``old``, and the log now stands at ``head``."""
         tail = self.get(key)
-        if tail is not None and (tail.head.tail, tail.head.edits) == (at, head.edits):
+        if tail is not None and tail.stands_at(old):
             entry = head.tail.seq, record
             # A turn's own entry is one turn, whatever came before.
             turns = [*tail._turns, *view.turns([entry])] if tail._turns and record.by is Author.TURN else []
             self.keep(key, Stretch(head, [*tail.entries, entry], tail.size + size, turns))
 
-    def clear(self) -> None:
+    def drop(self, key: SessionKey) -> None:
         with self._lock:
-            self._tails.clear()
-            self._size = 0
+            self._drop(key)
+
+    def drop_user(self, user_id: str) -> None:
+        with self._lock:
+            for key in [key for key in self._tails if key.user_id == user_id]:
+                self._drop(key)
 
     def _drop(self, key: SessionKey) -> None:
         tail = self._tails.pop(key, None)
-        self._size -= tail.size if tail else 0
+        self._size -= tail.weight if tail else 0
 
 
 def numbered(log: Log) -> list[Numbered]:

@@ -59,6 +59,9 @@ def concerned(value: dict[str, Any]) -> bool:
 
 _BLOCKS = ("tool_use", "tool_result")
 
+_NAMED_BY_ID = "local_shell_call_output"
+"""The one output of OpenAI's that has the id of its call as ``id``."""
+
 
 def read(value: dict[str, Any]) -> Tools | None:
     """``None`` if it says nothing."""
@@ -92,12 +95,11 @@ def _item(value: dict[str, Any]) -> Tools | None:
     kind = value.get("type")
     if not isinstance(kind, str) or not kind.endswith(("_call", "_output")):
         return None
-    shape, call_id = Shape.ITEMS, _text(value.get("call_id"))
-    if call_id is None:
-        shape, call_id = Shape.NEUTRAL, _text(_data(value).get("call_id"))
-    if call_id is None:
+    call_id = _text(value.get("id" if kind == _NAMED_BY_ID else "call_id"))
+    shape, ids = (Shape.NEUTRAL, list(_data(value))) if call_id is None else (Shape.ITEMS, [call_id])
+    if not ids:
         return None
-    return Tools(shape, [call_id], []) if kind.endswith("_call") else Tools(shape, [], [Result(0, call_id)])
+    return Tools(shape, ids, []) if kind.endswith("_call") else Tools(shape, [], [Result(0, each) for each in ids])
 
 
 def _blocks(value: dict[str, Any]) -> Tools | None:
@@ -120,21 +122,24 @@ def _item_result(kind: str, call_id: str) -> dict[str, Any]:
         "shell_call": {"output": [{"stdout": "", "stderr": UNKNOWN_OUTCOME, "outcome": {"type": "timeout"}}]},
         "tool_search_call": {"execution": "client", "status": "incomplete", "tools": []},
     }
+    if kind + "_output" == _NAMED_BY_ID:
+        return {"type": _NAMED_BY_ID, "id": call_id, "output": UNKNOWN_OUTCOME}
     name = "tool_search_output" if kind == "tool_search_call" else f"{kind}_output"
     return {"type": name, "call_id": call_id, **told.get(kind, {"output": UNKNOWN_OUTCOME})}
 
 
 def _neutral_result(call: dict[str, Any], call_id: str) -> dict[str, Any]:
     role = {"role": "tool"} if "role" in call else {}
-    name = {name: item for name, item in _data(call).items() if name == "name"}
+    name = {name: item for name, item in _data(call)[call_id].items() if name == "name"}
     data = {"call_id": call_id, **name, "output": UNKNOWN_OUTCOME}
     return {"type": f"{call['type']}_output", **role, "content": [{"type": "data", "data": data}]}
 
 
-def _data(value: dict[str, Any]) -> dict[str, Any]:
-    """The data of the first content that has any."""
+def _data(value: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The data of the contents that name a call, by its id."""
     parts = (part.get("data") for part in _dicts(value.get("content")) if part.get("type") == "data")
-    return next((data for data in parts if isinstance(data, dict)), {})
+    found = (data for data in parts if isinstance(data, dict))
+    return {data["call_id"]: data for data in found if _text(data.get("call_id")) is not None}
 
 
 def _dicts(value: object) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar
@@ -26,8 +27,7 @@ class Turn(Generic[M]):
     :ivar user_id: whose session it is.
     :ivar session_id: which session it is.
     :ivar id: the id of this turn, unique in its session; a repeat of it stores nothing twice.
-    :ivar history: what was said before this turn, for the model to see: every tool call in it has one result.
-    :ivar repairs: what was done to that end; the log is as it was.
+    :ivar repairs: what was done so that every tool call in the history has one result; the log is as it was.
     :ivar recorded: what a turn of this id recorded before, else ``None``. If it did, nothing is stored now.
     """
 
@@ -38,8 +38,7 @@ class Turn(Generic[M]):
         self._given_id = turn_id
         self._shown = view.flat(window.turns)
         self.repairs: list[Repair]
-        history, self.repairs = repaired(self._shown)
-        self.history: list[M] = thaw(history, native=native)
+        self._valid, self.repairs = repaired(self._shown)
         self._log = log
         self._key = key
         self._known = window.head
@@ -55,7 +54,12 @@ class Turn(Generic[M]):
         self._entry_id: str | None = None
 
     def __repr__(self) -> str:
-        return f"Turn(id={self.id!r}, history={len(self.history)}, messages={len(self._messages)})"
+        return f"Turn(id={self.id!r}, history={len(self._valid)}, messages={len(self._messages)})"
+
+    @cached_property
+    def history(self) -> list[M]:
+        """What was said before this turn, for the model to see: every tool call in it has one result."""
+        return thaw(self._valid, native=self._native)
 
     @property
     def recorded(self) -> list[M] | None:
@@ -84,10 +88,13 @@ class Turn(Generic[M]):
         self._take(freeze(messages, native=self._native))
 
     def _take(self, messages: list[Stored]) -> None:
-        if self._status is not None:
-            raise self._cut_off or TurnClosed("the turn has ended; open another one")
+        self._insist_open()
         self._end_text()
         self._messages += messages
+
+    def _insist_open(self) -> None:
+        if self._status is not None:
+            raise self._cut_off or TurnClosed("the turn has ended; open another one")
 
     def _take_input(self, messages: list[Stored]) -> None:
         """Add the input of a decorated handler, which a repeated turn id must share.
@@ -111,6 +118,7 @@ class Turn(Generic[M]):
 
     def _take_streamed(self, item: object) -> None:
         """Add what a decorated handler yielded; pieces of text up to the next message are one message."""
+        self._insist_open()
         shapes = self._shape = self._shape if isinstance(self._shape, list) else []
         if isinstance(item, str):
             piece = plain(item)

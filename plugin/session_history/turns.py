@@ -57,6 +57,7 @@ class OpenTurn(Generic[M]):
     async def __aenter__(self) -> Turn[M]:
         await self._turns.ready()
         window = await self._windows.for_turn(self._key, self._size, self._turn_id)
+        await self._turns.ready()  # it may have been stopped meanwhile
         if window.head is not None and window.head.deleted:
             raise SessionDeleted(self._key)
         self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)
@@ -110,7 +111,7 @@ class Turns:
     async def interrupt_all(self) -> None:
         """End what is open: a stream that nobody closed would otherwise be lost. Wait for what is being stored."""
         deadline = time.monotonic() + PATIENCE
-        endings = [asyncio.ensure_future(self._cut_off(turn)) for turn in self._open if turn._status is None]
+        endings = [asyncio.ensure_future(self._cut_off(turn)) for turn in list(self._open) if turn._status is None]
         if endings:
             await asyncio.wait(endings, timeout=PATIENCE)
         while self._open and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event belongs to one loop

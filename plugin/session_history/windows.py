@@ -91,12 +91,13 @@ class Windows:
     async def _newest(
         self, key: SessionKey, count: int | None, choose: Choice | None, entry_id: str | None = None
     ) -> Window:
+        tails = self._log.tails
         log, tail = await self._tail(key, _entries(count), entry_id)
         if log is None or log.head.deleted or tail is None:
             return Window(log.head if log else None)
         window, filled = await self._fill(key, tail, _entries(count), choose, None)
         if filled is not tail:
-            self._log.tails.keep(key, filled)
+            tails.keep(key, filled)
         return replace(window, found=_found(log)) if log.found else window
 
     async def _tail(self, key: SessionKey, last: int | None, entry_id: str | None) -> tuple[Log | None, Stretch | None]:
@@ -106,12 +107,15 @@ class Windows:
         if known is not None and known.reaches(last):
             log = await read(key, after=known.head.tail.seq, entry_id=entry_id)
             tail = known.followed_by(log) if log else None
+            if log and log.entries and not await self._log.holds(key, known.head.tail.seq, known.head.tail_id):
+                tail = None  # such as a backup that was put in place of the store
             if tail is not None:
                 tail = tail.cut(last)
                 tails.keep(key, tail)
                 return log, tail
         log = await read(key, last=last, entry_id=entry_id)
         if log is None or log.head.deleted:
+            tails.drop(key)
             return log, None
         tail = Stretch.of(log)
         tails.keep(key, tail)
@@ -130,7 +134,7 @@ class Windows:
         card = await self._log.card(key, head)
         while True:
             turns = stretch.turns if place is None else view.ahead_of(stretch.turns, place)
-            shown = turns if take is None else turns[-take:]
+            shown = turns[-take:] if take else list(turns)
             all_of_it = stretch.begins_the_log and len(shown) == len(turns)
             window = choose(shown, card.turns) if choose else None
             if window is not None or all_of_it:

@@ -41,13 +41,17 @@ class DeletingContract(Subject):
         assert await read(provider) == before
 
     async def test_a_new_life_is_a_new_generation(self, provider: SessionHistoryProvider) -> None:
+        active: list[int] = []
         for generation in range(3):
             begun = await provider.append(KEY, entry(1), at=Position(generation, 0))
             assert begun == Appended(Position(generation, 1), replayed=False)
             assert (await read(provider)).entries == (entry(1),)
             assert (await read(provider)).head.fold is None
+            active.append((await read(provider)).head.active_us)
             await provider.delete(KEY)
+            active.append((await read(provider)).head.active_us)
         assert (await read(provider)).head.tail == Position(2, 0)
+        assert active == sorted(set(active)), "activity grows with each append and delete, also across lives"
 
     async def test_an_append_to_an_old_generation_is_a_conflict_though_the_id_is_known(
         self, provider: SessionHistoryProvider

@@ -18,6 +18,7 @@ class RewritingContract(Subject):
         after = await read(provider)
         assert after.head.beat != before.head.beat
         assert (after.entries, after.head.tail) == (before.entries, before.head.tail)
+        assert after.head.active_us == before.head.active_us, "a beat is no activity: it must not reorder a listing"
         for at in (Position(0, 1), Position(0, 3), Position(1, 2)):
             assert await provider.renew(KEY, at=at) is False
         assert await read(provider) == after
@@ -31,12 +32,14 @@ class RewritingContract(Subject):
 
     async def test_a_rewrite_replaces_one_payload(self, provider: SessionHistoryProvider) -> None:
         await fill(provider, 3)
+        active_us = (await read(provider)).head.active_us
         new = Entry("e2", b"erased")
         head = await provider.rewrite(KEY, new, at=Position(0, 2), edits=0, fold=Fold(3, "e3", b"card"))
         log = await read(provider, entry_id="e2")
         assert log.entries == (entry(1), new, entry(3))
         assert log.found == (2, new)
         assert log.head == head
+        assert head.active_us == active_us, "a rewrite is no activity"
         assert (head.edits, head.folded) == (1, Fold(3, "e3", b"card"))
         assert (await provider.rewrite(KEY, new, at=Position(0, 2), edits=1, fold=None)).fold is None
 
@@ -55,8 +58,9 @@ class RewritingContract(Subject):
     ) -> None:
         await fill(provider, 3)
         before = await read(provider)
-        with pytest.raises(Conflict):
+        with pytest.raises(Conflict) as conflict:
             await provider.rewrite(KEY, Entry(name, b"new"), at=at, edits=edits, fold=None)
+        assert conflict.value.head == before.head
         assert await read(provider) == before
 
     async def test_what_is_not_there_can_not_be_rewritten(self, provider: SessionHistoryProvider) -> None:

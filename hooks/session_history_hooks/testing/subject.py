@@ -92,10 +92,15 @@ async def insist(provider: SessionHistoryProvider, names: Sequence[str]) -> None
     for name in names:
         head = await newest(provider)
         while True:
+            at = head.tail if head else Position(0, 0)
             try:
-                await provider.append(KEY, Entry(name, name.encode()), at=head.tail if head else Position(0, 0))
+                await provider.append(KEY, Entry(name, name.encode()), at=at)
             except Conflict as conflict:
                 head = conflict.head
+                assert head is not None, "a Conflict must carry the head that stands there now"
+                assert head.tail != at, (
+                    "a Conflict must carry the head that stands there now, not the one that was tried"
+                )
             else:
                 break
 

@@ -122,9 +122,9 @@ class SqliteProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        if after is not None and last is None and entry_id is None:
+        if after is not None and last is None and before is None and entry_id is None:
             known = self._running().probe.nothing_behind(key, after)
-            if known is not None and before is None:
+            if known is not None:
                 return known
         return await self._read(
             lambda connection: rows.read(connection, key, PAGE, last, before, after, entry_id),

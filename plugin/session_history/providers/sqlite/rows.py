@@ -50,10 +50,8 @@ def read(
 def nothing_behind(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
     """The head of a log that ends at ``after`` or before, as :func:`read` would give it; ``None`` for any other."""
     row = _find_head(connection, key)
-    if row is None or row[4] > after:
-        return None
-    head = _head(row)
-    return Log(head, head.tail.seq + 1, ())
+    head = _head(row) if row else None
+    return Log(head, head.tail.seq + 1, ()) if head and head.tail.seq <= after else None
 
 
 def append(connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
