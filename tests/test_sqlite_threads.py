@@ -17,7 +17,8 @@ import pytest
 from session_history import SqliteSessionHistoryService
 from session_history.errors import Corrupt, SessionHistoryError, Unavailable
 from session_history.providers.sqlite import SqliteProvider
-from session_history.providers.sqlite.threads import Turnstile, Writer
+from session_history.providers.sqlite.threads import Writer
+from session_history.providers.sqlite.turnstile import Turnstile
 from session_history_hooks import Entry, Position, SessionKey
 
 KEY = SessionKey("u", "s")
