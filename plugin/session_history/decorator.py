@@ -172,14 +172,8 @@ def with_session_history(
     :raises ValueError: ``last_turns`` is no number of turns, or was given beside ``within``.
     :raises TurnIdReused: when called with the id of a turn that had another input.
     """
-    if callable(service):
-        raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
+    _insist_usable(service, identify)
     budget.size(last_turns, within)
-    if service is not None and not isinstance(service, SessionHistoryService):
-        raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
-
-    if inspect.iscoroutinefunction(identify):
-        raise TypeError("identify must be an ordinary function, not an async one")
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(handler, (classmethod, staticmethod)):
@@ -192,6 +186,15 @@ def with_session_history(
         raise TypeError(f"{handler!r} is no async function: write async def, or decorate its async __call__")
 
     return decorate
+
+
+def _insist_usable(service: object, identify: object) -> None:
+    if callable(service):
+        raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
+    if service is not None and not isinstance(service, SessionHistoryService):
+        raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
+    if inspect.iscoroutinefunction(identify):
+        raise TypeError("identify must be an ordinary function, not an async one")
 
 
 @dataclass(frozen=True, slots=True)

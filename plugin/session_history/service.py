@@ -30,7 +30,7 @@ from session_history.session import AnySession, Seen, Session, SessionList
 from session_history.tails import Tails
 from session_history.turn import Turn
 from session_history.turns import OpenTurn, Turns, settled
-from session_history.values import check_count, decode, encode
+from session_history.values import check, check_count, copied
 from session_history.windows import Window, Windows
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
@@ -444,11 +444,14 @@ def _changes(title: str | _Unset | None, metadata: Mapping[str, Any] | _Unset | 
     if not isinstance(title, _Unset):
         if title is not None and not isinstance(title, str):
             raise NotStorable("title", f"must be a str, not {type(title).__name__}")
-        changes["title"] = decode(encode(title, "title"))
+        check(title, "title")
+        changes["title"] = title
     if not isinstance(metadata, _Unset):
         if metadata is not None and not isinstance(metadata, Mapping):
             raise NotStorable("metadata", f"must be a dict, not {type(metadata).__name__}")
-        changes["metadata"] = decode(encode(dict(metadata or {}), "metadata"))
+        values = dict(metadata or {})
+        check(values, "metadata")
+        changes["metadata"] = copied(values)
     return changes
 
 

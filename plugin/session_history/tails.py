@@ -76,6 +76,11 @@ class Stretch:
         before = Stretch.of(page)
         return Stretch(self.head, before.entries + self.entries, before.size + self.size)
 
+    @property
+    def end(self) -> tuple[int, str]:
+        """Seq and id of the newest entry of the log, when it was read."""
+        return self.head.tail.seq, self.head.tail_id
+
     def stands_at(self, head: Head) -> bool:
         """Whether a log whose head this is ends here, and nothing in it was rewritten."""
         mine = self.head

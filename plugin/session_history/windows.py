@@ -107,9 +107,8 @@ class Windows:
         if known is not None and known.reaches(last):
             log = await read(key, after=known.head.tail.seq, entry_id=entry_id)
             tail = known.followed_by(log) if log else None
-            if log and log.entries and not await self._log.holds(key, known.head.tail.seq, known.head.tail_id):
-                tail = None  # such as a backup that was put in place of the store
-            if tail is not None:
+            # It is not the same entry where, for example, a backup was put in place of the store.
+            if tail and (tail.stands_at(known.head) or await self._log.holds(key, *known.end)):
                 tail = tail.cut(last)
                 tails.keep(key, tail)
                 return log, tail
