@@ -40,7 +40,7 @@ async def store(provider: SessionHistoryProvider, *records: Record, cards: bool 
     card = Card()
     for each in records:
         entry = Entry(f"e{at.seq + 1}", each.encode())
-        card = card.with_record(each)
+        card = card.with_record(at.seq + 1, each)
         cover = Fold(at.seq + 1, entry.id, card.encode()) if cards else None
         at = (await provider.append(KEY, entry, at=at, fold=cover)).position
 
@@ -129,19 +129,18 @@ class TestStaleFolds:
 
 class TestCards:
     def test_changes_between_plain_appends_do_not_end_a_turn(self) -> None:
-        card = fold(
-            Card(),
-            [
-                record("q1", by=Author.APPEND),
-                record(by=Author.SESSION, title="x"),
-                record("a1", by=Author.APPEND),
-                record("t1", by=Author.APPEND),
-            ],
-        )
+        records = [
+            record("q1", by=Author.APPEND),
+            record(by=Author.SESSION, title="x"),
+            record("a1", by=Author.APPEND),
+            record("t1", by=Author.APPEND),
+        ]
+        card = fold(Card(), enumerate(records, start=1))
         assert (card.turns, card.messages, card.title) == (1, 3, "x")
 
     def test_a_turn_ends_a_plain_one(self) -> None:
-        card = fold(Card(), [record("q1", by=Author.APPEND), record("q2"), record("a1", by=Author.APPEND)])
+        records = [record("q1", by=Author.APPEND), record("q2"), record("a1", by=Author.APPEND)]
+        card = fold(Card(), enumerate(records, start=1))
         assert card.turns == 3
 
     @pytest.mark.parametrize("data", [b"", b"x", b"[]", b"5", b"{}", b'{"v":1,"nonsense":2}', b"\xff"])

@@ -56,9 +56,9 @@ from session_history.errors import (
     TurnIdReused,
 )
 from session_history.messages import Stored
-from session_history.record import Author, Record
+from session_history.record import Author, Place, Record
 from session_history.values import decode, encode
-from session_history.view import Place, Shown
+from session_history.view import Shown
 from session_history.windows import Window
 from session_history_hooks import Entry, Fold, SessionKey
 from support import same

@@ -9,6 +9,7 @@ from typing import Any
 
 from session_history import view
 from session_history.messages import Stored
+from session_history.record import Place
 from session_history.values import check_count, copied
 
 
@@ -62,7 +63,7 @@ class Spending:
     def __init__(self, budget: TokenBudget, turn_id: str | None) -> None:
         self._budget = budget
         self._turn_id = turn_id
-        self._counted: dict[view.Place, int] = {}
+        self._counted: dict[Place, int] = {}
 
     def newest(self, shown: Sequence[view.Shown], _: int = 0) -> list[view.Shown] | None:
         """The newest turns for the model that fit; ``None`` if older ones than the stretch holds may fit, too."""

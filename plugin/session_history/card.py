@@ -20,6 +20,8 @@ _TYPES = {
     "messages": (int,),
     "created_us": (int, type(None)),
     "plain": (bool,),
+    "slots": (dict,),
+    "lease": (float, int, type(None)),
 }
 
 
@@ -29,6 +31,8 @@ class Card:
     :ivar messages: how many messages were ever recorded.
     :ivar created_us: when the first entry was written, by its author's clock.
     :ivar plain: a turn of plain appends is open: what is appended next may belong to it.
+    :ivar slots: seq of the entry that holds the newest state, by the name of the agent.
+    :ivar lease: that of the newest entry, see :class:`~session_history.record.Record`.
     """
 
     title: str | None = field(default=None, repr=False)
@@ -37,8 +41,10 @@ class Card:
     messages: int = 0
     created_us: int | None = None
     plain: bool = False
+    slots: dict[str, int] = field(default_factory=dict)
+    lease: float | None = None
 
-    def with_record(self, record: Record) -> Card:
+    def with_record(self, seq: int, record: Record) -> Card:
         """The card after one more entry."""
         return Card(
             title=record.changes.get("title", self.title),
@@ -47,7 +53,14 @@ class Card:
             messages=self.messages + len(record.messages),
             created_us=record.at_us if self.created_us is None else self.created_us,
             plain=record.by is Author.APPEND if record.messages else self.plain,
+            slots=self._moved_slots(seq, record) if record.slots else self.slots,
+            lease=record.lease,
         )
+
+    def _moved_slots(self, seq: int, record: Record) -> dict[str, int]:
+        """A state takes its slot if it is based on the one that is there."""
+        taken = {name: seq for name, slot in record.slots.items() if slot.on == self.slots.get(name, 0)}
+        return self.slots | taken
 
     def encode(self) -> bytes:
         return encode({"v": VERSION} | {name: getattr(self, name) for name in self.__slots__}, "card", wrapped=True)
@@ -77,9 +90,10 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def fold(card: Card, records: Iterable[Record]) -> Card:
-    for record in records:
-        card = card.with_record(record)
+def fold(card: Card, records: Iterable[tuple[int, Record]]) -> Card:
+    """:param records: with their seqs, ascending."""
+    for seq, record in records:
+        card = card.with_record(seq, record)
     return card
 
 
@@ -92,7 +106,7 @@ def beginnings(record: Record, *, plain: bool) -> list[int]:
     :param plain: a turn of plain appends is open already.
     """
     if record.by is Author.TURN:
-        return [0] if record.messages else []
+        return [0] if record.messages and record.part is None else []
     return [
         index
         for index, message in enumerate(record.messages)

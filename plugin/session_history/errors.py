@@ -29,6 +29,7 @@ __all__ = [
     "MissingDriver",
     "NotStorable",
     "PluginError",
+    "SessionBusy",
     "SessionDeleted",
     "SessionExists",
     "SessionHistoryError",
@@ -37,6 +38,7 @@ __all__ = [
     "StoreReadOnly",
     "TurnClosed",
     "TurnIdReused",
+    "TurnOvertaken",
     "Unavailable",
     "UnknownScheme",
 ]
@@ -101,6 +103,18 @@ class TurnIdReused(_SessionError, ValueError):
     """The turn id belongs to a turn with another input. Nothing was written."""
 
     text = "has a turn of this id with another input"
+
+
+class SessionBusy(_SessionError, RuntimeError):
+    """Another turn of this session is going on, and it is to be alone. Nothing was written."""
+
+    text = "has a turn that is going on"
+
+
+class TurnOvertaken(_SessionError, RuntimeError):
+    """An exclusive turn gave no sign of life for too long, and another one began: what it said was not stored."""
+
+    text = "was taken over by another turn, since this one gave no sign of life"
 
 
 class TurnClosed(SessionHistoryError, RuntimeError):

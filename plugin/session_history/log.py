@@ -10,7 +10,16 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from session_history.card import Card, fold
-from session_history.errors import Conflict, Corrupt, IncompatibleStore, SessionDeleted, Unavailable
+from session_history.errors import (
+    Conflict,
+    Corrupt,
+    IncompatibleStore,
+    SessionBusy,
+    SessionDeleted,
+    TurnOvertaken,
+    Unavailable,
+)
+from session_history.leases import Leases
 from session_history.record import Record
 from session_history.tails import Tails, numbered
 from session_history_hooks import Entry, Fold, Head, Log, Position, SessionHistoryProvider, SessionKey
@@ -20,6 +29,9 @@ logger: logging.Logger = logging.getLogger("session_history")
 PATIENCE = 30.0
 """Seconds for which an append that others keep overtaking, or that waits for its turn, is tried again."""
 
+WAIT = 0.1
+"""Seconds between two looks at a session that belongs to another turn."""
+
 
 class SessionLog:
     """The logs of a provider, as records and turns."""
@@ -27,6 +39,7 @@ class SessionLog:
     def __init__(self, provider: SessionHistoryProvider) -> None:
         self.provider = provider
         self.tails: Tails = Tails()
+        self.leases: Leases = Leases()
         self.name: str = uuid4().hex  # tells one store's sessions from another's, also in a copy
         self._queues: WeakValueDictionary[tuple[int, SessionKey], _Queue] = WeakValueDictionary()
 
@@ -59,12 +72,14 @@ class SessionLog:
         """Fold what lies behind ``seq`` into a card."""
         while seq < head.tail.seq:
             log = await self.read_again(key, head, after=seq, before=head.tail.seq + 1)
-            card = fold(card, (record for _, record in numbered(log)))
+            card = fold(card, numbered(log))
             seq += len(log.entries)
         return card
 
     async def append(self, key: SessionKey, record: Record, *, known: Head | None, entry_id: str) -> Head | None:
         """Append behind whatever stands there, as long as the session is the one that was known.
+
+        It waits while the session belongs to an exclusive turn.
 
         :param known: the head that the author saw; ``None`` if the session was never seen.
         :returns: where the log stands now, as far as this process knows; ``None`` if it holds an entry of this id.
@@ -73,34 +88,62 @@ class SessionLog:
         """
         entry = Entry(entry_id, record.encode())
         queue = self._queue(key)
-        deadline = time.monotonic() + PATIENCE
-        async with queue.turnstile:
-            head = queue.newest(known)
-            attempt = 0
-            while True:
-                if time.monotonic() > deadline:
-                    raise Unavailable(f"{key}: other writers came first for {PATIENCE:.0f} s")
-                _insist_alive(key, head, known)
-                try:
-                    moved = await self.append_at(key, entry, record, head)
-                except Conflict as conflict:
-                    head = conflict.head
-                else:
+        while True:
+            try:
+                async with queue.turnstile:
+                    moved = await self._rebased(key, entry, record, queue.newest(known), known)
                     queue.head = moved or queue.head
                     return moved
-                await asyncio.sleep(_pause(attempt))
-                attempt += 1
+            except SessionBusy:
+                await asyncio.sleep(WAIT)
+                head = await self.head(key)
+                _insist_alive(key, head, known)
+                queue.head = head
 
-    async def append_at(self, key: SessionKey, entry: Entry, record: Record, head: Head | None) -> Head | None:
-        """Append directly behind a head; behind a tombstone a new generation begins.
+    async def _rebased(
+        self, key: SessionKey, entry: Entry, record: Record, head: Head | None, known: Head | None
+    ) -> Head | None:
+        deadline = time.monotonic() + PATIENCE
+        attempt = 0
+        while True:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"{key}: other writers came first for {PATIENCE:.0f} s")
+            _insist_alive(key, head, known)
+            try:
+                return await self.append_at(key, entry, record, head)
+            except Conflict as conflict:
+                head = conflict.head
+            await asyncio.sleep(_pause(attempt))
+            attempt += 1
+
+    async def append_next(self, key: SessionKey, record: Record, *, mine: Head, entry_id: str) -> Head | None:
+        """Append directly behind an entry that makes the session one's own.
 
         :returns: see :meth:`append`.
+        :raises SessionDeleted: the session was deleted since.
+        :raises TurnOvertaken: another turn took it over.
+        """
+        try:
+            return await self.append_at(key, Entry(entry_id, record.encode()), record, mine, mine=mine.tail)
+        except Conflict as conflict:
+            _insist_alive(key, conflict.head, mine)
+            raise TurnOvertaken(key) from None
+
+    async def append_at(
+        self, key: SessionKey, entry: Entry, record: Record, head: Head | None, *, mine: Position | None = None
+    ) -> Head | None:
+        """Append directly behind a head; behind a tombstone a new generation begins.
+
+        :param mine: where the entry stands that makes the session one's own.
+        :returns: see :meth:`append`.
         :raises Conflict: something else stands there.
+        :raises SessionBusy: the session belongs to another turn.
         """
         alive = head is not None and not head.deleted
-        card = (await self.card(key, head) if head and alive else Card()).with_record(record)
+        card = await self.card(key, head) if head and alive else Card()
+        self.leases.check(head, card, mine)
         at = head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)
-        cover = Fold(at.seq + 1, entry.id, card.encode())
+        cover = Fold(at.seq + 1, entry.id, card.with_record(at.seq + 1, record).encode())
         appended = await self.provider.append(key, entry, at=at, fold=cover)
         if appended.replayed:
             return None
@@ -109,13 +152,13 @@ class SessionLog:
             self.tails.extend(key, head, record, len(entry.payload), moved)
         return moved
 
-    async def record(self, key: SessionKey, entry_id: str) -> Record | None:
-        """The record of an entry of the newest generation."""
+    async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Record] | None:
+        """The head, and seq and record of an entry of the newest generation."""
         log = await self.provider.read(key, last=0, entry_id=entry_id)
         if log is None or log.found is None:
             return None
         seq, entry = log.found
-        return Record.decode(entry.payload, key, seq)
+        return log.head, seq, Record.decode(entry.payload, key, seq)
 
     async def read_again(
         self, key: SessionKey, head: Head, *, last: int | None = None, before: int, after: int | None = None
@@ -175,10 +218,3 @@ def _pause(attempt: int) -> float:
     That is about as long as a commit takes: who waits longer is overtaken more often.
     """
     return random.uniform(0, min(0.004, 0.001 * 2**attempt)) if attempt else 0.0
-
-
-def _found(log: Log) -> Record | None:
-    if log.found is None:
-        return None
-    seq, entry = log.found
-    return Record.decode(entry.payload, log.head.key, seq)

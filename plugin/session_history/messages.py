@@ -153,6 +153,15 @@ def thaw(messages: Iterable[Stored], *, native: bool) -> list[Any]:
     return [Message.read(copied(message.value)) for message in messages]
 
 
+def stored(name: str, value: dict[str, Any], path: str) -> Stored:
+    """A value of a named format, checked and copied.
+
+    :raises NotStorable: it would not come back equal.
+    """
+    check(value, path)
+    return Stored(name, copied(value))
+
+
 def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
     """Plain text as a message: natively in the shape that most model APIs share."""
     if native:
@@ -163,15 +172,15 @@ def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, A
 def _freeze(message: object, path: str, *, native: bool) -> Stored:
     if isinstance(message, Message):
         value = _dump(message, path)
-        check(value, path)
+        kept = stored(NEUTRAL, value, path)
         _check_message(value, path)
-        return Stored(NEUTRAL, copied(value))
+        return kept
     if not isinstance(message, dict):
         raise InvalidMessage(path, f"must be a Message or a dict, not {_kind(message)}")
-    check(message, path)
+    kept = stored(NATIVE if native else NEUTRAL, message, path)
     if not native:
         _check_message(message, path)
-    return Stored(NATIVE if native else NEUTRAL, copied(message))
+    return kept
 
 
 def _dump(message: Message, path: str) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
-from session_history.errors import Corrupt, IncompatibleStore
+from session_history.errors import Corrupt, IncompatibleStore, InvalidCursor
 from session_history.messages import Stored
 from session_history.values import decode, encode
 from session_history_hooks import SessionKey
@@ -27,11 +28,82 @@ class Author(StrEnum):
 
 
 class Status(StrEnum):
-    """How a turn ended."""
+    """How a turn ended; or that more of it is to come, at least if its author still lives."""
 
+    OPEN = "open"
     COMPLETED = "completed"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
+
+
+_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
+
+
+class Place(NamedTuple):
+    """Where a message stands in a log: the seq of its entry, and its index in that."""
+
+    seq: int
+    message: int
+
+    def cursor(self, generation: int) -> str:
+        return f"{generation}.{self.seq}.{self.message}"
+
+    @staticmethod
+    def of_cursor(cursor: str) -> tuple[int, Place]:
+        """Generation and place. :raises InvalidCursor: not made by :meth:`cursor`."""
+        match = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
+        if match is None:
+            raise InvalidCursor("not a cursor of a session")
+        generation, seq, index = map(int, match.groups())
+        return generation, Place(seq, index)
+
+
+class Part(NamedTuple):
+    """Which turn an entry goes on with.
+
+    :ivar first: seq of the turn's first entry.
+    :ivar newest: seq of the turn's newest entry that the author knew.
+    """
+
+    first: int
+    newest: int
+
+
+class Revision(NamedTuple):
+    """A later version of a message of the same turn.
+
+    :ivar place: where its first version stands.
+    :ivar kept: how many blocks of its content, from the first, stay as they were. They are left out of ``message``.
+    """
+
+    place: Place
+    kept: int
+    message: Stored
+
+
+class Begin(NamedTuple):
+    """Where the history begins that an agent still keeps word by word; the rest is in its summary.
+
+    :ivar place: the message at which it begins. A seq of 0 is that of the entry that says so.
+    :ivar skip: how many blocks of that message it does not keep.
+    """
+
+    place: Place
+    skip: int
+
+
+class Slot(NamedTuple):
+    """The state of one agent in a session.
+
+    :ivar on: seq of the entry that held the state on which this one is based; 0 if there was none.
+    """
+
+    state: dict[str, Any]
+    on: int
+    begin: Begin | None = None
+
+    def __repr__(self) -> str:
+        return f"Slot(on={self.on})"
 
 
 def new_id() -> str:
@@ -56,6 +128,10 @@ class Record:
     :ivar answer: the indexes of the messages that are the answer; the handler may have added others.
     :ivar turn_id: the id that the caller gave the turn. The entry has another one if the turn had no answer, so that it
         can be tried again.
+    :ivar part: the turn that this entry goes on with, if it is not its first.
+    :ivar slots: the states that changed, by the names of their agents.
+    :ivar lease: while this entry is the tail, its author alone may append; seconds without a sign of life after which
+        the author is taken for dead.
     """
 
     by: Author
@@ -68,6 +144,10 @@ class Record:
     shape: Any = None
     answer: tuple[int, ...] = ()
     turn_id: str | None = None
+    part: Part | None = None
+    revisions: tuple[Revision, ...] = field(default=(), repr=False)
+    slots: dict[str, Slot] = field(default_factory=dict)
+    lease: float | None = None
 
     @property
     def keeps_its_id(self) -> bool:
@@ -84,8 +164,17 @@ class Record:
             "answer": list(self.answer),
             "turn": self.turn_id,
             "changes": self.changes,
+            "part": self.part,
+            "revisions": [[*place, kept, *message] for place, kept, message in self.revisions],
+            "slots": {
+                name: [state, on, begin and [*begin.place, begin.skip]]
+                for name, (state, on, begin) in self.slots.items()
+            },
+            "lease": self.lease,
         }
-        document |= {name: value for name, value in optional.items() if value not in (None, 0, {}) or name == "shape"}
+        document |= {
+            name: value for name, value in optional.items() if value not in (None, 0, {}, []) or name == "shape"
+        }
         document["runs"] = list(_runs(self.messages))
         return encode(document, "entry", wrapped=True)
 
@@ -137,7 +226,27 @@ class Record:
             shape=get("shape"),
             answer=tuple(get("answer", ())),
             turn_id=get("turn"),
+            part=Part(*document["part"]) if "part" in document else None,
+            revisions=tuple(map(_revision, document["revisions"])) if "revisions" in document else (),
+            slots={name: _slot(*slot) for name, slot in get("slots", {}).items()},
+            lease=get("lease"),
         )
+
+
+def _revision(values: list[Any]) -> Revision:
+    seq, index, kept, name, value = values
+    if type(value) is not dict:
+        raise TypeError("a message is no object")
+    return Revision(Place(seq, index), kept, Stored(name, value))
+
+
+def _slot(state: dict[str, Any], on: int, begin: list[int] | None) -> Slot:
+    if type(state) is not dict:
+        raise TypeError("a state is no object")
+    if begin is None:
+        return Slot(state, on)
+    seq, index, skip = begin
+    return Slot(state, on, Begin(Place(seq, index), skip))
 
 
 def _runs(messages: Iterable[Stored]) -> Iterable[list[Any]]:

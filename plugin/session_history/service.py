@@ -29,7 +29,7 @@ from session_history.record import Author, Record, new_id
 from session_history.session import AnySession, Seen, Session, SessionList
 from session_history.tails import Tails
 from session_history.turn import Turn
-from session_history.turns import OpenTurn, Turns, settled
+from session_history.turns import Concurrent, OpenTurn, Turns, settled
 from session_history.values import check, check_count, copied
 from session_history.windows import Window, Windows
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
@@ -310,6 +310,8 @@ class SessionHistoryService:
         last_turns: int | None = None,
         within: TokenBudget | None = None,
         native: Literal[False] = False,
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[Turn]: ...
     @overload
     def turn(
@@ -321,6 +323,8 @@ class SessionHistoryService:
         last_turns: int | None = None,
         within: TokenBudget | None = None,
         native: Literal[True],
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[Turn[JsonObject]]: ...
     @overload
     def turn(
@@ -332,6 +336,8 @@ class SessionHistoryService:
         last_turns: int | None = None,
         within: TokenBudget | None = None,
         native: bool,
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[Turn[Any]]: ...
     def turn(
         self,
@@ -342,6 +348,8 @@ class SessionHistoryService:
         last_turns: int | None = None,
         within: TokenBudget | None = None,
         native: bool = False,
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[Turn[Any]]:
         """One turn: load the session, let the body add what is said, store it as one entry.
 
@@ -354,12 +362,22 @@ class SessionHistoryService:
             start of the history seldom moves.
         :param within: instead, as many of the newest turns as fit into a number of tokens.
         :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
+        :param slot: the name of an agent, whose :attr:`~session_history.Turn.state` is read and stored with the turn.
+        :param concurrent: what to do while another turn of the session goes on: ``"keep"`` both, in the order in which
+            they end; ``"reject"`` this one; ``"queue"`` it. Except with ``"keep"`` the session then belongs to this
+            turn alone: nobody else appends before it ends, or is taken for dead after 30 s without a sign of life.
+            Turns with ``"keep"`` do not announce themselves.
+        :raises SessionBusy: with ``"reject"``, if another turn has the session.
+        :raises TurnOvertaken: this turn was taken for dead; what it said was not stored.
         :raises SessionDeleted: the session was deleted, before the turn or during it.
         :raises ValueError: both ``last_turns`` and ``within`` were given; or a count of tokens is none.
         """
         key = SessionKey(user_id, session_id)
         size = budget.size(last_turns, within)
-        return OpenTurn(self._log, self._windows, key, self._turns, turn_id=turn_id, size=size, native=native)
+        return self._open_turn(key, turn_id=turn_id, size=size, native=native, slot=slot, concurrent=concurrent)
+
+    def _open_turn(self, key: SessionKey, **options: Any) -> OpenTurn[Any]:
+        return OpenTurn(self._log, self._windows, key, self._turns, **options)
 
     async def _ready(self) -> None:
         if self._stopped:

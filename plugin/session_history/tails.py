@@ -51,6 +51,11 @@ class Stretch:
         return self.entries[0][0] if self.entries else self.head.tail.seq + 1
 
     @property
+    def last(self) -> int:
+        """Seq of its newest entry, or of the one ahead of it."""
+        return self.first + len(self.entries) - 1
+
+    @property
     def begins_the_log(self) -> bool:
         return not self.entries or self.first == 1
 
@@ -75,6 +80,11 @@ class Stretch:
     def preceded_by(self, page: Log) -> Stretch:
         before = Stretch.of(page)
         return Stretch(self.head, before.entries + self.entries, before.size + self.size)
+
+    def continued_by(self, page: Log) -> Stretch:
+        """A stretch that ends in the midst of a log, and the page behind it."""
+        behind = Stretch.of(page)
+        return Stretch(self.head, self.entries + behind.entries, self.size + behind.size)
 
     @property
     def end(self) -> tuple[int, str]:
@@ -131,8 +141,7 @@ class Tails:
         tail = self.get(key)
         if tail is not None and tail.stands_at(old):
             entry = head.tail.seq, record
-            # A turn's own entry is one turn, whatever came before.
-            turns = [*tail._turns, *view.turns([entry])] if tail._turns and record.by is Author.TURN else []
+            turns = view.turns([entry], tail._turns) if tail._turns and record.by is Author.TURN else []
             self.keep(key, Stretch(head, [*tail.entries, entry], tail.size + size, turns))
 
     def drop(self, key: SessionKey) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Generic, Literal
 
@@ -9,14 +10,16 @@ from typing_extensions import TypeVar
 
 from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
-from session_history.errors import Corrupt, SessionDeleted, TurnClosed, TurnIdReused, Unavailable
+from session_history.draft import Draft
+from session_history.errors import Corrupt, NotStorable, SessionDeleted, TurnClosed, TurnIdReused, Unavailable
+from session_history.leases import TERM, Lease
 from session_history.log import SessionLog
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
-from session_history.record import Author, Record, Status, new_id
+from session_history.record import Author, Begin, Part, Place, Record, Slot, Status, new_id
 from session_history.repair import Repair, repaired
-from session_history.values import encode, plain
+from session_history.values import check, copied, encode, plain
 from session_history.windows import Window
-from session_history_hooks import SessionKey
+from session_history_hooks import Entry, Head, Position, SessionKey
 
 M = TypeVar("M", default=Message)
 
@@ -27,39 +30,75 @@ class Turn(Generic[M]):
     :ivar user_id: whose session it is.
     :ivar session_id: which session it is.
     :ivar id: the id of this turn, unique in its session; a repeat of it stores nothing twice.
-    :ivar repairs: what was done so that every tool call in the history has one result; the log is as it was.
     :ivar recorded: what a turn of this id recorded before, else ``None``. If it did, nothing is stored now.
+    :ivar state_kept: whether the log took the :attr:`state`: not if another turn stored one since this turn began.
+        ``None`` before that is known.
     """
 
-    def __init__(self, log: SessionLog, key: SessionKey, turn_id: str | None, window: Window, *, native: bool) -> None:
+    def __init__(
+        self,
+        log: SessionLog,
+        key: SessionKey,
+        turn_id: str | None,
+        window: Window,
+        *,
+        native: bool,
+        slot: str | None = None,
+    ) -> None:
         self.user_id: str = key.user_id
         self.session_id: str = key.session_id
         self.id: str = turn_id if turn_id is not None else new_id()
+        self.state_kept: bool | None = None
         self._given_id = turn_id
-        self._shown = view.flat(window.turns)
-        self.repairs: list[Repair]
-        self._valid, self.repairs = repaired(self._shown)
+        self._window = window
         self._log = log
         self._key = key
         self._known = window.head
+        self._lease: Lease | None = None
         self._native = native
-        self._messages: list[Stored] = []
+        self._slot = slot
+        self._state = window.kept.slot.state if window.kept else None
+        self._state_at = window.kept.seq if window.kept else 0
+        self._draft = Draft()
         self._inputs = 0
         self._shape: Shape = None
         self._answer: list[int] = []
         self._pieces: list[str] = []
         self._status: Status | None = None
+        self._outcome = Status.COMPLETED  # if nothing goes wrong
+        self._alone = True  # nobody else appended since it was opened
         self._cut_off: Unavailable | None = None
         self._record = window.found
-        self._entry_id: str | None = None
+        self._pending: tuple[Record, str] | None = None
+        self._claim_id = new_id()
 
     def __repr__(self) -> str:
-        return f"Turn(id={self.id!r}, history={len(self._valid)}, messages={len(self._messages)})"
+        return f"Turn(id={self.id!r}, history={len(self._repaired[0])}, messages={len(self._messages)})"
 
     @cached_property
     def history(self) -> list[M]:
         """What was said before this turn, for the model to see: every tool call in it has one result."""
-        return thaw(self._valid, native=self._native)
+        return thaw(self._repaired[0], native=self._native)
+
+    @property
+    def repairs(self) -> list[Repair]:
+        """What was done so that every tool call in the history has one result; the log is as it was."""
+        return self._repaired[1]
+
+    @cached_property
+    def _placed(self) -> list[tuple[Place, Stored]]:
+        """What was said before this turn, as it was said."""
+        kept = self._window.kept
+        return view.behind(self._window.turns, kept.begin) if kept and kept.begin else view.placed(self._window.turns)
+
+    @cached_property
+    def _said(self) -> Sequence[Stored]:
+        kept = self._window.kept
+        return [message for _, message in self._placed] if kept and kept.begin else view.flat(self._window.turns)
+
+    @cached_property
+    def _repaired(self) -> tuple[Sequence[Stored], list[Repair]]:
+        return repaired(self._said)
 
     @property
     def recorded(self) -> list[M] | None:
@@ -73,9 +112,50 @@ class Turn(Generic[M]):
         return "completed" if self._record.status is Status.COMPLETED else "interrupted"
 
     @property
+    def state(self) -> dict[str, Any] | None:
+        """What the agent of this turn's slot knows besides the messages; set it, to any JSON object, to store it, too.
+
+        :raises LookupError: the turn was opened without a slot.
+        :raises NotStorable: when set to something that would not come back equal.
+        :raises TurnClosed: when set after the turn has ended.
+        """
+        self._insist_slot()
+        return None if self._state is None else dict(copied(self._state))
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        kept = self._window.kept
+        self._keep(state, kept.begin if kept else None)
+
+    def _insist_slot(self) -> str:
+        if self._slot is None:
+            raise LookupError('this turn has no slot for a state: open it with turn(..., slot="name of the agent")')
+        return self._slot
+
+    def _go_on(self, place: Place) -> int:
+        """Go on with the turn of a message of the history; the message's index in this turn from now on."""
+        turn = next(turn for turn in reversed(self._window.turns) if turn.holds(place))
+        message = turn.messages[turn.places().index(place)]
+        self._draft.go_on(Part(turn.place.seq, turn.newest), place, message)
+        return len(self._messages) - 1
+
+    def _keep(self, state: dict[str, Any], begin: Begin | None) -> None:
+        slot = self._insist_slot()
+        self._insist_open()
+        if type(state) is not dict:
+            raise NotStorable("state", f"must be a dict, not {type(state).__name__}")
+        check(state, "state")
+        self._state = copied(state)
+        self._draft.keep(slot, Slot(self._state, self._state_at, begin))
+
+    @property
     def messages(self) -> list[M]:
         """What was added to this turn so far."""
         return thaw(self._messages, native=self._native)
+
+    @property
+    def _messages(self) -> list[Stored]:
+        return self._draft.messages
 
     def add(self, messages: MessageInput) -> None:
         """Add to the turn; it is stored when the turn ends, all of it or nothing.
@@ -90,7 +170,7 @@ class Turn(Generic[M]):
     def _take(self, messages: list[Stored]) -> None:
         self._insist_open()
         self._end_text()
-        self._messages += messages
+        self._draft.add(messages)
 
     def _insist_open(self) -> None:
         if self._status is not None:
@@ -108,8 +188,8 @@ class Turn(Generic[M]):
 
     def _for_handler(self, messages: list[Stored]) -> list[M]:
         """History and input, repaired together: the input may hold results of calls in the history."""
-        said, self.repairs = repaired([*self._shown, *messages])
-        return thaw(said, native=self._native)
+        self._repaired = repaired([*self._said, *messages])
+        return thaw(self._repaired[0], native=self._native)
 
     def _take_answer(self, answer: object) -> None:
         """Add what a decorated handler returned."""
@@ -139,7 +219,7 @@ class Turn(Generic[M]):
             assert isinstance(self._shape, list)
             self._shape.append(TEXT)
             self._answer.append(len(self._messages))
-            self._messages += to_messages("".join(pieces), native=self._native)[1]
+            self._draft.add(to_messages("".join(pieces), native=self._native)[1])
 
     def _replay(self) -> Any:
         """The recorded answer, in the shape it had."""
@@ -159,30 +239,93 @@ class Turn(Generic[M]):
         self._end_text()
         self._status = status
 
-    async def _store(self) -> None:
-        """Store a closed turn; doing it again changes nothing."""
-        if self._record is not None or not self._messages:
-            return
-        record = Record(
-            by=Author.TURN,
-            base=self._known.tail.seq if self._known else 0,
-            messages=tuple(self._messages),
-            status=self._status,
+    async def _claim(self) -> None:
+        """Make the session this turn's own; doing it again changes nothing.
+
+        :raises SessionBusy: it is another turn's.
+        :raises Conflict: the session is not what it was when it was read.
+        """
+        record = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=TERM)
+        entry = Entry(self._claim_id, record.encode())
+        moved = await self._log.append_at(self._key, entry, record, self._known)
+        self._known = moved or (await self._stored_before(entry.id))[0]
+        self._lease = self._lease or Lease(self._log.provider, self._key, self._tail)
+
+    def _tail(self) -> Position:
+        assert self._known is not None
+        return self._known.tail
+
+    def _end_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.end()
+
+    @property
+    def _base(self) -> int:
+        head = self._window.head
+        return head.tail.seq if head else 0
+
+    async def _store(self, status: Status) -> None:
+        """Store what is not stored yet; doing it again changes nothing.
+
+        :param status: how the turn stands.
+        """
+        self._pending = self._pending or self._next_entry(status)
+        while self._pending is not None:
+            record, entry_id = self._pending
+            moved = await self._append(record, entry_id)
+            if moved is not None:
+                await self._stored(moved, moved.tail.seq, record)
+            elif entry_id == self.id:
+                await self._yield_to_the_first()
+            else:
+                await self._stored(*await self._stored_before(entry_id))
+            self._pending = self._next_entry(status)
+
+    def _next_entry(self, status: Status) -> tuple[Record, str] | None:
+        if self._record is not None:
+            return None
+        record = self._draft.record(
+            status,
+            must=self._lease is not None and self._status is not None,
+            base=self._base,
             inputs=self._inputs,
             shape=self._shape,
             answer=tuple(self._answer),
             turn_id=self._given_id,
+            lease=TERM if self._lease and status is Status.OPEN and self._status is None else None,
         )
-        if self._entry_id is None:  # else this is the second try of one append
-            self._entry_id = self.id if record.keeps_its_id else new_id()
-        if await self._log.append(self._key, record, known=self._known, entry_id=self._entry_id) is None:
-            await self._yield_to_the_first()
+        if record is None:
+            return None
+        return record, self.id if record.keeps_its_id and record.part is None else new_id()
+
+    async def _append(self, record: Record, entry_id: str) -> Head | None:
+        if self._lease is None:
+            return await self._log.append(self._key, record, known=self._known, entry_id=entry_id)
+        assert self._known is not None
+        return await self._log.append_next(self._key, record, mine=self._known, entry_id=entry_id)
+
+    async def _stored_before(self, entry_id: str) -> tuple[Head, int, Record]:
+        """What an attempt of this append stored whose outcome was not known."""
+        found = await self._log.find(self._key, entry_id)
+        if found is None:
+            raise SessionDeleted(self._key)
+        return found
+
+    async def _stored(self, head: Head, seq: int, record: Record) -> None:
+        self._draft.stored(seq, record)
+        self._alone = self._alone and seq == (self._known.tail.seq if self._known else 0) + 1
+        self._known = head
+        if record.lease is None:
+            self._end_lease()
+            self._lease = None
+        if record.slots:
+            card = await self._log.card(self._key, head)
+            self.state_kept = card.slots.get(self._insist_slot()) == seq
+            self._state_at = seq if self.state_kept else self._state_at
 
     async def _yield_to_the_first(self) -> None:
         """Another run of this turn was faster: what it recorded is the answer."""
-        self._record = await self._log.record(self._key, self.id)
-        if self._record is None:
-            raise SessionDeleted(self._key)
+        _, _, self._record = await self._stored_before(self.id)
         if self._inputs:
             self._insist_same_input(self._messages[: self._inputs])
 

@@ -7,11 +7,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from session_history.budget import Size
-from session_history.errors import SessionDeleted, SessionHistoryError, Unavailable
-from session_history.log import PATIENCE, SessionLog
+from session_history.errors import Conflict, SessionBusy, SessionDeleted, SessionHistoryError, Unavailable
+from session_history.log import PATIENCE, WAIT, SessionLog
 from session_history.record import Status
 from session_history.turn import M, Turn
 from session_history.windows import Windows
@@ -23,6 +23,10 @@ logger: logging.Logger = logging.getLogger("session_history")
 
 _LOOK_AGAIN = 0.005
 """Seconds between two looks at turns that are being stored, perhaps by another event loop."""
+
+Concurrent = Literal["keep", "reject", "queue"]
+"""What becomes of turns of one session that go on at once: both are kept, in the order in which they end; or the later
+one is rejected; or it waits for the earlier one."""
 
 INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
 """What ends a turn from outside: its partial answer counts. Any other exception is the handler's failure."""
@@ -44,6 +48,8 @@ class OpenTurn(Generic[M]):
         turn_id: str | None,
         size: Size,
         native: bool,
+        slot: str | None,
+        concurrent: Concurrent,
     ) -> None:
         self._log = log
         self._windows = windows
@@ -52,17 +58,43 @@ class OpenTurn(Generic[M]):
         self._turn_id = check_key("turn_id", turn_id) if turn_id is not None else None
         self._size = size
         self._native = native
+        self._slot = check_key("slot", slot) if slot is not None else None
+        self._concurrent = _check_concurrent(concurrent)
         self._turn: Turn[M] | None = None
 
     async def __aenter__(self) -> Turn[M]:
+        while True:
+            self._turn = turn = await self._read()
+            if self._concurrent == "keep" or turn._record is not None or await self._claims(turn):
+                return turn
+
+    async def _read(self) -> Turn[M]:
         await self._turns.ready()
-        window = await self._windows.for_turn(self._key, self._size, self._turn_id)
+        window = await self._windows.for_turn(self._key, self._size, self._turn_id, self._slot)
         await self._turns.ready()  # it may have been stopped meanwhile
         if window.head is not None and window.head.deleted:
             raise SessionDeleted(self._key)
-        self._turn = Turn(self._log, self._key, self._turn_id, window, native=self._native)
-        self._turns.add(self._turn)
-        return self._turn
+        turn: Turn[M] = Turn(self._log, self._key, self._turn_id, window, native=self._native, slot=self._slot)
+        self._turns.add(turn)
+        return turn
+
+    async def _claims(self, turn: Turn[M]) -> bool:
+        """Whether the session belongs to the turn alone from now on; else it is to be read anew."""
+        try:
+            await settled(turn._claim)
+        except asyncio.CancelledError as cancelled:
+            await self._turns.end_early(turn, Status.INTERRUPTED, cancelled)
+            raise
+        except SessionBusy:
+            if self._concurrent == "reject":
+                raise
+            await asyncio.sleep(WAIT)
+        except Conflict:
+            pass
+        finally:
+            if turn._lease is None:
+                self._turns.discard(turn)
+        return turn._lease is not None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -75,7 +107,17 @@ class OpenTurn(Generic[M]):
         elif turn._cut_off is not None and turn._messages:
             raise turn._cut_off
         else:
-            await self._turns.end(turn, Status.COMPLETED)
+            await self._turns.end(turn, turn._outcome)
+
+    async def checkpoint(self, status: Status = Status.OPEN) -> None:
+        """Store what the turn said so far, also if the caller is cancelled meanwhile.
+
+        :param status: how the turn stands.
+        """
+        turn = self._turn
+        assert turn is not None
+        turn._insist_open()
+        await settled(lambda: turn._store(status))
 
 
 class Turns:
@@ -91,11 +133,14 @@ class Turns:
     def add(self, turn: Turn[Any]) -> None:
         self._open.add(turn)
 
+    def discard(self, turn: Turn[Any]) -> None:
+        self._open.discard(turn)
+
     async def end(self, turn: Turn[Any], status: Status) -> None:
         """Store a turn, unless it has ended; also if the caller is cancelled meanwhile."""
         if turn._status is None and _a_loop_is_running():
             turn._close(status)
-            await settled(lambda: self._store(turn))
+            await settled(lambda: self._store(turn, status))
 
     async def end_early(self, turn: Turn[Any], status: Status, error: BaseException) -> None:
         """Store a turn that did not end well. The error that ended it goes on, whatever becomes of this."""
@@ -126,11 +171,12 @@ class Turns:
             turn._cut_off.__cause__ = lost
             _tell_of_loss(turn, lost, turn._cut_off)
 
-    async def _store(self, turn: Turn[Any]) -> None:
+    async def _store(self, turn: Turn[Any], status: Status) -> None:
         try:
-            await turn._store()
+            await turn._store(status)
         finally:
-            self._open.discard(turn)
+            turn._end_lease()
+            self.discard(turn)
 
 
 async def settled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -156,6 +202,12 @@ async def settled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if cancelled is not None:
         raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
+
+
+def _check_concurrent(concurrent: Concurrent) -> Concurrent:
+    if concurrent not in get_args(Concurrent):
+        raise ValueError(f"concurrent must be one of {', '.join(map(repr, get_args(Concurrent)))}")
+    return concurrent
 
 
 def _a_loop_is_running() -> bool:

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from session_history.card import beginnings
-from session_history.errors import InvalidCursor
 from session_history.messages import Stored
-from session_history.record import Author, Record, Status
-
-_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
-
-
-class Place(NamedTuple):
-    """Where a turn begins: the seq of an entry and the index of a message in it."""
-
-    seq: int
-    message: int
-
-    def cursor(self, generation: int) -> str:
-        return f"{generation}.{self.seq}.{self.message}"
-
-    @staticmethod
-    def of_cursor(cursor: str) -> tuple[int, Place]:
-        """Generation and place. :raises InvalidCursor: not made by :meth:`cursor`."""
-        match = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
-        if match is None:
-            raise InvalidCursor("not a cursor of a session")
-        generation, seq, index = map(int, match.groups())
-        return generation, Place(seq, index)
+from session_history.record import Author, Begin, Part, Place, Record, Revision, Status
 
 
 @dataclass(slots=True)
@@ -41,6 +18,7 @@ class Shown:
     :ivar whole: its beginning is here; else it may have begun before the stretch that was read.
     :ivar turn_id: the id that its caller gave it.
     :ivar attempt: it left its id free for another attempt.
+    :ivar parts: the seqs of its further entries, and the index of the message at which each begins.
     """
 
     place: Place
@@ -49,29 +27,102 @@ class Shown:
     messages: list[Stored] = field(default_factory=list, repr=False)
     turn_id: str | None = None
     attempt: bool = False
+    parts: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def acted(self) -> bool:
         """Whether a tool had done something in it."""
         return any(map(_is_tool_result, self.messages))
 
+    @property
+    def newest(self) -> int:
+        """Seq of its newest entry."""
+        return self.parts[-1][0] if self.parts else self.place.seq
 
-def turns(entries: Iterable[tuple[int, Record]]) -> list[Shown]:
-    """Put turns together from a stretch of the log, ascending."""
-    shown: list[Shown] = []
+    def holds(self, place: Place) -> bool:
+        """Whether a message that stands there is one of its own, if there is such a message."""
+        return self.place <= place and (place.seq == self.place.seq or place.seq in dict(self.parts))
+
+    def places(self) -> list[Place]:
+        """Where each of its messages stands."""
+        entries = [(self.place.seq, 0), *self.parts]
+        first = self.place.message  # only a turn of plain appends may begin in the midst of an entry
+        ends = [begin for _, begin in self.parts] + [len(self.messages)]
+        return [
+            Place(seq, first + index if seq == self.place.seq else index)
+            for (seq, begin), end in zip(entries, ends, strict=True)
+            for index in range(end - begin)
+        ]
+
+
+def turns(entries: Iterable[tuple[int, Record]], before: Sequence[Shown] = ()) -> list[Shown]:
+    """Put turns together from a stretch of the log, ascending.
+
+    :param before: those of the stretch ahead of it, if what follows was written by turns. They are not changed.
+    """
+    shown = list(before)
     plain = False
     for seq, record in entries:
-        if record.by is Author.TURN and record.messages:
-            shown.append(
-                Shown(
-                    Place(seq, 0), record.status, True, list(record.messages), record.turn_id, not record.keeps_its_id
-                )
-            )
-            plain = False
+        if record.by is Author.TURN:
+            if record.part is not None:
+                _go_on(shown, seq, record, record.part)
+            elif record.messages:
+                shown.append(_begun(Place(seq, 0), record))
+            plain = plain and not record.messages
         elif record.messages:
             _add_plain(shown, seq, record, plain=plain)
             plain = True
     return shown
+
+
+def _begun(place: Place, record: Record, *, whole: bool = True) -> Shown:
+    return Shown(place, record.status, whole, list(record.messages), record.turn_id, not record.keeps_its_id)
+
+
+def _go_on(shown: list[Shown], seq: int, record: Record, part: Part) -> None:
+    """Add to a turn, or to what can be seen of it."""
+    for index in reversed(range(len(shown))):
+        turn = shown[index]
+        if turn.place.seq == part.first:
+            break
+    else:
+        shown.append(turn := Shown(Place(part.first, 0), None, whole=False))
+        index = len(shown) - 1
+    known = part.newest == turn.newest
+    turn = shown[index] = replace(
+        turn,
+        status=record.status,
+        attempt=not record.keeps_its_id,
+        messages=[*turn.messages, *record.messages],
+        parts=[*turn.parts, (seq, len(turn.messages))],
+    )
+    places = turn.places() if record.revisions else []
+    for revision in record.revisions:
+        if revision.place in places:
+            at = places.index(revision.place)
+            turn.messages[at] = _revised(turn.messages[at], revision, known=known)
+
+
+def _revised(message: Stored, revision: Revision, *, known: bool) -> Stored:
+    """A later version of a message.
+
+    :param known: its author knew the one that is here. Else somebody else revised it at the same time: then nothing is
+        taken away from it, and what it does not have is added.
+    """
+    old, new = message.value.get("content"), revision.message.value.get("content")
+    if not isinstance(old, list) or not isinstance(new, list):
+        return revision.message
+    if known:
+        content = [*old[: revision.kept], *new]
+    else:
+        names = list(map(_name, old))
+        content = [*old, *(block for block in new if _name(block) is None or _name(block) not in names)]
+    return Stored(revision.message.format, {**revision.message.value, "content": content})
+
+
+def _name(block: Any) -> object:
+    """Type and id of a block: a call and its result may share an id."""
+    return (block.get("type"), block.get("id")) if isinstance(block, dict) and "id" in block else None
 
 
 def _add_plain(shown: list[Shown], seq: int, record: Record, *, plain: bool) -> None:
@@ -81,6 +132,8 @@ def _add_plain(shown: list[Shown], seq: int, record: Record, *, plain: bool) -> 
         if index in starts:
             shown.append(Shown(Place(seq, index), None, known or message.role in {"user", None}))
             known = True
+        elif index == 0:
+            shown[-1].parts.append((seq, len(shown[-1].messages)))
         shown[-1].messages.append(message)
 
 
@@ -96,6 +149,42 @@ def newest(shown: Sequence[Shown], count: int) -> list[Shown] | None:
     """
     window = list(shown[-count:]) if count else []
     return window if len(shown) > count and all(turn.whole for turn in window) else None
+
+
+def since(shown: Sequence[Shown], begin: Begin, base: int) -> list[Shown] | None:
+    """The turns from the one on in which an agent's own history begins.
+
+    :param base: what its author had seen of the log. What others wrote since is shown, too, also ahead of it.
+    :returns: ``None`` if the stretch is too short.
+    """
+    earliest = min(begin.place, Place(base + 1, 0))
+    if not (shown and shown[0].whole and shown[0].place <= earliest):
+        return None
+    ends = range(len(shown), 0, -1)
+    kept = next((end - 1 for end in ends if shown[end - 1].holds(begin.place)), 0)
+    unseen = next((index for index, turn in enumerate(shown) if turn.place.seq > base), len(shown))
+    return list(shown[min(kept, unseen) :])
+
+
+def behind(shown: Sequence[Shown], begin: Begin) -> list[tuple[Place, Stored]]:
+    """The messages of turns, each with its place, without what an agent keeps in its summary only.
+
+    If others wrote ahead of where its history begins, all of it is there.
+    """
+    said = placed(shown)
+    places = shown[0].places() if shown else []
+    if begin.place not in places:
+        return said
+    first, rest = said[places.index(begin.place)], said[places.index(begin.place) + 1 :]
+    return [*_without(begin.skip, *first), *rest]
+
+
+def _without(skip: int, place: Place, message: Stored) -> list[tuple[Place, Stored]]:
+    """A message without its first blocks; nothing if none are left."""
+    if not skip:
+        return [(place, message)]
+    left = message.value["content"][skip:]
+    return [(place, Stored(message.format, message.value | {"content": left}))] if left else []
 
 
 def steady(shown: Sequence[Shown], begun: int, *, count: int, turn_id: str | None = None) -> list[Shown] | None:
@@ -143,6 +232,11 @@ def for_model(shown: Sequence[Shown], turn_id: str | None) -> list[Shown]:
         if is_shown:
             kept.append(turn)
     return kept[::-1]
+
+
+def placed(shown: Iterable[Shown]) -> list[tuple[Place, Stored]]:
+    """The messages of turns, each with its place."""
+    return [each for turn in shown for each in zip(turn.places(), turn.messages, strict=True)]
 
 
 def flat(shown: Iterable[Shown]) -> list[Stored]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 from session_history import view
 from session_history.budget import Size, Spending, TokenBudget
 from session_history.card import Card
-from session_history.errors import InvalidCursor
+from session_history.errors import Corrupt, InvalidCursor
 from session_history.log import SessionLog
-from session_history.record import Record
+from session_history.record import Begin, Place, Record, Slot, Status
 from session_history.tails import Stretch
 from session_history_hooks import Head, Log, SessionKey
 
@@ -19,10 +20,30 @@ MARGIN = 4
 """Entries read beyond a window's turns: some entries hold no messages."""
 
 SPENT_ON = 16
-"""Turns that are read at first for a budget, whose size in turns nobody knows."""
+"""Turns that are read at first for a budget, or for an agent's own history: nobody knows how many they are."""
 
 Choice = Callable[[Sequence[view.Shown], int], Sequence[view.Shown] | None]
 """Picks a window of the turns read so far, given how many ever began; ``None`` asks for more."""
+
+
+class Kept(NamedTuple):
+    """A state as the log keeps it.
+
+    :ivar seq: that of its entry.
+    :ivar base: what the entry's author had seen.
+    """
+
+    seq: int
+    base: int
+    slot: Slot
+
+    @property
+    def begin(self) -> Begin | None:
+        """Where the agent's own history begins."""
+        begin = self.slot.begin
+        if begin is None or begin.place.seq:
+            return begin
+        return Begin(Place(self.seq, begin.place.message), begin.skip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +54,15 @@ class Window:
     :ivar turns: ascending.
     :ivar behind: where the window begins, if there are older turns ahead of it.
     :ivar found: the record of the entry id that was asked for.
+    :ivar kept: the state that was asked for.
     """
 
     head: Head | None
     card: Card = field(default_factory=Card)
     turns: Sequence[view.Shown] = ()
-    behind: view.Place | None = None
+    behind: Place | None = None
     found: Record | None = None
+    kept: Kept | None = None
 
     @property
     def earlier(self) -> str | None:
@@ -64,41 +87,64 @@ class Windows:
 
         :raises InvalidCursor: it is none, or of an earlier life of the session.
         """
-        generation, place = view.Place.of_cursor(cursor)
+        generation, place = Place.of_cursor(cursor)
         log = await self._log.provider.read(key, last=_entries(count), before=place.seq + 1)
         if log is None or log.head.deleted:
             return Window(log.head if log else None)
         if generation != log.head.tail.generation:
             raise InvalidCursor("the session was deleted since the cursor was made")
-        window, _ = await self._fill(key, Stretch.of(log), None, _exactly(count), place)
+        stretch = Stretch.of(log)
+        window, _ = await self._fill(key, stretch, await self._log.card(key, log.head), None, _exactly(count), place)
         return window
 
-    async def for_turn(self, key: SessionKey, size: Size, turn_id: str | None) -> Window:
+    async def for_turn(self, key: SessionKey, size: Size, turn_id: str | None, slot: str | None = None) -> Window:
         """What a model gets to see before a turn, and what this turn recorded before.
 
         :param size: a number of turns makes a window that serves prompt caches, see
             :func:`session_history.view.steady`.
+        :param slot: the agent whose state is to be read, too. The window begins where its own history does.
         """
         if size is None:
-            window = await self._newest(key, None, None, turn_id)
+            window = await self._newest(key, SPENT_ON if slot else None, None, turn_id, slot)
         elif isinstance(size, TokenBudget):
-            window = await self._newest(key, SPENT_ON, Spending(size, turn_id).newest, turn_id)
+            window = await self._newest(key, SPENT_ON, Spending(size, turn_id).newest, turn_id, slot)
         else:
             steady = partial(view.steady, count=size, turn_id=turn_id)
-            window = await self._newest(key, size + size // 2, steady, turn_id)
+            window = await self._newest(key, size + size // 2, steady, turn_id, slot)
         return replace(window, turns=view.for_model(window.turns, turn_id))
 
     async def _newest(
-        self, key: SessionKey, count: int | None, choose: Choice | None, entry_id: str | None = None
+        self,
+        key: SessionKey,
+        count: int | None,
+        choose: Choice | None,
+        entry_id: str | None = None,
+        slot: str | None = None,
     ) -> Window:
         tails = self._log.tails
         log, tail = await self._tail(key, _entries(count), entry_id)
         if log is None or log.head.deleted or tail is None:
             return Window(log.head if log else None)
-        window, filled = await self._fill(key, tail, _entries(count), choose, None)
+        card = await self._log.card(key, tail.head)
+        kept = await self._kept(key, tail, slot, card.slots.get(slot, 0)) if slot else None
+        if kept and kept.begin:
+            choose = partial(_shorter, choose, kept.begin, kept.base)
+        window, filled = await self._fill(key, tail, card, _entries(count), choose, None)
         if filled is not tail:
             tails.keep(key, filled)
-        return replace(window, found=_found(log)) if log.found else window
+        return replace(window, found=_found(log) if log.found else None, kept=kept)
+
+    async def _kept(self, key: SessionKey, tail: Stretch, slot: str, seq: int) -> Kept | None:
+        """The state that stands in an entry; ``None`` for seq 0."""
+        if seq == 0:
+            return None
+        stretch = tail
+        if seq < tail.first:
+            stretch = Stretch.of(await self._log.read_again(key, tail.head, last=1, before=seq + 1))
+        records = [record for each, record in stretch.entries if each == seq]
+        if not records or slot not in records[0].slots:
+            raise Corrupt(f"entry {seq} of {key} does not hold the state that the card names")
+        return Kept(seq, records[0].base, records[0].slots[slot])
 
     async def _tail(self, key: SessionKey, last: int | None, entry_id: str | None) -> tuple[Log | None, Stretch | None]:
         """The newest entries of a log: those that this process knows, and what came since."""
@@ -121,7 +167,13 @@ class Windows:
         return log, tail
 
     async def _fill(
-        self, key: SessionKey, stretch: Stretch, take: int | None, choose: Choice | None, place: view.Place | None
+        self,
+        key: SessionKey,
+        stretch: Stretch,
+        card: Card,
+        take: int | None,
+        choose: Choice | None,
+        place: Place | None,
     ) -> tuple[Window, Stretch]:
         """Look at more and more turns, and page backwards, until the window is full or the log begins.
 
@@ -130,7 +182,6 @@ class Windows:
         :returns: the window, and all that was read for it.
         """
         head = stretch.head
-        card = await self._log.card(key, head)
         while True:
             turns = stretch.turns if place is None else view.ahead_of(stretch.turns, place)
             shown = turns[-take:] if take else list(turns)
@@ -138,6 +189,9 @@ class Windows:
             window = choose(shown, card.turns) if choose else None
             if window is not None or all_of_it:
                 window = shown if window is None else window
+                if stretch.last < head.tail.seq and any(turn.status is Status.OPEN for turn in window):
+                    stretch = await self._later(key, stretch)
+                    continue
                 behind = _begin(window, place, head) if len(window) < len(turns) else None
                 return Window(head, card, window, behind), stretch
             if len(shown) < len(turns):
@@ -146,6 +200,13 @@ class Windows:
                 # Twice as many each time, so that looking at them again costs little.
                 stretch = await self._earlier(key, stretch, 2 * len(stretch.entries) if choose else None)
                 take = None
+
+    async def _later(self, key: SessionKey, stretch: Stretch) -> Stretch:
+        """A stretch and all that came behind it: what is left open in it may have been ended there."""
+        while stretch.last < stretch.head.tail.seq:
+            page = await self._log.read_again(key, stretch.head, after=stretch.last, before=stretch.head.tail.seq + 1)
+            stretch = stretch.continued_by(page)
+        return stretch
 
     async def _earlier(self, key: SessionKey, stretch: Stretch, count: int | None) -> Stretch:
         """Page backwards until a stretch has so many entries, or ``None``: all that there are."""
@@ -167,9 +228,17 @@ def _exactly(count: int | None) -> Choice | None:
     return None if count is None else lambda shown, _: view.newest(shown, count)
 
 
-def _begin(window: Sequence[view.Shown], place: view.Place | None, head: Head) -> view.Place:
+def _shorter(
+    choose: Choice | None, begin: Begin, base: int, shown: Sequence[view.Shown], begun: int
+) -> Sequence[view.Shown] | None:
+    """What is chosen, or what an agent keeps, whichever is shorter."""
+    windows = [view.since(shown, begin, base), choose(shown, begun) if choose else None]
+    return min((window for window in windows if window is not None), key=len, default=None)
+
+
+def _begin(window: Sequence[view.Shown], place: Place | None, head: Head) -> Place:
     """Where a window begins, also an empty one."""
-    return window[0].place if window else place or view.Place(head.tail.seq + 1, 0)
+    return window[0].place if window else place or Place(head.tail.seq + 1, 0)
 
 
 def _found(log: Log) -> Record:

@@ -1,0 +1,98 @@
+"""What a turn says, and how much of it is stored. Nothing here waits for anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from session_history.messages import Stored
+from session_history.record import Author, Begin, Part, Place, Record, Revision, Slot, Status
+from session_history.values import encode
+
+
+class Draft:
+    """The messages of a turn, from which the records of its entries are made.
+
+    :ivar messages: in their newest versions.
+    """
+
+    def __init__(self) -> None:
+        self.messages: list[Stored] = []
+        self._places: list[Place] = []  # where those stand that are stored, which come first
+        self._stored: dict[int, Stored] = {}  # those that were revised since, as the store has them
+        self._slots: dict[str, Slot] = {}
+        self._part: Part | None = None
+        self._status: Status | None = None
+
+    def add(self, messages: Iterable[Stored]) -> None:
+        self.messages += messages
+
+    def revise(self, index: int, message: Stored) -> None:
+        """Put a later version in the place of a message."""
+        if index < len(self._places):
+            self._stored.setdefault(index, self.messages[index])
+        self.messages[index] = message
+
+    def go_on(self, part: Part, place: Place, message: Stored) -> None:
+        """Go on with a turn that was left open, and with a message of it."""
+        self._part, self._status = part, Status.OPEN
+        self.messages.append(message)
+        self._places.append(place)
+
+    def keep(self, name: str, slot: Slot) -> None:
+        """Keep the state of an agent."""
+        self._slots[name] = slot
+
+    def begin(self, index: int, skip: int) -> Begin:
+        """A message of this draft as the beginning of an agent's own history, in the record that is made next."""
+        stored = len(self._places)
+        return Begin(self._places[index] if index < stored else Place(0, index - stored), skip)
+
+    def record(self, status: Status, *, must: bool = False, **fields: Any) -> Record | None:
+        """What is not stored yet; ``None`` if that is nothing.
+
+        :param status: how the turn stands now.
+        :param must: make a record in any case.
+        :param fields: further ones of the record.
+        """
+        new = tuple(self.messages[len(self._places) :])
+        revisions = tuple(_revision(self._places[at], old, self.messages[at]) for at, old in self._stored.items())
+        is_end = self._status is Status.OPEN and status is not Status.OPEN
+        if not (new or revisions or self._slots or is_end or must):
+            return None
+        return Record(
+            by=Author.TURN,
+            messages=new,
+            revisions=revisions,
+            slots=dict(self._slots),
+            part=self._part,
+            status=status,
+            **fields,
+        )
+
+    def stored(self, seq: int, record: Record) -> None:
+        """A record that was made here stands in the log."""
+        self._places += [Place(seq, index) for index in range(len(record.messages))]
+        self._stored.clear()
+        self._slots.clear()
+        self._status = record.status
+        if record.messages or self._part:
+            self._part = Part(self._part.first if self._part else seq, seq)
+
+
+def _revision(place: Place, old: Stored, new: Stored) -> Revision:
+    kept = _common(old.value.get("content"), new.value.get("content"))
+    value = new.value | {"content": new.value["content"][kept:]} if kept else new.value
+    return Revision(place, kept, Stored(new.format, value))
+
+
+def _common(old: Any, new: Any) -> int:
+    """How many blocks at the beginning of two contents are the same."""
+    if not isinstance(old, list) or not isinstance(new, list):
+        return 0
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((index for index, (one, other) in pairs if not _same(one, other)), min(len(old), len(new)))
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or encode(one, "block", wrapped=True) == encode(other, "block", wrapped=True)

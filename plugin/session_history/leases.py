@@ -1,0 +1,77 @@
+"""Which sessions belong to one turn alone for now, as far as this process can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+
+from session_history.card import Card
+from session_history.errors import SessionBusy, SessionHistoryError
+from session_history_hooks import Head, Position, SessionHistoryProvider, SessionKey
+
+TERM = 30.0
+"""Seconds without a sign of life after which an exclusive turn is taken for dead."""
+
+BEATS = 4
+"""Signs of life in a term."""
+
+_ROOM = 10_000
+"""Sessions that are watched at once. One that is forgotten is watched anew, and held for longer than it need be."""
+
+
+class Leases:
+    """Watches exclusive turns: one whose position and beat stay as they are for its term is dead.
+
+    It is timed by this process's own clock, from when it saw the turn first. Several threads may share this.
+    """
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[SessionKey, tuple[Position, int, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def check(self, head: Head | None, card: Card, mine: Position | None = None) -> None:
+        """See that a session is free, or one's own.
+
+        :param mine: where the entry stands that makes it one's own.
+        :raises SessionBusy: another turn has it, and may be alive.
+        """
+        if head is None or head.deleted or card.lease is None or head.tail == mine:
+            return
+        with self._lock:
+            seen = self._seen.pop(head.key, None)
+            if seen is None or seen[:2] != (head.tail, head.beat):
+                seen = head.tail, head.beat, time.monotonic()
+            if time.monotonic() - seen[2] < card.lease:
+                self._seen[head.key] = seen
+                if len(self._seen) > _ROOM:
+                    self._seen.popitem(last=False)
+                raise SessionBusy(head.key)
+
+
+class Lease:
+    """Gives the signs of life of an exclusive turn, from the running event loop, until it ends.
+
+    :param tail: where the turn's newest entry stands.
+    """
+
+    def __init__(self, provider: SessionHistoryProvider, key: SessionKey, tail: Callable[[], Position]) -> None:
+        self._provider = provider
+        self._key = key
+        self._tail = tail
+        self._loop = asyncio.get_running_loop()
+        self._beating = self._loop.create_task(self._beat())
+
+    def end(self) -> None:
+        """May be called from any thread."""
+        with suppress(RuntimeError):  # the loop is closed, and the task with it
+            self._loop.call_soon_threadsafe(self._beating.cancel)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(TERM / BEATS)
+            with suppress(SessionHistoryError):  # the store may come back before the term is over
+                await self._provider.renew(self._key, at=self._tail())
