@@ -29,8 +29,9 @@ class Draft:
 
     def revise(self, index: int, message: Stored) -> None:
         """Put a later version in the place of a message."""
-        if index < len(self._places):
-            self._stored.setdefault(index, self.messages[index])
+        earlier = self.messages[index]
+        if index < len(self._places) and not (earlier.value == message.value and _same(earlier.value, message.value)):
+            self._stored.setdefault(index, earlier)
         self.messages[index] = message
 
     def go_on(self, part: Part, place: Place, message: Stored) -> None:

@@ -65,7 +65,6 @@ class Turn(Generic[M]):
         self._answer: list[int] = []
         self._pieces: list[str] = []
         self._status: Status | None = None
-        self._outcome = Status.COMPLETED  # if nothing goes wrong
         self._alone = True  # nobody else appended since it was opened
         self._cut_off: Unavailable | None = None
         self._record = window.found

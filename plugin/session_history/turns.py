@@ -36,7 +36,10 @@ class OpenTurn(Generic[M]):
     """Loads a session, hands out the turn, and stores what the turn said. The data path of every skin.
 
     :param turns: the turns that are open, this one included while it is.
+    :ivar outcome: how the turn stands after a body that ended well.
     """
+
+    outcome: Status = Status.COMPLETED
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class OpenTurn(Generic[M]):
         self._size = size
         self._native = native
         self._slot = check_key("slot", slot) if slot is not None else None
-        self._concurrent = _check_concurrent(concurrent)
+        self._concurrent = check_concurrent(concurrent)
         self._turn: Turn[M] | None = None
 
     async def __aenter__(self) -> Turn[M]:
@@ -107,7 +110,7 @@ class OpenTurn(Generic[M]):
         elif turn._cut_off is not None and turn._messages:
             raise turn._cut_off
         else:
-            await self._turns.end(turn, turn._outcome)
+            await self._turns.end(turn, self.outcome)
 
     async def checkpoint(self, status: Status = Status.OPEN) -> None:
         """Store what the turn said so far, also if the caller is cancelled meanwhile.
@@ -204,7 +207,7 @@ async def settled(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return task.result()
 
 
-def _check_concurrent(concurrent: Concurrent) -> Concurrent:
+def check_concurrent(concurrent: Concurrent) -> Concurrent:
     if concurrent not in get_args(Concurrent):
         raise ValueError(f"concurrent must be one of {', '.join(map(repr, get_args(Concurrent)))}")
     return concurrent

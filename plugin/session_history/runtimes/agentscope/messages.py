@@ -1,0 +1,122 @@
+"""Messages of AgentScope 2: as the log keeps them, and as an agent gets them back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from agentscope.message import (
+    AssistantMsg,
+    Msg,
+    TextBlock,
+    ToolCallBlock,
+    ToolCallState,
+    ToolResultBlock,
+    ToolResultState,
+    UserMsg,
+)
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from session_history.errors import Corrupt, NotStorable
+from session_history.messages import Message, Stored, TextContent
+from session_history.toolcalls import UNKNOWN_OUTCOME
+from session_history.values import check, copied
+
+FORMAT = "agentscope.msg/2"
+"""Format of a ``Msg`` of AgentScope 2: exactly its ``model_dump(mode="json")``."""
+
+
+def dumped(model: BaseModel, path: str, *, exclude: set[str] | None = None) -> dict[str, Any]:
+    """A message, or a block of one, as JSON.
+
+    :raises NotStorable: it would not come back equal.
+    """
+    try:
+        value = model.model_dump(mode="json", exclude=exclude)
+    except PydanticSerializationError:
+        raise NotStorable(path, "holds something that is no JSON") from None
+    check(value, path)
+    return value
+
+
+def with_content(msg: Msg, content: list[dict[str, Any]]) -> Stored:
+    """A message with its content as JSON.
+
+    :raises NotStorable: it would not come back equal.
+    """
+    fields = dumped(msg, f"message {msg.id!r}", exclude={"content"})
+    return Stored(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields})
+
+
+def restored(stored: Stored) -> Msg:
+    """The message that an agent gets: a ``Msg`` as it was, any other as text with a role.
+
+    :raises Corrupt: it is of AgentScope's format, and this AgentScope can not read it.
+    """
+    if stored.format != FORMAT:
+        return _converted(stored)
+    try:
+        return Msg.model_validate(copied(stored.value))
+    except ValidationError:
+        raise Corrupt("a message of the session is none that this version of agentscope can read") from None
+
+
+def _converted(stored: Stored) -> Msg:
+    message = Message.read(copied(stored.value))
+    parts = [part.text if isinstance(part, TextContent) else to_json(part).decode() for part in message.content or ()]
+    if not parts:
+        parts = [to_json(stored.value).decode()]
+    if message.role == "user":
+        return UserMsg("user", [TextBlock(text=text) for text in parts])
+    return AssistantMsg(message.role, [TextBlock(text=text) for text in parts])
+
+
+def awaits(msg: Msg) -> bool:
+    """Whether a call in it waits for a confirmation, or for its execution outside."""
+    answered = {block.id for block in msg.content if isinstance(block, ToolResultBlock)}
+    return any(
+        block.state == ToolCallState.ASKING or (block.state == ToolCallState.SUBMITTED and block.id not in answered)
+        for block in msg.content
+        if isinstance(block, ToolCallBlock)
+    )
+
+
+def mended(msg: Msg) -> int:
+    """See that every call in a message has one result, where models look for it.
+
+    :returns: how many results were made up or left out.
+    """
+    unanswered = Counter(block.id for block in msg.content if isinstance(block, ToolResultBlock))
+    unasked = Counter(block.id for block in msg.content if isinstance(block, ToolCallBlock))
+    orphans = [block for block in msg.content if isinstance(block, ToolCallBlock) and not _taken(unanswered, block.id)]
+    strays = [block for block in msg.content if isinstance(block, ToolResultBlock) and not _taken(unasked, block.id)]
+    for call in orphans:
+        call.state = ToolCallState.FINISHED
+        msg.content.insert(_end_of_round(msg, call), _made_up(call))
+    msg.content = [block for block in msg.content if not any(block is stray for stray in strays)]
+    return len(orphans) + len(strays)
+
+
+def _taken(ids: Counter[str], block_id: str) -> bool:
+    """Take one of its kind, if there is one left."""
+    ids[block_id] -= 1
+    return ids[block_id] >= 0
+
+
+def _end_of_round(msg: Msg, call: ToolCallBlock) -> int:
+    """The index behind a call, and behind the calls and results that follow it at once."""
+    index = next(index for index, block in enumerate(msg.content) if block is call)
+    while index < len(msg.content) and isinstance(msg.content[index], (ToolCallBlock, ToolResultBlock)):
+        index += 1
+    return index
+
+
+def _made_up(call: ToolCallBlock) -> ToolResultBlock:
+    return ToolResultBlock(
+        id=call.id,
+        name=call.name,
+        output=UNKNOWN_OUTCOME,
+        state=ToolResultState.INTERRUPTED,
+        created_at=call.created_at,
+    )

@@ -1,0 +1,198 @@
+"""The middleware: a turn around every reply of an agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+from agentscope.agent import Agent
+from agentscope.event import ReplyEndEvent
+from agentscope.middleware import MiddlewareBase
+from agentscope.types import ReplyFinishedReason
+
+from session_history import budget
+from session_history.budget import TokenBudget
+from session_history.record import Status
+from session_history.runtimes.agentscope.reply import Reply
+from session_history.service import SessionHistoryService, configured_service
+from session_history.turns import Concurrent, OpenTurn, check_concurrent
+from session_history_hooks import SessionKey, check_key
+
+Save = Literal["turn", "step"]
+"""When a reply is stored: once, at its end; or also before every step that it takes, so that a crash loses one step."""
+
+
+class SessionHistoryMiddleware(MiddlewareBase):
+    """Loads the session before every reply of an agent, and appends to it afterwards, one turn per reply.
+
+    The session is that of the user and of ``agent.state.session_id``. Every message is stored verbatim, in the format
+    :data:`~session_history.runtimes.agentscope.FORMAT`; the agent's state, besides its messages, under the agent's
+    name. The agent's context is replaced by what the log says, if it is not that already; messages in it that the
+    log does not know are stored with the next turn.
+
+    When the agent says that a reply has ended, it is stored. While it is parked, waiting for a confirmation or an
+    execution outside, another process may go on with it.
+
+    :param service: where to keep history; without it the one that the runtime config asks for, on first use.
+    :param user_id: whose session it is.
+    :param save: ``"turn"``: one append per reply. ``"step"``: also before each reasoning and each call of a tool,
+        still one turn.
+    :param concurrent: see :meth:`session_history.SessionHistoryService.turn`.
+    :param last_turns: see there; without it the agent gets all that it has not put into its summary.
+    :param within: see there.
+    :raises InvalidKey: the user id can not be one.
+    :raises ValueError: another parameter is none of those that there are.
+    """
+
+    def __init__(
+        self,
+        service: SessionHistoryService | None = None,
+        *,
+        user_id: str,
+        save: Save = "turn",
+        concurrent: Concurrent = "keep",
+        last_turns: int | None = None,
+        within: TokenBudget | None = None,
+    ) -> None:
+        self._service = service
+        self._user_id = check_key("user_id", user_id)
+        self._by_step = _check_save(save) == "step"
+        self._concurrent = check_concurrent(concurrent)
+        self._size = budget.size(last_turns, within)
+        self._running: dict[int, _Running] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(user_id={self._user_id!r})"
+
+    async def on_reply(
+        self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., AsyncGenerator[Any, None]]
+    ) -> AsyncGenerator[Any, None]:
+        running: _Running | None = None
+        try:
+            async with (opened := self._turn(agent)) as turn:
+                reply = Reply(agent, turn, input_kwargs.get("inputs"), whole=self._size is None)
+                running = self._running[id(agent)] = _Running(opened, reply)
+                async with running, aclosing(next_handler(**input_kwargs)) as items:
+                    async for item in items:
+                        await running.follow(item)
+                        yield item
+        finally:
+            self._running.pop(id(agent), None)
+            if running is not None:
+                running.leave()
+
+    async def on_compress_context(
+        self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., Awaitable[None]]
+    ) -> None:
+        running = self._running.get(id(agent))
+        if running is None:  # outside of a reply
+            await next_handler(**input_kwargs)
+            return
+        if self._by_step:
+            await running.store()
+        with running.compressing():
+            await next_handler(**input_kwargs)
+
+    async def on_acting(
+        self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., AsyncGenerator[Any, None]]
+    ) -> AsyncGenerator[Any, None]:
+        running = self._running.get(id(agent))
+        if running is not None and self._by_step:
+            await running.store()
+        async for item in next_handler(**input_kwargs):
+            yield item
+
+    def _turn(self, agent: Agent) -> OpenTurn[dict[str, Any]]:
+        service = configured_service() if self._service is None else self._service
+        return service._open_turn(
+            SessionKey(self._user_id, agent.state.session_id),
+            turn_id=None,
+            size=self._size,
+            native=True,
+            slot=agent.name,
+            concurrent=self._concurrent,
+        )
+
+
+class _Running:
+    """A reply that is going on."""
+
+    def __init__(self, opened: OpenTurn[dict[str, Any]], reply: Reply) -> None:
+        self._opened = opened
+        self._reply = reply
+        self._ended: Status | None = None
+        self._well = False
+        self._one_at_a_time = asyncio.Lock()  # tools may run side by side
+
+    async def follow(self, item: object) -> None:
+        """What the agent said it ended is stored before anybody hears of it."""
+        self._reply.hear(item)
+        if isinstance(item, ReplyEndEvent):
+            interrupted = item.finished_reason == ReplyFinishedReason.INTERRUPTED
+            self._ended = Status.INTERRUPTED if interrupted else Status.COMPLETED
+            await self.store(self._ended)
+
+    async def store(self, status: Status = Status.OPEN) -> None:
+        async with self._one_at_a_time:
+            self._reply.take()
+            self._reply.keep()
+            await self._opened.checkpoint(status)
+
+    @contextmanager
+    def compressing(self) -> Iterator[None]:
+        self._reply.take()
+        first = self._reply.first()
+        try:
+            yield
+        finally:
+            self._reply.compressed(first)
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None and self._ended is None and self._reply.is_parked:
+            self._opened.outcome = Status.OPEN
+        self._well = error is None and (self._ended is Status.COMPLETED or self._opened.outcome is Status.OPEN)
+        self._reply.finish(failing=error is not None)
+
+    def leave(self) -> None:
+        """The turn is over."""
+        self._reply.mark(well=self._well)
+
+
+def app_middlewares(
+    service: SessionHistoryService | None = None,
+    *,
+    save: Save = "turn",
+    concurrent: Concurrent = "keep",
+    last_turns: int | None = None,
+    within: TokenBudget | None = None,
+) -> Callable[[str, str, str], Coroutine[Any, Any, list[MiddlewareBase]]]:
+    """What AgentScope's service app takes as ``extra_agent_middlewares``: every agent of the app remembers.
+
+    The parameters are those of :class:`SessionHistoryMiddleware`; the users and the sessions are those of the app.
+    """
+
+    def middleware(user_id: str) -> SessionHistoryMiddleware:
+        return SessionHistoryMiddleware(
+            service, user_id=user_id, save=save, concurrent=concurrent, last_turns=last_turns, within=within
+        )
+
+    middleware("anybody")  # wrong parameters show now, not in the first reply
+
+    async def middlewares(user_id: str, agent_id: str, session_id: str) -> list[MiddlewareBase]:  # noqa: ARG001
+        return [middleware(user_id)]
+
+    return middlewares
+
+
+def _check_save(save: Save) -> Save:
+    if save not in get_args(Save):
+        raise ValueError(f"save must be one of {', '.join(map(repr, get_args(Save)))}")
+    return save

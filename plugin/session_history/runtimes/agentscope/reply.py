@@ -1,0 +1,256 @@
+"""One reply: what the agent knows before it, and what it adds to its session."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+from agentscope.agent import Agent
+from agentscope.event import (
+    ModelCallEndEvent,
+    ModelCallStartEvent,
+    TextBlockDeltaEvent,
+    TextBlockEndEvent,
+    TextBlockStartEvent,
+)
+from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock
+
+from session_history.errors import NotStorable
+from session_history.messages import Stored
+from session_history.record import Begin, Place
+from session_history.runtimes.agentscope.growing import Growing
+from session_history.runtimes.agentscope.messages import awaits, dumped, mended, restored, with_content
+from session_history.runtimes.agentscope.state import Mark, restore
+from session_history.runtimes.agentscope.state import dumped as dumped_state
+from session_history.turn import Turn
+
+logger = logging.getLogger("session_history")
+
+_TEXT = (TextBlockStartEvent, TextBlockDeltaEvent, TextBlockEndEvent)
+
+
+class _Own(NamedTuple):
+    """The beginning of an agent's own history, in a message of the turn that is going on.
+
+    :ivar message: which of them.
+    :ivar skip: how many of its blocks the agent does not keep.
+    """
+
+    message: int
+    skip: int
+
+
+class Reply:
+    """Brings the context of an agent and a turn of its session together.
+
+    :param inputs: what the reply answers: messages, an event that a parked reply waited for, or ``None``.
+    :param whole: the agent gets all of its own history; else only the window that was read.
+    """
+
+    def __init__(self, agent: Agent, turn: Turn[dict[str, Any]], inputs: object, *, whole: bool) -> None:
+        self._agent = agent
+        self._turn = turn
+        given = inputs if isinstance(inputs, list) else [inputs]
+        self._inputs = [msg for msg in given if isinstance(msg, Msg)]
+        for msg in self._inputs:  # now, not after the model was paid for
+            dumped(msg, f"message {msg.id!r}")
+        self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
+        self._old: dict[int, tuple[Msg, int]] = {}  # what the log has, by identity; and how many blocks each has here
+        self._new: dict[int, tuple[Msg, Growing]] = {}
+        kept = turn._window.kept
+        self._begin: Begin | _Own | None = kept.begin if kept else None
+        self._kept: tuple[dict[str, Any] | None, Begin | _Own | None] = turn.state, self._begin
+        self._streamed: Msg | None = None
+        self._load(whole=whole)
+
+    def _load(self, *, whole: bool) -> None:
+        state, head = self._agent.state, self._turn._window.head
+        mark = Mark.of(state)
+        if whole and mark is not None and head is not None and mark.entry_id == head.tail_id:
+            old, new = state.context[: mark.messages], state.context[mark.messages :]
+        else:
+            new = state.context[mark.messages :] if mark else list(state.context)
+            old = self._restored()
+            known = {msg.id for msg in old}
+            new = [msg for msg in new if msg.id not in known]
+        parked = next((msg for msg in reversed(old) if self._is_parked(msg)), None)
+        self._old = {id(msg): (msg, len(msg.content)) for msg in old}
+        # An agent looks for what it waits for in its last message, whatever others said since.
+        state.context = [*(msg for msg in [*old, *new] if msg is not parked), *([parked] if parked else [])]
+        if parked is not None and self._resumes:
+            self._resume(parked)
+
+    def _restored(self) -> list[Msg]:
+        if self._turn.state is not None:
+            restore(self._agent.state, self._turn.state)
+        history = [restored(stored) for _, stored in self._turn._placed]
+        repairs = sum(mended(msg) for msg in history if not self._is_parked(msg))
+        if repairs:
+            logger.info("%s: %d tool calls or results had no counterpart", self._turn._key, repairs)
+        return history
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the agent waits for something from outside now."""
+        return self._agent.state.has_awaiting_tool_calls(self._agent.name)
+
+    def _is_parked(self, msg: Msg) -> bool:
+        """Whether it is the agent's own reply, and waits for something from outside."""
+        return msg.id == self._agent.state.reply_id and msg.name == self._agent.name and awaits(msg)
+
+    def _resume(self, parked: Msg) -> None:
+        place, stored = self._stands(parked.id)
+        growing = Growing(self._turn._go_on(place), stored.value["content"])
+        growing.align(parked.content)
+        del self._old[id(parked)]
+        self._new[id(parked)] = parked, growing
+
+    def _stands(self, msg_id: str) -> tuple[Place, Stored]:
+        """Where a message of the history stands, and how it was said."""
+        for place, stored in reversed(self._turn._placed):
+            if stored.value.get("id") == msg_id:
+                return place, stored
+        raise LookupError("the history does not hold a message that the agent has of it")
+
+    def hear(self, item: object) -> None:
+        """Follow the text that is streamed: the context has it only when the model is done."""
+        if isinstance(item, ModelCallStartEvent):
+            self._streamed = AssistantMsg(self._agent.name, [], id=item.reply_id)
+        elif isinstance(item, ModelCallEndEvent):
+            self._streamed = None
+        elif isinstance(item, _TEXT) and self._streamed is not None:
+            self._streamed.append_event(item)
+
+    def take(self) -> None:
+        """Add to the turn what is new in the agent's context.
+
+        :raises NotStorable: something would not come back equal. What came before it was added.
+        """
+        for msg in self._agent.state.context:
+            if id(msg) in self._old:
+                _, known = self._old[id(msg)]
+                if len(msg.content) > known:  # it is this reply that says it, though the agent put it there
+                    self._old[id(msg)] = msg, len(msg.content)
+                    self._say(msg.content[known:])
+            else:
+                self._take(msg)
+
+    def _take(self, msg: Msg) -> None:
+        if id(msg) not in self._new:
+            growing = self._own() if msg.id == self._agent.state.reply_id else None
+            if growing is None:
+                growing = Growing(len(self._turn._messages))
+                self._turn._take([with_content(msg, [])])
+            self._new[id(msg)] = msg, growing
+        _, growing = self._new[id(msg)]
+        try:
+            growing.take(msg.content)
+        finally:
+            self._turn._draft.revise(growing.index, with_content(msg, growing.content))
+
+    def _own(self) -> Growing | None:
+        """The message of this reply, if it has one yet."""
+        own = (growing for msg, growing in reversed(self._new.values()) if msg.id == self._agent.state.reply_id)
+        return next(own, None)
+
+    def _say(self, blocks: list[ContentBlock]) -> None:
+        """Add blocks to the message of this reply that are not in the agent's own."""
+        growing = self._own()
+        if not blocks:
+            return
+        if growing is None:
+            self._take(AssistantMsg(self._agent.name, blocks, id=self._agent.state.reply_id))
+            return
+        msg = next(msg for msg, each in self._new.values() if each is growing)
+        growing.take(blocks)
+        self._turn._draft.revise(growing.index, with_content(msg, growing.content))
+
+    def compressed(self, first: tuple[int, int]) -> None:
+        """The agent may have shortened its context: what is left of it is known.
+
+        :param first: what :meth:`first` said before.
+        """
+        for msg in self._agent.state.context:
+            if id(msg) in self._new:
+                self._new[id(msg)][1].align(msg.content)
+            elif id(msg) in self._old:
+                self._old[id(msg)] = msg, len(msg.content)
+            else:
+                self._recognize(msg)
+        if self.first() != first:
+            self._begin = self._where_it_begins()
+
+    def first(self) -> tuple[int, int]:
+        """Tells whether the context still begins as it did."""
+        context = self._agent.state.context
+        return (id(context[0]), len(context[0].content)) if context else (0, 0)
+
+    def _recognize(self, msg: Msg) -> None:
+        """A message that the agent cut in two is another object."""
+        twin = next((growing for new, growing in reversed(self._new.values()) if new.id == msg.id), None)
+        if twin is not None:
+            twin.align(msg.content)
+            self._new[id(msg)] = msg, twin
+        elif any(old.id == msg.id for old, _ in self._old.values()):
+            self._old[id(msg)] = msg, len(msg.content)
+
+    def _where_it_begins(self) -> Begin | _Own | None:
+        """The first message that the agent keeps, and how many of its blocks it does not keep."""
+        context = self._agent.state.context
+        if not context:
+            newest = next(reversed(self._new.values()), None)
+            return _Own(newest[1].index, len(newest[1].content)) if newest else self._begin
+        msg = context[0]
+        if id(msg) in self._new:
+            growing = self._new[id(msg)][1]
+            return _Own(growing.index, growing.ahead_of(msg.content))
+        if id(msg) not in self._old:
+            return self._begin
+        place, stored = self._stands(msg.id)
+        kept = self._turn._window.kept
+        before = kept.begin.skip if kept and kept.begin and kept.begin.place == place else 0
+        return Begin(place, before + max(0, len(stored.value.get("content", ())) - len(msg.content)))
+
+    def keep(self) -> None:
+        """Have the agent's state stored, if it has changed."""
+        try:
+            now = dumped_state(self._agent.state), self._begin
+            if now != self._kept:
+                begin = self._turn._draft.begin(*self._begin) if isinstance(self._begin, _Own) else self._begin
+                self._turn._keep(now[0], begin)
+                self._kept = now
+        except NotStorable as flaw:
+            logger.error("%s: the state of agent %r is not stored: %s", self._turn._key, self._agent.name, flaw)
+
+    def finish(self, *, failing: bool) -> None:
+        """Add what is left: what was streamed last, or the input, if the agent did not even take that.
+
+        :param failing: there is an error already, which another one must not hide.
+        """
+        try:
+            self.take()
+            if self._streamed is not None:
+                self._say([block for block in self._streamed.content if isinstance(block, TextBlock) and block.text])
+            if not self._turn._messages:
+                for msg in self._inputs:
+                    self._take(msg)
+        except NotStorable:
+            if not failing:
+                raise
+        self.keep()
+
+    def mark(self, *, well: bool) -> None:
+        """Leave word in the agent's state how far its context is what the log says.
+
+        :param well: the reply ended, or was parked, as it should.
+        """
+        turn, state = self._turn, self._agent.state
+        if turn.state_kept is False:
+            logger.warning(
+                "%s: another turn of agent %r stored a state meanwhile, which stays; the messages of both are kept",
+                turn._key,
+                self._agent.name,
+            )
+        if turn._known is not None:
+            agrees = well and turn._alone and turn.state_kept is not False and turn._pending is None
+            Mark(turn._known.tail_id if agrees else "", len(state.context)).put(state)

@@ -1,0 +1,91 @@
+"""The state of an agent of AgentScope 2, besides its messages."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from agentscope.permission import PermissionContext, PermissionRule
+from agentscope.state import AgentState
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from session_history.errors import Corrupt, NotStorable
+
+Rules = dict[str, list[PermissionRule]]
+
+MARK = "session_history"
+"""Where an agent's ``middle_context`` says up to where its context is what the log says. It stays out of the log."""
+
+
+_NOT_KEPT: Any = {
+    "session_id": True,
+    "context": True,
+    "tool_context": {"read_file_cache"},
+    "middle_context": {MARK},
+}
+
+
+class Mark(NamedTuple):
+    """What an agent's context has in common with the log.
+
+    :ivar entry_id: the log's newest entry; ``""`` if the context is not what the log says.
+    :ivar messages: how many messages of the context, from the first, the log knows.
+    """
+
+    entry_id: str
+    messages: int
+
+    @classmethod
+    def of(cls, state: AgentState) -> Mark | None:
+        match state.middle_context.get(MARK):
+            case {"entry": str(entry_id), "messages": int(messages)} if messages <= len(state.context):
+                return cls(entry_id, messages)
+        return None
+
+    def put(self, state: AgentState) -> None:
+        state.middle_context[MARK] = {"entry": self.entry_id, "messages": self.messages}
+
+
+def dumped(state: AgentState) -> dict[str, Any]:
+    """A state as JSON, without the messages, which the log has, and without what can be read from files again.
+
+    :raises NotStorable: another middleware keeps something in it that is no JSON.
+    """
+    try:
+        return state.model_dump(mode="json", exclude=_NOT_KEPT)
+    except PydanticSerializationError:
+        raise NotStorable("the agent's state", "holds something that is no JSON") from None
+
+
+def restore(state: AgentState, value: dict[str, Any]) -> None:
+    """Give an agent the state that the log has.
+
+    :raises Corrupt: this version of agentscope can not read it.
+    """
+    try:
+        kept = AgentState.model_validate(value)
+    except ValidationError:
+        raise Corrupt("the session has a state of the agent that this version of agentscope can not read") from None
+    kept.tool_context.read_file_cache = state.tool_context.read_file_cache
+    for name in value.keys() & AgentState.model_fields.keys() - {"permission_context"}:
+        setattr(state, name, getattr(kept, name))
+    if "permission_context" in value:
+        _restore_permissions(state.permission_context, kept.permission_context)
+
+
+def _restore_permissions(permissions: PermissionContext, kept: PermissionContext) -> None:
+    """In place: the agent's permission engine holds on to the object.
+
+    What the host forbids, or wants to be asked for, stays so; working directories are its own affair, too.
+    """
+    permissions.mode = kept.mode
+    permissions.allow_rules = kept.allow_rules
+    permissions.working_directories = kept.working_directories | permissions.working_directories
+    permissions.deny_rules = _united(kept.deny_rules, permissions.deny_rules)
+    permissions.ask_rules = _united(kept.ask_rules, permissions.ask_rules)
+
+
+def _united(one: Rules, other: Rules) -> Rules:
+    """The rules of both, by tool."""
+    missing = {tool: [rule for rule in rules if rule not in one.get(tool, [])] for tool, rules in other.items()}
+    return {tool: [*one.get(tool, []), *missing.get(tool, [])] for tool in one | other}
