@@ -23,6 +23,7 @@ from session_history.providers.sqlite import SqliteOptions
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
 
@@ -63,6 +64,7 @@ def test_there_are_examples() -> None:
     counts = {page.name: len(blocks(page)) for page in PAGES}
     assert counts["README.md"] == counts["README.zh.md"] >= 5
     assert counts["quickstart.md"] == counts["quickstart.zh.md"] >= 6
+    assert counts["migration.md"] == counts["migration.zh.md"] >= 4
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -103,6 +105,14 @@ def test_the_site_lists_every_page() -> None:
     assert sorted(f"{name}.md" for name in listed[1].split()) == sorted(
         each.name for each in PAGES if each.parent.name == "docs" and each.name != "index.md"
     )
+
+
+def test_what_is_not_run_of_the_migration_page_is_python_and_the_same_in_both_languages() -> None:
+    not_run = NOT_RUN.findall(page("migration.md"))
+    assert len(not_run) == 5
+    assert not_run == NOT_RUN.findall(page("migration.zh.md"))
+    for block in not_run:
+        compile(block, "<example>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_the_toml_of_the_configuration_page(tmp_path: Path) -> None:
