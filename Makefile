@@ -7,10 +7,10 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test lint check types mutants docs bench install clean
 
-# An agent handler that keeps its conversation in SQLite, carried on by a second process.
+# A real AgentScope agent with a tool that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
-	$(INSTALL) .
-	$(BIN)/python examples/quickstart.py
+	$(INSTALL) '.[agentscope]'
+	$(BIN)/python examples/agentscope_quickstart.py
 
 # All that CI runs. The tests see the wheel, as users do.
 test: lint check docs

@@ -7,6 +7,7 @@ import builtins
 import contextlib
 import inspect
 import io
+import os
 import re
 import subprocess
 import sys
@@ -125,11 +126,26 @@ def test_the_toml_of_the_configuration_page(tmp_path: Path) -> None:
     assert (loaded.url, loaded.options) == ("sqlite:///history.db", {"synchronous": "NORMAL"})
 
 
+def example(name: str) -> str:
+    """What an example prints, without the key of a real model."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    command = [sys.executable, ROOT / "examples" / name]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment).stdout
+
+
 def test_the_quickstart_example_carries_a_conversation_to_a_second_process() -> None:
-    run = subprocess.run(
-        [sys.executable, ROOT / "examples" / "quickstart.py"], check=True, capture_output=True, text=True, timeout=60
-    )
-    assert run.stdout.count("Your name is Ada.") == 2
-    assert "The store holds 8 messages in 4 turns." in run.stdout
-    first, second = re.findall(r"Process (\d+)", run.stdout)
+    printed = example("quickstart.py")
+    assert printed.count("Your name is Ada.") == 2
+    assert "The store holds 8 messages in 4 turns." in printed
+    first, second = re.findall(r"Process (\d+)", printed)
     assert first != second
+
+
+def test_the_example_of_an_agent_carries_a_conversation_to_a_second_process() -> None:
+    printed = example("agentscope_quickstart.py")
+    assert "The model is a script." in printed
+    assert "assistant  The next train to Hangzhou leaves at 09:12." in printed
+    first, second = re.findall(r"Process (\d+)", printed)
+    assert first != second
+    assert printed.index(f"Process {second}") < printed.index("assistant  You are Ada, and go to Hangzhou.")
+    assert "The store holds 8 messages in 4 turns, with 1 tool call and 1 result." in printed

@@ -1,0 +1,123 @@
+"""A real AgentScope agent with a tool, whose conversation is kept in SQLite, across processes.
+
+Run it as it is: three turns, and then a second process carries the same conversation on. With a key of OpenAI,
+Anthropic or DashScope in the environment it talks to a real model; without one the model is a few lines of Python below,
+which see just what a real model would see. It says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from agentscope.agent import Agent
+from agentscope.credential import AnthropicCredential, CredentialBase, DashScopeCredential, OpenAICredential
+from agentscope.formatter import OpenAIChatFormatter
+from agentscope.message import Msg, TextBlock, ToolCallBlock, ToolResultBlock, UserMsg
+from agentscope.model import AnthropicChatModel, ChatModelBase, ChatResponse, DashScopeChatModel, OpenAIChatModel
+from agentscope.permission import PermissionBehavior, PermissionDecision
+from agentscope.state import AgentState
+from agentscope.tool import FunctionTool, Toolkit
+
+from session_history import SessionHistoryService
+from session_history.runtimes.agentscope import SessionHistoryMiddleware
+
+
+def next_train(city: str) -> str:
+    """When the next train to a city leaves."""
+    return f"The next train to {city} leaves at 09:12."
+
+
+def conductor(service: SessionHistoryService) -> Agent:
+    """An agent like any other. The middleware is all that it takes to remember."""
+    allowed = PermissionDecision(behavior=PermissionBehavior.ALLOW, message="It only looks something up.")
+    return Agent(
+        name="conductor",
+        system_prompt="You help travellers. Answer in one short sentence.",
+        model=chosen_model(),
+        toolkit=Toolkit([FunctionTool(next_train, permission=allowed)]),
+        middlewares=[SessionHistoryMiddleware(service, user_id="ada")],
+        state=AgentState(session_id="journey"),
+    )
+
+
+def chosen_model() -> ChatModelBase:
+    """A real model if there is a key for one."""
+    if key := os.environ.get("OPENAI_API_KEY"):
+        return OpenAIChatModel(OpenAICredential(api_key=key), os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
+    if key := os.environ.get("ANTHROPIC_API_KEY"):
+        name = os.environ.get("ANTHROPIC_MODEL", "claude-haiku-4-5")
+        return AnthropicChatModel(AnthropicCredential(api_key=key), name)
+    if key := os.environ.get("DASHSCOPE_API_KEY"):
+        return DashScopeChatModel(DashScopeCredential(api_key=key), os.environ.get("DASHSCOPE_MODEL", "qwen-plus"))
+    return ScriptedModel()
+
+
+class ScriptedModel(ChatModelBase):
+    """Stands in for a model. It knows nothing but the messages that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(CredentialBase(), "scripted", self.Parameters(), stream=False)
+        self.formatter = OpenAIChatFormatter()
+
+    async def _call_api(self, model_name: str, messages: list[Msg], *_: Any, **__: Any) -> ChatResponse:
+        return ChatResponse(content=[self._answer(messages)], is_last=True)
+
+    def _answer(self, messages: list[Msg]) -> TextBlock | ToolCallBlock:
+        said = [msg.get_text_content() or "" for msg in messages if msg.role == "user"]
+        blocks = [block for msg in messages for block in msg.content]
+        calls = [block for block in blocks if isinstance(block, ToolCallBlock)]
+        if isinstance(blocks[-1], ToolResultBlock):
+            return TextBlock(text="".join(each.text for each in blocks[-1].output if isinstance(each, TextBlock)))
+        if "train to" in said[-1]:
+            city = said[-1].split("train to ")[1].rstrip("?.")
+            return ToolCallBlock(id=f"call-{len(calls)}", name="next_train", input=json.dumps({"city": city}))
+        names = [text.removeprefix("My name is ").rstrip(".") for text in said if text.startswith("My name is ")]
+        if said[-1] == "Who am I, and where do I go?":
+            city = json.loads(calls[-1].input)["city"] if calls else "nowhere"
+            return TextBlock(text=f"You are {names[-1] if names else 'a stranger'}, and go to {city}.")
+        return TextBlock(text=f"Welcome, {names[-1]}." if names else "Hello. Who are you?")
+
+
+async def talk(*inputs: str) -> None:
+    async with SessionHistoryService.from_config() as service:  # the store is the one that SESSION_HISTORY_URL names
+        agent = conductor(service)
+        for text in inputs:
+            answer = await agent.reply(UserMsg("ada", text))
+            print(f"  user       {text}\n  assistant  {answer.get_text_content()}")
+
+
+async def show() -> None:
+    async with SessionHistoryService.from_config() as service:
+        session = await service.get_session("ada", "journey", native=True)
+    assert session is not None
+    blocks = [block["type"] for message in session.messages for block in message["content"]]
+    print(
+        f"The store holds {len(session.messages)} messages in {session.turns} turns, "
+        f"with {blocks.count('tool_call')} tool call and {blocks.count('tool_result')} result."
+    )
+
+
+def main() -> None:
+    if sys.argv[1:] == ["second"]:
+        print(f"Process {os.getpid()}, the same conversation:")
+        asyncio.run(talk("Who am I, and where do I go?"))
+        asyncio.run(show())
+        return
+    model = chosen_model()
+    print(f"The model is {'a script' if isinstance(model, ScriptedModel) else f'{model.model}, a real one'}.")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SESSION_HISTORY_URL"] = f"sqlite:///{Path(folder) / 'history.db'}"
+        print(f"Process {os.getpid()}:")
+        asyncio.run(talk("Hello!", "My name is Ada.", "When is the next train to Hangzhou?"))
+        subprocess.run([sys.executable, __file__, "second"], check=True)
+
+
+if __name__ == "__main__":
+    main()
