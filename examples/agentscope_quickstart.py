@@ -1,8 +1,8 @@
 """A real AgentScope agent with a tool, whose conversation is kept in SQLite, across processes.
 
 Run it as it is: three turns, and then a second process carries the same conversation on. With a key of OpenAI,
-Anthropic or DashScope in the environment it talks to a real model; without one the model is a few lines of Python below,
-which see just what a real model would see. It says which.
+Anthropic or DashScope in the environment it talks to a real model; without one the model is a few lines of Python
+below, which see just what a real model would see. It says which.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from agentscope.message import Msg, TextBlock, ToolCallBlock, ToolResultBlock, U
 from agentscope.model import AnthropicChatModel, ChatModelBase, ChatResponse, DashScopeChatModel, OpenAIChatModel
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.state import AgentState
-from agentscope.tool import FunctionTool, Toolkit
+from agentscope.tool import FunctionTool, ToolChunk, Toolkit
+from pydantic import SecretStr
 
 from session_history import SessionHistoryService
 from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
 
-def next_train(city: str) -> str:
+async def next_train(city: str) -> ToolChunk:
     """When the next train to a city leaves."""
-    return f"The next train to {city} leaves at 09:12."
+    return ToolChunk(content=[TextBlock(text=f"The next train to {city} leaves at 09:12.")])
 
 
 def conductor(service: SessionHistoryService) -> Agent:
@@ -50,12 +51,15 @@ def conductor(service: SessionHistoryService) -> Agent:
 def chosen_model() -> ChatModelBase:
     """A real model if there is a key for one."""
     if key := os.environ.get("OPENAI_API_KEY"):
-        return OpenAIChatModel(OpenAICredential(api_key=key), os.environ.get("OPENAI_MODEL", "gpt-4.1-mini"))
+        name = os.environ.get("OPENAI_MODEL", "gpt-4.1-mini")
+        return OpenAIChatModel(OpenAICredential(api_key=SecretStr(key)), name)
     if key := os.environ.get("ANTHROPIC_API_KEY"):
         name = os.environ.get("ANTHROPIC_MODEL", "claude-haiku-4-5")
-        return AnthropicChatModel(AnthropicCredential(api_key=key), name)
+        return AnthropicChatModel(AnthropicCredential(api_key=SecretStr(key)), name)
     if key := os.environ.get("DASHSCOPE_API_KEY"):
-        return DashScopeChatModel(DashScopeCredential(api_key=key), os.environ.get("DASHSCOPE_MODEL", "qwen-plus"))
+        return DashScopeChatModel(
+            DashScopeCredential(api_key=SecretStr(key)), os.environ.get("DASHSCOPE_MODEL", "qwen-plus")
+        )
     return ScriptedModel()
 
 
@@ -66,7 +70,7 @@ class ScriptedModel(ChatModelBase):
         super().__init__(CredentialBase(), "scripted", self.Parameters(), stream=False)
         self.formatter = OpenAIChatFormatter()
 
-    async def _call_api(self, model_name: str, messages: list[Msg], *_: Any, **__: Any) -> ChatResponse:
+    async def _call_api(self, model_name: str, messages: list[Msg], *_: Any, **__: Any) -> ChatResponse:  # noqa: ARG002
         return ChatResponse(content=[self._answer(messages)], is_last=True)
 
     def _answer(self, messages: list[Msg]) -> TextBlock | ToolCallBlock:
@@ -76,8 +80,8 @@ class ScriptedModel(ChatModelBase):
         if isinstance(blocks[-1], ToolResultBlock):
             return TextBlock(text="".join(each.text for each in blocks[-1].output if isinstance(each, TextBlock)))
         if "train to" in said[-1]:
-            city = said[-1].split("train to ")[1].rstrip("?.")
-            return ToolCallBlock(id=f"call-{len(calls)}", name="next_train", input=json.dumps({"city": city}))
+            asked = json.dumps({"city": said[-1].split("train to ")[1].rstrip("?.")})
+            return ToolCallBlock(id=f"call-{len(calls)}", name="next_train", input=asked)
         names = [text.removeprefix("My name is ").rstrip(".") for text in said if text.startswith("My name is ")]
         if said[-1] == "Who am I, and where do I go?":
             city = json.loads(calls[-1].input)["city"] if calls else "nowhere"

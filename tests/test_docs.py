@@ -129,8 +129,9 @@ def test_the_toml_of_the_configuration_page(tmp_path: Path) -> None:
 def example(name: str) -> str:
     """What an example prints, without the key of a real model."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    command = [sys.executable, ROOT / "examples" / name]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment).stdout
+    command = [sys.executable, str(ROOT / "examples" / name)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment)
+    return str(run.stdout)
 
 
 def test_the_quickstart_example_carries_a_conversation_to_a_second_process() -> None:
