@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
+from bench import agents
 from bench.picture import draw
 from bench.stores import PAYLOAD, WINDOW, Floor, Ours, Peer, Store
 from session_history import Message, SqliteSessionHistoryService, with_session_history
@@ -143,6 +144,8 @@ async def main(rounds: int, picture: Path | None) -> None:
         row("", list(disk))
         row("", [f"{share:.2f}" for share in disk.values()])
         print(f"\nFirst streamed piece, 1,000 messages: {await first_piece(folder):.2f} ms")
+        print(f"\nAgentScope agents, {agents.TURNS} turns with a tool in each (medians of {agents.PART})")
+        await agents.report(folder, row)
     for module in ("session_history", "agents"):
         print(f"import {module}: {import_seconds(module):.2f} s")
     if picture:

@@ -55,11 +55,12 @@ class Reply:
         for msg in self._inputs:  # now, not after the model was paid for
             dumped(msg, f"message {msg.id!r}")
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
-        self._old: dict[int, tuple[Msg, int]] = {}  # what the log has, by identity; and how many blocks each has here
-        self._new: dict[int, tuple[Msg, Growing]] = {}
+        self._old: list[Msg] = []  # what the log had, in the order of the context, which it begins
+        self._blocks = 0  # of the last of them
+        self._new: dict[int, tuple[Msg, Growing]] = {}  # by identity
         kept = turn._window.kept
         self._begin: Begin | _Own | None = kept.begin if kept else None
-        self._kept: tuple[dict[str, Any] | None, Begin | _Own | None] = turn.state, self._begin
+        self._kept: tuple[dict[str, Any] | None, Begin | _Own | None] = turn._state, self._begin
         self._streamed: Msg | None = None
         self._load(whole=whole)
 
@@ -73,12 +74,24 @@ class Reply:
             old = self._restored()
             known = {msg.id for msg in old}
             new = [msg for msg in new if msg.id not in known]
-        parked = next((msg for msg in reversed(old) if self._is_parked(msg)), None)
-        self._old = {id(msg): (msg, len(msg.content)) for msg in old}
-        # An agent looks for what it waits for in its last message, whatever others said since.
-        state.context = [*(msg for msg in [*old, *new] if msg is not parked), *([parked] if parked else [])]
-        if parked is not None and self._resumes:
-            self._resume(parked)
+        own = next((msg for msg in reversed(old) if msg.id == state.reply_id), None)
+        if own is not None and self._is_parked(own):
+            self._load_parked([msg for msg in old if msg is not own], new, own)
+        else:
+            self._old, state.context = old, [*old, *new]
+        self._blocks = len(self._old[-1].content) if self._old else 0
+
+    def _load_parked(self, others: list[Msg], new: list[Msg], parked: Msg) -> None:
+        """An agent looks for what it waits for in its last message, whatever others said since."""
+        self._agent.state.context = [*others, *new, parked]
+        if not self._resumes:
+            self._old = [*others, parked]
+            return
+        self._old = others
+        place, stored = self._stands(parked.id)
+        growing = Growing(self._turn._go_on(place), stored.value["content"])
+        growing.align(parked.content)
+        self._new[id(parked)] = parked, growing
 
     def _restored(self) -> list[Msg]:
         if self._turn.state is not None:
@@ -97,13 +110,6 @@ class Reply:
     def _is_parked(self, msg: Msg) -> bool:
         """Whether it is the agent's own reply, and waits for something from outside."""
         return msg.id == self._agent.state.reply_id and msg.name == self._agent.name and awaits(msg)
-
-    def _resume(self, parked: Msg) -> None:
-        place, stored = self._stands(parked.id)
-        growing = Growing(self._turn._go_on(place), stored.value["content"])
-        growing.align(parked.content)
-        del self._old[id(parked)]
-        self._new[id(parked)] = parked, growing
 
     def _stands(self, msg_id: str) -> tuple[Place, Stored]:
         """Where a message of the history stands, and how it was said."""
@@ -126,14 +132,19 @@ class Reply:
 
         :raises NotStorable: something would not come back equal. What came before it was added.
         """
-        for msg in self._agent.state.context:
-            if id(msg) in self._old:
-                _, known = self._old[id(msg)]
-                if len(msg.content) > known:  # it is this reply that says it, though the agent put it there
-                    self._old[id(msg)] = msg, len(msg.content)
-                    self._say(msg.content[known:])
-            else:
-                self._take(msg)
+        if self._old and len(self._old[-1].content) > self._blocks:
+            added = self._old[-1].content[self._blocks :]
+            self._blocks += len(added)
+            self._say(added)  # it is this reply that says it, wherever it was put
+        for msg in self._behind_old():
+            self._take(msg)
+
+    def _behind_old(self) -> list[Msg]:
+        context, old = self._agent.state.context, self._old
+        if not old or (len(context) >= len(old) and context[len(old) - 1] is old[-1]):
+            return context[len(old) :]
+        known = set(map(id, old))  # somebody put something ahead of them
+        return [msg for msg in context if id(msg) not in known]
 
     def _take(self, msg: Msg) -> None:
         if id(msg) not in self._new:
@@ -170,13 +181,11 @@ class Reply:
 
         :param first: what :meth:`first` said before.
         """
-        for msg in self._agent.state.context:
-            if id(msg) in self._new:
-                self._new[id(msg)][1].align(msg.content)
-            elif id(msg) in self._old:
-                self._old[id(msg)] = msg, len(msg.content)
-            else:
-                self._recognize(msg)
+        if self.first() != first:
+            self._old = self._left_of_old()
+            self._blocks = len(self._old[-1].content) if self._old else 0
+        for msg in self._behind_old():
+            self._recognize(msg)
         if self.first() != first:
             self._begin = self._where_it_begins()
 
@@ -185,14 +194,18 @@ class Reply:
         context = self._agent.state.context
         return (id(context[0]), len(context[0].content)) if context else (0, 0)
 
-    def _recognize(self, msg: Msg) -> None:
+    def _left_of_old(self) -> list[Msg]:
         """A message that the agent cut in two is another object."""
-        twin = next((growing for new, growing in reversed(self._new.values()) if new.id == msg.id), None)
-        if twin is not None:
-            twin.align(msg.content)
-            self._new[id(msg)] = msg, twin
-        elif any(old.id == msg.id for old, _ in self._old.values()):
-            self._old[id(msg)] = msg, len(msg.content)
+        old = {msg.id for msg in self._old} - {msg.id for msg, _ in self._new.values()}
+        return [msg for msg in self._agent.state.context if id(msg) not in self._new and msg.id in old]
+
+    def _recognize(self, msg: Msg) -> None:
+        growing = self._new[id(msg)][1] if id(msg) in self._new else None
+        if growing is None:
+            growing = next((each for new, each in reversed(self._new.values()) if new.id == msg.id), None)
+        if growing is not None:
+            growing.align(msg.content)
+            self._new[id(msg)] = msg, growing
 
     def _where_it_begins(self) -> Begin | _Own | None:
         """The first message that the agent keeps, and how many of its blocks it does not keep."""
@@ -204,7 +217,7 @@ class Reply:
         if id(msg) in self._new:
             growing = self._new[id(msg)][1]
             return _Own(growing.index, growing.ahead_of(msg.content))
-        if id(msg) not in self._old:
+        if not any(msg is old for old in self._old):
             return self._begin
         place, stored = self._stands(msg.id)
         kept = self._turn._window.kept
