@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Generic, Literal
 
@@ -67,6 +67,7 @@ class Turn(Generic[M]):
         self._status: Status | None = None
         self._alone = True  # nobody else appended since it was opened
         self._cut_off: Unavailable | None = None
+        self._last_words: Callable[[BaseException], None] = lambda _: None  # what a runtime adds when it is cut off
         self._record = window.found
         self._pending: tuple[Record, str] | None = None
         self._claim_id = new_id()

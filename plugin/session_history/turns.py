@@ -166,7 +166,9 @@ class Turns:
             await asyncio.sleep(_LOOK_AGAIN)
 
     async def _cut_off(self, turn: Turn[Any]) -> None:
-        turn._cut_off = Unavailable("the service was stopped during the turn, which is stored as interrupted")
+        stopped = Unavailable("the service was stopped during the turn, which is stored as interrupted")
+        turn._last_words(stopped)
+        turn._cut_off = stopped
         try:
             await self.end(turn, Status.INTERRUPTED)
         except SessionHistoryError as lost:

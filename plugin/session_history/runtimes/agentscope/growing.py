@@ -46,6 +46,12 @@ class Growing:
         """How many blocks the agent no longer keeps that has these left."""
         return self._places.get(id(blocks[0]), 0) if blocks else len(self.content)
 
+    @property
+    def has_strays(self) -> bool:
+        """Whether it holds a result without its call."""
+        calls = {block["id"] for block in self.content if block["type"] == "tool_call"}
+        return any(block["type"] == "tool_result" and block["id"] not in calls for block in self.content)
+
     def _see(self, block: ContentBlock, place: int) -> None:
         self._seen.append(block)
         self._places[id(block)] = place

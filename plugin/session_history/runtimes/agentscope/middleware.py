@@ -70,6 +70,8 @@ class SessionHistoryMiddleware(MiddlewareBase):
     async def on_reply(
         self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., AsyncGenerator[Any, None]]
     ) -> AsyncGenerator[Any, None]:
+        if (left := self._running.get(id(agent))) is not None:
+            await left.abandon()
         running: _Running | None = None
         try:
             async with (opened := self._turn(agent)) as turn:
@@ -80,9 +82,10 @@ class SessionHistoryMiddleware(MiddlewareBase):
                         await running.follow(item)
                         yield item
         finally:
-            self._running.pop(id(agent), None)
             if running is not None:
-                running.leave()
+                if self._running.get(id(agent)) is running:
+                    del self._running[id(agent)]
+                running.end()
 
     async def on_compress_context(
         self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., Awaitable[None]]
@@ -125,10 +128,11 @@ class _Running:
         self._reply = reply
         self._ended: Status | None = None
         self._well = False
+        self._over = False
         self._one_at_a_time = asyncio.Lock()  # tools may run side by side
 
     async def follow(self, item: object) -> None:
-        """What the agent said it ended is stored before anybody hears of it."""
+        """What the agent says to have ended is stored before anybody hears of it."""
         self._reply.hear(item)
         if isinstance(item, ReplyEndEvent):
             interrupted = item.finished_reason == ReplyFinishedReason.INTERRUPTED
@@ -136,13 +140,16 @@ class _Running:
             await self.store(self._ended)
 
     async def store(self, status: Status = Status.OPEN) -> None:
+        """Store what was said so far."""
         async with self._one_at_a_time:
-            self._reply.take()
-            self._reply.keep()
-            await self._opened.checkpoint(status)
+            if not self._over:
+                self._reply.take()
+                self._reply.keep()
+                await self._opened.checkpoint(status)
 
     @contextmanager
     def compressing(self) -> Iterator[None]:
+        """What the agent is about to leave out of its context is taken before."""
         self._reply.take()
         first = self._reply.first()
         try:
@@ -151,19 +158,36 @@ class _Running:
             self._reply.compressed(first)
 
     async def __aenter__(self) -> None:
-        pass
+        self._reply.at_stop(self._gather)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is None and self._ended is None and self._reply.is_parked:
+        self._gather(error)
+
+    def _gather(self, error: BaseException | None) -> None:
+        if self._over:
+            return
+        parked = error is None and self._ended is None and self._reply.is_parked
+        if parked:
             self._opened.outcome = Status.OPEN
-        self._well = error is None and (self._ended is Status.COMPLETED or self._opened.outcome is Status.OPEN)
+        left = isinstance(error, GeneratorExit)
+        self._well = parked or (self._ended is Status.COMPLETED and (error is None or left))
         self._reply.finish(failing=error is not None)
 
-    def leave(self) -> None:
+    async def abandon(self) -> None:
+        """Its consumer left without a word, and the agent is to reply to something else."""
+        left = GeneratorExit()
+        async with self._one_at_a_time:
+            self._gather(left)
+            await self._opened.__aexit__(GeneratorExit, left, None)
+            self.end()
+
+    def end(self) -> None:
         """The turn is over."""
-        self._reply.mark(well=self._well)
+        if not self._over:
+            self._over = True
+            self._reply.mark(well=self._well)
 
 
 def app_middlewares(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from agentscope.agent import Agent
@@ -15,7 +16,7 @@ from agentscope.event import (
 )
 from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock
 
-from session_history.errors import NotStorable
+from session_history.errors import NotStorable, SessionHistoryError
 from session_history.messages import Stored
 from session_history.record import Begin, Place
 from session_history.runtimes.agentscope.growing import Growing
@@ -247,10 +248,14 @@ class Reply:
             if not self._turn._messages:
                 for msg in self._inputs:
                     self._take(msg)
-        except NotStorable:
+            self.keep()
+        except SessionHistoryError:
             if not failing:
                 raise
-        self.keep()
+
+    def at_stop(self, gather: Callable[[BaseException], None]) -> None:
+        """Have what is left added, too, when the service is stopped before the reply ends."""
+        self._turn._last_words = gather
 
     def mark(self, *, well: bool) -> None:
         """Leave word in the agent's state how far its context is what the log says.
@@ -266,4 +271,6 @@ class Reply:
             )
         if turn._known is not None:
             agrees = well and turn._alone and turn.state_kept is not False and turn._pending is None
+            # A tool that outlived its own reply may have put its result into this one.
+            agrees = agrees and not any(growing.has_strays for _, growing in self._new.values())
             Mark(turn._known.tail_id if agrees else "", len(state.context)).put(state)
