@@ -36,7 +36,7 @@ class Draft:
 
     def go_on(self, part: Part, place: Place, message: Stored) -> None:
         """Go on with a turn that was left open, and with a message of it."""
-        self._part, self._status = part, Status.OPEN
+        self._part = part
         self.messages.append(message)
         self._places.append(place)
 

@@ -62,19 +62,22 @@ class Reply:
         kept = turn._window.kept
         self._begin: Begin | _Own | None = kept.begin if kept else None
         self._kept: tuple[dict[str, Any] | None, Begin | _Own | None] = turn._state, self._begin
+        self._keeps_state = True
         self._streamed: Msg | None = None
         self._load(whole=whole)
 
     def _load(self, *, whole: bool) -> None:
         state, head = self._agent.state, self._turn._window.head
         mark = Mark.of(state)
-        if whole and mark is not None and head is not None and mark.entry_id == head.tail_id:
-            old, new = state.context[: mark.messages], state.context[mark.messages :]
-        else:
-            new = state.context[mark.messages :] if mark else list(state.context)
-            old = self._restored()
-            known = {msg.id for msg in old}
-            new = [msg for msg in new if msg.id not in known]
+        known = mark.messages if mark else 0
+        old, new = state.context[:known], state.context[known:]
+        current = mark is not None and head is not None and mark.entry_id == head.tail_id
+        if not current and self._turn._state is not None:
+            restore(state, self._turn._state)
+        if not (whole and current and mark and mark.clean):
+            old = self._history()
+            known_ids = {msg.id for msg in old}
+            new = [msg for msg in new if msg.id not in known_ids]
         own = next((msg for msg in reversed(old) if msg.id == state.reply_id), None)
         if own is not None and self._is_parked(own):
             self._load_parked([msg for msg in old if msg is not own], new, own)
@@ -94,9 +97,7 @@ class Reply:
         growing.align(parked.content)
         self._new[id(parked)] = parked, growing
 
-    def _restored(self) -> list[Msg]:
-        if self._turn.state is not None:
-            restore(self._agent.state, self._turn.state)
+    def _history(self) -> list[Msg]:
         history = [restored(stored) for _, stored in self._turn._placed]
         repairs = sum(mended(msg) for msg in history if not self._is_parked(msg))
         if repairs:
@@ -234,6 +235,7 @@ class Reply:
                 self._turn._keep(now[0], begin)
                 self._kept = now
         except NotStorable as flaw:
+            self._keeps_state = False
             logger.error("%s: the state of agent %r is not stored: %s", self._turn._key, self._agent.name, flaw)
 
     def finish(self, *, failing: bool) -> None:
@@ -270,7 +272,7 @@ class Reply:
                 self._agent.name,
             )
         if turn._known is not None:
-            agrees = well and turn._alone and turn.state_kept is not False and turn._pending is None
+            current = turn._alone and turn.state_kept is not False and turn._pending is None and self._keeps_state
             # A tool that outlived its own reply may have put its result into this one.
-            agrees = agrees and not any(growing.has_strays for _, growing in self._new.values())
-            Mark(turn._known.tail_id if agrees else "", len(state.context)).put(state)
+            clean = well and current and not any(growing.has_strays for _, growing in self._new.values())
+            Mark(turn._known.tail_id if current else "", len(state.context), clean).put(state)

@@ -26,24 +26,26 @@ _NOT_KEPT: Any = {
 
 
 class Mark(NamedTuple):
-    """What an agent's context has in common with the log.
+    """What an agent has in common with the log.
 
-    :ivar entry_id: the log's newest entry; ``""`` if the context is not what the log says.
+    :ivar entry_id: the log's newest entry, if the agent's state is what it was then or came of it; else ``""``.
     :ivar messages: how many messages of the context, from the first, the log knows.
+    :ivar clean: they are what the log shows.
     """
 
     entry_id: str
     messages: int
+    clean: bool
 
     @classmethod
     def of(cls, state: AgentState) -> Mark | None:
         match state.middle_context.get(MARK):
-            case {"entry": str(entry_id), "messages": int(messages)} if messages <= len(state.context):
-                return cls(entry_id, messages)
+            case [str(entry_id), int(messages), bool(clean)] if messages <= len(state.context):
+                return cls(entry_id, messages, clean)
         return None
 
     def put(self, state: AgentState) -> None:
-        state.middle_context[MARK] = {"entry": self.entry_id, "messages": self.messages}
+        state.middle_context[MARK] = list(self)
 
 
 def dumped(state: AgentState) -> dict[str, Any]:
