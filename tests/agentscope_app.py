@@ -6,6 +6,7 @@ The app makes the model by itself, from a stored credential and a name; a script
 from __future__ import annotations
 
 import asyncio
+import builtins
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import Msg, TextBlock, ThinkingBlock, ToolCallBlock, ToolResultBlock, UserMsg
 from agentscope.model import ChatModelBase, ChatResponse
 from agentscope.state import AgentState
-from agentscope.tool import FunctionTool, ToolBase, ToolChoice
+from agentscope.tool import FunctionTool, ToolBase, ToolChoice, ToolChunk
 from httpx import ASGITransport, AsyncClient
 from pydantic import BaseModel
 
@@ -103,26 +104,34 @@ class ScriptedCredential(CredentialBase):
     type: Literal["scripted"] = "scripted"
 
     @classmethod
-    def get_chat_model_class(cls) -> type[ChatModelBase]:
+    def get_chat_model_class(cls) -> builtins.type[ChatModelBase]:
         return ScriptedModel
 
 
 class ToolBox:
-    """A tool that asks for confirmation before it runs.
+    """Tools that ask for confirmation before they run.
 
-    :ivar asked: the questions that it answered.
+    :ivar asked: the cities whose weather was asked for.
+    :ivar waiting: set while a tool runs that never ends.
     """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-
-    def weather(self, city: str) -> str:
-        """How the weather in a city is."""
-        self.asked.append(city)
-        return f"Sunny in {city}."
+        self.waiting = asyncio.Event()
 
     async def tools(self, user_id: str, agent_id: str, session_id: str) -> list[ToolBase]:
-        return [FunctionTool(self.weather, name="weather")]
+        return [FunctionTool(self.weather, name="weather"), FunctionTool(self.wait, name="wait")]
+
+    def weather(self, city: str) -> ToolChunk:
+        """How the weather in a city is."""
+        self.asked.append(city)
+        return ToolChunk(content=[TextBlock(text=f"Sunny in {city}.")])
+
+    async def wait(self) -> ToolChunk:
+        """Wait."""
+        self.waiting.set()
+        await asyncio.Event().wait()
+        raise AssertionError("this event is never set")
 
 
 def weather_call(call_id: str, city: str) -> ToolCallBlock:
@@ -201,7 +210,10 @@ class Chat:
     async def set_permissions(self, mode: str) -> None:
         place = self.place
         await self._request(
-            "PATCH", f"/sessions/{place.session_id}", params={"agent_id": place.agent_id}, json={"permission_mode": mode}
+            "PATCH",
+            f"/sessions/{place.session_id}",
+            params={"agent_id": place.agent_id},
+            json={"permission_mode": mode},
         )
 
     async def messages(self) -> list[Json]:
@@ -215,7 +227,7 @@ class Chat:
 
     async def until(self, wanted: Callable[[Page], bool]) -> Page:
         async with asyncio.timeout(PATIENCE):
-            while not wanted(page := await self.page()):
+            while not wanted(page := await self.page()):  # noqa: ASYNC110 - a page is all that a client gets
                 await asyncio.sleep(0.01)
         return page
 
