@@ -205,10 +205,6 @@ class TestTheLogWins:
             assert lines([await chat.say("And in Oslo?")]) == ['Friday: weather{"city": "Oslo"} oslo asking']
         assert home.tools.asked == ["Rome"]
 
-    @pytest.mark.xfail(
-        reason="after a reply that did not end well the state is read from the log again: the mode before counts",
-        raises=AssertionError,
-    )
     async def test_a_permission_mode_set_after_an_interruption_holds(
         self, home: Home, script: Callable[..., Script]
     ) -> None:
