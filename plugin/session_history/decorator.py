@@ -16,6 +16,7 @@ from session_history.errors import InvalidMessage
 from session_history.messages import Message, Role, Stored, freeze, text_message
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turn import Turn
+from session_history.turns import Concurrent, check_concurrent
 from session_history.values import plain
 
 M = TypeVar("M")
@@ -116,6 +117,8 @@ def with_session_history(
     identify: None = None,
     last_turns: int | None = None,
     within: TokenBudget | None = None,
+    slot: str | None = None,
+    concurrent: Concurrent = "keep",
     native: Literal[False] = False,
 ) -> Decorator[Message]: ...
 @overload
@@ -125,6 +128,8 @@ def with_session_history(
     identify: None = None,
     last_turns: int | None = None,
     within: TokenBudget | None = None,
+    slot: str | None = None,
+    concurrent: Concurrent = "keep",
     native: Literal[True],
 ) -> Decorator[dict[str, Any]]: ...
 @overload
@@ -134,6 +139,8 @@ def with_session_history(
     identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
     last_turns: int | None = None,
     within: TokenBudget | None = None,
+    slot: str | None = None,
+    concurrent: Concurrent = "keep",
     native: Literal[False] = False,
 ) -> RequestDecorator[A, Message]: ...
 @overload
@@ -143,6 +150,8 @@ def with_session_history(
     identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
     last_turns: int | None = None,
     within: TokenBudget | None = None,
+    slot: str | None = None,
+    concurrent: Concurrent = "keep",
     native: Literal[True],
 ) -> RequestDecorator[A, dict[str, Any]]: ...
 def with_session_history(
@@ -151,6 +160,8 @@ def with_session_history(
     identify: Callable[..., AnyIdentity] | None = None,
     last_turns: int | None = None,
     within: TokenBudget | None = None,
+    slot: str | None = None,
+    concurrent: Concurrent = "keep",
     native: bool = False,
 ) -> Any:
     """Give a handler the history of its session, and store what the turn says.
@@ -168,17 +179,21 @@ def with_session_history(
         take the place of the first of them, which the handler may still have as a parameter called ``request``.
     :param last_turns: see :meth:`SessionHistoryService.turn`.
     :param within: see :meth:`SessionHistoryService.turn`.
+    :param slot: see :meth:`SessionHistoryService.turn`.
+    :param concurrent: see :meth:`SessionHistoryService.turn`.
     :param native: messages are any JSON objects, and text becomes ``{"role": …, "content": text}``.
     :raises ValueError: ``last_turns`` is no number of turns, or was given beside ``within``.
     :raises TurnIdReused: when called with the id of a turn that had another input.
     """
     _insist_usable(service, identify)
     budget.size(last_turns, within)
+    check_concurrent(concurrent)
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(handler, (classmethod, staticmethod)):
             raise TypeError(f"put @{type(handler).__name__} above @with_session_history")
-        around = _Around(service, handler, Calls(handler, identify), last_turns, within, native)
+        options = {"last_turns": last_turns, "within": within, "slot": slot, "concurrent": concurrent, "native": native}
+        around = _Around(service, handler, Calls(handler, identify), options)
         if inspect.isasyncgenfunction(handler):
             return around.dressed(around.streaming())
         if inspect.iscoroutinefunction(handler):
@@ -204,9 +219,7 @@ class _Around:
     service: SessionHistoryService | None
     handler: Callable[..., Any]
     calls: Calls
-    last_turns: int | None
-    within: TokenBudget | None
-    native: bool
+    options: dict[str, Any]
 
     def dressed(self, wrapper: Callable[..., Any]) -> Callable[..., Any]:
         wrapper = wraps(self.handler)(wrapper)
@@ -246,13 +259,11 @@ class _Around:
     def _turn(self, call: Call) -> AbstractAsyncContextManager[Turn[Any]]:
         service = self.service if self.service is not None else configured_service()
         user_id, session_id, _, turn_id = call.identity
-        return service.turn(
-            user_id, session_id, turn_id=turn_id, last_turns=self.last_turns, within=self.within, native=self.native
-        )
+        return service.turn(user_id, session_id, turn_id=turn_id, **self.options)
 
     def _messages(self, turn: Turn[Any], call: Call) -> list[Any]:
         """History and input, as the handler gets them."""
-        new = _input(call.identity.input, native=self.native)
+        new = _input(call.identity.input, native=self.options["native"])
         turn._take_input(new)
         return turn._for_handler(new)
 
