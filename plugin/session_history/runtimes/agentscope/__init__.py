@@ -15,8 +15,8 @@ from session_history.errors import MissingDriver
 
 try:
     import agentscope.state  # noqa: F401 - AgentScope 1 has no such module
-except ImportError as error:
-    raise MissingDriver("AgentScope 2 is not installed: pip install 'session-history[agentscope]'") from error
+except ImportError:
+    raise MissingDriver("AgentScope 2 is not installed: pip install 'session-history[agentscope]'") from None
 
 from session_history.runtimes.agentscope.messages import FORMAT
 from session_history.runtimes.agentscope.middleware import SessionHistoryMiddleware, app_middlewares

@@ -19,7 +19,7 @@ class Growing:
 
     def __init__(self, index: int, content: Sequence[dict[str, Any]] = ()) -> None:
         self.index = index
-        self.content = list(content)
+        self.content: list[dict[str, Any]] = list(content)
         self._places: dict[int, int] = {}  # of the blocks that were seen, by their identity
         self._seen: list[ContentBlock] = []  # lest another object gets the identity of one of them
 

@@ -25,7 +25,7 @@ from session_history.runtimes.agentscope.state import Mark, restore
 from session_history.runtimes.agentscope.state import dumped as dumped_state
 from session_history.turn import Turn
 
-logger = logging.getLogger("session_history")
+logger: logging.Logger = logging.getLogger("session_history")
 
 _TEXT = (TextBlockStartEvent, TextBlockDeltaEvent, TextBlockEndEvent)
 
