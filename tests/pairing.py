@@ -17,6 +17,7 @@ def flaws(messages: list[Json]) -> list[str]:
         *flaws_of_items(messages, item_id),
         *flaws_of_items(messages, neutral_id),
         *flaws_of_blocks(messages),
+        *flaws_of_msgs(messages),
     ]
 
 
@@ -67,6 +68,21 @@ def flaws_of_blocks(messages: list[Json]) -> list[str]:
     return found
 
 
+def flaws_of_msgs(messages: list[Json]) -> list[str]:
+    """AgentScope 1.x makes a message of the role ``tool`` of every result, ahead of what else its ``Msg`` holds."""
+    found = []
+    due: Counter[str] = Counter()
+    for index, message in enumerate(messages):
+        results = Counter(msg_results(message))
+        found += [f"{index}: an unexpected result of {call_id}" for call_id in results - due]
+        due -= results
+        if not results or len(message["content"]) > results.total():
+            found += [f"{index}: no result of {call_id} before it" for call_id in due]
+            found += [f"{index}: {call_id} beside other content" for call_id in results]
+            due = Counter(msg_calls(message))
+    return found + [f"end: no result of {call_id}" for call_id in due]
+
+
 def mentions_tools(message: Json) -> bool:
     return bool(
         is_item(message)
@@ -74,6 +90,8 @@ def mentions_tools(message: Json) -> bool:
         or message.get("role") == "tool"
         or block_calls(message)
         or block_results(message)
+        or msg_calls(message)
+        or msg_results(message)
     )
 
 
@@ -93,6 +111,22 @@ def block_results(message: Json) -> list[str]:
     if message.get("role") != "user" or is_item(message):
         return []
     return [part["tool_use_id"] for part in blocks(message) if is_result(part)]
+
+
+def msg_calls(message: Json) -> list[str]:
+    return [part["id"] for part in msg_blocks(message, "tool_use")] if message.get("role") == "assistant" else []
+
+
+def msg_results(message: Json) -> list[str]:
+    return [part["id"] for part in msg_blocks(message, "tool_result")]
+
+
+def msg_blocks(message: Json, kind: str) -> list[Json]:
+    """The blocks of a kind in a message of AgentScope 1.x, which alone has a name and a timestamp."""
+    content = message.get("content")
+    if not isinstance(content, list) or not {"name", "timestamp"} <= message.keys():
+        return []
+    return [part for part in content if part.get("type") == kind]
 
 
 def is_result(part: Json) -> bool:

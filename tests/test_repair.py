@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairing import block_calls, block_results, chat_calls, flaws, is_item, mentions_tools
+from pairing import (
+    block_calls,
+    block_results,
+    chat_calls,
+    flaws,
+    is_item,
+    mentions_tools,
+    msg_blocks,
+    msg_calls,
+    msg_results,
+)
 from session_history import Message, Repair, SessionHistoryService, Turn, with_session_history
 from session_history.messages import NATIVE, Stored
 from session_history.repair import repaired
@@ -67,6 +77,23 @@ def block_result(*call_ids: str, text: str | None = None) -> Json:
     return {"role": "user", "content": [*results, *([] if text is None else [{"type": "text", "text": text}])]}
 
 
+def msg(*call_ids: str) -> Json:
+    uses = [{"type": "tool_use", "id": call_id, "name": f"tool {call_id}", "input": {}} for call_id in call_ids]
+    return as_msg("friday", "assistant", [{"type": "text", "text": "let me see"}, *uses])
+
+
+def msg_result(*call_ids: str, output: str = "done", text: str | None = None) -> Json:
+    results = [
+        {"type": "tool_result", "id": call_id, "name": f"tool {call_id}", "output": output} for call_id in call_ids
+    ]
+    return as_msg("system", "system", [*results, *([] if text is None else [{"type": "text", "text": text}])])
+
+
+def as_msg(name: str, role: str, content: list[Json]) -> Json:
+    told = {"metadata": {}, "timestamp": "2026-01-01 00:00:00.000"}
+    return {"id": f"a {role}'s", "name": name, "role": role, "content": content, **told}
+
+
 USER = {"role": "user", "content": "and now?"}
 SAID = {"role": "assistant", "content": "well"}
 PARTS = {"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "image", "image_url": "data:"}]}
@@ -78,9 +105,9 @@ AGENTSCOPE = {
     "role": "assistant",
     "content": [{"type": "tool_call", "id": "a"}, {"type": "tool_result", "id": "a", "output": []}],
 }
-AGENTSCOPE_1 = {"name": "friday", "role": "assistant", "content": [{"type": "tool_use", "id": "a", "input": {}}]}
+NAMED = {"name": "friday", "role": "assistant", "content": [{"type": "tool_use", "id": "a", "input": {}}]}
 
-UNCONCERNED = [USER, SAID, PARTS, SYSTEM, REASONING, SERVER_CALL, AGENTSCOPE, AGENTSCOPE_1]
+UNCONCERNED = [USER, SAID, PARTS, SYSTEM, REASONING, SERVER_CALL, AGENTSCOPE, NAMED]
 
 ids = st.sampled_from(["a", "b", "c"])
 id_lists = st.lists(ids, min_size=1, max_size=3)
@@ -88,6 +115,11 @@ kinds = st.sampled_from(["function", "custom_tool", "shell"])
 neutral_kinds = st.sampled_from(["function", "plugin", "mcp"])
 user_blocks = st.one_of(
     st.builds(lambda call_id: {"type": "tool_result", "tool_use_id": call_id, "content": "done"}, ids),
+    st.just({"type": "text", "text": "look"}),
+)
+msg_parts = st.one_of(
+    st.builds(lambda call_id: {"type": "tool_result", "id": call_id, "name": "f", "output": "done"}, ids),
+    st.builds(lambda call_id: {"type": "tool_use", "id": call_id, "name": "f", "input": {}}, ids),
     st.just({"type": "text", "text": "look"}),
 )
 unconcerned = st.sampled_from(UNCONCERNED).map(copy.deepcopy)
@@ -101,6 +133,9 @@ anything = st.one_of(
     st.builds(neutral_result, ids, neutral_kinds),
     st.builds(lambda call_ids: block(*call_ids), id_lists),
     st.builds(lambda parts: {"role": "user", "content": parts}, st.lists(user_blocks, min_size=1, max_size=4)),
+    st.builds(lambda call_ids: msg(*call_ids), id_lists),
+    st.builds(lambda parts: as_msg("friday", "assistant", parts), st.lists(msg_parts, min_size=1, max_size=4)),
+    st.builds(lambda call_ids, text: msg_result(*call_ids, text=text), id_lists, st.sampled_from([None, "hm"])),
 )
 sessions = st.lists(anything, max_size=12)
 
@@ -110,9 +145,11 @@ def rounds(draw: st.DrawFn) -> list[Json]:
     """Calls and all their results, as a shape wants them."""
     call_ids = draw(st.lists(ids, min_size=1, max_size=3, unique=True))
     answered = draw(st.permutations(call_ids))
-    shape = draw(st.sampled_from(["chat", "items", "neutral", "blocks"]))
+    shape = draw(st.sampled_from(["chat", "items", "neutral", "blocks", "msgs"]))
     if shape == "chat":
         return [chat(*call_ids), *map(chat_result, answered)]
+    if shape == "msgs":
+        return [msg(*call_ids), *([msg_result(*answered)] if draw(st.booleans()) else map(msg_result, answered))]
     if shape == "blocks":
         together = draw(st.booleans())  # some keep every block as a message
         calls = [block(*call_ids)] if together else [block(call_id) for call_id in call_ids]
@@ -146,7 +183,7 @@ any_sessions = st.one_of(sessions, damaged_sessions())
 def count_results(messages: list[Json]) -> int:
     whole = [message for message in messages if message.get("role") == "tool" or is_item(message)]
     return sum(not str(message.get("type")).endswith("_call") for message in whole) + sum(
-        len(block_results(message)) for message in messages
+        len(block_results(message)) + len(msg_results(message)) for message in messages
     )
 
 
@@ -154,7 +191,7 @@ def ids_answered_by(message: Json) -> list[str]:
     data = (message.get("content") or [{}])[0]
     inner = data.get("data", {}) if isinstance(data, dict) else {}
     names = (message.get("call_id"), message.get("tool_call_id"), inner.get("call_id"))
-    return [name for name in names if name is not None] + block_results(message)
+    return [name for name in names if name is not None] + block_results(message) + msg_results(message)
 
 
 @given(any_sessions)
@@ -203,12 +240,13 @@ def test_no_call_is_lost_nor_any_result_of_one(messages: list[Json]) -> None:
     def calls(told: list[Json]) -> list[Json]:
         kinds = [str(message.get("type")).endswith("_call") for message in told]
         return [
-            message
+            call
             for message, is_call in zip(told, kinds, strict=True)
-            if is_call or chat_calls(message) or block_calls(message)
+            if is_call or chat_calls(message) or block_calls(message) or msg_calls(message)
+            for call in msg_blocks(message, "tool_use") or [message]
         ]
 
-    assert [id(message) for message in calls(shown)] == [id(message) for message in calls(messages)]
+    assert [id(call) for call in calls(shown)] == [id(call) for call in calls(messages)]
     told = [repair.kind for repair in repairs]
     added, left_out = told.count("result added"), told.count("result left out")
     assert count_results(shown) == count_results(messages) + added - left_out
@@ -339,6 +377,24 @@ def test_results_behind_other_content_of_their_message_come_first() -> None:
     assert repairs == [Repair("result moved", "a", 1)]
 
 
+def test_calls_of_agentscope_1_are_answered_by_a_message_of_its_kind() -> None:
+    shown, repairs = repair([msg("a", "b", "c"), msg_result("b"), USER])
+    made_up = [
+        {"type": "tool_result", "id": "a", "name": "tool a", "output": UNKNOWN_OUTCOME},
+        {"type": "tool_result", "id": "c", "name": "tool c", "output": UNKNOWN_OUTCOME},
+    ]
+    added = {**as_msg("system", "system", made_up), "id": "a assistant's:results"}
+    assert shown == [msg("a", "b", "c"), msg_result("b"), added, USER]
+    assert repairs == [Repair("result added", "a", 2), Repair("result added", "c", 2)]
+
+
+def test_results_of_agentscope_1_that_came_late_or_beside_other_content_are_moved() -> None:
+    shown, repairs = repair([msg("a", "b"), msg_result("a", text="hm"), msg_result("b")])
+    together = {**msg_result("a", "b"), "id": "a assistant's:results"}
+    assert shown == [msg("a", "b"), together, as_msg("system", "system", [{"type": "text", "text": "hm"}])]
+    assert repairs == [Repair("result moved", "a", 1), Repair("result moved", "b", 1)]
+
+
 def test_ids_that_a_model_gives_again_and_again() -> None:
     crashed, answered = chat("call_0"), [chat("call_0"), chat_result("call_0")]
     shown, repairs = repair([crashed, USER, *answered, USER, *answered])
@@ -360,7 +416,8 @@ def test_a_result_is_added_before_the_next_calls() -> None:
 
 
 NOTHING_WE_KNOW: list[list[Json]] = [
-    [AGENTSCOPE, AGENTSCOPE_1],
+    [AGENTSCOPE, NAMED],
+    [{"name": "friday", "timestamp": "", "content": [{"type": "tool_use"}, {"type": "tool_result", "id": 5}, "text"]}],
     [
         {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]},
         {"role": "tool", "content": "1"},

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from session_history.messages import Stored
-from session_history.toolcalls import Result, Shape, Tools, concerned, read, stand_in
+from session_history.toolcalls import Result, Shape, Tools, concerned, holder, read, stand_in
 
 _OTHERS = {"user", "system", "developer"}
 """Roles that end the model's say: what it called for must have been answered by then."""
@@ -98,11 +98,12 @@ class _Pairing:
 
     def _close(self, index: int, message: Stored, tools: Tools | None) -> None:
         """Close the rounds whose results can not stand at an index, nor behind it."""
-        if tools is None or tools.shape is not Shape.CHAT or not tools.results:
-            self._close_all(Shape.CHAT)
+        for shape in (Shape.CHAT, Shape.MSGS):
+            if tools is None or tools.shape is not shape or not tools.results or not tools.alone:
+                self._close_all(shape)
         if any(round_.slot < index - 1 for round_ in self._open[Shape.BLOCKS]):
             self._close_all(Shape.BLOCKS)
-        blocks = tools is not None and tools.shape is Shape.BLOCKS  # of calls, too: the user's message must follow them
+        blocks = tools is not None and tools.shape.in_blocks  # of calls, too: the user's message must follow them
         if blocks or (tools is None and message.role in _OTHERS):
             self._close_all(Shape.ITEMS)
             self._close_all(Shape.NEUTRAL)
@@ -139,7 +140,7 @@ class _Pairing:
         if not call.answered and (call.round.closed or not first):
             self.removed[index].append(result.position)
             message = self.messages[index]
-            call.moved = message.value["content"][result.position] if shape is Shape.BLOCKS else message
+            call.moved = message.value["content"][result.position] if shape.in_blocks else message
             return
         call.answered = call.round.answered = True
         if shape is not Shape.BLOCKS and call.round is self._open[shape][-1]:  # what is called meanwhile stays behind
@@ -197,7 +198,7 @@ class _Building:
             self._built.append(message)
             return
         tools = read(message.value)
-        if tools is None or tools.shape is not Shape.BLOCKS:
+        if tools is None or not tools.shape.in_blocks:
             return
         kept = [part for position, part in enumerate(message.value["content"]) if position not in removed]
         results = len(tools.results) - len(removed)
@@ -208,8 +209,9 @@ class _Building:
     def _add(self, round_: _Round) -> None:
         """What a round lacks, behind it."""
         missing = self._missing(round_)
-        if missing and round_.shape is Shape.BLOCKS:
-            missing = [Stored(round_.calls[0].asked.format, {"role": "user", "content": missing})]
+        if missing and round_.shape.in_blocks:
+            asked = round_.calls[0].asked
+            missing = [Stored(asked.format, holder(round_.shape, missing, asked))]
         self._built += missing
 
     def _missing(self, round_: _Round) -> list[Any]:
@@ -217,7 +219,7 @@ class _Building:
         missing: list[Any] = []
         for call in round_.calls:
             if not call.answered:
-                index = len(self._built) + (0 if round_.shape is Shape.BLOCKS else len(missing))
+                index = len(self._built) + (0 if round_.shape.in_blocks else len(missing))
                 kind: Kind = "result added" if call.moved is None else "result moved"
                 self._repairs.append(Repair(kind, call.id, index))
                 missing.append(_made_up(call) if call.moved is None else call.moved)
@@ -227,4 +229,4 @@ class _Building:
 def _made_up(call: _Call) -> Any:
     shape = call.round.shape
     result = stand_in(shape, call.id, call.asked)
-    return result if shape is Shape.BLOCKS else Stored(call.asked.format, result)
+    return result if shape.in_blocks else Stored(call.asked.format, result)

@@ -17,12 +17,20 @@ class Shape(Enum):
     - ``ITEMS``, OpenAI Responses: items of a ``type`` such as ``function_call`` and ``function_call_output``.
     - ``NEUTRAL``, that of AgentScope Runtime and ours: as items, with the call id in the data of the content.
     - ``BLOCKS``, Anthropic: blocks ``tool_use`` of the assistant, ``tool_result`` of the user.
+    - ``MSGS``, AgentScope 1.x: blocks ``tool_use`` of the assistant, ``tool_result`` of the messages right behind,
+      which hold nothing else.
     """
 
     CHAT = auto()
     ITEMS = auto()
     NEUTRAL = auto()
     BLOCKS = auto()
+    MSGS = auto()
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether a result is a block of a message, else it is a message."""
+        return self is Shape.BLOCKS or self is Shape.MSGS
 
 
 class Result(NamedTuple):
@@ -37,11 +45,15 @@ class Result(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What a message says of tool calls."""
+    """What a message says of tool calls.
+
+    :ivar alone: it says nothing else. Told of ``MSGS`` only.
+    """
 
     shape: Shape
     calls: list[str]
     results: list[Result]
+    alone: bool = True
 
 
 def concerned(value: dict[str, Any]) -> bool:
@@ -65,7 +77,7 @@ _NAMED_BY_ID = "local_shell_call_output"
 
 def read(value: dict[str, Any]) -> Tools | None:
     """``None`` if it says nothing."""
-    return _item(value) or _chat(value) or _blocks(value)
+    return _item(value) or _chat(value) or (_msg(value) if _is_msg(value) else _blocks(value))
 
 
 def stand_in(shape: Shape, call_id: str, asked: Stored) -> dict[str, Any]:
@@ -77,9 +89,29 @@ def stand_in(shape: Shape, call_id: str, asked: Stored) -> dict[str, Any]:
         return {"role": "tool", "tool_call_id": call_id, "content": UNKNOWN_OUTCOME}
     if shape is Shape.BLOCKS:
         return {"type": "tool_result", "tool_use_id": call_id, "content": UNKNOWN_OUTCOME, "is_error": True}
+    if shape is Shape.MSGS:
+        name = next(part.get("name") for part in _dicts(asked.value["content"]) if part.get("id") == call_id)
+        return {"type": "tool_result", "id": call_id, "name": name, "output": UNKNOWN_OUTCOME}
     if shape is Shape.ITEMS:
         return _item_result(asked.value["type"], call_id)
     return _neutral_result(asked.value, call_id)
+
+
+def holder(shape: Shape, blocks: list[Any], asked: Stored) -> dict[str, Any]:
+    """A message that holds blocks of results.
+
+    :param asked: the message that holds the calls.
+    """
+    if shape is Shape.BLOCKS:
+        return {"role": "user", "content": blocks}
+    return {
+        "id": f"{asked.value.get('id')}:results",
+        "name": "system",
+        "role": "system",
+        "content": blocks,
+        "metadata": {},
+        "timestamp": asked.value["timestamp"],
+    }
 
 
 def _chat(value: dict[str, Any]) -> Tools | None:
@@ -102,13 +134,29 @@ def _item(value: dict[str, Any]) -> Tools | None:
     return Tools(shape, ids, []) if kind.endswith("_call") else Tools(shape, [], [Result(0, each) for each in ids])
 
 
+def _is_msg(value: dict[str, Any]) -> bool:
+    """Whether it is a ``Msg`` of AgentScope 1.x; one of 2.x has a name, too, and no timestamp."""
+    return "name" in value and "timestamp" in value
+
+
+def _msg(value: dict[str, Any]) -> Tools | None:
+    content = value.get("content")
+    if not isinstance(content, list):
+        return None
+    named = [(position, part) for position, part in enumerate(content) if _text(_dict(part).get("id")) is not None]
+    uses = [part["id"] for _, part in named if part.get("type") == "tool_use"]
+    calls = uses if value.get("role") == "assistant" else []
+    results = [Result(position, part["id"]) for position, part in named if part.get("type") == "tool_result"]
+    return Tools(Shape.MSGS, calls, results, alone=len(content) == len(results)) if calls or results else None
+
+
 def _blocks(value: dict[str, Any]) -> Tools | None:
     content = value.get("content")
     if not isinstance(content, list) or "name" in value:  # a message with a name is a Msg of AgentScope
         return None
     calls, results = [], []
     for position, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
+        kind = _dict(part).get("type")
         if kind == "tool_use" and value.get("role") == "assistant" and _text(part.get("id")) is not None:
             calls.append(part["id"])
         elif kind == "tool_result" and value.get("role") == "user" and _text(part.get("tool_use_id")) is not None:
@@ -144,6 +192,10 @@ def _data(value: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _dicts(value: object) -> list[dict[str, Any]]:
     return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: object) -> str | None:
