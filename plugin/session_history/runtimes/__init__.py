@@ -1,1 +1,1 @@
-"""Agent runtimes that session history plugs into, a module each. Importing one needs the runtime."""
+"""Agent runtimes that session history plugs into, a module each. Using one needs the runtime."""
