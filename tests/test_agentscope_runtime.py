@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,43 +37,53 @@ def environment() -> Path:
     wanted = "\n".join([sys.version, *requirements()])
     if not complete.is_file() or complete.read_text(encoding="utf-8") != wanted:
         complete.unlink(missing_ok=True)
-        run(sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT))
-        run(*PIP, *requirements())
+        build([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)])
+        build([*PIP, *requirements()])
         complete.write_text(wanted, encoding="utf-8")
-    run(*PIP, "--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT))
+    run([*PIP, "--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT)])
     return PYTHON
 
 
-def run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-    if done.returncode:
-        missing(f"no environment for agentscope-runtime: {' '.join(command)}\n{done.stderr[-2000:]}")
+def build(command: list[str]) -> None:
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    except subprocess.CalledProcessError as error:
+        missing(f"the environment of agentscope-runtime could not be built: {error}\n{error.stderr[-2000:]}")
+    except subprocess.TimeoutExpired as error:
+        missing(f"the environment of agentscope-runtime could not be built: {error}")
 
 
-def test_with_the_unmodified_runtime(environment: Path, tmp_path: Path) -> None:
+def run(command: list[str], **environment: str) -> str:
     done = subprocess.run(
-        [
-            str(environment),
-            "-m",
-            "pytest",
-            "tests/legacy_runtime",
-            "-p",
-            "no:cacheprovider",
-            "--basetemp",
-            str(tmp_path),
-        ],
+        command,
         cwd=ROOT,
-        env={**os.environ, "SESSION_HISTORY_TEST_SHARED": str(SHARED)},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    return done.stdout
 
 
-def test_without_the_runtime_the_extra_is_named() -> None:
+def test_the_environment_has_the_runtime_and_its_own_agentscope(environment: Path) -> None:
+    names = ("agentscope", "agentscope-runtime", "session-history")
+    code = f"from importlib.metadata import version; print(*map(version, {names}))"
+    agentscope, runtime, ours = run([str(environment), "-I", "-c", code]).split()
+    assert (agentscope.split(".")[0], runtime.split(".")[0]) == ("1", "1")
+    assert ours == version("session-history")
+
+
+def test_with_the_unmodified_runtime(environment: Path, tmp_path: Path) -> None:
+    pytest_ = [str(environment), "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base")]
+    told = run([*pytest_, "tests/legacy_runtime"], SESSION_HISTORY_TEST_SHARED=str(SHARED))
+    assert " passed" in told
+
+
+def test_without_the_runtime_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "agentscope_runtime", None)
+
     async def query(self: Any, msgs: Any, request: Any = None) -> AsyncIterator[Any]:
         yield
 

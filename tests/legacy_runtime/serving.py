@@ -69,6 +69,7 @@ class Reader:
     """A client that reads a stream event by event, and may leave."""
 
     def __init__(self, app: AgentApp, request: Json) -> None:
+        self.text = ""
         self._request = json.dumps(request).encode()
         self._received: asyncio.Queue[str] = asyncio.Queue()
         self._left = asyncio.Event()
@@ -108,4 +109,6 @@ class Reader:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Json) -> None:
-        await self._received.put(message.get("body", b"").decode())
+        text = message.get("body", b"").decode()
+        self.text += text
+        await self._received.put(text)

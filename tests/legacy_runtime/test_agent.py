@@ -163,7 +163,7 @@ def test_a_second_process_goes_on_where_runtime_config_points(tmp_path: Path) ->
     def run(said: str) -> list[str]:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": os.pathsep.join(sys.path),
             "SESSION_HISTORY_URL": f"sqlite:///{tmp_path}/history.db",
         }
         command = [sys.executable, "-c", PROGRAM, said]
