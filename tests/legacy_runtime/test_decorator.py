@@ -181,29 +181,59 @@ class TestRemembering:
         assert use.content == [{"type": "tool_use", "id": "c", "name": "weather", "input": {"city": "Rome"}}]
         assert made_up.content[0]["output"] == UNKNOWN_OUTCOME
 
-    async def test_messages_of_another_runtime_are_an_error_before_the_handler(
-        self, service: SessionHistoryService
-    ) -> None:
-        session = await service.get_session("ada", "first", native=True)
-        assert session is not None
-        await service.append_message(session, {"role": "assistant", "content": None, "secret": 1})
+    async def test_a_session_of_the_removed_service_goes_on(self, service: SessionHistoryService) -> None:
+        """Its messages, nulls included, with two calls at once, of which the second one has no result."""
+        session = await service.create_session("ada", "first")
+        nothing = {"sequence_number": None, "error": None, "code": None, "usage": None, "metadata": None}
+        blank = {"object": "content", "status": None, "error": None, "index": None, "delta": False, "msg_id": None}
+
+        def old(kind: str, role: str, **content: Any) -> dict[str, Any]:
+            return {"id": f"msg_{kind}", "type": kind, "role": role, **nothing, "content": [{**blank, **content}]}
+
+        def data(**data: Any) -> dict[str, Any]:
+            return {"type": "data", "data": {"name": "weather", **data}}
+
+        await service.append_message(
+            session,
+            [
+                old("message", "user", type="text", text="Rome and Oslo?"),
+                old("reasoning", "assistant", type="text", text="hm"),
+                old("plugin_call", "assistant", **data(call_id="a", arguments='{"city": "Rome", "day": null}')),
+                old("plugin_call", "assistant", **data(call_id="b", arguments={"city": "Oslo", "day": None})),
+                old("plugin_call_output", "system", **data(call_id="a", output="sunny")),
+            ],
+        )
         handler = Handler([(said("Hello"), True)])
         async with served(handler.decorated(service)) as client:
-            failed = last(await ask(client, "hi"))
-        assert failed["status"] == "failed"
-        assert "the format 'json/1', not 'agentscope.msg/1'" in failed["error"]["message"]
-        assert handler.seen == []
+            await ask(client, "and?")
+        asked, thought, first, sunny, second, unknown, _ = (msg.content[0] for msg in handler.seen[0])
+        assert asked == {"type": "text", "text": "Rome and Oslo?"}
+        assert thought == {"type": "thinking", "thinking": "hm"}
+        assert (first["id"], first["input"]) == ("a", {"city": "Rome", "day": None})
+        assert (second["id"], second["input"]) == ("b", {"city": "Oslo", "day": None})
+        assert (sunny["id"], sunny["output"]) == ("a", "sunny")
+        assert (unknown["id"], unknown["output"]) == ("b", UNKNOWN_OUTCOME)
+        assert [message["role"] for message in await OpenAIChatFormatter().format(handler.seen[0])] == [
+            *("user", "assistant", "tool", "assistant", "tool", "user")
+        ]
 
-    async def test_what_the_runtime_can_not_read_is_an_error_without_content(
-        self, service: SessionHistoryService
-    ) -> None:
+    async def test_what_the_runtime_can_not_read_is_shown_as_text(self, service: SessionHistoryService) -> None:
         session = await service.create_session("ada", "first")
-        await service.append_message(session, {"role": "narrator", "content": "a secret"})
-        async with served(Handler([]).decorated(service)) as client:
-            failed = last(await ask(client, "hi"))
-        assert failed["status"] == "failed"
-        assert "agentscope can not read" in failed["error"]["message"]
-        assert "secret" not in json.dumps(failed)
+        await service.append_message(session, {"role": "narrator", "content": "Once upon a time"})
+        session = await service.get_session("ada", "first", native=True)
+        assert session is not None
+        others = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "tool_calls": []}]
+        await service.append_message(session, others)
+        handler = Handler([(said("Hello"), True)])
+        async with served(handler.decorated(service)) as client:
+            assert last(await ask(client, "hi"))["status"] == "completed"
+        assert texts(handler.seen[0]) == [
+            "narrator: Once upon a time",
+            "user: hi",
+            'assistant: {"role":"assistant","content":null,"tool_calls":[]}',
+            "user: hi",
+        ]
+        assert [msg.role for msg in handler.seen[0]] == ["assistant", "user", "assistant", "user"]
 
 
 class TestVerbatim:

@@ -76,7 +76,7 @@ def with_session_history(
             ) as turn:
                 new = msgs_of.freeze(msgs, "the input")
                 turn._take_input(new)
-                # Repaired as the agent gets them: the runtime splits in two what others say in one message.
+                # Repaired when all are Msgs: others may call twice and answer then, here a call is answered at once.
                 turn._repaired = repaired([*map(msgs_of.converted, turn._said), *new])
                 shown = [msgs_of.thaw(message) for message in turn._repaired[0]]
                 answer = _Answer(turn, msgs_of)
