@@ -309,6 +309,7 @@ class Speaker:
         middlewares: Sequence[Any] | None = None,
         **options: Any,
     ) -> None:
+        self.service = service
         self.tools = tools or Tools()
         self.model = ScriptedModel(script, stream=stream, context_size=context_size)
         if middlewares is None:
