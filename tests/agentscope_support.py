@@ -37,7 +37,7 @@ from agentscope.state import AgentState, Task
 from agentscope.tool import FunctionTool, ToolBase, ToolGroup, Toolkit
 
 from pairing import flaws_of_blocks, flaws_of_chat
-from session_history import InMemorySessionHistoryService, SessionHistoryService
+from session_history import SessionHistoryService
 from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
 Json = dict[str, Any]
@@ -48,6 +48,9 @@ Step = Part | Sequence[Part]
 """What a model does when it is called."""
 
 USAGE = ChatUsage(input_tokens=7, output_tokens=3, time=0.0)
+
+SOON = 20
+"""Seconds within which a reply goes on, so that a test that waits in vain ends."""
 
 ALLOWED = PermissionDecision(behavior=PermissionBehavior.ALLOW, message="A test allows it.")
 
@@ -343,20 +346,18 @@ class Speaker:
 class Cast:
     """Agents of one session, one after another: the same object again and again, or each time a fresh one.
 
-    A fresh one has a fresh service, too, where the store outlives a service.
+    A fresh one has a fresh service, too.
 
-    :param again: makes another service for the same store.
+    :param open_service: makes another service for the same store.
     """
 
-    def __init__(
-        self, service: SessionHistoryService, again: Callable[[], SessionHistoryService], *, save: str, lasting: bool
-    ) -> None:
-        self.service = service
+    def __init__(self, open_service: Callable[[], SessionHistoryService], *, save: str, lasting: bool) -> None:
+        self.service = open_service()
         self.save = save
         self.lasting = lasting
         self.tools = Tools()
-        self._again = again
-        self._services: list[SessionHistoryService] = []
+        self._open_service = open_service
+        self._services = [self.service]
         self._speakers: dict[str, Speaker] = {}
 
     def speaker(self, *script: Step, name: str = "friday", **options: Any) -> Speaker:
@@ -364,10 +365,9 @@ class Cast:
         if self.lasting and name in self._speakers:
             self._speakers[name].model.rehearse(script)
             return self._speakers[name]
-        service = self.service
-        if not self.lasting and not isinstance(service, InMemorySessionHistoryService):
-            self._services.append(service := self._again())
-        speaker = Speaker(service, *script, name=name, tools=self.tools, save=self.save, **options)
+        if not self.lasting:
+            self._services.append(self._open_service())
+        speaker = Speaker(self._services[-1], *script, name=name, tools=self.tools, save=self.save, **options)
         self._speakers[name] = speaker
         return speaker
 
@@ -418,16 +418,30 @@ def image(name: str) -> DataBlock:
 
 async def ticks() -> None:
     """Time for the loop to end what somebody left."""
-    for _ in range(20):
-        await asyncio.sleep(0.003)
+    for _ in range(12):
+        await asyncio.sleep(0.002)
 
 
 async def leave(speaker: Speaker, said: str, at: Callable[[Any], bool]) -> Any:
     """Leave the stream of a reply at the first event that a condition holds for; that event."""
-    async for event in speaker.agent.reply_stream(UserMsg("user", said)):
-        if at(event):
-            return event
+    async with asyncio.timeout(SOON):
+        async for event in speaker.agent.reply_stream(UserMsg("user", said)):
+            if at(event):
+                return event
     raise AssertionError("the reply ended before that")
+
+
+async def reach(event: asyncio.Event, task: asyncio.Task[Any]) -> None:
+    """Wait until a task has set an event; one that ends before fails."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait([waiting, task], timeout=SOON, return_when=asyncio.FIRST_COMPLETED)
+        if not event.is_set():
+            assert task.done(), "nothing happens"
+            await task
+            raise AssertionError("the reply ended before that")
+    finally:
+        waiting.cancel()
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:

@@ -57,13 +57,11 @@ def lasting(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-async def cast(
-    service: SessionHistoryService, tmp_path: Path, *, save: str, lasting: bool
-) -> AsyncIterator[Cast]:
-    """Agents of AgentScope, see there."""
+async def cast(tmp_path: Path, *, save: str, lasting: bool) -> AsyncIterator[Cast]:
+    """Agents of AgentScope, see there; on SQLite, where a fresh one may have a fresh service, too."""
     from agentscope_support import Cast
 
-    made = Cast(service, lambda: SqliteSessionHistoryService(tmp_path / "history.db"), save=save, lasting=lasting)
+    made = Cast(lambda: SqliteSessionHistoryService(tmp_path / "history.db"), save=save, lasting=lasting)
     yield made
     await made.close()
 
