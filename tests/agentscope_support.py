@@ -478,7 +478,7 @@ def decided(parked: Parked, *, confirmed: bool, always: bool = False, only: str 
     """
     calls = [tool_call for tool_call in parked.tool_calls if only in (None, tool_call.id)]
     results = [
-        ConfirmResult(confirmed=confirmed, tool_call=each, rules=each.suggested_rules if always else None)
+        ConfirmResult(confirmed=confirmed, tool_call=each.model_copy(deep=True), rules=each.suggested_rules if always else None)
         for each in calls
     ]
     return UserConfirmResultEvent(reply_id=parked.reply_id, confirm_results=results)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from agentscope.agent import ReActConfig
 from agentscope.event import (
+    ModelCallEndEvent,
     ModelCallStartEvent,
     ReplyEndEvent,
     ReplyStartEvent,
@@ -243,6 +244,13 @@ class TestLeft:
         assert await cast.told() == ["q1", "Half of it"]
         assert await next_sees(cast) == ["q1", "Half of it"]
         await assert_kept(cast, ["q1", "Half of it"])
+
+    async def test_when_the_model_has_spoken(self, cast: Cast) -> None:
+        """AgentScope has told of the end of the call, and has not yet taken the text into its context."""
+        await leave(cast.speaker(text("a1")), "q1", lambda event: isinstance(event, ModelCallEndEvent))
+        await ticks()
+        assert await next_sees(cast) == ["q1", "a1"]
+        await assert_kept(cast, ["q1", "a1"])
 
     async def test_in_the_second_model_call(self, cast: Cast) -> None:
         speaker = cast.speaker([text("I look."), call("weather", city="Rome")], [text("It is sunny"), for_ever()])
