@@ -35,10 +35,10 @@ from agentscope.model import ChatModelBase, ChatResponse, ChatUsage
 from agentscope.permission import PermissionBehavior, PermissionContext, PermissionDecision
 from agentscope.state import AgentState, Task
 from agentscope.tool import FunctionTool, ToolBase, ToolGroup, Toolkit
+from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
 from pairing import flaws_of_blocks, flaws_of_chat
 from session_history import SessionHistoryService
-from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
 Json = dict[str, Any]
 Part = TextBlock | ThinkingBlock | ToolCallBlock | Exception | asyncio.Event
@@ -60,7 +60,7 @@ def text(said: str) -> TextBlock:
 
 
 def thought(what: str, signature: str) -> ThinkingBlock:
-    return ThinkingBlock(thinking=what, signature=signature)  # type: ignore[call-arg] - it keeps fields of providers
+    return ThinkingBlock.model_validate({"thinking": what, "signature": signature})
 
 
 def call(tool: str, *, id: str | None = None, **arguments: Any) -> ToolCallBlock:  # noqa: A002 - the field's name
@@ -126,7 +126,7 @@ class ScriptedModel(ChatModelBase):
         return [call("generate_structured_output", **dict.fromkeys(schema["properties"], said))]
 
     async def _at_once(self, parts: list[Part]) -> ChatResponse:
-        blocks = [block for part in parts if (block := await self._done(part)) is not None]
+        blocks: list[Any] = [block for part in parts if (block := await self._done(part)) is not None]
         return ChatResponse(content=deepcopy(blocks), is_last=True, usage=deepcopy(USAGE))
 
     async def _streamed(self, parts: list[Part]) -> AsyncGenerator[ChatResponse, None]:
@@ -178,15 +178,38 @@ async def valid(messages: list[Msg]) -> bool:
 
 async def flaws(messages: list[Msg]) -> list[str]:
     """What the APIs of OpenAI and Anthropic would object to, in what AgentScope would send them."""
-    chat = await OpenAIChatFormatter().format(deepcopy(messages))
-    blocks = await AnthropicChatFormatter().format(deepcopy(messages))
+    plain = [without_data(message) for message in messages]
+    chat = await OpenAIChatFormatter().format(plain)
+    blocks = await AnthropicChatFormatter().format(plain)
     return [
         *(f"chat {flaw}" for flaw in flaws_of_chat(chat)),
         *(f"blocks {flaw}" for flaw in flaws_of_blocks(blocks)),
-        *(f"blocks {index}: called twice" for index in range(1, len(blocks)) if both_call(*blocks[index - 1 : index + 1])),
-        *(f"{index}: role {message.role}" for index, message in enumerate(messages) if (message.role == "system") != (not index)),
-        *(f"chat {index}: role {message['role']}" for index, message in enumerate(chat[1:]) if message["role"] not in ROLES),
+        *(
+            f"blocks {index}: called twice"
+            for index in range(1, len(blocks))
+            if both_call(*blocks[index - 1 : index + 1])
+        ),
+        *(
+            f"{index}: role {message.role}"
+            for index, message in enumerate(messages)
+            if (message.role == "system") != (not index)
+        ),
+        *(
+            f"chat {index}: role {message['role']}"
+            for index, message in enumerate(chat[1:])
+            if message["role"] not in ROLES
+        ),
     ]
+
+
+def without_data(message: Msg) -> Msg:
+    """A copy without images and the like: the formatters would load them from where they are."""
+    plain = message.model_copy(deep=True)
+    plain.content = [TextBlock(text="data") if isinstance(block, DataBlock) else block for block in plain.content]
+    for result in plain.get_content_blocks("tool_result"):
+        if not isinstance(result.output, str):
+            result.output = [TextBlock(text="data") if isinstance(part, DataBlock) else part for part in result.output]
+    return plain
 
 
 ROLES = ("user", "assistant", "tool")
@@ -201,13 +224,21 @@ class External(ToolBase):
 
     name = "signature"
     description = "Has a person sign."
-    input_schema: Json = {"type": "object", "properties": {}}
     is_concurrency_safe = True
     is_read_only = False
     is_external_tool = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.input_schema = {"type": "object", "properties": {}}
+
     async def check_permissions(self, tool_input: Json, context: PermissionContext) -> PermissionDecision:
         return ALLOWED
+
+
+def function(tool: Any, **options: Any) -> FunctionTool:
+    """AgentScope takes functions that return text, too, and its types do not say so."""
+    return FunctionTool(tool, **options)
 
 
 class Tools:
@@ -227,13 +258,13 @@ class Tools:
         allowed = [self.weather, self.broken, self.faulty, self.endless, self.article]
         return Toolkit(
             [
-                *(FunctionTool(tool, permission=ALLOWED) for tool in allowed),
-                FunctionTool(self.endless_alone, permission=ALLOWED, is_concurrency_safe=False),
-                FunctionTool(self.plan, permission=ALLOWED, is_state_injected=True, is_concurrency_safe=False),
-                FunctionTool(self.book),
+                *(function(tool, permission=ALLOWED) for tool in allowed),
+                function(self.endless_alone, permission=ALLOWED, is_concurrency_safe=False),
+                function(self.plan, permission=ALLOWED, is_state_injected=True, is_concurrency_safe=False),
+                function(self.book),
                 External(),
             ],
-            tool_groups=[ToolGroup("maps", "Finds the way.", tools=[FunctionTool(self.way, permission=ALLOWED)])],
+            tool_groups=[ToolGroup("maps", "Finds the way.", tools=[function(self.way, permission=ALLOWED)])],
         )
 
     async def weather(self, city: str) -> str:
@@ -470,7 +501,9 @@ def asked_for(events: Iterable[AgentEvent | Msg]) -> Parked:
     return type(whole).model_validate_json(whole.model_dump_json())
 
 
-def decided(parked: Parked, *, confirmed: bool, always: bool = False, only: str | None = None) -> UserConfirmResultEvent:
+def decided(
+    parked: Parked, *, confirmed: bool, always: bool = False, only: str | None = None
+) -> UserConfirmResultEvent:
     """The user's word on what an agent asked for.
 
     :param always: the user takes the rules that were suggested, too.
@@ -478,7 +511,9 @@ def decided(parked: Parked, *, confirmed: bool, always: bool = False, only: str 
     """
     calls = [tool_call for tool_call in parked.tool_calls if only in (None, tool_call.id)]
     results = [
-        ConfirmResult(confirmed=confirmed, tool_call=each.model_copy(deep=True), rules=each.suggested_rules if always else None)
+        ConfirmResult(
+            confirmed=confirmed, tool_call=each.model_copy(deep=True), rules=each.suggested_rules if always else None
+        )
         for each in calls
     ]
     return UserConfirmResultEvent(reply_id=parked.reply_id, confirm_results=results)

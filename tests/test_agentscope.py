@@ -14,6 +14,7 @@ from agentscope.event import ReplyEndEvent, ReplyStartEvent
 from agentscope.message import AssistantMsg, HintBlock, Msg, UserMsg
 from agentscope.state import AgentState
 from pydantic import BaseModel
+from session_history.runtimes.agentscope import SessionHistoryMiddleware, app_middlewares
 
 from agentscope_support import (
     Cast,
@@ -30,7 +31,6 @@ from agentscope_support import (
 )
 from session_history import SessionHistoryService, SqliteSessionHistoryService, TokenBudget
 from session_history.errors import InvalidKey, NotStorable, SessionDeleted, Unavailable
-from session_history.runtimes.agentscope import SessionHistoryMiddleware, app_middlewares
 from session_history.service import _configured_service
 from support import json_lines, same
 
@@ -50,7 +50,10 @@ def child(*arguments: str) -> Any:
 
 
 def rome() -> list[Any]:
-    return [[thought("I should look.", "signed"), text("Let me see."), call("weather", city="Rome")], text("It is sunny.")]
+    return [
+        [thought("I should look.", "signed"), text("Let me see."), call("weather", city="Rome")],
+        text("It is sunny."),
+    ]
 
 
 async def refused(speaker: Speaker, said: str, error: type[Exception]) -> None:
@@ -79,7 +82,9 @@ class TestRoundTrip:
         assert len(await cast.logged()) == 4
 
     async def test_what_only_some_messages_have_is_kept(self, cast: Cast) -> None:
-        speaker = cast.speaker([thought("I should look.", "signed"), call("weather", id="c1", city="Rome")], text("Sunny."))
+        speaker = cast.speaker(
+            [thought("I should look.", "signed"), call("weather", id="c1", city="Rome")], text("Sunny.")
+        )
         asked = UserMsg("ann", "How is Rome?", metadata={"channel": {"id": 5, "tags": ["a", None]}})
         reply = await speaker.agent.reply(asked)
         question, answer = await cast.logged()
@@ -118,7 +123,9 @@ class TestRoundTrip:
         assert len(await cast.logged()) == 12
 
     @pytest.mark.parametrize("stream", [True, False])
-    async def test_a_model_that_streams_and_one_that_does_not(self, service: SessionHistoryService, *, stream: bool) -> None:
+    async def test_a_model_that_streams_and_one_that_does_not(
+        self, service: SessionHistoryService, *, stream: bool
+    ) -> None:
         await Speaker(service, *rome(), stream=stream).say("How is Rome?")
         second = Speaker(service, text("Warm."), stream=stream)
         await second.say("Is it warm?")
@@ -166,8 +173,8 @@ class TestRoundTrip:
 
     async def test_users_and_sessions_are_apart(self, service: SessionHistoryService) -> None:
         await Speaker(service, text("a1")).say("q1")
-        for where in ({"user_id": "v"}, {"session_id": "t"}):
-            other = Speaker(service, text("a2"), **where)
+        for user_id, session_id in (("v", "s"), ("u", "t")):
+            other = Speaker(service, text("a2"), user_id=user_id, session_id=session_id)
             await other.say("q2")
             assert told(other.seen) == ["q2"]
         assert told(await logged(service)) == ["q1", "a1"]
@@ -230,7 +237,7 @@ class TestInputs:
         assert await cast.told() == ["q1", "a1", "a2", "q3", "a3"]
 
     async def test_an_image(self, cast: Cast) -> None:
-        asked = UserMsg("user", [image("one"), *UserMsg("user", "What is it?").content])
+        asked = UserMsg("user", [image("one"), text("What is it?")])
         await cast.speaker(text("a1")).agent.reply(asked)
         second = cast.speaker(text("a2"))
         await second.say("q2")
@@ -294,7 +301,9 @@ class TestObserved:
     async def test_a_session_older_than_the_middleware(self, cast: Cast) -> None:
         older = Speaker(None, *rome(), middlewares=[])
         await older.say("How is Rome?")
-        state = AgentState.model_validate_json(older.agent.state.model_copy(update={"session_id": "s"}).model_dump_json())
+        state = AgentState.model_validate_json(
+            older.agent.state.model_copy(update={"session_id": "s"}).model_dump_json()
+        )
         first = cast.speaker(text("Warm."), state=state)
         await first.say("Is it warm?")
         assert told(first.seen) == [*ROME, "Is it warm?"]

@@ -103,7 +103,9 @@ class TestBetweenReplies:
             await speaker.say(long(f"q{number}"))
         assert speaker.model.compressed
         state = speaker.agent.state
-        kept = [(message.id, message.model_dump(mode="json")["content"]) for message in state.context if message.content]
+        kept = [
+            (message.id, message.model_dump(mode="json")["content"]) for message in state.context if message.content
+        ]
         other = Speaker(cast.service, text("a"), save=cast.save)
         await other.say("q")
         assert (other.seen[1].role, told(other.seen[1:2])) == ("user", [state.summary])
@@ -195,7 +197,7 @@ class TestInAReply:
         whole = await talk(cast, 3)
         speaker = cast.speaker(Boom("no"), **SMALL)
         with pytest.raises(Boom):
-            await speaker.say(long("failed") * 2)
+            await speaker.say(long("failed"))
         assert speaker.model.compressed
         assert names(await cast.logged()) == [*whole, "failed"]
         seen = await next_sees(cast)

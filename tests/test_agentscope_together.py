@@ -20,9 +20,7 @@ def tasks(speaker: Speaker) -> list[str]:
     return [task.subject for task in speaker.agent.state.tasks_context.tasks]
 
 
-async def both(
-    service: SessionHistoryService, first: Speaker, second: Speaker, going_on: asyncio.Event
-) -> None:
+async def both(service: SessionHistoryService, first: Speaker, second: Speaker, going_on: asyncio.Event) -> None:
     """The second replies while the model of the first waits."""
     reply = asyncio.create_task(first.say("q1"))
     await reach(first.model.waiting, reply)
@@ -51,11 +49,12 @@ class TestAtOnce:
         second = Speaker(service, call("weather", city="Oslo"), text("a2"), name=name, save="step")
         await both(service, first, second, going_on)
         assert await valid(second.seen)
-        turns = [["q1", "call weather", "success: sunny in Rome", "a1"], ["q2", "call weather", "success: sunny in Oslo", "a2"]]
-        assert told(await logged(service)) in (turns[0] + turns[1], turns[1] + turns[0])
+        rome = ["q1", "call weather", "success: sunny in Rome", "a1"]
+        oslo = ["q2", "call weather", "success: sunny in Oslo", "a2"]
+        assert told(await logged(service)) in (rome + oslo, oslo + rome)
         after = Speaker(service, text("a3"), save="step")
         await after.say("q3")
-        assert sorted(told(after.seen)) == sorted([*turns[0], *turns[1], "q3"])
+        assert sorted(told(after.seen)) == sorted([*rome, *oslo, "q3"])
 
     async def test_long_lived_agents_see_both(self, service: SessionHistoryService, save: str) -> None:
         going_on = asyncio.Event()
