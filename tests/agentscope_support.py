@@ -35,10 +35,10 @@ from agentscope.model import ChatModelBase, ChatResponse, ChatUsage
 from agentscope.permission import PermissionBehavior, PermissionContext, PermissionDecision
 from agentscope.state import AgentState, Task
 from agentscope.tool import FunctionTool, ToolBase, ToolGroup, Toolkit
-from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
 from pairing import flaws_of_blocks, flaws_of_chat
 from session_history import SessionHistoryService
+from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
 Json = dict[str, Any]
 Part = TextBlock | ThinkingBlock | ToolCallBlock | Exception | asyncio.Event
@@ -448,9 +448,12 @@ def image(name: str) -> DataBlock:
 
 
 async def ticks() -> None:
-    """Time for the loop to end what somebody left."""
+    """Time for the loop to close the generators that somebody left, one after another, and for what they store."""
     for _ in range(12):
         await asyncio.sleep(0.002)
+        closing = [task for task in asyncio.all_tasks() if type(task.get_coro()).__name__ == "async_generator_athrow"]
+        if closing:
+            await asyncio.wait(closing, timeout=SOON)
 
 
 async def leave(speaker: Speaker, said: str, at: Callable[[Any], bool]) -> Any:

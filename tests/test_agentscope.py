@@ -14,7 +14,6 @@ from agentscope.event import ReplyEndEvent, ReplyStartEvent
 from agentscope.message import AssistantMsg, HintBlock, Msg, UserMsg
 from agentscope.state import AgentState
 from pydantic import BaseModel
-from session_history.runtimes.agentscope import SessionHistoryMiddleware, app_middlewares
 
 from agentscope_support import (
     Cast,
@@ -31,6 +30,7 @@ from agentscope_support import (
 )
 from session_history import SessionHistoryService, SqliteSessionHistoryService, TokenBudget
 from session_history.errors import InvalidKey, NotStorable, SessionDeleted, Unavailable
+from session_history.runtimes.agentscope import SessionHistoryMiddleware, app_middlewares
 from session_history.service import _configured_service
 from support import json_lines, same
 
