@@ -228,9 +228,17 @@ class TestCancelled:
         speaker = cast.speaker(
             [text("Half of it"), for_ever()], react=ReActConfig(interruption_raise_cancelled_error=True)
         )
+        limit = asyncio.timeout(None)
+
+        async def expire() -> None:
+            await speaker.model.waiting.wait()
+            limit.reschedule(0)
+
+        expiring = asyncio.create_task(expire())
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
+            async with limit:
                 await speaker.say("q1")
+        await expiring
         assert await next_sees(cast) == ["q1", "Half of it"]
 
 
