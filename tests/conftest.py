@@ -7,12 +7,15 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 from support import compiled_disk
+
+if TYPE_CHECKING:
+    from agentscope_support import Cast
 
 SHARED = Path(os.environ.get("SESSION_HISTORY_TEST_SHARED") or Path(__file__).parents[2] / "shared")
 
@@ -38,6 +41,29 @@ async def service(service_kind: str, tmp_path: Path) -> AsyncIterator[SessionHis
     )
     async with made:
         yield made
+
+
+@pytest.fixture(params=["turn", "step"])
+def save(request: pytest.FixtureRequest) -> str:
+    """How often a runtime's skin saves."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(params=["lasting", "fresh"])
+def lasting(request: pytest.FixtureRequest) -> bool:
+    """Whether one agent object serves all turns of a session."""
+    return bool(request.param == "lasting")
+
+
+@pytest.fixture
+async def cast(tmp_path: Path, *, save: str, lasting: bool) -> AsyncIterator[Cast]:
+    """Agents of AgentScope, see there; on SQLite, where a fresh one may have a fresh service, too."""
+    from agentscope_support import Cast
+
+    made = Cast(lambda: SqliteSessionHistoryService(tmp_path / "history.db"), save=save, lasting=lasting)
+    yield made
+    await made.close()
 
 
 @pytest.fixture(scope="session")
