@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from agentscope.agent import InjectionConfig
@@ -474,7 +474,7 @@ class TestChosen:
         async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
             assert told(await logged(service)) == ["q0", "a0", "q1", "a1"]
 
-    async def test_middlewares_for_an_app(self, service: SessionHistoryService, save: str) -> None:
+    async def test_middlewares_for_an_app(self, service: SessionHistoryService, save: Literal["turn", "step"]) -> None:
         make = app_middlewares(service, save=save)
         for number in range(2):
             [middleware] = await make("u", "an agent", "s")

@@ -64,6 +64,7 @@ class Reply:
         self._kept: tuple[dict[str, Any] | None, Begin | _Own | None] = turn._state, self._begin
         self._keeps_state = True
         self._streamed: Msg | None = None
+        self._spoken = False
         self._load(whole=whole)
 
     def _load(self, *, whole: bool) -> None:
@@ -121,11 +122,12 @@ class Reply:
         raise LookupError("the history does not hold a message that the agent has of it")
 
     def hear(self, item: object) -> None:
-        """Follow the text that is streamed: the context has it only when the model is done."""
+        """Follow the text that is streamed: the context has it only when the agent goes on after the model's end."""
+        if self._spoken:
+            self._streamed = None
+        self._spoken = isinstance(item, ModelCallEndEvent)
         if isinstance(item, ModelCallStartEvent):
             self._streamed = AssistantMsg(self._agent.name, [], id=item.reply_id)
-        elif isinstance(item, ModelCallEndEvent):
-            self._streamed = None
         elif isinstance(item, _TEXT) and self._streamed is not None:
             self._streamed.append_event(item)
 
