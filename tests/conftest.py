@@ -12,6 +12,7 @@ from typing import NoReturn
 import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
+from session_history.providers.memory import MemoryProvider
 from support import compiled_disk
 
 SHARED = Path(os.environ.get("SESSION_HISTORY_TEST_SHARED") or Path(__file__).parents[2] / "shared")
@@ -38,6 +39,21 @@ async def service(service_kind: str, tmp_path: Path) -> AsyncIterator[SessionHis
     )
     async with made:
         yield made
+
+
+@pytest.fixture
+async def pair(service_kind: str, tmp_path: Path) -> AsyncIterator[list[SessionHistoryService]]:
+    """Two services on one store, which know nothing of each other, as in two processes."""
+    if service_kind == "memory":
+        store = MemoryProvider()
+        services = [SessionHistoryService(store), SessionHistoryService(store)]
+    else:
+        services = [SqliteSessionHistoryService(tmp_path / "h.db") for _ in range(2)]
+    for service in services:
+        await service.start()
+    yield services
+    for service in services:
+        await service.stop()
 
 
 @pytest.fixture(scope="session")
