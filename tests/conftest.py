@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
+from session_history.providers.memory import MemoryProvider
 from support import compiled_disk
 
 if TYPE_CHECKING:
@@ -64,6 +65,21 @@ async def cast(tmp_path: Path, *, save: str, lasting: bool) -> AsyncIterator[Cas
     made = Cast(lambda: SqliteSessionHistoryService(tmp_path / "history.db"), save=save, lasting=lasting)
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def pair(service_kind: str, tmp_path: Path) -> AsyncIterator[list[SessionHistoryService]]:
+    """Two services on one store, which know nothing of each other, as in two processes."""
+    if service_kind == "memory":
+        store = MemoryProvider()
+        services = [SessionHistoryService(store), SessionHistoryService(store)]
+    else:
+        services = [SqliteSessionHistoryService(tmp_path / "h.db") for _ in range(2)]
+    for service in services:
+        await service.start()
+    yield services
+    for service in services:
+        await service.stop()
 
 
 @pytest.fixture(scope="session")

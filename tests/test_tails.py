@@ -7,7 +7,7 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,6 @@ import pytest
 from session_history import Message, SessionHistoryService, SqliteSessionHistoryService
 from session_history.errors import Corrupt
 from session_history.messages import NEUTRAL, Stored
-from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import probe
 from session_history.record import Author, Record
 from session_history.tails import _OVERHEAD as OVERHEAD
@@ -39,21 +38,6 @@ async def say(service: SessionHistoryService, text: str, **options: Any) -> list
 async def seen(service: SessionHistoryService, **options: Any) -> list[str]:
     session = await service.get_session("u", "s", **options)
     return [message.text for message in session.messages] if session else []
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[SessionHistoryService]]:
-    """Two services on one store, which know nothing of each other, as in two processes."""
-    if request.param == "memory":
-        store = MemoryProvider()
-        services = [SessionHistoryService(store), SessionHistoryService(store)]
-    else:
-        services = [SqliteSessionHistoryService(tmp_path / "h.db") for _ in range(2)]
-    for service in services:
-        await service.start()
-    yield services
-    for service in services:
-        await service.stop()
 
 
 async def test_what_the_other_says_is_seen_at_once(pair: list[SessionHistoryService]) -> None:

@@ -55,7 +55,7 @@ def size(last_turns: int | None, within: TokenBudget | None) -> Size:
 
 
 class Spending:
-    """Spends a budget on the turns of one session, counting no whole one twice.
+    """Spends a budget on the turns of one session, counting none twice.
 
     :param turn_id: see :func:`session_history.view.for_model`.
     """
@@ -70,13 +70,15 @@ class Spending:
         left = self._budget.tokens
         visible = view.for_model(shown, self._turn_id)
         for behind, turn in enumerate(reversed(visible)):
+            if not turn.whole:
+                break
             left -= self._tokens(turn)
             if left < 0:
                 return visible[len(visible) - behind :]
         return None
 
     def _tokens(self, turn: view.Shown) -> int:
-        if turn.place not in self._counted:  # one that was not whole begins elsewhere when more of it is read
+        if turn.place not in self._counted:
             self._counted[turn.place] = sum(map(self._count, turn.messages))
         return self._counted[turn.place]
 

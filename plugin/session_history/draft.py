@@ -20,7 +20,9 @@ class Draft:
         self.messages: list[Stored] = []
         self._places: list[Place] = []  # where those stand that are stored, which come first
         self._stored: dict[int, Stored] = {}  # those that were revised since, as the store has them
+        self._recorded: list[Stored] = []  # all of them, as they were when the newest record was made
         self._slots: dict[str, Slot] = {}
+        self._recorded_slots: dict[str, Slot] = {}
         self._part: Part | None = None
         self._status: Status | None = None
 
@@ -30,7 +32,7 @@ class Draft:
     def revise(self, index: int, message: Stored) -> None:
         """Put a later version in the place of a message."""
         earlier = self.messages[index]
-        if index < len(self._places) and not (earlier.value == message.value and _same(earlier.value, message.value)):
+        if index < len(self._places) and _differ(earlier, message):
             self._stored.setdefault(index, earlier)
         self.messages[index] = message
 
@@ -40,20 +42,21 @@ class Draft:
         self.messages.append(message)
         self._places.append(place)
 
-    def keep(self, name: str, slot: Slot) -> None:
+    def keep(self, name: str, state: dict[str, Any], begin: Begin | None) -> None:
         """Keep the state of an agent."""
-        self._slots[name] = slot
+        self._slots[name] = Slot(state, 0, begin)
 
     def begin(self, index: int, skip: int) -> Begin:
         """A message of this draft as the beginning of an agent's own history, in the record that is made next."""
         stored = len(self._places)
         return Begin(self._places[index] if index < stored else Place(0, index - stored), skip)
 
-    def record(self, status: Status, *, must: bool = False, **fields: Any) -> Record | None:
+    def record(self, status: Status, *, must: bool = False, on: int = 0, **fields: Any) -> Record | None:
         """What is not stored yet; ``None`` if that is nothing.
 
         :param status: how the turn stands now.
         :param must: make a record in any case.
+        :param on: seq of the entry that held the state on which the new one is based.
         :param fields: further ones of the record.
         """
         new = tuple(self.messages[len(self._places) :])
@@ -61,24 +64,40 @@ class Draft:
         is_end = self._status is Status.OPEN and status is not Status.OPEN
         if not (new or revisions or self._slots or is_end or must):
             return None
+        self._recorded, self._recorded_slots = list(self.messages), dict(self._slots)
         return Record(
             by=Author.TURN,
             messages=new,
             revisions=revisions,
-            slots=dict(self._slots),
+            slots={name: slot._replace(on=on) for name, slot in self._slots.items()},
             part=self._part,
             status=status,
             **fields,
         )
 
     def stored(self, seq: int, record: Record) -> None:
-        """A record that was made here stands in the log."""
+        """The newest record that was made here stands in the log; what was said since is not in it."""
         self._places += [Place(seq, index) for index in range(len(record.messages))]
-        self._stored.clear()
-        self._slots.clear()
+        pairs = enumerate(zip(self._recorded[: len(self._places)], self.messages, strict=False))
+        self._stored = {index: earlier for index, (earlier, message) in pairs if _differ(earlier, message)}
+        slots = [(name, slot) for name, slot in self._slots.items() if slot is not self._recorded_slots.get(name)]
+        self._slots = {name: _moved(slot, seq, len(record.messages)) for name, slot in slots}
         self._status = record.status
         if record.messages or self._part:
             self._part = Part(self._part.first if self._part else seq, seq)
+
+
+def _moved(slot: Slot, seq: int, count: int) -> Slot:
+    """A state that is not stored yet, after an entry with so many messages was."""
+    if slot.begin is None or slot.begin.place.seq:
+        return slot
+    index = slot.begin.place.message
+    place = Place(seq, index) if index < count else Place(0, index - count)
+    return slot._replace(begin=slot.begin._replace(place=place))
+
+
+def _differ(one: Stored, other: Stored) -> bool:
+    return one is not other and not (one.value == other.value and _same(one.value, other.value))
 
 
 def _revision(place: Place, old: Stored, new: Stored) -> Revision:

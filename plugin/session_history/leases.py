@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
-from session_history.card import Card
 from session_history.errors import SessionBusy, SessionHistoryError
 from session_history_hooks import Head, Position, SessionHistoryProvider, SessionKey
 
@@ -33,23 +32,22 @@ class Leases:
         self._seen: OrderedDict[SessionKey, tuple[Position, int, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, head: Head | None, card: Card, mine: Position | None = None) -> None:
-        """See that a session is free, or one's own.
+    def check(self, head: Head, term: float) -> None:
+        """See that the exclusive turn that has a session is dead.
 
-        :param mine: where the entry stands that makes it one's own.
-        :raises SessionBusy: another turn has it, and may be alive.
+        :param head: as it stands in the store now.
+        :param term: seconds without a sign of life after which it is.
+        :raises SessionBusy: it may be alive.
         """
-        if head is None or head.deleted or card.lease is None or head.tail == mine:
-            return
         with self._lock:
             seen = self._seen.pop(head.key, None)
             if seen is None or seen[:2] != (head.tail, head.beat):
                 seen = head.tail, head.beat, time.monotonic()
-            if time.monotonic() - seen[2] < card.lease:
-                self._seen[head.key] = seen
-                if len(self._seen) > _ROOM:
-                    self._seen.popitem(last=False)
-                raise SessionBusy(head.key)
+            self._seen[head.key] = seen
+            if len(self._seen) > _ROOM:
+                self._seen.popitem(last=False)
+        if time.monotonic() - seen[2] < term:
+            raise SessionBusy(head.key)
 
 
 class Lease:

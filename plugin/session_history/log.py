@@ -96,9 +96,6 @@ class SessionLog:
                     return moved
             except SessionBusy:
                 await asyncio.sleep(WAIT)
-                head = await self.head(key)
-                _insist_alive(key, head, known)
-                queue.head = head
 
     async def _rebased(
         self, key: SessionKey, entry: Entry, record: Record, head: Head | None, known: Head | None
@@ -141,7 +138,8 @@ class SessionLog:
         """
         alive = head is not None and not head.deleted
         card = await self.card(key, head) if head and alive else Card()
-        self.leases.check(head, card, mine)
+        if head and card.lease is not None and head.tail != mine:
+            await self._insist_free(key, head, card.lease)
         at = head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)
         cover = Fold(at.seq + 1, entry.id, card.with_record(at.seq + 1, record).encode())
         appended = await self.provider.append(key, entry, at=at, fold=cover)
@@ -151,6 +149,17 @@ class SessionLog:
         if head:
             self.tails.extend(key, head, record, len(entry.payload), moved)
         return moved
+
+    async def _insist_free(self, key: SessionKey, head: Head, term: float) -> None:
+        """See that the turn that has a session is dead. Its head is read anew: an old one shows no sign of life.
+
+        :raises Conflict: the session is another one's, or nobody's, by now.
+        :raises SessionBusy: it may be alive.
+        """
+        now = await self.head(key)
+        if now is None or now.tail != head.tail:
+            raise Conflict(now)
+        self.leases.check(now, term)
 
     async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Record] | None:
         """The head, and seq and record of an entry of the newest generation."""

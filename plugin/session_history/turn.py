@@ -15,7 +15,7 @@ from session_history.errors import Corrupt, NotStorable, SessionDeleted, TurnClo
 from session_history.leases import TERM, Lease
 from session_history.log import SessionLog
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
-from session_history.record import Author, Begin, Part, Place, Record, Slot, Status, new_id
+from session_history.record import Author, Begin, Part, Place, Record, Status, new_id
 from session_history.repair import Repair, repaired
 from session_history.values import check, copied, encode, plain
 from session_history.windows import Window
@@ -146,7 +146,7 @@ class Turn(Generic[M]):
             raise NotStorable("state", f"must be a dict, not {type(state).__name__}")
         check(state, "state")
         self._state = copied(state)
-        self._draft.keep(slot, Slot(self._state, self._state_at, begin))
+        self._draft.keep(slot, self._state, begin)
 
     @property
     def messages(self) -> list[M]:
@@ -250,6 +250,12 @@ class Turn(Generic[M]):
         moved = await self._log.append_at(self._key, entry, record, self._known)
         self._known = moved or (await self._stored_before(entry.id))[0]
         self._lease = self._lease or Lease(self._log.provider, self._key, self._tail)
+        if self._status is not None:  # the service was stopped meanwhile
+            try:
+                await self._store(self._status)
+            finally:
+                self._end_lease()
+                self._lease = None
 
     def _tail(self) -> Position:
         assert self._known is not None
@@ -269,17 +275,18 @@ class Turn(Generic[M]):
 
         :param status: how the turn stands.
         """
-        self._pending = self._pending or self._next_entry(status)
-        while self._pending is not None:
-            record, entry_id = self._pending
+        while pending := self._pending or self._next_entry(status):
+            self._pending = pending
+            record, entry_id = pending
             moved = await self._append(record, entry_id)
-            if moved is not None:
-                await self._stored(moved, moved.tail.seq, record)
-            elif entry_id == self.id:
-                await self._yield_to_the_first()
+            stored = (moved, moved.tail.seq, record) if moved else await self._stored_before(entry_id)
+            if self._pending is not pending:
+                continue  # another task that stores this turn was told first
+            self._pending = None
+            if moved is None and entry_id == self.id:
+                self._yield_to_the_first(stored[2])
             else:
-                await self._stored(*await self._stored_before(entry_id))
-            self._pending = self._next_entry(status)
+                await self._stored(*stored)
 
     def _next_entry(self, status: Status) -> tuple[Record, str] | None:
         if self._record is not None:
@@ -287,6 +294,7 @@ class Turn(Generic[M]):
         record = self._draft.record(
             status,
             must=self._lease is not None and self._status is not None,
+            on=self._state_at,
             base=self._base,
             inputs=self._inputs,
             shape=self._shape,
@@ -323,9 +331,9 @@ class Turn(Generic[M]):
             self.state_kept = card.slots.get(self._insist_slot()) == seq
             self._state_at = seq if self.state_kept else self._state_at
 
-    async def _yield_to_the_first(self) -> None:
+    def _yield_to_the_first(self, record: Record) -> None:
         """Another run of this turn was faster: what it recorded is the answer."""
-        _, _, self._record = await self._stored_before(self.id)
+        self._record = record
         if self._inputs:
             self._insist_same_input(self._messages[: self._inputs])
 

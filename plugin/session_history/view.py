@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ class Shown:
     :ivar turn_id: the id that its caller gave it.
     :ivar attempt: it left its id free for another attempt.
     :ivar parts: the seqs of its further entries, and the index of the message at which each begins.
+    :ivar contested: seq of its newest entry whose author did not know all of it; 0 if there is none.
     """
 
     place: Place
@@ -28,6 +30,7 @@ class Shown:
     turn_id: str | None = None
     attempt: bool = False
     parts: list[tuple[int, int]] = field(default_factory=list)
+    contested: int = 0
 
     @property
     def acted(self) -> bool:
@@ -56,12 +59,15 @@ class Shown:
 
 
 def turns(entries: Iterable[tuple[int, Record]], before: Sequence[Shown] = ()) -> list[Shown]:
-    """Put turns together from a stretch of the log, ascending.
+    """Put turns together from a stretch of the log, in the order of their places.
+
+    Those that are not whole come first: they began ahead of it, whatever came between their entries.
 
     :param before: those of the stretch ahead of it, if what follows was written by turns. They are not changed.
     """
     shown = list(before)
     plain = False
+    begun = bool(before)
     for seq, record in entries:
         if record.by is Author.TURN:
             if record.part is not None:
@@ -70,8 +76,9 @@ def turns(entries: Iterable[tuple[int, Record]], before: Sequence[Shown] = ()) -
                 shown.append(_begun(Place(seq, 0), record))
             plain = plain and not record.messages
         elif record.messages:
-            _add_plain(shown, seq, record, plain=plain)
+            _add_plain(shown, seq, record, plain=plain, begun=begun)
             plain = True
+        begun = begun or bool(record.messages)
     return shown
 
 
@@ -86,15 +93,17 @@ def _go_on(shown: list[Shown], seq: int, record: Record, part: Part) -> None:
         if turn.place.seq == part.first:
             break
     else:
-        shown.append(turn := Shown(Place(part.first, 0), None, whole=False))
-        index = len(shown) - 1
-    known = part.newest == turn.newest
+        turn = Shown(Place(part.first, 0), None, whole=False)
+        index = bisect(shown, turn.place, key=lambda each: each.place)
+        shown.insert(index, turn)
+    known = part.newest == turn.newest and record.base >= turn.contested
     turn = shown[index] = replace(
         turn,
         status=record.status,
         attempt=not record.keeps_its_id,
         messages=[*turn.messages, *record.messages],
         parts=[*turn.parts, (seq, len(turn.messages))],
+        contested=turn.contested if known else seq,
     )
     places = turn.places() if record.revisions else []
     for revision in record.revisions:
@@ -125,8 +134,9 @@ def _name(block: Any) -> object:
     return (block.get("type"), block.get("id")) if isinstance(block, dict) and "id" in block else None
 
 
-def _add_plain(shown: list[Shown], seq: int, record: Record, *, plain: bool) -> None:
-    known = bool(shown) or seq == 1
+def _add_plain(shown: list[Shown], seq: int, record: Record, *, plain: bool, begun: bool) -> None:
+    """:param begun: there are messages ahead of these in the stretch."""
+    known = begun or seq == 1
     starts = set(beginnings(record, plain=plain))
     for index, message in enumerate(record.messages):
         if index in starts:
@@ -161,7 +171,9 @@ def since(shown: Sequence[Shown], begin: Begin, base: int) -> list[Shown] | None
     if not (shown and shown[0].whole and shown[0].place <= earliest):
         return None
     ends = range(len(shown), 0, -1)
-    kept = next((end - 1 for end in ends if shown[end - 1].holds(begin.place)), 0)
+    kept = next((end - 1 for end in ends if shown[end - 1].holds(begin.place)), None)
+    if kept is None:
+        return None
     unseen = next((index for index, turn in enumerate(shown) if turn.place.seq > base), len(shown))
     return list(shown[min(kept, unseen) :])
 
