@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from opening import KEY, Json, abandon, append, end, fresh, hold, names, opened, recorded, records, said, say
+from opening import KEY, Json, abandon, append, end, fail_once, fresh, hold, names, opened, recorded, records, said, say
 from session_history import SessionHistoryService, SqliteSessionHistoryService, leases, log, turn, turns
 from session_history.errors import SessionBusy, SessionDeleted, TurnClosed, TurnOvertaken, Unavailable
 from session_history.record import Status
@@ -351,6 +351,17 @@ class TestReleased:
             await say(other, "q2")
             mine._take([said("a")])
         assert await recorded(other) == ["q", "a", "q2"]
+
+    async def test_one_that_could_not_be_stored_gives_no_sign_of_life_any_more(self, pair: Pair) -> None:
+        one, other = pair
+        with pytest.raises(Unavailable):
+            async with opened(one, concurrent="reject") as mine:
+                mine._take([said("q")])
+                fail_once(one, applied=False)
+        await asyncio.sleep(0)
+        assert beating() == []
+        await say(other, "q2", concurrent="queue")
+        assert await recorded(other) == ["q2"]
 
     async def test_nothing_beats_on(self, pair: Pair) -> None:
         for service in pair:
