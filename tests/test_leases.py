@@ -199,6 +199,17 @@ class TestOthersWait:
         await asyncio.wait_for(waiting, 1)
         assert (await recorded(one))[:2] == ["q0", "q1"]
 
+    async def test_not_for_ever_not_even_for_a_turn_of_their_own(
+        self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("session_history.log.PATIENCE", 0.2)
+        await say(service, "q0")
+        async with opened(service, concurrent="queue") as turn:
+            turn._take([said("q1")])
+            with pytest.raises(SessionBusy):
+                await asyncio.wait_for(service.update_session("u", "s", title="never"), 2)
+        assert await recorded(service) == ["q0", "q1"]
+
     async def test_who_read_it_long_ago_and_comes_late_does_not_take_it_for_dead(self, pair: Pair) -> None:
         one, other = pair
         await say(one, "q0")

@@ -134,16 +134,12 @@ class TestCheckpoints:
         assert await recorded(service) == ["q", "a"]
         assert await shown(service) == ([] if status is Status.FAILED else ["q", "a"])
 
-    async def test_an_answer_in_several_entries_is_no_attempt(self, service: SessionHistoryService) -> None:
+    async def test_not_of_a_turn_with_an_id(self, service: SessionHistoryService) -> None:
         async with (open_turn := opened(service, turn_id="t")) as turn:
             turn._take([said("q")])
-            await open_turn.checkpoint()
-            turn._take([said("a")])
-        with pytest.raises(TimeoutError):
-            async with opened(service, turn_id="t") as turn:
-                turn._take([said("q2")])
-                raise TimeoutError
-        assert await shown(service) == ["q", "a"]
+            with pytest.raises(ValueError, match="stored at once"):
+                await open_turn.checkpoint()
+        assert await shown(service) == ["q"]
 
     async def test_a_failed_one_in_which_a_tool_acted_stays(self, service: SessionHistoryService) -> None:
         with pytest.raises(ZeroDivisionError):

@@ -91,8 +91,11 @@ def every_two_or_three(stop: int) -> Iterator[int]:
 
 
 def input_and_answer(turn: list[Json]) -> tuple[list[Json], list[Json]]:
+    """Where no user speaks, calls and their results are not torn apart."""
     roles = [message.get("role") for message in turn]
-    size = roles.index("user") + 1 if "user" in roles else 1
+    if "user" not in roles:
+        return (turn, []) if answers(turn[-1]) else (turn[:-1], turn[-1:])
+    size = roles.index("user") + 1
     return turn[:size], turn[size:]
 
 

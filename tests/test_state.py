@@ -386,7 +386,6 @@ class TestOwnHistory:
         for each in (*pair, fresh(one)):
             assert await self.own(each) == ["q1", "a1", "q2", "a2"]
 
-    @pytest.mark.xfail(reason="of a turn that the agent had seen the beginning of, it does not get to see the rest")
     async def test_so_is_what_was_added_meanwhile_to_a_turn_that_began_before(self, pair: Pair) -> None:
         one, other = pair
         await say(one, "q0", "a0")

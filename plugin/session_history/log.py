@@ -79,15 +79,17 @@ class SessionLog:
     async def append(self, key: SessionKey, record: Record, *, known: Head | None, entry_id: str) -> Head | None:
         """Append behind whatever stands there, as long as the session is the one that was known.
 
-        It waits while the session belongs to an exclusive turn.
+        It waits for a while, if the session belongs to an exclusive turn.
 
         :param known: the head that the author saw; ``None`` if the session was never seen.
         :returns: where the log stands now, as far as this process knows; ``None`` if it holds an entry of this id.
         :raises SessionDeleted: it was deleted since.
+        :raises SessionBusy: it still belongs to that turn.
         :raises Unavailable: others kept coming first.
         """
         entry = Entry(entry_id, record.encode())
         queue = self._queue(key)
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 async with queue.turnstile:
@@ -95,6 +97,8 @@ class SessionLog:
                     queue.head = moved or queue.head
                     return moved
             except SessionBusy:
+                if time.monotonic() > deadline:
+                    raise
                 await asyncio.sleep(WAIT)
 
     async def _rebased(

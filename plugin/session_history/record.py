@@ -226,7 +226,7 @@ class Record:
             shape=get("shape"),
             answer=tuple(get("answer", ())),
             turn_id=get("turn"),
-            part=Part(*document["part"]) if "part" in document else None,
+            part=Part(*_ints(document["part"], 2)) if "part" in document else None,
             revisions=tuple(map(_revision, document["revisions"])) if "revisions" in document else (),
             slots={name: _slot(*slot) for name, slot in get("slots", {}).items()},
             lease=get("lease"),
@@ -234,7 +234,8 @@ class Record:
 
 
 def _revision(values: list[Any]) -> Revision:
-    seq, index, kept, name, value = values
+    seq, index, kept = _ints(values[:3], 3)
+    name, value = values[3:]
     if type(value) is not dict:
         raise TypeError("a message is no object")
     return Revision(Place(seq, index), kept, Stored(name, value))
@@ -243,10 +244,17 @@ def _revision(values: list[Any]) -> Revision:
 def _slot(state: dict[str, Any], on: int, begin: list[int] | None) -> Slot:
     if type(state) is not dict:
         raise TypeError("a state is no object")
+    _ints([on], 1)
     if begin is None:
         return Slot(state, on)
-    seq, index, skip = begin
+    seq, index, skip = _ints(begin, 3)
     return Slot(state, on, Begin(Place(seq, index), skip))
+
+
+def _ints(values: list[Any], count: int) -> list[int]:
+    if len(values) != count or any(type(value) is not int for value in values):
+        raise TypeError(f"not {count} whole numbers")
+    return values
 
 
 def _runs(messages: Iterable[Stored]) -> Iterable[list[Any]]:

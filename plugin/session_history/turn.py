@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 from session_history import view
 from session_history.answer import TEXT, Shape, from_messages, to_messages
 from session_history.draft import Draft
-from session_history.errors import Corrupt, NotStorable, SessionDeleted, TurnClosed, TurnIdReused, Unavailable
+from session_history.errors import Conflict, Corrupt, NotStorable, SessionDeleted, TurnClosed, TurnIdReused, Unavailable
 from session_history.leases import TERM, Lease
 from session_history.log import SessionLog
 from session_history.messages import Message, MessageInput, Stored, freeze, thaw
@@ -248,7 +248,11 @@ class Turn(Generic[M]):
         record = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=TERM)
         entry = Entry(self._claim_id, record.encode())
         moved = await self._log.append_at(self._key, entry, record, self._known)
-        self._known = moved or (await self._stored_before(entry.id))[0]
+        if moved is None:
+            moved, seq, _ = await self._stored_before(entry.id)
+            if moved.tail.seq != seq:  # another turn has taken this one for dead by now
+                raise Conflict(moved)
+        self._known = moved
         self._lease = self._lease or Lease(self._log.provider, self._key, self._tail)
         if self._status is not None:  # the service was stopped meanwhile
             try:

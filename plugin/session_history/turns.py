@@ -116,9 +116,12 @@ class OpenTurn(Generic[M]):
         """Store what the turn said so far, also if the caller is cancelled meanwhile.
 
         :param status: how the turn stands.
+        :raises ValueError: its caller gave the turn an id: a repeat would not find what was stored so far.
         """
         turn = self._turn
         assert turn is not None
+        if turn._given_id is not None:
+            raise ValueError("a turn with an id is stored at once, at its end")
         turn._insist_open()
         await settled(lambda: turn._store(status))
 

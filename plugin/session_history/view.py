@@ -44,7 +44,10 @@ class Shown:
 
     def holds(self, place: Place) -> bool:
         """Whether a message that stands there is one of its own, if there is such a message."""
-        return self.place <= place and (place.seq == self.place.seq or place.seq in dict(self.parts))
+        return self.place <= place and self.has_entry(place.seq)
+
+    def has_entry(self, seq: int) -> bool:
+        return seq == self.place.seq or seq in dict(self.parts)
 
     def places(self) -> list[Place]:
         """Where each of its messages stands."""
@@ -161,21 +164,21 @@ def newest(shown: Sequence[Shown], count: int) -> list[Shown] | None:
     return window if len(shown) > count and all(turn.whole for turn in window) else None
 
 
-def since(shown: Sequence[Shown], begin: Begin, base: int) -> list[Shown] | None:
+def since(shown: Sequence[Shown], begin: Begin, base: int, own: int) -> list[Shown] | None:
     """The turns from the one on in which an agent's own history begins.
 
     :param base: what its author had seen of the log. What others wrote since is shown, too, also ahead of it.
+    :param own: seq of an entry of the author's own turn.
     :returns: ``None`` if the stretch is too short.
     """
-    earliest = min(begin.place, Place(base + 1, 0))
-    if not (shown and shown[0].whole and shown[0].place <= earliest):
+    if not (shown and shown[0].whole and shown[0].place <= min(begin.place, Place(base + 1, 0))):
         return None
     ends = range(len(shown), 0, -1)
     kept = next((end - 1 for end in ends if shown[end - 1].holds(begin.place)), None)
     if kept is None:
         return None
-    unseen = next((index for index, turn in enumerate(shown) if turn.place.seq > base), len(shown))
-    return list(shown[min(kept, unseen) :])
+    others = (index for index, turn in enumerate(shown) if turn.newest > base and not turn.has_entry(own))
+    return list(shown[min(kept, next(others, kept)) :])
 
 
 def behind(shown: Sequence[Shown], begin: Begin) -> list[tuple[Place, Stored]]:

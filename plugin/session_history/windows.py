@@ -128,8 +128,9 @@ class Windows:
         card = await self._log.card(key, tail.head)
         kept = await self._kept(key, tail, slot, card.slots.get(slot, 0)) if slot else None
         if kept and kept.begin:
-            choose = partial(_shorter, choose, kept.begin, kept.base)
-        window, filled = await self._fill(key, tail, card, _entries(count), choose, None)
+            choose = partial(_shorter, choose, kept, kept.begin)
+        # An agent is to see what others added to old turns: all that was read is looked at.
+        window, filled = await self._fill(key, tail, card, None if slot else _entries(count), choose, None)
         if filled is not tail:
             tails.keep(key, filled)
         return replace(window, found=_found(log) if log.found else None, kept=kept)
@@ -229,10 +230,10 @@ def _exactly(count: int | None) -> Choice | None:
 
 
 def _shorter(
-    choose: Choice | None, begin: Begin, base: int, shown: Sequence[view.Shown], begun: int
+    choose: Choice | None, kept: Kept, begin: Begin, shown: Sequence[view.Shown], begun: int
 ) -> Sequence[view.Shown] | None:
     """What is chosen, or what an agent keeps, whichever is shorter."""
-    windows = [view.since(shown, begin, base), choose(shown, begun) if choose else None]
+    windows = [view.since(shown, begin, kept.base, kept.seq), choose(shown, begun) if choose else None]
     return min((window for window in windows if window is not None), key=len, default=None)
 
 
