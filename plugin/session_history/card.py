@@ -25,6 +25,9 @@ _TYPES = {
 }
 
 
+_ALWAYS = ("title", "metadata", "turns", "messages", "created_us", "plain")
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """:ivar turns: how many turns ever began.
@@ -63,7 +66,12 @@ class Card:
         return self.slots | taken
 
     def encode(self) -> bytes:
-        return encode({"v": VERSION} | {name: getattr(self, name) for name in self.__slots__}, "card", wrapped=True)
+        document = {"v": VERSION} | {name: getattr(self, name) for name in _ALWAYS}
+        if self.slots:
+            document["slots"] = self.slots
+        if self.lease is not None:
+            document["lease"] = self.lease
+        return encode(document, "card", wrapped=True)
 
     @classmethod
     def decode(cls, data: bytes, key: SessionKey) -> Card:
