@@ -68,6 +68,12 @@ def whole_turns_that_fit(turns: list[view.Shown], budget: int) -> list[view.Show
     raise AssertionError
 
 
+def test_the_first_turn_of_a_log_is_whole_though_no_user_began_it() -> None:
+    created = Record(Author.SESSION, 0, changes={"title": "t"})
+    shown = view.turns([(1, created), (2, Record(Author.APPEND, 0, (said(1, "assistant"),)))])
+    assert [turn.whole for turn in shown] == [True]
+
+
 @given(logs, st.integers(0, 30), st.sampled_from([None, "t"]))
 def test_as_many_turns_as_fit(records: list[Record], budget: int, turn_id: str | None) -> None:
     shown = put_together(records)

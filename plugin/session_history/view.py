@@ -72,6 +72,7 @@ def turns(entries: Iterable[tuple[int, Record]], before: Sequence[Shown] = ()) -
     plain = False
     begun = bool(before)
     for seq, record in entries:
+        begun = begun or seq == 1
         if record.by is Author.TURN:
             if record.part is not None:
                 _go_on(shown, seq, record, record.part)
@@ -138,13 +139,12 @@ def _name(block: Any) -> object:
 
 
 def _add_plain(shown: list[Shown], seq: int, record: Record, *, plain: bool, begun: bool) -> None:
-    """:param begun: there are messages ahead of these in the stretch."""
-    known = begun or seq == 1
+    """:param begun: there are messages ahead of these in the stretch, or the stretch begins the log."""
     starts = set(beginnings(record, plain=plain))
     for index, message in enumerate(record.messages):
         if index in starts:
-            shown.append(Shown(Place(seq, index), None, known or message.role in {"user", None}))
-            known = True
+            shown.append(Shown(Place(seq, index), None, begun or message.role in {"user", None}))
+            begun = True
         elif index == 0:
             shown[-1].parts.append((seq, len(shown[-1].messages)))
         shown[-1].messages.append(message)
