@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from agentscope_support import (
     told,
     valid,
 )
-from session_history import SqliteSessionHistoryService
+from session_history import SessionHistoryService, SqliteSessionHistoryService, TokenBudget
 
 CHILD = Path(__file__).with_name("programs") / "agentscope_child.py"
 
@@ -281,6 +282,43 @@ class TestOthersMeanwhile:
         reply = await speaker.agent.reply(decided(parked, confirmed=True))
         assert reply.id == parked.reply_id
         assert sorted(await cast.told()) == sorted([*BOOKED, "a note", "a1"])
+
+    @pytest.mark.parametrize("window", [{"last_turns": 1}, {"within": TokenBudget(3, lambda _: 1)}])
+    async def test_more_than_a_window_shows(self, cast: Cast, window: dict[str, Any]) -> None:
+        parked = await park(cast.speaker(call("book", city="Rome"), **window), UserMsg("user", "q1"))
+        for number in range(25):
+            session = await cast.service.get_session("u", "s", native=True)
+            assert session is not None
+            await cast.service.append_message(session, UserMsg("user", f"note {number}").model_dump(mode="json"))
+        with pytest.raises(ValueError, match="waiting"):
+            await cast.speaker(text("never"), **window).say("too early")
+        speaker = cast.speaker(text("a1"), **window)
+        reply = await speaker.agent.reply(decided(parked, confirmed=True))
+        assert reply.id == parked.reply_id
+        assert await valid(speaker.seen)
+        assert told(speaker.seen)[-2:] == BOOKED[1:]
+        assert len(told(speaker.seen)) <= 8
+        assert (await cast.told())[: len(BOOKED) + 1] == [*BOOKED, "a1"]
+
+    async def test_others_are_told_that_it_waits(self, cast: Cast) -> None:
+        await parked_on_book(cast)
+        other = cast.speaker(text("b1"), name="saturday")
+        await other.say("to saturday")
+        [result] = other.seen[2].get_content_blocks("tool_result")
+        assert result.output == "The call has not run: it waits for the user's consent."
+
+    async def test_the_same_consent_twice_at_once(self, service: SessionHistoryService) -> None:
+        parked = await park(Speaker(service, call("book", city="Rome")), UserMsg("user", "q1"))
+        both = [Speaker(service, text(f"a{number}")) for number in range(2)]
+        replies = [speaker.agent.reply(decided(parked, confirmed=True)) for speaker in both]
+        assert {reply.id for reply in await asyncio.gather(*replies)} == {parked.reply_id}
+        ran = [tool for speaker in both for tool in speaker.tools.ran]
+        results = [line for line in told(await logged(service)) if line.startswith("success: booked")]
+        assert len(results) == len(ran) == 2
+        after = Speaker(service, text("a2"))
+        await after.say("q2")
+        assert await valid(after.seen)
+        assert {"a0", "a1"} <= set(told(after.seen))
 
     async def test_both_wait(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)

@@ -281,7 +281,7 @@ async def test_one_that_is_set_after_a_failed_checkpoint_is_stored_too(
         with pytest.raises(Unavailable):
             await open_turn.checkpoint()
         turn._take([said("a"), said("b")])
-        turn._keep({"n": 2}, turn._draft.begin(2, 0))
+        turn._keep({"n": 2}, Begin(turn._draft.place(2), 0))
     assert turn.state_kept is True
     for each in (service, fresh(service)):
         async with opened(each, **AGENT) as turn:
@@ -297,7 +297,7 @@ async def test_so_is_one_that_is_set_during_a_checkpoint(service: SessionHistory
         turn.state = {"n": 1}
         saving = asyncio.create_task(open_turn.checkpoint())
         await going.wait()
-        turn._keep({"n": 2}, turn._draft.begin(begin, 0))
+        turn._keep({"n": 2}, Begin(turn._draft.place(begin), 0))
         go.set()
         await saving
     assert turn.state_kept is True
@@ -351,10 +351,10 @@ class TestOwnHistory:
             turn._take([said("q1"), said("a1", "b1")])
             await open_turn.checkpoint()
             turn._take([said("c1"), said("d1")])
-            turn._keep({"n": 1}, turn._draft.begin(3, 0))
+            turn._keep({"n": 1}, Begin(turn._draft.place(3), 0))
             await open_turn.checkpoint()
             assert await self.own(service) == await self.own(fresh(service)) == ["d1"]
-            turn._keep({"n": 2}, turn._draft.begin(1, 1))
+            turn._keep({"n": 2}, Begin(turn._draft.place(1), 1))
         for each in (service, fresh(service)):
             assert await self.own(each) == ["b1", "c1", "d1"]
 
@@ -362,7 +362,7 @@ class TestOwnHistory:
         await say(service, "q0", "a0", "b0")
         async with (open_turn := opened(service, **AGENT)) as turn:
             turn._take([said("q1"), said("a1")])
-            turn._keep({"n": 1}, turn._draft.begin(1, 0))
+            turn._keep({"n": 1}, Begin(turn._draft.place(1), 0))
             await open_turn.checkpoint()
         for number in range(3):
             assert await keep(service, {"n": number}, f"q{number + 2}")
@@ -382,7 +382,7 @@ class TestOwnHistory:
         async with opened(one, **AGENT) as turn:
             await say(other, "q1", "a1")
             turn._take([said("q2"), said("a2")])
-            turn._keep({"n": 1}, turn._draft.begin(1, 0))
+            turn._keep({"n": 1}, Begin(turn._draft.place(1), 0))
         for each in (*pair, fresh(one)):
             assert await self.own(each) == ["q1", "a1", "q2", "a2"]
 
@@ -397,7 +397,7 @@ class TestOwnHistory:
             going._take([said("a1")])
             await open_turn.__aexit__(None, None, None)
             turn._take([said("q2"), said("a2")])
-            turn._keep({"n": 1}, turn._draft.begin(1, 0))
+            turn._keep({"n": 1}, Begin(turn._draft.place(1), 0))
         for each in (*pair, fresh(one)):
             assert "a1" in await self.own(each)
 
@@ -424,7 +424,7 @@ class TestOwnHistory:
         open_turn = opened(one, **AGENT)
         turn = await open_turn.__aenter__()
         turn._take([said("q"), said("a", "b", "c")])
-        turn._keep({"n": 1}, turn._draft.begin(1, 2))
+        turn._keep({"n": 1}, Begin(turn._draft.place(1), 2))
         open_turn.outcome = Status.OPEN
         await open_turn.__aexit__(None, None, None)
         assert await self.own(other) == ["c"]

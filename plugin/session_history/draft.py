@@ -42,14 +42,14 @@ class Draft:
         self.messages.append(message)
         self._places.append(place)
 
-    def keep(self, name: str, state: dict[str, Any], begin: Begin | None) -> None:
+    def keep(self, name: str, state: dict[str, Any], begin: Begin | None, pending: Place | None) -> None:
         """Keep the state of an agent."""
-        self._slots[name] = Slot(state, 0, begin)
+        self._slots[name] = Slot(state, 0, begin, pending)
 
-    def begin(self, index: int, skip: int) -> Begin:
-        """A message of this draft as the beginning of an agent's own history, in the record that is made next."""
+    def place(self, index: int) -> Place:
+        """Where a message stands, or will stand: a seq of 0 is that of the record that is made next."""
         stored = len(self._places)
-        return Begin(self._places[index] if index < stored else Place(0, index - stored), skip)
+        return self._places[index] if index < stored else Place(0, index - stored)
 
     def record(self, status: Status, *, must: bool = False, on: int = 0, **fields: Any) -> Record | None:
         """What is not stored yet; ``None`` if that is nothing.
@@ -89,11 +89,16 @@ class Draft:
 
 def _moved(slot: Slot, seq: int, count: int) -> Slot:
     """A state that is not stored yet, after an entry with so many messages was."""
-    if slot.begin is None or slot.begin.place.seq:
-        return slot
-    index = slot.begin.place.message
-    place = Place(seq, index) if index < count else Place(0, index - count)
-    return slot._replace(begin=slot.begin._replace(place=place))
+
+    def moved(place: Place) -> Place:
+        if place.seq:
+            return place
+        return Place(seq, place.message) if place.message < count else Place(0, place.message - count)
+
+    return slot._replace(
+        begin=slot.begin and slot.begin._replace(place=moved(slot.begin.place)),
+        pending=slot.pending and moved(slot.pending),
+    )
 
 
 def _differ(one: Stored, other: Stored) -> bool:

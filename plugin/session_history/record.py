@@ -96,11 +96,14 @@ class Slot(NamedTuple):
     """The state of one agent in a session.
 
     :ivar on: seq of the entry that held the state on which this one is based; 0 if there was none.
+    :ivar pending: a message that the agent is to see, whatever the window, since it waits for somebody in it. A seq of
+        0 is that of the entry that says so.
     """
 
     state: dict[str, Any]
     on: int
     begin: Begin | None = None
+    pending: Place | None = None
 
     def __repr__(self) -> str:
         return f"Slot(on={self.on})"
@@ -167,8 +170,8 @@ class Record:
             "part": self.part,
             "revisions": [[*place, kept, *message] for place, kept, message in self.revisions],
             "slots": {
-                name: [state, on, begin and [*begin.place, begin.skip]]
-                for name, (state, on, begin) in self.slots.items()
+                name: [state, on, begin and [*begin.place, begin.skip], pending]
+                for name, (state, on, begin, pending) in self.slots.items()
             },
             "lease": self.lease,
         }
@@ -241,14 +244,15 @@ def _revision(values: list[Any]) -> Revision:
     return Revision(Place(seq, index), kept, Stored(name, value))
 
 
-def _slot(state: dict[str, Any], on: int, begin: list[int] | None) -> Slot:
+def _slot(state: dict[str, Any], on: int, begin: list[int] | None, pending: list[int] | None = None) -> Slot:
     if type(state) is not dict:
         raise TypeError("a state is no object")
     _ints([on], 1)
+    slot = Slot(state, on, pending=Place(*_ints(pending, 2)) if pending else None)
     if begin is None:
-        return Slot(state, on)
+        return slot
     seq, index, skip = _ints(begin, 3)
-    return Slot(state, on, Begin(Place(seq, index), skip))
+    return slot._replace(begin=Begin(Place(seq, index), skip))
 
 
 def _ints(values: list[Any], count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Generic, Literal
@@ -22,6 +23,8 @@ from session_history.windows import Window
 from session_history_hooks import Entry, Head, Position, SessionKey
 
 M = TypeVar("M", default=Message)
+
+logger: logging.Logger = logging.getLogger("session_history")
 
 
 class Turn(Generic[M]):
@@ -139,14 +142,14 @@ class Turn(Generic[M]):
         self._draft.go_on(Part(turn.place.seq, turn.newest), place, message)
         return len(self._messages) - 1
 
-    def _keep(self, state: dict[str, Any], begin: Begin | None) -> None:
+    def _keep(self, state: dict[str, Any], begin: Begin | None, pending: Place | None = None) -> None:
         slot = self._insist_slot()
         self._insist_open()
         if type(state) is not dict:
             raise NotStorable("state", f"must be a dict, not {type(state).__name__}")
         check(state, "state")
         self._state = copied(state)
-        self._draft.keep(slot, self._state, begin)
+        self._draft.keep(slot, self._state, begin, pending)
 
     @property
     def messages(self) -> list[M]:
@@ -333,6 +336,10 @@ class Turn(Generic[M]):
         if record.slots:
             card = await self._log.card(self._key, head)
             self.state_kept = card.slots.get(self._insist_slot()) == seq
+            if not self.state_kept:
+                logger.warning(
+                    "%s: the state of %r is not stored: another turn stored one meanwhile", self._key, self._slot
+                )
             self._state_at = seq if self.state_kept else self._state_at
 
     def _yield_to_the_first(self, record: Record) -> None:

@@ -125,15 +125,20 @@ def _revised(message: Stored, revision: Revision, *, known: bool) -> Stored:
     old, new = message.value.get("content"), revision.message.value.get("content")
     if not isinstance(old, list) or not isinstance(new, list):
         return revision.message
-    if known:
-        content = [*old[: revision.kept], *new]
-    else:
-        names = list(map(_name, old))
-        content = [*old, *(block for block in new if _name(block) is None or _name(block) not in names)]
+    kept = old[: revision.kept] if known else old
+    content = [*kept, *(block for block in new if known or not _has(old, block))]
     return Stored(revision.message.format, {**revision.message.value, "content": content})
 
 
-def _name(block: Any) -> object:
+def _has(content: list[Any], block: Any) -> bool:
+    """Whether a block is there. Of a call one version is enough; two results of it are two."""
+    if block in content:
+        return True
+    name = _name(block)
+    return name is not None and not _names_result(str(name[0])) and name in map(_name, content)
+
+
+def _name(block: Any) -> tuple[object, object] | None:
     """Type and id of a block: a call and its result may share an id."""
     return (block.get("type"), block.get("id")) if isinstance(block, dict) and "id" in block else None
 

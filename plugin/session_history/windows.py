@@ -41,9 +41,15 @@ class Kept(NamedTuple):
     def begin(self) -> Begin | None:
         """Where the agent's own history begins."""
         begin = self.slot.begin
-        if begin is None or begin.place.seq:
-            return begin
-        return Begin(Place(self.seq, begin.place.message), begin.skip)
+        return begin and begin._replace(place=self._absolute(begin.place))
+
+    @property
+    def pending(self) -> Place | None:
+        """The message in which the agent waits for somebody."""
+        return self.slot.pending and self._absolute(self.slot.pending)
+
+    def _absolute(self, place: Place) -> Place:
+        return place if place.seq else Place(self.seq, place.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,20 @@ class Windows:
         else:
             steady = partial(view.steady, count=size, turn_id=turn_id)
             window = await self._newest(key, size + size // 2, steady, turn_id, slot)
-        return replace(window, turns=view.for_model(window.turns, turn_id))
+        turns = view.for_model(window.turns, turn_id)
+        pending = window.kept.pending if window.kept else None
+        if pending is not None and not any(turn.holds(pending) for turn in turns):
+            turns = [*await self._holding(key, pending), *turns]
+        return replace(window, turns=turns)
+
+    async def _holding(self, key: SessionKey, place: Place) -> Sequence[view.Shown]:
+        """The turn that holds a message."""
+        _, tail = await self._tail(key, None, None)
+        while tail is not None and not tail.begins_the_log:
+            if any(turn.whole and turn.holds(place) for turn in tail.turns):
+                break
+            tail = await self._earlier(key, tail, 2 * len(tail.entries))
+        return [turn for turn in tail.turns if turn.holds(place)] if tail else []
 
     async def _newest(
         self,

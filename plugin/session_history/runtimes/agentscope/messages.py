@@ -26,6 +26,12 @@ from session_history.values import check, copied
 FORMAT = "agentscope.msg/2"
 """Format of a ``Msg`` of AgentScope 2: exactly its ``model_dump(mode="json")``."""
 
+_OUTCOMES = {
+    ToolCallState.ASKING.value: "The call has not run: it waits for the user's consent.",
+    ToolCallState.SUBMITTED.value: "The call was handed over, and its result is not there yet.",
+}
+"""What is said to others of a call in which an agent waits for somebody."""
+
 
 def dumped(model: BaseModel, path: str, *, exclude: set[str] | None = None) -> dict[str, Any]:
     """A message, or a block of one, as JSON.
@@ -92,8 +98,8 @@ def mended(msg: Msg) -> int:
     orphans = [block for block in msg.content if isinstance(block, ToolCallBlock) and not _taken(unanswered, block.id)]
     strays = [block for block in msg.content if isinstance(block, ToolResultBlock) and not _taken(unasked, block.id)]
     for call in orphans:
-        call.state = ToolCallState.FINISHED
-        msg.content.insert(_end_of_round(msg, call), _made_up(call))
+        state, call.state = call.state, ToolCallState.FINISHED
+        msg.content.insert(_end_of_round(msg, call), _made_up(call, state))
     msg.content = [block for block in msg.content if not any(block is stray for stray in strays)]
     return len(orphans) + len(strays)
 
@@ -112,11 +118,11 @@ def _end_of_round(msg: Msg, call: ToolCallBlock) -> int:
     return index
 
 
-def _made_up(call: ToolCallBlock) -> ToolResultBlock:
+def _made_up(call: ToolCallBlock, state: str) -> ToolResultBlock:
     return ToolResultBlock(
         id=call.id,
         name=call.name,
-        output=UNKNOWN_OUTCOME,
+        output=_OUTCOMES.get(state, UNKNOWN_OUTCOME),
         state=ToolResultState.INTERRUPTED,
         created_at=call.created_at,
     )

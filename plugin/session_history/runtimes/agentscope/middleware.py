@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from types import TracebackType
@@ -15,11 +16,14 @@ from agentscope.types import ReplyFinishedReason
 
 from session_history import budget
 from session_history.budget import TokenBudget
+from session_history.errors import SessionHistoryError
 from session_history.record import Status
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.service import SessionHistoryService, configured_service
 from session_history.turns import Concurrent, OpenTurn, check_concurrent
 from session_history_hooks import SessionKey, check_key
+
+logger: logging.Logger = logging.getLogger("session_history")
 
 Save = Literal["turn", "step"]
 """When a reply is stored: once, at its end; or also before every step that it takes, so that a crash loses one step."""
@@ -81,6 +85,10 @@ class SessionHistoryMiddleware(MiddlewareBase):
                     async for item in items:
                         await running.follow(item)
                         yield item
+        except SessionHistoryError as error:
+            if running is None:  # AgentScope's app tells its users that something was wrong, and nobody what
+                logger.warning("a reply of agent %r did not begin: %r", agent.name, error)
+            raise
         finally:
             if running is not None:
                 if self._running.get(id(agent)) is running:
@@ -201,7 +209,10 @@ def app_middlewares(
     """What AgentScope's service app takes as ``extra_agent_middlewares``: every agent of the app remembers.
 
     The parameters are those of :class:`SessionHistoryMiddleware`; the users and the sessions are those of the app.
+
+    :raises ConfigurationError: no service is given, and the runtime config is missing or wrong.
     """
+    service = configured_service() if service is None else service
 
     def middleware(user_id: str) -> SessionHistoryMiddleware:
         return SessionHistoryMiddleware(

@@ -61,7 +61,8 @@ class Reply:
         self._new: dict[int, tuple[Msg, Growing]] = {}  # by identity
         kept = turn._window.kept
         self._begin: Begin | _Own | None = kept.begin if kept else None
-        self._kept: tuple[dict[str, Any] | None, Begin | _Own | None] = turn._state, self._begin
+        self._pending = kept.pending if kept else None
+        self._kept: tuple[object, ...] = turn._state, self._begin, self._pending is not None
         self._keeps_state = True
         self._streamed: Msg | None = None
         self._spoken = False
@@ -231,10 +232,13 @@ class Reply:
     def keep(self) -> None:
         """Have the agent's state stored, if it has changed."""
         try:
-            now = dumped_state(self._agent.state), self._begin
+            state, own = dumped_state(self._agent.state), self._own()
+            now = state, self._begin, self.is_parked
             if now != self._kept:
-                begin = self._turn._draft.begin(*self._begin) if isinstance(self._begin, _Own) else self._begin
-                self._turn._keep(now[0], begin)
+                draft, begin = self._turn._draft, self._begin
+                begin = Begin(draft.place(begin.message), begin.skip) if isinstance(begin, _Own) else begin
+                pending = draft.place(own.index) if own is not None else self._pending
+                self._turn._keep(state, begin, pending if self.is_parked else None)
                 self._kept = now
         except NotStorable as flaw:
             self._keeps_state = False
@@ -267,12 +271,6 @@ class Reply:
         :param well: the reply ended, or was parked, as it should.
         """
         turn, state = self._turn, self._agent.state
-        if turn.state_kept is False:
-            logger.warning(
-                "%s: another turn of agent %r stored a state meanwhile, which stays; the messages of both are kept",
-                turn._key,
-                self._agent.name,
-            )
         if turn._known is not None:
             current = turn._alone and turn.state_kept is not False and turn._pending is None and self._keeps_state
             # A tool that outlived its own reply may have put its result into this one.
