@@ -123,6 +123,23 @@ class TestBetweenReplies:
         assert_window(seen, [*whole, "to saturday", "b"])
         assert seen[-2:] == ["to saturday", "b"]
 
+    @pytest.mark.parametrize("blocks", [False, True])
+    async def test_what_was_appended_in_another_format(self, cast: Cast, *, blocks: bool) -> None:
+        await cast.service.create_session("u", session_id="s")
+        session = await cast.service.get_session("u", "s", native=True)
+        assert session is not None
+        whole = [f"n{number}" for number in range(8)]
+        for each in whole:
+            said = [{"type": "text", "text": long(each)}] if blocks else long(each)
+            await cast.service.append_message(session, {"role": "user", "content": said})
+        speaker = cast.speaker(text("a0"), **SMALL)
+        await speaker.say("q0")
+        assert speaker.model.compressed
+        assert_window(names(speaker.seen), [*whole, "q0"])
+        assert_window(await next_sees(cast), [*whole, "q0", "a0"])
+        logged = (await cast.logged())[: len(whole)]
+        assert all(long(each) in str(message["content"]) for each, message in zip(whole, logged, strict=True))
+
     async def test_without_a_summary_it_is_cut_off(self, cast: Cast) -> None:
         speaker = cast.speaker(*[text(f"a{number}") for number in range(6)], **SMALL)
         speaker.model.summary_error = Boom("no summary")

@@ -16,10 +16,11 @@ from agentscope.message import (
     UserMsg,
 )
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import to_json
 
 from session_history.errors import Corrupt, NotStorable
 from session_history.messages import Message, Stored, TextContent
+from session_history.record import Place
 from session_history.toolcalls import UNKNOWN_OUTCOME
 from session_history.values import check, copied
 
@@ -40,7 +41,7 @@ def dumped(model: BaseModel, path: str, *, exclude: set[str] | None = None) -> d
     """
     try:
         value = model.model_dump(mode="json", exclude=exclude)
-    except PydanticSerializationError:
+    except ValueError:  # pydantic's own, or of one that holds itself
         raise NotStorable(path, "holds something that is no JSON") from None
     check(value, path)
     return value
@@ -55,27 +56,32 @@ def with_content(msg: Msg, content: list[dict[str, Any]]) -> Stored:
     return Stored(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields})
 
 
-def restored(stored: Stored) -> Msg:
+def id_of(place: Place, stored: Stored) -> str:
+    """The id of the message that an agent gets: always the same one."""
+    return str(stored.value["id"]) if stored.format == FORMAT else f"{place.seq}.{place.message}"
+
+
+def restored(place: Place, stored: Stored) -> Msg:
     """The message that an agent gets: a ``Msg`` as it was, any other as text with a role.
 
     :raises Corrupt: it is of AgentScope's format, and this AgentScope can not read it.
     """
     if stored.format != FORMAT:
-        return _converted(stored)
+        return _converted(stored, id_of(place, stored))
     try:
         return Msg.model_validate(copied(stored.value))
     except ValidationError:
         raise Corrupt("a message of the session is none that this version of agentscope can read") from None
 
 
-def _converted(stored: Stored) -> Msg:
+def _converted(stored: Stored, msg_id: str) -> Msg:
     message = Message.read(copied(stored.value))
     parts = [part.text if isinstance(part, TextContent) else to_json(part).decode() for part in message.content or ()]
     if not parts:
         parts = [to_json(stored.value).decode()]
     if message.role == "user":
-        return UserMsg("user", [TextBlock(text=text) for text in parts])
-    return AssistantMsg(message.role, [TextBlock(text=text) for text in parts])
+        return UserMsg("user", [TextBlock(text=text) for text in parts], id=msg_id)
+    return AssistantMsg(message.role, [TextBlock(text=text) for text in parts], id=msg_id)
 
 
 def awaits(msg: Msg) -> bool:

@@ -20,7 +20,7 @@ from session_history.errors import NotStorable, SessionHistoryError
 from session_history.messages import Stored
 from session_history.record import Begin, Place
 from session_history.runtimes.agentscope.growing import Growing
-from session_history.runtimes.agentscope.messages import awaits, dumped, mended, restored, with_content
+from session_history.runtimes.agentscope.messages import FORMAT, awaits, dumped, id_of, mended, restored, with_content
 from session_history.runtimes.agentscope.state import Mark, restore
 from session_history.runtimes.agentscope.state import dumped as dumped_state
 from session_history.turn import Turn
@@ -100,7 +100,7 @@ class Reply:
         self._new[id(parked)] = parked, growing
 
     def _history(self) -> list[Msg]:
-        history = [restored(stored) for _, stored in self._turn._placed]
+        history = [restored(*each) for each in self._turn._placed]
         repairs = sum(mended(msg) for msg in history if not self._is_parked(msg))
         if repairs:
             logger.info("%s: %d tool calls or results had no counterpart", self._turn._key, repairs)
@@ -118,7 +118,7 @@ class Reply:
     def _stands(self, msg_id: str) -> tuple[Place, Stored]:
         """Where a message of the history stands, and how it was said."""
         for place, stored in reversed(self._turn._placed):
-            if stored.value.get("id") == msg_id:
+            if id_of(place, stored) == msg_id:
                 return place, stored
         raise LookupError("the history does not hold a message that the agent has of it")
 
@@ -225,6 +225,8 @@ class Reply:
         if not any(msg is old for old in self._old):
             return self._begin
         place, stored = self._stands(msg.id)
+        if stored.format != FORMAT:
+            return Begin(place, 0)  # its blocks are not those of the agent
         kept = self._turn._window.kept
         before = kept.begin.skip if kept and kept.begin and kept.begin.place == place else 0
         return Begin(place, before + max(0, len(stored.value.get("content", ())) - len(msg.content)))
