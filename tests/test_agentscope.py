@@ -386,6 +386,21 @@ class TestRefused:
         assert told(after.seen) == ["q1", "a1", "q2"]
         assert await cast.told() == ["q1", "a1", "q2", "a2"]
 
+    async def test_what_holds_itself(self, cast: Cast) -> None:
+        endless: Json = {}
+        endless["again"] = endless
+        speaker = cast.speaker(text("never"))
+        with pytest.raises(NotStorable):
+            await speaker.agent.reply(UserMsg("user", "q1", metadata=endless))
+        assert speaker.model.calls == []
+
+    async def test_a_state_that_holds_itself_is_left_out(self, cast: Cast) -> None:
+        speaker = cast.speaker(text("a1"))
+        endless = speaker.agent.state.middle_context
+        endless["again"] = endless
+        await speaker.say("q1")
+        assert await cast.told() == ["q1", "a1"]
+
     async def test_a_deleted_session(self, cast: Cast) -> None:
         await cast.speaker(text("a1")).say("q1")
         await cast.service.delete_session("u", "s")

@@ -277,4 +277,4 @@ class Reply:
             current = turn._alone and turn.state_kept is not False and turn._pending is None and self._keeps_state
             # A tool that outlived its own reply may have put its result into this one.
             clean = well and current and not any(growing.has_strays for _, growing in self._new.values())
-            Mark(turn._known.tail_id if current else "", len(state.context), clean).put(state)
+            Mark.put(state, turn._known.tail_id if current else "", clean=clean)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from agentscope.permission import PermissionContext, PermissionRule
 from agentscope.state import AgentState
 from pydantic import ValidationError
-from pydantic_core import PydanticSerializationError
 
 from session_history.errors import Corrupt, NotStorable
 
@@ -30,22 +29,35 @@ class Mark(NamedTuple):
 
     :ivar entry_id: the log's newest entry, if the agent's state is what it was then or came of it; else ``""``.
     :ivar messages: how many messages of the context, from the first, the log knows.
+    :ivar last: the id of the last of them; ``""`` if there are none.
     :ivar clean: they are what the log shows.
     """
 
     entry_id: str
     messages: int
+    last: str
     clean: bool
 
     @classmethod
     def of(cls, state: AgentState) -> Mark | None:
+        """``None`` also if the context is not the one that was marked, and something that came since."""
         match state.middle_context.get(MARK):
-            case [str(entry_id), int(messages), bool(clean)] if messages <= len(state.context):
-                return cls(entry_id, messages, clean)
+            case [str(entry_id), int(messages), str(last), bool(clean)] if last == _id_of(messages, state):
+                return cls(entry_id, messages, last, clean)
         return None
 
-    def put(self, state: AgentState) -> None:
-        state.middle_context[MARK] = list(self)
+    @classmethod
+    def put(cls, state: AgentState, entry_id: str, *, clean: bool) -> None:
+        """Mark all of the context as known."""
+        known = len(state.context)
+        state.middle_context[MARK] = list(cls(entry_id, known, _id_of(known, state) or "", clean))
+
+
+def _id_of(number: int, state: AgentState) -> str | None:
+    """The id of the message of this number, from 1, of the context; ``""`` for number 0."""
+    if not 0 < number <= len(state.context):
+        return None if number else ""
+    return state.context[number - 1].id
 
 
 def dumped(state: AgentState) -> dict[str, Any]:
@@ -55,7 +67,7 @@ def dumped(state: AgentState) -> dict[str, Any]:
     """
     try:
         return state.model_dump(mode="json", exclude=_NOT_KEPT)
-    except PydanticSerializationError:
+    except ValueError:  # pydantic's own, or of one that holds itself
         raise NotStorable("the agent's state", "holds something that is no JSON") from None
 
 
