@@ -475,6 +475,14 @@ class TestNewMessageWhileParked:
                 await cast.speaker(text("never")).say(said)
         assert sorted(await cast.told()) == sorted(["q0", "call book", "q1", "q2"])
 
+    async def test_something_that_was_heard_before_is_kept_beside_it(self, cast: Cast) -> None:
+        await park(cast.speaker(call("book", city="Rome")), UserMsg("user", "q0"))
+        speaker = cast.speaker(text("never"))
+        await speaker.agent.observe(UserMsg("user", "a note"))
+        with pytest.raises(ValueError, match="waiting"):
+            await speaker.say("q1")
+        assert sorted(await cast.told()) == sorted(["q0", "call book", "a note", "q1"])
+
     async def test_another_agents_message_is_no_obstacle(self, cast: Cast) -> None:
         await park(cast.speaker(call("book", city="Rome")), UserMsg("user", "q0"))
         other = cast.speaker(text("a1"), name="saturday")

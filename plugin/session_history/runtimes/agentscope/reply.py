@@ -58,6 +58,7 @@ class Reply:
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
         self._old: list[Msg] = []  # what the log had, in the order of the context, which it begins
         self._blocks = 0  # of the last of them
+        self._heard: set[str] = set()  # ids of messages that came since, before this reply
         self._new: dict[int, tuple[Msg, Growing]] = {}  # by identity
         kept = turn._window.kept
         self._begin: Begin | _Own | None = kept.begin if kept else None
@@ -80,6 +81,7 @@ class Reply:
             old = self._history()
             known_ids = {msg.id for msg in old}
             new = [msg for msg in new if msg.id not in known_ids]
+        self._heard = {msg.id for msg in new}
         own = next((msg for msg in reversed(old) if msg.id == state.reply_id), None)
         if own is not None and self._is_parked(own):
             self._load_parked([msg for msg in old if msg is not own], new, own)
@@ -255,7 +257,7 @@ class Reply:
             self.take()
             if self._streamed is not None:
                 self._say([block for block in self._streamed.content if isinstance(block, TextBlock) and block.text])
-            if not self._turn._messages:
+            if all(message.value["id"] in self._heard for message in self._turn._messages):
                 for msg in self._inputs:
                     self._take(msg)
             self.keep()
