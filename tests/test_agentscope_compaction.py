@@ -64,6 +64,14 @@ async def next_sees(cast: Cast, **options: Any) -> list[str]:
     return seen
 
 
+async def summarise(speaker: Speaker) -> None:
+    """As somebody who asks for it between two replies."""
+    speaker.agent.model.context_size = 1000
+    await speaker.agent.compress_context(CONTEXT)
+    speaker.agent.model.context_size = 10**6
+    assert speaker.model.compressed
+
+
 async def talk(cast: Cast, turns: int) -> list[str]:
     """Several turns with long questions, of which a context holds three or four; everything that was said."""
     whole: list[str] = []
@@ -151,16 +159,44 @@ class TestBetweenReplies:
         assert_window(await next_sees(cast), whole, "earlier messages")
 
     async def test_a_summary_the_user_asked_for(self, cast: Cast) -> None:
-        """``compress_context`` outside of a reply, which the middleware hears of with the next."""
+        """``compress_context`` outside of a reply: it holds for the same agent, and for one in another process."""
         first = cast.speaker(text("a0"), text("a1"))
         await first.say(long("q0"))
-        first.agent.model.context_size = 1000
-        await first.agent.compress_context(CONTEXT)
-        assert first.model.compressed
-        first.agent.model.context_size = 10**6
+        await summarise(first)
         await first.say("q1")
-        assert names(await cast.logged()) == ["q0", "a0", "q1", "a1"]
+        assert names(first.seen) == ["summary 1", "q1"]
         assert await valid(first.seen)
+        assert await next_sees(cast) == ["summary 1", "q1", "a1"]
+        whole = ["q0", "a0", "q1", "a1", "the last question", "the last answer"]
+        assert names(await cast.logged()) == whole
+
+    async def test_a_summary_at_which_the_process_ends(self, cast: Cast) -> None:
+        first = cast.speaker(text("a0"))
+        await first.say(long("q0"))
+        await first.agent.observe(UserMsg("user", "a note"))
+        await summarise(first)
+        assert names(await cast.logged()) == ["q0", "a0", "a note"]
+        assert (await next_sees(cast))[0] == "summary 1"
+
+    async def test_nothing_to_summarise(self, cast: Cast) -> None:
+        first = cast.speaker(text("a0"), text("a1"))
+        await first.say("q0")
+        before = await cast.service.get_session("u", "s", native=True)
+        await first.agent.compress_context()
+        await first.say("q1")
+        assert names(first.seen) == ["q0", "a0", "q1"]
+        assert before is not None
+        assert names(await cast.logged()) == ["q0", "a0", "q1", "a1"]
+
+    async def test_messages_that_were_heard_behind_it_are_kept(self, cast: Cast) -> None:
+        first = cast.speaker(text("a0"), text("a1"))
+        await first.say(long("q0"))
+        first.agent.state.context = []  # as somebody else may shorten it
+        heard = [f"note {number}" for number in range(3)]
+        await first.agent.observe([UserMsg("user", each) for each in heard])
+        await first.say("q1")
+        assert names(await cast.logged()) == ["q0", "a0", *heard, "q1", "a1"]
+        assert names(first.seen) == ["q0", "a0", *heard, "q1"]
 
 
 def reading(count: int = 6) -> list[Any]:

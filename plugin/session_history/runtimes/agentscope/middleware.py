@@ -99,13 +99,26 @@ class SessionHistoryMiddleware(MiddlewareBase):
         self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., Awaitable[None]]
     ) -> None:
         running = self._running.get(id(agent))
-        if running is None:  # outside of a reply
-            await next_handler(**input_kwargs)
+        if running is None:
+            await self._compress(agent, lambda: next_handler(**input_kwargs))
             return
         if self._by_step:
             await running.store()
         with running.compressing():
             await next_handler(**input_kwargs)
+
+    async def _compress(self, agent: Agent, work: Callable[[], Awaitable[None]]) -> None:
+        """Compress a context outside of a reply: what becomes of it is stored at once."""
+        running: _Running | None = None
+        try:
+            async with (opened := self._turn(agent)) as turn:
+                running = _Running(opened, Reply(agent, turn, None, whole=self._size is None))
+                async with running:
+                    with running.compressing():
+                        await work()
+        finally:
+            if running is not None:
+                running.end()
 
     async def on_acting(
         self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., AsyncGenerator[Any, None]]
