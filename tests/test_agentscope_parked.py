@@ -300,6 +300,21 @@ class TestOthersMeanwhile:
         assert len(told(speaker.seen)) <= 8
         assert (await cast.told())[: len(BOOKED) + 1] == [*BOOKED, "a1"]
 
+    @pytest.mark.parametrize(
+        "bound", [{"last_turns": 0}, {"last_turns": 2}, {"within": TokenBudget(2, lambda _: 1)}], ids=str
+    )
+    async def test_it_is_older_than_all_that_is_shown(self, cast: Cast, bound: dict[str, Any]) -> None:
+        first = cast.speaker(call("book", id="c1", city="Rome"), **bound)
+        parked = await park(first, UserMsg("user", "q1"))
+        for number in range(30):
+            await Speaker(cast.service, text(f"b{number}"), name="saturday", save=cast.save).say(f"s{number}")
+        speaker = cast.speaker(text("a1"), **bound)
+        reply = await speaker.agent.reply(decided(parked, confirmed=True))
+        assert reply.id == parked.reply_id
+        assert [line for line in told(speaker.seen) if line[0] not in "sb"] == ["q1", "call book"]
+        assert len(told(speaker.seen)) < 15
+        assert [message["id"] for message in await cast.logged()].count(parked.reply_id) == 1
+
     async def test_others_are_told_that_it_waits(self, cast: Cast) -> None:
         await parked_on_book(cast)
         other = cast.speaker(text("b1"), name="saturday")
