@@ -30,6 +30,7 @@ from agentscope_support import (
     leave,
     logged,
     park,
+    reach,
     text,
     thought,
     ticks,
@@ -334,6 +335,27 @@ class TestOthersMeanwhile:
         await after.say("q2")
         assert await valid(after.seen)
         assert {"a0", "a1"} <= set(told(after.seen))
+
+    async def test_another_of_its_name_left_its_state_first(self, service: SessionHistoryService) -> None:
+        first_goes_on, second_goes_on = asyncio.Event(), asyncio.Event()
+        one = Speaker(service, [first_goes_on, text("b1")])
+        other = Speaker(service, [second_goes_on, call("book", city="Rome")])
+        replies = [
+            asyncio.create_task(one.say("first")),
+            asyncio.create_task(park(other, UserMsg("user", "second"))),
+        ]
+        await reach(one.model.waiting, replies[0])
+        await reach(other.model.waiting, replies[1])
+        first_goes_on.set()
+        await replies[0]
+        second_goes_on.set()
+        parked = await replies[1]
+        assert isinstance(parked, Parked)
+        last = Speaker(service, text("done"))
+        reply = await last.agent.reply(decided(parked, confirmed=True))
+        assert reply.id == parked.reply_id
+        assert last.tools.ran == ["book Rome"]
+        assert told(await logged(service)) == ["first", "b1", "second", *BOOKED[1:], "done"]
 
     async def test_both_wait(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)

@@ -16,7 +16,7 @@ from agentscope.types import ReplyFinishedReason
 
 from session_history import budget
 from session_history.budget import TokenBudget
-from session_history.errors import SessionHistoryError
+from session_history.errors import SessionHistoryError, TurnClosed
 from session_history.record import Status
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.service import SessionHistoryService, configured_service
@@ -126,6 +126,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
         running = self._running.get(id(agent))
         if running is not None and self._by_step:
             await running.store()
+            running.insist()
         async for item in next_handler(**input_kwargs):
             yield item
 
@@ -167,6 +168,14 @@ class _Running:
                 self._reply.take()
                 self._reply.keep()
                 await self._opened.checkpoint(status)
+
+    def insist(self) -> None:
+        """A tool does not begin whose reply was left while its call was being stored.
+
+        :raises TurnClosed: the turn is over.
+        """
+        if self._over:
+            raise TurnClosed("the reply was left before this call of a tool began")
 
     @contextmanager
     def compressing(self) -> Iterator[None]:

@@ -56,6 +56,7 @@ class Reply:
         for msg in self._inputs:  # now, not after the model was paid for
             dumped(msg, f"message {msg.id!r}")
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
+        self._answers = inputs
         self._old: list[Msg] = []  # what the log had, in the order of the context, which it begins
         self._blocks = 0  # of the last of them
         self._heard: set[str] = set()  # ids of messages that came since, before this reply
@@ -77,6 +78,8 @@ class Reply:
         current = mark is not None and head is not None and mark.entry_id == head.tail_id
         if not current and self._turn._state is not None:
             restore(state, self._turn._state)
+        if self._resumes:
+            self._take_up(str(getattr(self._answers, "reply_id", "")))
         if not (whole and current and mark and mark.clean):
             old = self._history()
             known_ids = {msg.id for msg in old}
@@ -88,6 +91,13 @@ class Reply:
         else:
             self._old, state.context = old, [*old, *new]
         self._blocks = len(self._old[-1].content) if self._old else 0
+
+    def _take_up(self, reply_id: str) -> None:
+        """Have the agent wait for what is answered, if another reply of its name left its state last."""
+        for _, stored in reversed(self._turn._placed):
+            if stored.format == FORMAT and stored.value["id"] == reply_id and stored.value["name"] == self._agent.name:
+                self._agent.state.reply_id = reply_id
+                return
 
     def _load_parked(self, others: list[Msg], new: list[Msg], parked: Msg) -> None:
         """An agent looks for what it waits for in its last message, whatever others said since."""
