@@ -1,0 +1,36 @@
+"""Failures on purpose."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["before", "after", "drop before", "drop after", "busy"]
+
+
+@dataclass
+class Faults:
+    """
+    before and after: OTSInternalServerError, nothing or everything of the request was applied, and the answer does
+    not say which. drop before, drop after: the same, and the connection ends without an answer.
+    busy: OTSServerBusy, nothing was applied, which the SDK repeats by itself.
+    """
+
+    kinds: Sequence[Kind] = ("before", "after", "drop before", "drop after")
+    share: float = 1.0  # of the requests that ``when`` holds for
+    seed: int = 0
+    when: Callable[[str, str], bool] = lambda _api, _table: True
+    times: int | None = None  # faults at most
+    injected: int = 0
+    _random: random.Random = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def next(self, api: str, table: str) -> Kind | None:
+        if self.times == self.injected or not self.when(api, table) or self._random.random() >= self.share:
+            return None
+        self.injected += 1
+        return self._random.choice(self.kinds)
