@@ -36,3 +36,7 @@ class Refused(Exception):
 
 def invalid(message: str) -> Refused:
     return Refused("OTSParameterInvalid", message)
+
+
+def internal_error() -> Refused:
+    return Refused("OTSInternalServerError", "Internal server error.")

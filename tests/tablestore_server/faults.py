@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["before", "after", "drop before", "drop after", "busy"]
+Kind = Literal["before", "after", "drop before", "drop after", "busy", "row before", "row after"]
 
 
 @dataclass
@@ -16,6 +16,7 @@ class Faults:
     before and after: OTSInternalServerError, nothing or everything of the request was applied, and the answer does
     not say which. drop before, drop after: the same, and the connection ends without an answer.
     busy: OTSServerBusy, nothing was applied, which the SDK repeats by itself.
+    row before, row after: as before and after, of one row of a BatchWriteRow, whose other rows are as always.
     """
 
     kinds: Sequence[Kind] = ("before", "after", "drop before", "drop after")
@@ -30,7 +31,14 @@ class Faults:
         self._random = random.Random(self.seed)
 
     def next(self, api: str, table: str) -> Kind | None:
-        if self.times == self.injected or not self.when(api, table) or self._random.random() >= self.share:
+        kinds = [kind for kind in self.kinds if api == "BatchWriteRow" or not kind.startswith("row")]
+        if not kinds or self.times == self.injected or not self.when(api, table):
+            return None
+        if self._random.random() >= self.share:
             return None
         self.injected += 1
-        return self._random.choice(self.kinds)
+        return self._random.choice(kinds)
+
+    def row_of(self, rows: int) -> int:
+        """The number of the row that fails."""
+        return self._random.randrange(rows)

@@ -41,8 +41,8 @@ def _composite(proto: pb.CompositeColumnValueFilter) -> Filter:
         if len(parts) != 1:
             raise invalid("NOT takes one filter.")
         return lambda columns: not parts[0](columns)
-    if len(parts) < 2:
-        raise invalid("AND and OR take two filters or more.")
+    if not parts:
+        raise invalid("AND and OR take filters.")
     combine = all if proto.combinator == pb.LO_AND else any
     return lambda columns: combine(part(columns) for part in parts)
 

@@ -13,9 +13,9 @@ from uuid import uuid4
 from aiohttp import web
 
 from . import limits
-from .errors import Refused
+from .errors import Refused, internal_error
 from .faults import Faults, Kind
-from .service import Service, Settings, error_body, table_names
+from .service import RowFault, Service, Settings, error_body, table_names
 from .signatures import Account, md5, response_headers, signing_key
 
 T = TypeVar("T")
@@ -124,11 +124,19 @@ class TablestoreServer(Settings):
         if self.delay:
             await asyncio.sleep(self.delay)
         self._throttle()
-        fault = self.faults.next(exchange.api, table) if self.faults else None
+        fault, row_fault = self._next_fault(exchange.api, table, parsed)
         _fail(fault, "before", request)
-        answer = self._service.answer(exchange.api, parsed)
+        answer = self._service.answer(exchange.api, parsed, row_fault)
         _fail(fault, "after", request)
         return answer
+
+    def _next_fault(self, api: str, table: str, request: Any) -> tuple[Kind | None, RowFault | None]:
+        faults = self.faults
+        fault = faults.next(api, table) if faults else None
+        if faults is None or fault is None or not fault.startswith("row"):
+            return fault, None
+        rows = sum(len(of_table.rows) for of_table in request.tables)
+        return None, RowFault(faults.row_of(rows), after=fault == "row after")
 
     def _throttle(self) -> None:
         second, count = int(self.clock()), 0
@@ -143,7 +151,7 @@ def _fail(fault: Kind | None, at: str, request: web.Request) -> None:
     if fault == "busy" and at == "before":
         raise Refused("OTSServerBusy", "Server is busy.")
     if fault == at:
-        raise Refused("OTSInternalServerError", "Internal server error.")
+        raise internal_error()
     if fault == f"drop {at}":
         assert request.transport is not None
         request.transport.abort()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from tablestore.protobuf import search_pb2
 from tablestore.protobuf import table_store_pb2 as pb
 
 from . import filters, limits
-from .errors import Refused, invalid
+from .errors import Refused, internal_error, invalid
 from .plainbuffer import CorruptError, Mark, decoded, encoded
 from .plainbuffer import Row as WireRow
 from .reads import Selection, no_token, page
@@ -39,10 +40,19 @@ class Settings:
     scan_limit: int = limits.PAGE_ROWS  # rows that a page of GetRange reads at most
 
 
+@dataclass
+class RowFault:
+    """Which row of a batch fails on purpose, counted over all tables, and whether it is stored all the same."""
+
+    number: int
+    after: bool
+
+
 class Service:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._instance = Instance(self._now)
+        self._row_fault: RowFault | None = None
         self._calls: dict[str, tuple[Any, Callable[[Any], Message]]] = {
             "CreateTable": (pb.CreateTableRequest, self._create_table),
             "ListTable": (pb.ListTableRequest, self._list_table),
@@ -72,8 +82,9 @@ class Service:
             raise Refused("OTSUnsupportOperation", "This test server has no transactions.")
         return request
 
-    def answer(self, api: str, request: Message) -> bytes:
+    def answer(self, api: str, request: Message, row_fault: RowFault | None = None) -> bytes:
         """:raises Refused: the request as a whole is refused and has changed nothing."""
+        self._row_fault = row_fault
         try:
             answer = self._calls[api][1](request)
         except CorruptError as error:
@@ -245,9 +256,10 @@ class Service:
         writes = [self._writes_of_batch(table) for table in request.tables]
         limits.check_write([write.size for of_table in writes for write in of_table if isinstance(write, Write)])
         response = pb.BatchWriteRowResponse()
+        numbers = itertools.count()
         for table, of_table in zip(request.tables, writes, strict=True):
             rows = [
-                self._row_of_batch(table.table_name, write, row)
+                self._row_of_batch(next(numbers), table.table_name, write, row)
                 for write, row in zip(of_table, table.rows, strict=True)
             ]
             response.tables.add(table_name=table.table_name, rows=rows)
@@ -265,11 +277,16 @@ class Service:
             raise invalid("A batch has one change of a row at most.")
         return list(writes)
 
-    def _row_of_batch(self, table_name: str, write: Write | Refused, request: Any) -> Message:
+    def _row_of_batch(self, number: int, table_name: str, write: Write | Refused, request: Any) -> Message:
+        fault = self._row_fault if self._row_fault and self._row_fault.number == number else None
         try:
             if isinstance(write, Refused):
                 raise write
+            if fault and not fault.after:
+                raise internal_error()
             row, consumed = self._written(self._instance.table(table_name), write, request)
+            if fault:
+                raise internal_error()
         except Refused as refused:
             return pb.RowInBatchWriteRowResponse(is_ok=False, error=_error(refused))
         return pb.RowInBatchWriteRowResponse(is_ok=True, consumed=consumed, row=row)
