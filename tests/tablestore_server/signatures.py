@@ -30,7 +30,7 @@ def signing_key(account: Account, path: str, headers: Mapping[str, str], body: b
     own = {name.lower(): value.strip() for name, value in headers.items() if name.lower().startswith("x-ots-")}
     _check_headers(account, own, body)
     signed = _lines({name: value for name, value in own.items() if name not in SIGNATURES})
-    text = f"{path}\nPOST\n\n{signed}\n".encode()
+    text = _bytes(f"{path}\nPOST\n\n{signed}\n")
     if given := own.get("x-ots-signaturev4"):
         key = _derived_key(account, own)
         expected = _base64(_hmac(key, text + b"ots", "sha256"))
@@ -38,7 +38,7 @@ def signing_key(account: Account, path: str, headers: Mapping[str, str], body: b
         given = own.get("x-ots-signature", "")
         key = account.access_key_secret.encode()
         expected = _base64(_hmac(key, text, "sha1"))
-    if not hmac.compare_digest(given.encode(), expected.encode()):
+    if not hmac.compare_digest(_bytes(given), expected.encode()):
         raise Refused("OTSAuthFailed", "Signature mismatch.")
     return key
 
@@ -90,8 +90,13 @@ def _derived_key(account: Account, headers: Mapping[str, str]) -> bytes:
     for part in (headers.get("x-ots-signdate"), headers.get("x-ots-signregion"), "ots", "aliyun_v4_request"):
         if not part:
             raise invalid("A signature of version 4 takes x-ots-signdate and x-ots-signregion.")
-        key = _hmac(key, part.encode(), "sha256")
+        key = _hmac(key, _bytes(part), "sha256")
     return base64.b64encode(key)
+
+
+def _bytes(text: str) -> bytes:
+    """A header as it came; aiohttp keeps what is not UTF-8 as surrogates."""
+    return text.encode(errors="surrogateescape")
 
 
 def _lines(headers: Mapping[str, str]) -> str:

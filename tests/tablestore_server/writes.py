@@ -66,7 +66,7 @@ def check_key(schema: Sequence[KeyColumn], key: Key, *, marks: Iterable[Mark] = 
         raise Refused("OTSInvalidPK", "Validate PK name fail.")
     for column, (name, value) in zip(schema, key, strict=True):
         if isinstance(value, Mark):
-            if value not in marks or (value is Mark.AUTO_INCREMENT) != column.auto_increment:
+            if value not in marks or (value is Mark.AUTO_INCREMENT and not column.auto_increment):
                 raise Refused("OTSInvalidPK", f"Validate PK type fail. '{name}' needs a value.")
         elif type(value) is not TYPES[column.type]:
             raise Refused("OTSInvalidPK", f"Validate PK type fail. '{name}' is of type {column.type}.")
