@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tablestore import (
     INF_MAX,
@@ -25,6 +25,7 @@ from tablestore import (
     DeleteRowItem,
     LogicalOperator,
     OTSClient,
+    OTSClientError,
     OTSServiceError,
     PutRowItem,
     ReturnType,
@@ -272,6 +273,14 @@ async def test_a_put_replaces_and_an_update_changes(client: Any) -> None:
     assert columns(row) == {"only": True}
 
 
+async def test_only_integers_are_incremented_and_only_so_far(anyhow: Any) -> None:
+    await anyhow.create_table(*table("t", *KEY))
+    await anyhow.put_row("t", Row(key(1), [("n", 2**63 - 1), ("x", "1")]))
+    for name in ("n", "x"):
+        with pytest.raises(OTSServiceError, match="increment"):
+            await anyhow.update_row("t", Row(key(1), {"INCREMENT": [(name, 1)]}), Condition("IGNORE"))
+
+
 async def test_an_update_that_only_deletes_makes_no_row(client: Any) -> None:
     await client.create_table(*table("t", *KEY))
     await client.update_row("t", Row(key(1), {"DELETE_ALL": ["x"]}), Condition("IGNORE"))
@@ -432,7 +441,7 @@ async def test_pages_of_a_range_both_ways(client: Any) -> None:
         ("BACKWARD", key(INF_MAX), key(INF_MIN), [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]),
         ("FORWARD", key(2), key(6), [[2, 3, 4, 5]]),
         ("BACKWARD", key(6), key(2), [[6, 5, 4, 3]]),
-        ("FORWARD", key(3), key(3), [[]]),
+        ("FORWARD", key(20), key(30), [[]]),
     ):
         read = []
         token: Any = start
@@ -440,9 +449,9 @@ async def test_pages_of_a_range_both_ways(client: Any) -> None:
             _, token, rows, _ = await client.get_range("t", direction, token, end, limit=4, max_version=1)
             read.append(numbers(rows))
         assert read == pages
-    for direction, start, end in (("FORWARD", 6, 2), ("BACKWARD", 2, 6)):
+    for direction, first, last in (("FORWARD", 6, 2), ("BACKWARD", 2, 6), ("FORWARD", 3, 3), ("BACKWARD", 3, 3)):
         with pytest.raises(OTSServiceError) as caught:
-            await client.get_range("t", direction, key(start), key(end), max_version=1)
+            await client.get_range("t", direction, key(first), key(last), max_version=1)
         assert code_of(caught.value) == (400, "OTSParameterInvalid")
 
 
@@ -485,6 +494,7 @@ def order(found: tuple[Any, Any]) -> list[tuple[int, Any]]:
 def test_any_range_is_that_of_a_sorted_list(
     server: TablestoreServer, sync: OTSClient, stored: set[Any], one: Any, other: Any, limit: int, scan: int, way: str
 ) -> None:
+    assume(order(one) != order(other))
     start, end = sorted([one, other], key=order, reverse=way == "BACKWARD")
     expected = [
         found
@@ -687,6 +697,7 @@ async def test_limits_of_a_request(anyhow: Any) -> None:
         (anyhow.batch_write_row(batch("t", rows_of_a_megabyte)), "OTSParameterInvalid"),  # 4 MB, and the keys
         (anyhow.put_row("t", Row(key(1), [big, ("y", big[1])])), "OTSParameterInvalid"),
         (anyhow.put_row("t", Row(key(1), [big, ("y", big[1]), ("z", big[1])])), "OTSRequestBodySizeExceed"),
+        (anyhow.put_row("t", Row(key(1), [(name, big[1]) for name in "abcdefgh"])), "OTSRequestBodySizeExceed"),
         (anyhow.put_row("t", Row(key(1), many)), "OTSOutOfColumnCountLimit"),
         (anyhow.put_row("t", Row(key(1, "k" * 1025), [("x", 1)])), "OTSParameterInvalid"),
         (anyhow.put_row("t", Row(key(1), [("n" * 256, 1)])), "OTSParameterInvalid"),
@@ -776,6 +787,10 @@ def test_bodies_that_no_sdk_sends_are_refused(server: TablestoreServer, sync: OT
         body = pb.PutRowRequest(table_name="t", row=row, condition=condition).SerializeToString()
         with pytest.raises(OTSServiceError, match="PlainBuffer"):
             sent(sync, "PutRow", body)
+    condition.column_condition = b"\xff"
+    body = pb.PutRowRequest(table_name="t", row=good, condition=condition).SerializeToString()
+    with pytest.raises(OTSServiceError, match="filter"):
+        sent(sync, "PutRow", body)
     with pytest.raises(OTSServiceError, match="protobuf"):
         sent(sync, "PutRow", b"\xff")
     with pytest.raises(OTSServiceError, match="no Search"):
@@ -915,6 +930,26 @@ async def test_it_starts_and_stops_in_a_loop_too() -> None:
     with pytest.raises(aiohttp.ClientConnectorError):
         async with aiohttp.ClientSession() as session:
             await session.post(server.endpoint)
+
+
+async def test_an_error_of_the_server_itself_is_not_taken_for_one_of_the_service() -> None:
+    def broken(_api: str, _table: str) -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with TablestoreServer() as server:
+            client = async_client(server)
+            server.faults = Faults(when=broken)
+            with pytest.raises(OTSClientError):
+                await client.list_table()
+            await client.close()
+
+
+def test_a_taken_port_is_an_error(server: TablestoreServer) -> None:
+    before = threading.active_count()
+    with pytest.raises(OSError, match="in use"), TablestoreServer(port=int(server.endpoint.rpartition(":")[2])):
+        pass
+    assert threading.active_count() == before
 
 
 def test_several_processes_share_a_server() -> None:

@@ -41,4 +41,4 @@ class Faults:
 
     def row_of(self, rows: int) -> int:
         """The number of the row that fails."""
-        return self._random.randrange(rows)
+        return self._random.randrange(max(rows, 1))

@@ -55,21 +55,26 @@ class TablestoreServer(Settings):
         self._port = port
         self._service = Service(self)
         self._second = (0, 0)
+        self._failure: Exception | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tablestore-server", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._run(self._start())
+        try:
+            self._run(self._start())
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(self._runner.cleanup())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """:raises Exception: the server itself failed in a call, which a client may have taken for a fault."""
+        self._stop()
+        if self._failure and error is None:
+            raise self._failure
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -82,11 +87,17 @@ class TablestoreServer(Settings):
     def count(self, api: str) -> int:
         return sum(name == api for name, _ in self.requests)
 
+    def _stop(self) -> None:
+        self._run(self._runner.cleanup())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self) -> None:
-        app = web.Application(client_max_size=2 * limits.BODY)  # what is a little too large gets the protocol's error
+        app = web.Application(client_max_size=0)  # what is too large gets the protocol's error
         app.router.add_route("*", "/{api}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -97,21 +108,24 @@ class TablestoreServer(Settings):
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         request_id = str(uuid4())
+        sent = await request.read()
         try:
-            exchange = await self._authenticated(request)
+            exchange = self._authenticated(request, sent)
             body = await self._answer(exchange, request)
         except Refused as refused:
             body = error_body(refused)
             headers = {"x-ots-requestid": request_id, "x-ots-contentmd5": md5(body)}
             return web.Response(status=refused.status, body=body, headers=headers)
+        except Exception as error:
+            self._failure = error
+            raise
         return web.Response(
             body=body, headers=response_headers(self.account, exchange.key, request.path, body, request_id)
         )
 
-    async def _authenticated(self, request: web.Request) -> Exchange:
+    def _authenticated(self, request: web.Request, body: bytes) -> Exchange:
         if request.method != "POST":
             raise Refused("OTSMethodNotAllowed", "Only POST method for requests is supported.")
-        body = await request.read()
         if len(body) > limits.BODY:
             raise Refused("OTSRequestBodySizeExceed", "The size of message body exceeds the upper limit.")
         key = signing_key(self.account, request.path, request.headers, body)
@@ -139,11 +153,9 @@ class TablestoreServer(Settings):
         return None, RowFault(faults.row_of(rows), after=fault == "row after")
 
     def _throttle(self) -> None:
-        second, count = int(self.clock()), 0
-        if self._second[0] == second:
-            count = self._second[1]
-        self._second = (second, count + 1)
-        if self.rate is not None and count >= self.rate:
+        second = int(self.clock())
+        self._second = (second, self._second[1] + 1 if self._second[0] == second else 1)
+        if self.rate is not None and self._second[1] > self.rate:
             raise Refused("OTSServerBusy", "Server is busy.")
 
 
@@ -153,6 +165,6 @@ def _fail(fault: Kind | None, at: str, request: web.Request) -> None:
     if fault == at:
         raise internal_error()
     if fault == f"drop {at}":
-        assert request.transport is not None
-        request.transport.abort()
+        if request.transport is not None:  # else the client was faster
+            request.transport.abort()
         raise asyncio.CancelledError

@@ -89,6 +89,8 @@ class Service:
             answer = self._calls[api][1](request)
         except CorruptError as error:
             raise invalid(f"Invalid PlainBuffer: {error}.") from None
+        except DecodeError:
+            raise invalid("Invalid filter.") from None
         return bytes(answer.SerializeToString())
 
     # tables

@@ -78,10 +78,10 @@ class Rows:
         return (self._rows[where] for where in self._places)
 
     def between(self, start: Key, end: Key, *, backward: bool) -> Iterator[Row]:
-        """From start, included, to end, excluded. :raises Refused: the end is on the wrong side of the start."""
+        """From start, included, to end, excluded. :raises Refused: the end is not after the start."""
         first, last = place(start), place(end)
-        if first < last if backward else last < first:
-            raise invalid(f"Begin key must {'more' if backward else 'less'} than end key.")
+        if last >= first if backward else first >= last:
+            raise invalid(f"Begin key must be {'more' if backward else 'less'} than end key.")
         if backward:
             found = self._places[bisect_right(self._places, last) : bisect_right(self._places, first)][::-1]
         else:

@@ -146,6 +146,8 @@ def _incremented(cell: Cell, versions: Versions) -> int:
     before = next(iter(versions.values()), 0)
     if type(before) is not int or type(cell.value) is not int:
         raise invalid(f"Only integers are incremented: '{cell.name}'.")
+    if not -(2**63) <= before + cell.value < 2**63:
+        raise invalid(f"The increment overflows: '{cell.name}'.")
     return before + cell.value
 
 
