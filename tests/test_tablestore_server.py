@@ -370,6 +370,9 @@ async def test_a_column_that_counts_by_itself(client: Any) -> None:
     for _ in range(5):
         _, row = await client.put_row("t", Row(key(PK_AUTO_INCR), [("x", 1)]), return_type=ReturnType.RT_PK)
         given.append(row.primary_key[1][1])
+    twice = [PutRowItem(Row(key(PK_AUTO_INCR), [("x", 1)]), None, ReturnType.RT_PK) for _ in range(2)]
+    response = await client.batch_write_row(batch("t", twice))
+    given += [item.row.primary_key[1][1] for item in response.get_put()[0]]
     assert given == sorted(set(given))
     _, _, rows, _ = await client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
     assert numbers(rows) == given

@@ -17,7 +17,7 @@ from .errors import Refused, internal_error, invalid
 from .plainbuffer import CorruptError, Mark, decoded, encoded
 from .plainbuffer import Row as WireRow
 from .reads import Selection, no_token, page
-from .tables import FOREVER, Instance, KeyColumn, Options, Table
+from .tables import FOREVER, Instance, KeyColumn, Options, Table, place
 from .writes import Existence, Operation, Write, apply, check_key, write_of
 
 KEY_TYPES = {pb.INTEGER: "INTEGER", pb.STRING: "STRING", pb.BINARY: "BINARY"}
@@ -274,7 +274,7 @@ class Service:
         except Refused as refused:
             return [refused for _ in request.rows]
         writes = [_write(table, Operation(row.type), row.row_change, row) for row in request.rows]
-        keys = [tuple(write.key) for write in writes]
+        keys = [place(write.key) for write in writes if not any(isinstance(value, Mark) for _, value in write.key)]
         if len(set(keys)) < len(keys):
             raise invalid("A batch has one change of a row at most.")
         return list(writes)
