@@ -110,7 +110,10 @@ def test_the_sdk_reads_the_same_rows(rows: list[Row]) -> None:
 @settings(deadline=None)
 @given(values)
 def test_a_value_of_a_filter_is_read(value: Value) -> None:
-    assert decoded_variant(bytes(PlainBufferBuilder.serialize_column_value(sdk_value(value)))) == value
+    data = bytes(PlainBufferBuilder.serialize_column_value(sdk_value(value)))
+    assert decoded_variant(data) == value
+    with pytest.raises(CorruptError):
+        decoded_variant(data + b"\x00")
 
 
 @settings(deadline=None)

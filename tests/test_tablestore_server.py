@@ -400,6 +400,8 @@ async def test_the_newest_versions_are_kept(anyhow: Any, clock: list[float]) -> 
         await anyhow.update_row("t", Row(key(1), {"PUT": [("x", age, now - age)]}), Condition("IGNORE"))
     _, row, _ = await anyhow.get_row("t", key(1), max_version=5)
     assert row.attribute_columns == [("x", 1, now - 1), ("x", 2, now - 2)]
+    _, row, _ = await anyhow.get_row("t", key(1), max_version=1)
+    assert row.attribute_columns == [("x", 1, now - 1)]
     _, row, _ = await anyhow.get_row("t", key(1), time_range=(now - 5, now - 1))
     assert row.attribute_columns == [("x", 2, now - 2)]
     _, row, _ = await anyhow.get_row("t", key(1), time_range=now - 1)
@@ -729,12 +731,19 @@ async def test_capacity_units_are_counted_in_4_kilobytes(anyhow: Any) -> None:
 
 @pytest.mark.parametrize("region", [None, "cn-nowhere"])
 @pytest.mark.parametrize(
-    "wrong",
-    [{"access_key_secret": "other"}, {"access_key_id": "other"}, {"instance_name": "other"}, {"sts_token": "unasked"}],
+    ("wrong", "message"),
+    [
+        ({"access_key_secret": "other"}, "Signature"),
+        ({"access_key_id": "other"}, "AccessKeyID"),
+        ({"instance_name": "other"}, "instance"),
+        ({"sts_token": "unasked"}, "token"),
+    ],
 )
-async def test_strangers_are_refused(server: TablestoreServer, region: str | None, wrong: dict[str, str]) -> None:
+async def test_strangers_are_refused(
+    server: TablestoreServer, region: str | None, wrong: dict[str, str], message: str
+) -> None:
     client = async_client(server, region=region, **wrong)
-    with pytest.raises(OTSServiceError) as caught:
+    with pytest.raises(OTSServiceError, match=message) as caught:
         await client.list_table()
     await client.close()
     assert code_of(caught.value) == (403, "OTSAuthFailed")
@@ -763,19 +772,19 @@ def test_a_v4_signature_of_another_day_has_another_key(server: TablestoreServer)
 
 
 @pytest.mark.parametrize(
-    ("headers", "status"),
+    ("headers", "status", "message"),
     [
-        ({"x-ots-date": "2020-01-01T00:00:00.000Z"}, 403),
-        ({"x-ots-date": "today"}, 400),
-        ({"x-ots-contentmd5": "AAAA"}, 403),
-        ({"x-ots-apiversion": "2014-08-08"}, 400),
-        ({"x-ots-other": "not signed"}, 403),
-        ({"x-ots-signature": "é"}, 403),
+        ({"x-ots-date": "2020-01-01T00:00:00.000Z"}, 403, "system time"),
+        ({"x-ots-date": "today"}, 400, "date format"),
+        ({"x-ots-contentmd5": "AAAA"}, 403, "MD5"),
+        ({"x-ots-apiversion": "2014-08-08"}, 400, "API version"),
+        ({"x-ots-other": "not signed"}, 403, "Signature"),
+        ({"x-ots-signature": "é"}, 403, "Signature"),
     ],
 )
-def test_a_changed_header_is_refused(sync: OTSClient, headers: dict[str, str], status: int) -> None:
+def test_a_changed_header_is_refused(sync: OTSClient, headers: dict[str, str], status: int, message: str) -> None:
     assert sent(sync, "ListTable", b"") == b""
-    with pytest.raises(OTSServiceError) as caught:
+    with pytest.raises(OTSServiceError, match=message) as caught:
         sent(sync, "ListTable", b"", **headers)
     assert caught.value.get_http_status() == status
 
@@ -837,6 +846,16 @@ async def test_a_row_of_a_batch_fails(server: TablestoreServer, client: Any, kin
     _, _, rows, _ = await client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
     missing = set() if kind == "row after" else {failed}
     assert set(numbers(rows)) == set(range(11)) - missing
+
+
+async def test_a_slow_answer_is_stored_though_nobody_waits_for_it(server: TablestoreServer, anyhow: Any) -> None:
+    await anyhow.create_table(*table("t", *KEY))
+    server.faults = Faults(kinds=("delay",), delay=0.5, times=1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anyhow.put_row("t", Row(key(1), [("x", 1)])), 0.1)
+    assert (await anyhow.get_row("t", key(1), max_version=1))[1] is None
+    await asyncio.sleep(0.6)
+    assert (await anyhow.get_row("t", key(1), max_version=1))[1] is not None
 
 
 async def test_the_sdk_repeats_what_a_busy_server_refused(server: TablestoreServer) -> None:

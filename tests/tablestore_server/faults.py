@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["before", "after", "drop before", "drop after", "busy", "row before", "row after"]
+Kind = Literal["before", "after", "drop before", "drop after", "busy", "delay", "row before", "row after"]
 
 
 @dataclass
@@ -16,6 +16,7 @@ class Faults:
     before and after: OTSInternalServerError, nothing or everything of the request was applied, and the answer does
     not say which. drop before, drop after: the same, and the connection ends without an answer.
     busy: OTSServerBusy, nothing was applied, which the SDK repeats by itself.
+    delay: the request waits, then it is applied and answered.
     row before, row after: as before and after, of one row of a BatchWriteRow, whose other rows are as always.
     """
 
@@ -24,6 +25,7 @@ class Faults:
     seed: int = 0
     when: Callable[[str, str], bool] = lambda _api, _table: True
     times: int | None = None  # faults at most
+    delay: float = 0.1  # seconds
     injected: int = 0
     _random: random.Random = field(init=False, repr=False)
 

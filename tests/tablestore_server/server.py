@@ -138,19 +138,14 @@ class TablestoreServer(Settings):
         if self.delay:
             await asyncio.sleep(self.delay)
         self._throttle()
-        fault, row_fault = self._next_fault(exchange.api, table, parsed)
+        faults = self.faults or Faults(kinds=())
+        fault = faults.next(exchange.api, table)
+        if fault == "delay":
+            await asyncio.sleep(faults.delay)
         _fail(fault, "before", request)
-        answer = self._service.answer(exchange.api, parsed, row_fault)
+        answer = self._service.answer(exchange.api, parsed, _row_fault(faults, fault, parsed))
         _fail(fault, "after", request)
         return answer
-
-    def _next_fault(self, api: str, table: str, request: Any) -> tuple[Kind | None, RowFault | None]:
-        faults = self.faults
-        fault = faults.next(api, table) if faults else None
-        if faults is None or fault is None or not fault.startswith("row"):
-            return fault, None
-        rows = sum(len(of_table.rows) for of_table in request.tables)
-        return None, RowFault(faults.row_of(rows), after=fault == "row after")
 
     def _throttle(self) -> None:
         second = int(self.clock())
@@ -168,3 +163,10 @@ def _fail(fault: Kind | None, at: str, request: web.Request) -> None:
         if request.transport is not None:  # else the client was faster
             request.transport.abort()
         raise asyncio.CancelledError
+
+
+def _row_fault(faults: Faults, fault: Kind | None, request: Any) -> RowFault | None:
+    if fault is None or not fault.startswith("row"):
+        return None
+    rows = sum(len(table.rows) for table in request.tables)
+    return RowFault(faults.row_of(rows), after=fault == "row after")
