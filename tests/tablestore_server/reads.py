@@ -1,0 +1,90 @@
+"""What a read returns of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from . import limits
+from .errors import Refused, invalid
+from .filters import Filter
+from .plainbuffer import Cell, Key
+from .plainbuffer import Row as WireRow
+from .tables import Columns, Row, Table
+
+
+@dataclass(frozen=True)
+class Selection:
+    columns: frozenset[str] = frozenset()  # none: all
+    start_column: str | None = None
+    end_column: str | None = None
+    start_time: int = 0  # milliseconds, included
+    end_time: int | None = None  # excluded
+    max_versions: int | None = None
+    filter: Filter | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_versions is None and self.end_time is None:
+            raise invalid("No version condition is specified while querying row.")
+        if self.max_versions is not None and self.max_versions < 1:
+            raise invalid("The number of max versions must be greater than 0.")
+
+    def of(self, row: Row) -> WireRow | None:
+        """None: the filter leaves it out, or it has none of the columns."""
+        if self.filter and not self.filter(row.columns):
+            return None
+        columns = {name: kept for name in row.columns if self._has(name) and (kept := self._cells(name, row.columns))}
+        if self.columns and not columns and not self.columns & {name for name, _ in row.key}:
+            return None
+        return WireRow(row.key, [cell for cells in columns.values() for cell in cells])
+
+    def _has(self, name: str) -> bool:
+        return (
+            (not self.columns or name in self.columns)
+            and (self.start_column is None or self.start_column <= name)
+            and (self.end_column is None or name < self.end_column)
+        )
+
+    def _cells(self, name: str, columns: Columns) -> list[Cell]:
+        cells = [
+            Cell(name, value, time)
+            for time, value in columns[name].items()
+            if self.start_time <= time and (self.end_time is None or time < self.end_time)
+        ]
+        return cells[: self.max_versions]
+
+
+@dataclass(frozen=True)
+class Page:
+    rows: list[WireRow]
+    size: int  # bytes that were read
+    next_key: Key | None
+
+
+def page(
+    rows: Iterator[Row], table: Table, selection: Selection, *, limit: int | None, scan_limit: int, now: float
+) -> Page:
+    """
+    Read until there are as many rows as the limit says, or a page is full: it reads so many rows at most, or 4 MB,
+    whatever the filter leaves of them.
+    """
+    if limit is not None and limit < 1:
+        raise invalid("The limit must be greater than 0.")
+    found: list[WireRow] = []
+    size = 0
+    for read, stored in enumerate(rows):
+        full = read >= scan_limit or size >= limits.PAGE_DATA or (limit is not None and len(found) >= limit)
+        row = table.alive(stored, now)
+        if row is None:
+            continue
+        if full:
+            return Page(found, size, row.key)
+        size += row.size
+        if selected := selection.of(row):
+            found.append(selected)
+    return Page(found, size, None)
+
+
+def no_token(token: bytes) -> None:
+    if token:
+        raise Refused("OTSUnsupportOperation", "This test server never splits a row, so it gave no such token.")
