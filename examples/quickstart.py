@@ -51,6 +51,7 @@ def main() -> None:
         os.environ["SESSION_HISTORY_URL"] = f"sqlite:///{Path(folder) / 'history.db'}"
         print(f"Process {os.getpid()}:")
         asyncio.run(talk("Hello!", "My name is Ada.", "What is my name?"))
+        sys.stdout.flush()  # else it would come behind what the other process prints
         subprocess.run([sys.executable, __file__, "second"], check=True)
 
 
