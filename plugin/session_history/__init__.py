@@ -5,7 +5,12 @@ from session_history.calls import Identity
 from session_history.decorator import with_session_history
 from session_history.errors import SessionHistoryError
 from session_history.messages import Content, DataContent, ImageContent, Message, MessageInput, Role, TextContent
-from session_history.presets import InMemorySessionHistoryService, SqliteSessionHistoryService
+from session_history.presets import (
+    InMemorySessionHistoryService,
+    SqliteSessionHistoryService,
+    TablestoreSessionHistoryService,
+    create_tablestore_client,
+)
 from session_history.repair import Repair
 from session_history.service import SessionHistoryService, configured_service
 from session_history.session import Session, SessionList
@@ -26,9 +31,11 @@ __all__ = [
     "SessionHistoryService",
     "SessionList",
     "SqliteSessionHistoryService",
+    "TablestoreSessionHistoryService",
     "TextContent",
     "TokenBudget",
     "Turn",
     "configured_service",
+    "create_tablestore_client",
     "with_session_history",
 ]

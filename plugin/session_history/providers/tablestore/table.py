@@ -1,0 +1,329 @@
+"""Requests on one table: bounded in time, repeated where that does no harm, and with the contract's errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from http import HTTPStatus
+from typing import Any, NamedTuple, TypeVar
+
+from tablestore import (
+    BatchWriteRowRequest,
+    CapacityUnit,
+    OTSClientError,
+    OTSServiceError,
+    ReservedThroughput,
+    Row,
+    SecondaryIndexMeta,
+    SecondaryIndexType,
+    TableInBatchWriteRowItem,
+    TableMeta,
+    TableOptions,
+)
+
+from session_history_hooks import (
+    ConfigurationError,
+    IncompatibleStore,
+    SessionHistoryError,
+    StoreFull,
+    StoreReadOnly,
+    Unavailable,
+)
+
+T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("session_history")
+
+PATIENCE = 30.0
+"""Seconds for which a call goes on trying."""
+READY_PATIENCE = 180.0
+"""Seconds to wait for a new table. The service says that it takes about a minute."""
+
+TELL_EVERY = 10.0
+"""Seconds between two lines in the log of one who waits."""
+
+ROWS_PER_WRITE = 200
+"""What the service takes in a batch."""
+
+KEY = [("u", "STRING"), ("s", "STRING"), ("q", "INTEGER")]
+DEFINED = [
+    ("r", "INTEGER"), ("v", "INTEGER"), ("g", "INTEGER"), ("n", "INTEGER"), ("i", "STRING"), ("b", "INTEGER"),
+    ("e", "INTEGER"), ("fn", "INTEGER"), ("fi", "STRING"), ("fc", "BINARY"),
+]  # fmt: skip
+"""The columns of a head that a listing needs; ``r`` orders it."""
+INDEXED = [name for name, _ in DEFINED if name != "r"]
+
+_BUSY = {
+    "OTSInternalServerError", "OTSNotEnoughCapacityUnit", "OTSOperationConflict", "OTSOperationThrottled",
+    "OTSPartitionUnavailable", "OTSRowOperationConflict", "OTSServerBusy", "OTSServerUnavailable", "OTSTableNotReady",
+    "OTSTimeout",
+}  # fmt: skip
+"""What the service asks to repeat, and what says nothing of whether a write was stored."""
+
+
+class Outcome(Enum):
+    """What became of a row that was to be written."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """Its condition does not hold. Nothing was written, unless by an earlier try."""
+    UNKNOWN = "unknown"
+
+
+class Found(NamedTuple):
+    """Rows of a range, and the key from which on there are more."""
+
+    rows: list[Row]
+    next_key: list[tuple[str, Any]] | None
+
+
+class Patience:
+    """How long a call goes on trying, and how long it waits between two tries."""
+
+    def __init__(self, seconds: float = PATIENCE) -> None:
+        self._deadline = time.monotonic() + seconds
+        self._tries = 0
+
+    async def wait(self, reason: object) -> None:
+        """:raises Unavailable: it has ended."""
+        if time.monotonic() > self._deadline:
+            raise Unavailable(f"Tablestore: no success within {PATIENCE:.0f} s, at last: {reason}")
+        await asyncio.sleep(random.uniform(0, min(1.0, 0.005 * 2**self._tries)))
+        self._tries += 1
+
+
+class Table:
+    """One table and the index of its listing.
+
+    :param timeout: seconds that a request may take.
+    """
+
+    def __init__(self, client: Any, name: str, timeout: float) -> None:
+        self._client = client
+        self.name = name
+        self.index = f"{name}_recent"
+        self._timeout = timeout
+
+    # Rows
+
+    async def get(self, key: list[tuple[str, Any]]) -> Row | None:
+        _, row, _ = await self._insist(lambda: self._client.get_row(self.name, key, max_version=1))
+        return row
+
+    async def page(
+        self,
+        start: list[tuple[str, Any]],
+        end: list[tuple[str, Any]],
+        *,
+        limit: int,
+        backward: bool = False,
+        columns: list[str] | None = None,
+        of_index: bool = False,
+    ) -> Found:
+        """From ``start``, included, to ``end``, excluded: so many rows, or fewer if a page of 4 MB holds no more."""
+        _, next_key, rows, _ = await self._insist(
+            lambda: self._client.get_range(
+                self.index if of_index else self.name,
+                "BACKWARD" if backward else "FORWARD",
+                start,
+                end,
+                columns,
+                limit,
+                max_version=1,
+            )
+        )
+        return Found(rows, next_key)
+
+    async def rows(
+        self,
+        start: list[tuple[str, Any]],
+        end: list[tuple[str, Any]],
+        *,
+        limit: int,
+        backward: bool = False,
+        columns: list[str] | None = None,
+    ) -> list[Row]:
+        """As :meth:`page`, in as many pages as it takes."""
+        found: list[Row] = []
+        next_key: list[tuple[str, Any]] | None = start
+        while next_key is not None and len(found) < limit:
+            page = await self.page(next_key, end, limit=limit - len(found), backward=backward, columns=columns)
+            found += page.rows
+            next_key = page.next_key
+        return found
+
+    async def write(self, items: Sequence[Any]) -> list[Outcome]:
+        """Write rows in one request. Each succeeds or fails alone.
+
+        :raises SessionHistoryError: it is of no use to try again.
+        """
+        request = BatchWriteRowRequest()
+        request.add(TableInBatchWriteRowItem(self.name, list(items)))
+        try:
+            response = await self._once(lambda: self._client.batch_write_row(request))
+        except _Transient:
+            return [Outcome.UNKNOWN] * len(items)
+        table = self.name
+        rows = [*response.get_put_by_table(table), *response.get_delete_by_table(table)]
+        return [_outcome(row) for row in sorted(rows, key=lambda row: row.index)]
+
+    # Start and health
+
+    async def prepare(self, *, create: bool) -> None:
+        """See that the table is there, is ours and can be used.
+
+        :raises ConfigurationError: it is missing and not to be made, or the credentials are refused.
+        :raises IncompatibleStore: a table of this name is another's.
+        """
+        described = await self._described()
+        if described is None and not create:
+            raise ConfigurationError(f"there is no table {self.name!r}, and create=False says not to make it")
+        if described is None:
+            logger.warning("Tablestore: making table %r, which can be used after about a minute", self.name)
+            await self._create()
+            described = await self._described()
+        self._insist_ours(described)
+        await self._wait_ready()
+
+    async def answers(self) -> None:
+        """:raises SessionHistoryError: it does not."""
+        try:
+            await self._once(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
+        except _Transient as error:
+            raise Unavailable(f"Tablestore: {error}") from None
+
+    async def _described(self) -> Any:
+        try:
+            return await self._insist(lambda: self._client.describe_table(self.name))
+        except _Missing:
+            return None
+
+    async def _create(self) -> None:
+        """Make the table; one that another process made meanwhile is as good."""
+        index = SecondaryIndexMeta(self.index, ["u", "r"], INDEXED, SecondaryIndexType.LOCAL_INDEX)
+        await self._insist(
+            lambda: self._client.create_table(
+                TableMeta(self.name, KEY, DEFINED),
+                TableOptions(time_to_live=-1, max_version=1),
+                ReservedThroughput(CapacityUnit(0, 0)),
+                [index],
+            ),
+            settled_by="OTSObjectAlreadyExist",
+        )
+
+    def _insist_ours(self, described: Any) -> None:
+        meta = described.table_meta
+        key = [(name, kind) for name, kind, *_ in meta.schema_of_primary_key]
+        indexes = {index.index_name: list(index.primary_key_names) for index in described.secondary_indexes}
+        if key != KEY or not set(DEFINED) <= set(map(tuple, meta.defined_columns)):
+            raise IncompatibleStore(f"table {self.name!r} is not of this library: its columns are others")
+        if indexes.get(self.index, [])[:2] != ["u", "r"]:
+            raise IncompatibleStore(f"table {self.name!r} lacks its index {self.index!r}")
+        if described.table_options.time_to_live != -1:
+            logger.warning("Tablestore: table %r has a time to live: it loses what is older", self.name)
+
+    async def _wait_ready(self) -> None:
+        patience, told = Patience(READY_PATIENCE), time.monotonic()
+        while True:
+            try:
+                await self._once(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
+            except (_Transient, _Missing) as error:
+                await patience.wait(error)
+                if time.monotonic() - told > TELL_EVERY:
+                    logger.warning("Tablestore: still waiting for table %r: %s", self.name, error)
+                    told = time.monotonic()
+            else:
+                return
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # Requests
+
+    async def _insist(self, request: Callable[[], Awaitable[T]], settled_by: str | None = None) -> Any:
+        """Make a request that may be repeated until it has an answer.
+
+        :param settled_by: the code of an error that is as good as success.
+        """
+        patience = Patience()
+        while True:
+            try:
+                return await self._once(request, settled_by)
+            except _Transient as error:
+                await patience.wait(error)
+
+    async def _once(self, request: Callable[[], Awaitable[T]], settled_by: str | None = None) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await request()
+        except OTSServiceError as error:
+            if error.get_error_code() == settled_by:
+                return None
+            raise _service_error(error, self.name) from None
+        except OTSClientError as error:
+            if error.get_http_status() is None:
+                raise Unavailable(f"the SDK of Tablestore refuses: {type(error).__name__}") from None
+            raise _Transient(f"an answer that the SDK does not trust, HTTP status {error.get_http_status()}") from None
+        except TimeoutError:
+            raise _Transient(f"no answer within {self._timeout:g} s") from None
+        except RuntimeError as error:
+            raise _foreign_loop(error) from None
+        except Exception as error:  # of the SDK or what is below it; its text may show content
+            raise _Transient(type(error).__name__) from None
+
+
+_NOBODY = [("u", " "), ("s", " "), ("q", 0)]
+"""A key that no session can have: it is blank."""
+
+
+class _Transient(Exception):
+    """It may succeed another time, and may have been done."""
+
+
+class _Missing(Unavailable):
+    """There is no such table."""
+
+
+def _outcome(row: Any) -> Outcome:
+    if row.is_ok:
+        return Outcome.DONE
+    if row.error_code == "OTSConditionCheckFail":
+        return Outcome.REFUSED
+    if row.error_code in _BUSY:
+        return Outcome.UNKNOWN
+    raise _refusal(row.error_code, "")
+
+
+def _service_error(error: OTSServiceError, table: str) -> Exception:
+    code, status = error.get_error_code() or "", error.get_http_status() or 0
+    if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _Transient(f"{code or status}, request {error.get_request_id()}")
+    if code == "OTSObjectNotExist":
+        return _Missing(f"Tablestore has no table {table!r}")
+    if code == "OTSQuotaExhausted" and "frequent" in (error.get_error_message() or ""):
+        return _Transient(code)
+    return _refusal(code or f"HTTP status {status}", error.get_request_id() or "")
+
+
+def _refusal(code: str, request_id: str) -> SessionHistoryError:
+    """The error for a code. The service's own message may show content."""
+    told = f"{code}, request {request_id}" if request_id else code
+    if code in {"OTSAuthFailed", "OTSInvalidAccessKeyID"}:
+        return ConfigurationError(f"Tablestore refuses the credentials, or this host's clock is wrong: {told}")
+    if code in {"OTSNoPermissionAccess", "OTSUnauthorizedAccess"}:
+        return StoreReadOnly(f"Tablestore does not allow this to these credentials: {told}")
+    if code == "OTSQuotaExhausted":
+        return StoreFull(f"Tablestore: {told}")
+    return Unavailable(f"Tablestore refuses: {told}")
+
+
+def _foreign_loop(error: RuntimeError) -> Exception:
+    if "loop" in str(error) or "task" in str(error):
+        return ConfigurationError(
+            "the client was used on another event loop before: give the service a client of its own"
+        )
+    return _Transient(type(error).__name__)
