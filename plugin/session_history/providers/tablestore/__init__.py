@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 import weakref
@@ -79,6 +80,9 @@ class TablestoreProvider:
         _check_table(table)
         if not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
             raise ConfigurationError("timeout must be a number of seconds above 0")
+        if client.logger.level == logging.NOTSET:
+            # The SDK would show all content to whoever logs on DEBUG, and make a text of each request for nobody else.
+            client.logger.setLevel(logging.CRITICAL)
         self._table = Table(client, table, timeout)
         self._create = create
         self._opened: _Open | None = None

@@ -65,7 +65,7 @@ class Reading:
 
     async def listing(self, user_id: str, limit: int, behind: ListingCursor | None) -> Page:
         recency, session_id = (-behind.active_us, behind.session_id) if behind else (INF_MIN, INF_MIN)
-        found = await self._table.page(
+        found = await self._table.rows(
             rows.listing_key(user_id, recency, session_id, INF_MAX if behind else INF_MIN),
             rows.listing_key(user_id, INF_MAX, INF_MAX, INF_MAX),
             limit=limit,
@@ -84,14 +84,14 @@ class Reading:
             backward=True,
             columns=["v"],
         )
-        return rows.session_of(found[0]) if found else None
+        return rows.session_of(found.rows[0]) if found.rows else None
 
     async def newest_generation(self, key: SessionKey) -> int:
         """So far as rows can be read."""
         found = await self._table.rows(
             rows.primary_key(key, HEAD_PLACE), rows.primary_key(key, 0), limit=2, backward=True, columns=["v", "g"]
         )
-        return max(map(rows.generation, found), default=0)
+        return max(map(rows.generation, found.rows), default=0)
 
     async def _read(
         self, key: SessionKey, last: int | None, before: int | None, after: int | None, entry_id: str | None
@@ -143,8 +143,9 @@ class Reading:
             backward=True,
             columns=columns,
         )
-        head = rows.read_head(found.pop(0)) if found and rows.place(found[0]) == HEAD_PLACE else None
-        return Seen(head, [rows.read_entry(row) for row in found[:count]])
+        newest = found.rows
+        head = rows.read_head(newest.pop(0)) if newest and rows.place(newest[0]) == HEAD_PLACE else None
+        return Seen(head, [rows.read_entry(row) for row in newest[:count]])
 
     async def _entries(self, key: SessionKey, head: Head, seqs: range, known: Iterable[EntryRow]) -> list[EntryRow]:
         """The entries of a stretch, of which some are known."""
@@ -167,7 +168,7 @@ class Reading:
             limit=len(seqs),
             columns=columns,
         )
-        return [rows.read_entry(row) for row in found]
+        return [rows.read_entry(row) for row in found.rows]
 
     async def _found(
         self, key: SessionKey, known: Known, entry_id: str | None, at_hand: Iterable[EntryRow]
@@ -190,7 +191,7 @@ class Reading:
             limit=parts.count,
             backward=True,
         )
-        payload = b"".join(map(rows.payload_of_part, found))
+        payload = b"".join(map(rows.payload_of_part, found.rows))
         if len(payload) != parts.size:
             raise TornError
         return payload

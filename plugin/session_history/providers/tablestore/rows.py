@@ -20,6 +20,7 @@ from tablestore import (
     SingleColumnCondition,
 )
 
+from session_history.providers.tablestore.table import PrimaryKey
 from session_history_hooks import Corrupt, Fold, Head, IncompatibleStore, Position, SessionKey
 
 VERSION = 1
@@ -50,8 +51,6 @@ LISTED = ["v", "g", "n", "i", "b", "e", "fn", "fi", "fc"]
 Place = int | type
 """``q``, or an end of the range of all."""
 LOWEST: Place = INF_MIN
-
-PrimaryKey = list[tuple[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ from session_history_hooks import (
 
 T = TypeVar("T")
 
+PrimaryKey = list[tuple[str, Any]]
+
 logger: logging.Logger = logging.getLogger("session_history")
 
 PATIENCE = 30.0
@@ -78,20 +80,21 @@ class Found(NamedTuple):
     """Rows of a range, and the key from which on there are more."""
 
     rows: list[Row]
-    next_key: list[tuple[str, Any]] | None
+    next_key: PrimaryKey | None
 
 
 class Patience:
     """How long a call goes on trying, and how long it waits between two tries."""
 
     def __init__(self, seconds: float = PATIENCE) -> None:
+        self._seconds = seconds
         self._deadline = time.monotonic() + seconds
         self._tries = 0
 
     async def wait(self, reason: object) -> None:
         """:raises Unavailable: it has ended."""
         if time.monotonic() > self._deadline:
-            raise Unavailable(f"Tablestore: no success within {PATIENCE:.0f} s, at last: {reason}")
+            raise Unavailable(f"Tablestore: no success within {self._seconds:.0f} s, at last: {reason}")
         await asyncio.sleep(random.uniform(0, min(1.0, 0.005 * 2**self._tries)))
         self._tries += 1
 
@@ -110,21 +113,21 @@ class Table:
 
     # Rows
 
-    async def get(self, key: list[tuple[str, Any]]) -> Row | None:
+    async def get(self, key: PrimaryKey) -> Row | None:
         _, row, _ = await self._insist(lambda: self._client.get_row(self.name, key, max_version=1))
         return row
 
     async def page(
         self,
-        start: list[tuple[str, Any]],
-        end: list[tuple[str, Any]],
+        start: PrimaryKey,
+        end: PrimaryKey,
         *,
         limit: int,
         backward: bool = False,
         columns: list[str] | None = None,
         of_index: bool = False,
     ) -> Found:
-        """From ``start``, included, to ``end``, excluded: so many rows, or fewer if a page of 4 MB holds no more."""
+        """From ``start``, included, to ``end``, excluded: so many rows, or as many as come in one answer of 4 MB."""
         _, next_key, rows, _ = await self._insist(
             lambda: self._client.get_range(
                 self.index if of_index else self.name,
@@ -140,21 +143,24 @@ class Table:
 
     async def rows(
         self,
-        start: list[tuple[str, Any]],
-        end: list[tuple[str, Any]],
+        start: PrimaryKey,
+        end: PrimaryKey,
         *,
         limit: int,
         backward: bool = False,
         columns: list[str] | None = None,
-    ) -> list[Row]:
-        """As :meth:`page`, in as many pages as it takes."""
+        of_index: bool = False,
+    ) -> Found:
+        """As :meth:`page`, in as many answers as it takes."""
         found: list[Row] = []
-        next_key: list[tuple[str, Any]] | None = start
+        next_key: PrimaryKey | None = start
         while next_key is not None and len(found) < limit:
-            page = await self.page(next_key, end, limit=limit - len(found), backward=backward, columns=columns)
+            page = await self.page(
+                next_key, end, limit=limit - len(found), backward=backward, columns=columns, of_index=of_index
+            )
             found += page.rows
             next_key = page.next_key
-        return found
+        return Found(found, next_key)
 
     async def write(self, items: Sequence[Any]) -> list[Outcome]:
         """Write rows in one request. Each succeeds or fails alone.

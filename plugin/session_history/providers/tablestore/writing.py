@@ -13,7 +13,7 @@ from session_history.providers.tablestore.known import Known, settled
 from session_history.providers.tablestore.memory import Memory
 from session_history.providers.tablestore.reading import PAGE, Reading
 from session_history.providers.tablestore.rows import ABSENT, ALWAYS, EntryRow, HeadRow, Parts, new_mark, unchanged
-from session_history.providers.tablestore.table import ROWS_PER_WRITE, Outcome, Patience, Table
+from session_history.providers.tablestore.table import ROWS_PER_WRITE, Outcome, Patience, PrimaryKey, Table
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -240,14 +240,14 @@ class Writing:
 
     async def _sweep(self, key: SessionKey, generation: int) -> None:
         """Remove all that a generation and those before it have left."""
-        start: rows.PrimaryKey | None = rows.primary_key(key, rows.LOWEST)
+        start: PrimaryKey | None = rows.primary_key(key, rows.LOWEST)
         end = rows.primary_key(key, rows.place_of(Position(generation + 1, 0)))
         while start is not None:
             found = await self._table.page(start, end, limit=PAGE, columns=["v", "g"])
             await self._delete([row.primary_key for row in found.rows if rows.generation(row) <= generation])
             start = found.next_key
 
-    async def _delete(self, keys: list[rows.PrimaryKey]) -> None:
+    async def _delete(self, keys: list[PrimaryKey]) -> None:
         patience = Patience()
         while keys:
             batch = keys[:ROWS_PER_WRITE]
