@@ -53,7 +53,7 @@ class User:
 
 @pytest.fixture(scope="module")
 def of_wheel(tmp_path_factory: pytest.TempPathFactory) -> User:
-    return User(tmp_path_factory.mktemp("wheel"), f"{ROOT}[agentscope,testing]")
+    return User(tmp_path_factory.mktemp("wheel"), f"{ROOT}[agentscope,tablestore,testing]")
 
 
 @pytest.fixture(scope="module")

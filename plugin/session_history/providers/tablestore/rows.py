@@ -135,8 +135,8 @@ def listing_key(user_id: str, recency: Place, session_id: str | type, place: Pla
 
 # Writing
 
-ALWAYS = Condition(RowExistenceExpectation.IGNORE)
-ABSENT = Condition(RowExistenceExpectation.EXPECT_NOT_EXIST)
+ALWAYS: Condition = Condition(RowExistenceExpectation.IGNORE)
+ABSENT: Condition = Condition(RowExistenceExpectation.EXPECT_NOT_EXIST)
 
 
 def unchanged(mark: int | None) -> Condition:

@@ -107,8 +107,8 @@ class Table:
 
     def __init__(self, client: Any, name: str, timeout: float) -> None:
         self._client = client
-        self.name = name
-        self.index = f"{name}_recent"
+        self.name: str = name
+        self.index: str = f"{name}_recent"
         self._timeout = timeout
 
     # Rows

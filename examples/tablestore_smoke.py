@@ -1,0 +1,199 @@
+"""What docs/tablestore.md takes on trust of Tablestore, asked of a real instance.
+
+    pip install 'session-history[tablestore]'
+    export TABLESTORE_ACCESS_KEY_ID=... TABLESTORE_ACCESS_KEY_SECRET=...
+    python tablestore_smoke.py https://my-instance.cn-hangzhou.ots.aliyuncs.com my-instance
+
+It makes a table of its own, which takes about a minute, asks, and deletes the table. It costs less than 300 capacity
+units. The key needs all that docs/tablestore.md lists, and ots:DeleteTable, ots:DropIndex and ots:PutRow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+from tablestore import INF_MIN, Condition, Row, RowExistenceExpectation
+
+from session_history import create_tablestore_client
+from session_history.providers.tablestore import TablestoreProvider
+from session_history_hooks import Conflict, Entry, Fold, Position, SessionKey
+
+HEAD_PLACE = 2**63 - 1
+
+
+class Instance:
+    """A table of a provider, and a client that looks at it from outside."""
+
+    def __init__(self, connect: Callable[[], Any], table: str) -> None:
+        self.table = table
+        self.provider = TablestoreProvider(connect(), table=table)
+        self.other = TablestoreProvider(connect(), table=table, create=False)
+        self.client = connect()
+
+    async def delete(self) -> None:
+        await self.provider.stop()
+        await self.other.stop()
+        await self.client.delete_secondary_index(self.table, f"{self.table}_recent")
+        await self.client.delete_table(self.table)
+        await self.client.close()
+
+    def key(self, place: Any) -> list[tuple[str, Any]]:
+        return [("u", "smoke"), ("s", "places"), ("q", place)]
+
+    async def put(self, place: int, columns: list[tuple[str, Any]]) -> None:
+        await self.client.put_row(self.table, Row(self.key(place), columns), Condition(RowExistenceExpectation.IGNORE))
+
+
+def entry(number: int, payload: bytes = b"payload") -> Entry:
+    return Entry(f"e{number}", payload)
+
+
+async def begin(instance: Instance, session_id: str, user_id: str = "smoke", card: bytes = b"card") -> SessionKey:
+    key = SessionKey(user_id, session_id)
+    await instance.provider.append(key, entry(1), at=Position(0, 0), fold=Fold(1, "e1", card))
+    return key
+
+
+async def order_of_places(instance: Instance) -> bool:
+    """The whole range of integers is a key, in order, and a range begins at its last and ends before its first."""
+    places = [-(2**63), -1, 1, 2**32, HEAD_PLACE]
+    for place in places:
+        await instance.put(place, [("v", 1)])
+    _, more, rows, _ = await instance.client.get_range(
+        instance.table, "BACKWARD", instance.key(HEAD_PLACE), instance.key(INF_MIN), ["v"], 9, max_version=1
+    )
+    return [dict(row.primary_key)["q"] for row in rows] == places[::-1] and more is None
+
+
+async def put_replaces(instance: Instance) -> bool:
+    """A put replaces the row: columns that it does not have are gone. Empty texts and bytes are values."""
+    await instance.put(7, [("v", 1), ("old", 1)])
+    await instance.put(7, [("v", 1), ("i", ""), ("p", bytearray())])
+    _, row, _ = await instance.client.get_row(instance.table, instance.key(7), max_version=1)
+    return {name: value for name, value, _ in row.attribute_columns} == {"v": 1, "i": "", "p": bytearray()}
+
+
+async def conditions_hold(instance: Instance) -> bool:
+    """A place is taken once, also from another connection, and whoever comes second learns what stands there."""
+    key = await begin(instance, "conditions")
+    await instance.other.read(key)
+    await instance.provider.append(key, entry(2), at=Position(0, 1))
+    try:
+        await instance.other.append(key, Entry("rival", b""), at=Position(0, 1))
+    except Conflict as conflict:
+        return conflict.head is not None and conflict.head.tail_id == "e2"
+    return False
+
+
+async def rows_fail_alone(instance: Instance) -> bool:
+    """Of a batch, each row is stored or refused by its own condition; a mark of 63 bits is compared exactly."""
+    key = await begin(instance, "batch")
+    await instance.other.read(key)  # knows the head as it is now
+    assert await instance.provider.renew(key, at=Position(0, 1))  # and that is another one
+    appended = await instance.other.append(key, entry(2), at=Position(0, 1), fold=Fold(2, "e2", b"second"))
+    log = await instance.provider.read(key)
+    return not appended.replayed and log is not None and log.head.folded == Fold(2, "e2", b"second")
+
+
+async def retry_is_found(instance: Instance) -> bool:
+    """An append that is repeated elsewhere is found by its id."""
+    key = await begin(instance, "retry")
+    return (await instance.other.append(key, entry(1), at=Position(0, 0))).replayed
+
+
+async def index_is_synchronous(instance: Instance) -> bool:
+    """A listing shows a write at once, in its new place, and no tombstone."""
+    keys = [await begin(instance, f"s{number}", "listing") for number in range(3)]
+    await instance.provider.append(keys[0], entry(2), at=Position(0, 1))
+    await instance.provider.delete(keys[1])
+    listed = (await instance.other.list("listing", limit=9)).heads
+    return [head.key for head in listed] == [keys[0], keys[2]]
+
+
+async def pages_of_a_listing(instance: Instance) -> bool:
+    """A page ends where it was asked to, and the next one begins behind it."""
+    keys = {await begin(instance, f"p{number}", "pages") for number in range(5)}
+    first = await instance.other.list("pages", limit=3)
+    rest = await instance.other.list("pages", limit=3, cursor=first.cursor)
+    seen = [head.key for head in (*first.heads, *rest.heads)]
+    return len(seen) == len(keys) and set(seen) == keys and rest.cursor is None
+
+
+async def large_values(instance: Instance) -> bool:
+    """A column holds 2 MB, an index 1 MB of a card, one request both; 9 MB take several rows."""
+    key = await begin(instance, "large", "large", card=b"\xff" * 2**20)
+    payloads = [b"\xff" * 2 * 2**20, b"\xfe" * 9 * 10**6]
+    for seq, payload in enumerate(payloads, start=2):
+        card = Fold(seq, f"e{seq}", b"\xff" * 2**20)
+        await instance.provider.append(key, entry(seq, payload), at=Position(0, seq - 1), fold=card)
+    log = await instance.other.read(key)
+    [listed] = (await instance.other.list("large", limit=1)).heads
+    return log is not None and [each.payload for each in log.entries[1:]] == payloads and listed == log.head
+
+
+async def any_text_is_a_key(instance: Instance) -> bool:
+    """Keys may be 512 bytes long and hold any character, and what looks alike is not the same."""
+    texts = ["a" * 512, "会话", "\u00e9", "e\u0301", "\x01\t\n", "\U0001f600", "*", "a:b"]
+    keys = [await begin(instance, text, text) for text in texts]
+    logs = [await instance.other.read(key) for key in keys]
+    return all(log is not None and log.head.tail == Position(0, 1) for log in logs)
+
+
+async def deleting_leaves_nothing(instance: Instance) -> bool:
+    """More rows than fit a batch are deleted, and the next life of the id begins empty."""
+    key = await begin(instance, "deleted")
+    for seq in range(2, 230):
+        await instance.provider.append(key, entry(seq), at=Position(0, seq - 1))
+    await instance.provider.delete(key)
+    begun = await instance.other.append(key, entry(1), at=Position(1, 0))
+    log = await instance.provider.read(key)
+    return begun.position == Position(1, 1) and log is not None and log.entries == (entry(1),)
+
+
+CHECKS: list[Callable[[Instance], Awaitable[bool]]] = [
+    order_of_places, put_replaces, conditions_hold, rows_fail_alone, retry_is_found, index_is_synchronous,
+    pages_of_a_listing, large_values, any_text_is_a_key, deleting_leaves_nothing,
+]  # fmt: skip
+
+
+async def asked(check: Callable[[Instance], Awaitable[bool]], instance: Instance) -> bool:
+    try:
+        holds, reason = await check(instance), ""
+    except Exception as error:
+        holds, reason = False, f"\n           {type(error).__name__}: {error}"
+    print(f"{'holds' if holds else 'DIFFERENT':>9}  {check.__doc__}{reason}", flush=True)
+    return holds
+
+
+async def smoke(connect: Callable[[], Any]) -> bool:
+    instance = Instance(connect, f"session_history_smoke_{uuid4().hex[:8]}")
+    print(f"Making table {instance.table}, which takes about a minute …", flush=True)
+    began = time.monotonic()
+    await instance.provider.start()
+    print(f"    holds  A new table can be used; it took {time.monotonic() - began:.0f} s.", flush=True)
+    try:
+        await instance.other.start()
+        return all([await asked(check, instance) for check in CHECKS])
+    finally:
+        await instance.delete()
+        print(f"Deleted table {instance.table}.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("end_point")
+    parser.add_argument("instance_name")
+    parser.add_argument("--region", help="sign with version 4 for this region, e.g. cn-hangzhou")
+    given = parser.parse_args()
+    connect = lambda: create_tablestore_client(given.end_point, given.instance_name, region=given.region)  # noqa: E731
+    return 0 if asyncio.run(smoke(connect)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
