@@ -88,7 +88,7 @@ class TablestoreServer(Settings):
         return sum(name == api for name, _ in self.requests)
 
     def _stop(self) -> None:
-        self._run(self._runner.cleanup())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -105,6 +105,13 @@ class TablestoreServer(Settings):
         await site.start()
         _, port = self._runner.addresses[0][:2]
         self.endpoint = f"http://127.0.0.1:{port}"
+
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}  # on a delay, or for a client that left
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         request_id = str(uuid4())
