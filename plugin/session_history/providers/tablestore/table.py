@@ -50,6 +50,8 @@ TELL_EVERY = 10.0
 
 ROWS_PER_WRITE = 200
 """What the service takes in a batch."""
+ROWS_PER_PAGE = 5000
+"""What the service returns of a range at most."""
 
 KEY = [("u", "STRING"), ("s", "STRING"), ("q", "INTEGER")]
 DEFINED = [
@@ -156,7 +158,12 @@ class Table:
         next_key: PrimaryKey | None = start
         while next_key is not None and len(found) < limit:
             page = await self.page(
-                next_key, end, limit=limit - len(found), backward=backward, columns=columns, of_index=of_index
+                next_key,
+                end,
+                limit=min(limit - len(found), ROWS_PER_PAGE),
+                backward=backward,
+                columns=columns,
+                of_index=of_index,
             )
             found += page.rows
             next_key = page.next_key
@@ -246,7 +253,10 @@ class Table:
                 return
 
     async def close(self) -> None:
-        await self._client.close()
+        try:
+            await self._client.close()
+        except Exception as error:  # nothing is lost by it
+            logger.warning("Tablestore: the client did not close: %s", type(error).__name__)
 
     # Requests
 
