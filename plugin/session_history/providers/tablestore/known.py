@@ -87,7 +87,7 @@ class Known:
             deleted=False,
             beat=living.beat if living else 0,
             edits=living.edits if living else 0,
-            active_us=entry.active_us,
+            active_us=max(entry.active_us, self.head.active_us if self.head else 0),
             fold=fold or (living.fold if living else None),
         )
         recent = (self.recent if living else b"") + digest(entry.id)

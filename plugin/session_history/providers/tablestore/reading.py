@@ -44,7 +44,7 @@ class Reading:
 
     async def look(self, key: SessionKey) -> Known:
         """Where a session stands."""
-        known, _ = await _whole(key, lambda: self._newest(key, 1))
+        known, _ = await _whole(key, lambda: self._newest(key, 1, rows.WITHOUT_PAYLOAD))
         return known
 
     async def standing(self, key: SessionKey, known: Known, entry_id: str, at: Position) -> EntryRow | None:
@@ -111,9 +111,11 @@ class Reading:
         first = seqs.start if seqs else head.tail.seq + 1
         return Log(head, first, log, await self._found(key, known, entry_id, [*stood, *entries]))
 
-    async def _newest(self, key: SessionKey, count: int) -> tuple[Known, list[EntryRow]]:
+    async def _newest(
+        self, key: SessionKey, count: int, columns: list[str] | None = None
+    ) -> tuple[Known, list[EntryRow]]:
         """Where a session stands, and its newest entries, one at least: in one request if the head is true."""
-        seen = await self._scan(key, max(count, 1))
+        seen = await self._scan(key, max(count, 1), columns=columns)
         return await self._known(key, seen), seen.entries
 
     async def _since(self, key: SessionKey, after: int, count: int) -> tuple[Known, list[EntryRow]]:
@@ -122,15 +124,21 @@ class Reading:
         if living is None or living.tail.seq != after:
             return await self._newest(key, 1)
         seen = await self._scan(key, max(count, 1), floor=rows.place_of(living.tail))
-        if seen.head is None or (not seen.entries and not _same_tail(seen.head.head, living)):
+        if seen.head is not None and seen.entries:
+            return await self._known(key, seen), seen.entries
+        if seen.head is None or not _same_tail(seen.head.head, living):
             return await self._newest(key, 1)
-        return settled(seen.head) if not seen.entries else await self._known(key, seen), seen.entries
+        known = settled(seen.head)
+        self._memory.keep(key, known)
+        return known, []
 
     async def _known(self, key: SessionKey, seen: Seen) -> Known:
         known = derive(key, seen.head, seen.entries)
         if not known.settled:
             survey = await self._scan(key, REMEMBERED_IDS, columns=rows.WITHOUT_PAYLOAD)
-            known = derive(key, survey.head, survey.entries)
+            first, known = known, derive(key, survey.head, survey.entries)
+            if _edits(known) != _edits(first):  # the entries that were seen are older than the head
+                raise TornError
         self._memory.keep(key, known)
         return known
 
@@ -191,10 +199,14 @@ class Reading:
             limit=parts.count,
             backward=True,
         )
-        payload = b"".join(map(rows.payload_of_part, found.rows))
+        payload = b"".join(map(rows.read_part, found.rows))
         if len(payload) != parts.size:
             raise TornError
         return payload
+
+
+def _edits(known: Known) -> int:
+    return known.head.edits if known.head else 0
 
 
 def _same_tail(one: Head, other: Head) -> bool:
