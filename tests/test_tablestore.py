@@ -1,8 +1,10 @@
 import pytest
-from hypothesis import settings
-from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+
+from session_history_hooks.testing import ProviderContract
 from tablestore_providers import connect_to
 from tablestore_server import TablestoreServer
+
+
 class TestTablestore(ProviderContract):
     @pytest.fixture
     def connect(self):
