@@ -223,7 +223,7 @@ class Remains:
         self.entry = entry(self.seq) if work != "large" else Entry("e3", LARGE)
 
 
-REMAINS = {
+REMAINS: dict[str, tuple[Remains, tuple[str, Kind | None, int], str]] = {
     "an entry without its head": (Remains("third", 2, stored=True), ("BatchWriteRow", "row before", 1), "GetRange"),
     "a head without its entry": (Remains("third", 2), ("BatchWriteRow", "row before", 0), "GetRange"),
     "a life without a head": (Remains("first", 0, stored=True), ("BatchWriteRow", None, 0), "BatchWriteRow"),

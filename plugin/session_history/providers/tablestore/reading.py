@@ -19,6 +19,9 @@ T = TypeVar("T")
 PAGE = 1000
 """Entries of a read that asks for no number, and the most heads of a page of a listing."""
 
+NEAR = 16
+"""Entries; a stretch so near to the tail is read along with the head, in one request."""
+
 TRIES = 5
 """How often a session is read that changes while it is read, before it counts as damaged."""
 
@@ -65,13 +68,11 @@ class Reading:
 
     async def listing(self, user_id: str, limit: int, behind: ListingCursor | None) -> Page:
         recency, session_id = (-behind.active_us, behind.session_id) if behind else (INF_MIN, INF_MIN)
-        found = await self._table.page(
-            rows.listing_key(user_id, recency, session_id, INF_MAX if behind else INF_MIN),
-            rows.listing_key(user_id, INF_MAX, INF_MAX, INF_MAX),
-            limit=limit,
-            columns=rows.LISTED,
-            of_index=True,
-        )
+        start = rows.listing_key(user_id, recency, session_id, INF_MAX if behind else INF_MIN)
+        end = rows.listing_key(user_id, INF_MAX, INF_MAX, INF_MAX)
+        found = await self._table.page(start, end, limit=limit, columns=rows.LISTED, of_index=True)
+        while not found.rows and found.next_key:  # what has expired takes its place in a page
+            found = await self._table.page(found.next_key, end, limit=limit, columns=rows.LISTED, of_index=True)
         heads = tuple(map(rows.read_listed, found.rows))
         return Page(heads, ListingCursor.behind(heads[-1]).encode() if heads and found.next_key else None)
 
@@ -97,7 +98,7 @@ class Reading:
         self, key: SessionKey, last: int | None, before: int | None, after: int | None, entry_id: str | None
     ) -> Log | None:
         if before is not None:
-            known, entries = await self._newest(key, 1)
+            known, entries = await self._newest(key, self._reach(key, before, last))
         elif after is not None:
             known, entries = await self._since(key, after, PAGE if last is None else last)
         else:
@@ -115,6 +116,12 @@ class Reading:
         """Where a session stands, and its newest entries, one at least: in one request if the head is true."""
         seen = await self._scan(key, max(count, 1))
         return await self._known(key, seen), seen.entries
+
+    def _reach(self, key: SessionKey, before: int, last: int | None) -> int:
+        """How many of the newest entries a stretch takes that ends just ahead of the tail; else one, the tail's."""
+        living = (self._memory.get(key) or UNSEEN).living
+        count = living.tail.seq + 1 - before + last if living and last is not None else 1
+        return count if 0 < count <= NEAR else 1
 
     async def _since(self, key: SessionKey, after: int, count: int) -> tuple[Known, list[EntryRow]]:
         """As :meth:`_newest`, for those who know the log up to its tail: nothing is read twice that was known."""

@@ -48,6 +48,8 @@ TELL_EVERY = 10.0
 
 ROWS_PER_WRITE = 200
 """What the service takes in a batch."""
+ROWS_PER_PAGE = 5000
+"""What it returns of a range, whatever is asked for; the SDK can not ask for 2**31."""
 
 KEY = [("u", "STRING"), ("s", "STRING"), ("q", "INTEGER")]
 DEFINED = [
@@ -132,7 +134,7 @@ class Table:
                 start,
                 end,
                 columns,
-                limit,
+                min(limit, ROWS_PER_PAGE),
                 max_version=1,
             )
         )
