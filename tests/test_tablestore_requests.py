@@ -485,6 +485,11 @@ async def test_rivals_with_large_payloads_leave_the_parts_of_the_winner_alone(se
 # Listings
 
 
+def listed(session_id: str) -> Head:
+    key = SessionKey("u", session_id)
+    return Head(key, Position(0, 1), "e1", deleted=False, beat=0, edits=0, active_us=1, fold=None)
+
+
 async def walked(provider: SessionHistoryProvider, user_id: str, limit: int) -> list[Head]:
     heads: list[Head] = []
     cursor = None
@@ -503,8 +508,7 @@ async def test_2500_sessions_are_listed_once_each(server: TablestoreServer, prov
     for start in range(0, 2500, 200):
         items = []
         for number, key in list(enumerate(keys))[start : start + 200]:
-            active_us = 10**15 + number // 7  # many tie
-            head = Head(key, Position(0, 1), "e1", deleted=False, beat=0, edits=0, active_us=active_us, fold=None)
+            head = replace(listed(key.session_id), active_us=10**15 + number // 7)  # many tie
             items.append(layout.put_head(HeadRow(head, layout.digest("e1"), new_mark()), ALWAYS))
         assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
     count = Count(server)
@@ -543,17 +547,7 @@ async def test_a_page_without_a_row_does_not_end_a_listing(
     for number in range(12):
         if number == 6:
             server.clock = lambda: now + 5 * 86400
-        key, active_us = SessionKey("u", f"s{number}"), 10**15 - number
-        head = Head(
-            SessionKey("u", f"s{number}"),
-            Position(0, 1),
-            "e1",
-            deleted=False,
-            beat=0,
-            edits=0,
-            active_us=active_us,
-            fold=None,
-        )
+        head = replace(listed(f"s{number}"), active_us=10**15 - number)
         item = layout.put_head(HeadRow(head, layout.digest("e1"), new_mark()), ALWAYS)
         assert client.batch_write_row(batch(TABLE, [item])).is_all_succeed()
     client.update_table(TABLE, TableOptions(time_to_live=86400, max_version=1, allow_update=False))
