@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import signal
@@ -620,3 +621,35 @@ async def test_a_renewer_and_a_writer(server: TablestoreServer, kinds: tuple[Kin
         assert log.head.folded in (None, covering(number + 1))
 
     await raced(server, race, kinds)
+
+
+# Without a farewell
+
+
+@pytest.mark.parametrize("where", ["its own thread", "another thread"])
+async def test_a_provider_that_is_dropped_closes_itself(server: TablestoreServer, where: str) -> None:
+    """Garbage is collected by any thread, that of the provider among them, which must not wait for itself."""
+    dropped: Any = connect_to(server)()
+    await dropped.start()
+    dropped.itself = dropped
+    thread = dropped._opened.thread
+    held = server.faults = Faults(("delay",), delay=0.3)
+    writing = asyncio.create_task(dropped.append(KEY, entry(1), at=Position(0, 0)))
+    while not held.injected:  # noqa: ASYNC110 - the server is another thread's
+        await asyncio.sleep(0.001)
+    writing.cancel()
+    await asyncio.wait([writing])
+    del dropped, writing
+    if where == "its own thread":
+        await asyncio.wait_for(thread.run(collected), 5)
+    else:
+        await asyncio.wait_for(asyncio.to_thread(gc.collect), 10)
+    await asyncio.to_thread(thread._thread.join, 10)
+    assert not thread._thread.is_alive()
+    server.faults = None
+    async with opened(connect_to(server)) as fresh:
+        assert (await read(fresh)).entries == (entry(1),)
+
+
+async def collected() -> None:
+    gc.collect()

@@ -172,19 +172,18 @@ async def test_positions_beyond_all_that_fit_reach_nothing(number: int) -> None:
                     with pytest.raises(Conflict):
                         await provider.rewrite(where, Entry("e1", b"x"), at=at, edits=0, fold=None)
                     assert await provider.renew(where, at=at) is False
-            for options in (
-                {"last": number},
-                {"before": number},
-                {"after": number},
-                {"before": number, "last": number},
-            ):
-                log = await provider.read(key, **options)
+            for names in ("last", "before", "after", "before last", "after last"):
+                log = await provider.read(key, **asked(names, number))
                 assert log is not None
                 assert before is not None
                 assert log.head == before.head
-                assert log.entries == (() if "after" in options else before.entries)
-                assert await provider.read(other, **options) is None
+                assert log.entries == (() if "after" in names else before.entries)
+                assert await provider.read(other, **asked(names, number)) is None
             assert names_of(all_rows(server)) == rows
+
+
+def asked(names: str, number: int) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), number)
 
 
 # Conversations

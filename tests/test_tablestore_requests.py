@@ -482,6 +482,24 @@ async def test_rivals_with_large_payloads_leave_the_parts_of_the_winner_alone(se
             assert parts(server) == 2 * seq
 
 
+async def test_rewriters_with_large_payloads_leave_the_parts_of_the_last_alone(server: TablestoreServer) -> None:
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        await one.append(KEY, entry(1), at=Position(0, 0))
+        await one.append(KEY, entry(2), at=Position(0, 1))
+        lost = 0
+        for edits in range(6):
+            server.faults = Faults(("delay",), share=0.5, seed=edits, delay=0.005)
+            works = [
+                each.rewrite(KEY, Entry("e1", b"y" * (3 * MB)), at=Position(0, 1), edits=edits, fold=None)
+                for each in (one, other)
+            ]
+            answers = await asyncio.gather(*works, return_exceptions=True)
+            assert sum(isinstance(answer, Head) for answer in answers) == 1
+            lost += sum(isinstance(answer, Conflict) for answer in answers)
+            assert parts(server) == 2
+        assert lost == 6
+
+
 # Listings
 
 

@@ -27,7 +27,7 @@ class LoopThread:
         self._open = True
         self._running: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="session-history Tablestore", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="session-history Tablestore", daemon=True)
         self._thread.start()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -60,9 +60,14 @@ class LoopThread:
             if not self._open or os.getpid() != self._pid:
                 return
             self._open = False
-        asyncio.run_coroutine_threadsafe(self._last(farewell), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        last = asyncio.run_coroutine_threadsafe(self._last(farewell), self._loop)
+        last.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+        if threading.current_thread() is not self._thread:  # which may collect garbage, and can not wait for itself
+            self._thread.join()
+            last.result()
+
+    def _serve(self) -> None:
+        self._loop.run_forever()
         self._loop.close()
 
     @staticmethod
