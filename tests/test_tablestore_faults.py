@@ -354,6 +354,17 @@ async def test_what_a_killed_writer_leaves_can_be_deleted_and_overtaken_at_once(
         assert_tombstones_alone(server)
 
 
+@pytest.mark.parametrize("state", ["an entry without its head", "a head without its entry"])
+async def test_who_knows_the_tail_sees_what_came_behind_it(server: TablestoreServer, state: str) -> None:
+    remains = REMAINS[state][0]
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, remains.kept)
+        remains_directly(sync_client(server), state)
+        log = await read(provider, after=remains.kept)
+        assert log.head.tail == Position(0, remains.kept + remains.stored)
+        assert log.entries == ((remains.entry,) if remains.stored else ())
+
+
 async def assert_deleted_remains_deleted(server: TablestoreServer) -> None:
     async with opened(connect_to(server)) as provider:
         log = await read(provider, entry_id="e1")
