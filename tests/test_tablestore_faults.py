@@ -94,7 +94,7 @@ async def test_writers_in_many_processes_lose_nothing_to_faults(server: Tablesto
     assert {process.returncode for process in running.values()} == {0}
     print(f"{WRITERS * TURNS} turns: {told(server)}")
     assert server.faults.injected > WRITERS * TURNS / 3
-    assert all(json.loads(text) == list(range(TURNS)) for text in printed)
+    assert all(json.loads(text) == list(range(TURNS)) for text in printed.values())
     server.faults = None
 
     async with service_on(server) as service:
