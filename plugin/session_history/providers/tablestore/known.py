@@ -51,6 +51,10 @@ class Known:
     def lives(self, generation: int) -> bool:
         return self.living is not None and self.living.tail.generation == generation
 
+    def buries(self, generation: int) -> bool:
+        """Whether this is the tombstone of a generation, which nobody replaces but by a new life."""
+        return self.head is not None and self.head.deleted and self.head.tail.generation == generation
+
     @property
     def place(self) -> Position:
         """Behind which the next entry goes."""

@@ -19,6 +19,9 @@ T = TypeVar("T")
 PAGE = 1000
 """Entries of a read that asks for no number, and the most heads of a page of a listing."""
 
+NEAR = 16
+"""Entries; a stretch so near to the tail is read along with the head, in one request."""
+
 TRIES = 5
 """How often a session is read that changes while it is read, before it counts as damaged."""
 
@@ -97,7 +100,7 @@ class Reading:
         self, key: SessionKey, last: int | None, before: int | None, after: int | None, entry_id: str | None
     ) -> Log | None:
         if before is not None:
-            known, entries = await self._newest(key, 1)
+            known, entries = await self._newest(key, self._reach(key, before, last))
         elif after is not None:
             known, entries = await self._since(key, after, PAGE if last is None else last)
         else:
@@ -117,6 +120,12 @@ class Reading:
         """Where a session stands, and its newest entries, one at least: in one request if the head is true."""
         seen = await self._scan(key, max(count, 1), columns=columns)
         return await self._known(key, seen), seen.entries
+
+    def _reach(self, key: SessionKey, before: int, last: int | None) -> int:
+        """How many of the newest entries a stretch takes that ends just ahead of the tail; else one, the tail's."""
+        living = (self._memory.get(key) or UNSEEN).living
+        count = living.tail.seq + 1 - before + last if living and last is not None else 1
+        return count if 0 < count <= NEAR else 1
 
     async def _since(self, key: SessionKey, after: int, count: int) -> tuple[Known, list[EntryRow]]:
         """As :meth:`_newest`, for those who know the log up to its tail: nothing is read twice that was known."""

@@ -51,7 +51,7 @@ TELL_EVERY = 10.0
 ROWS_PER_WRITE = 200
 """What the service takes in a batch."""
 ROWS_PER_PAGE = 5000
-"""What the service returns of a range at most."""
+"""What it returns of a range, whatever is asked for; the SDK can not ask for 2**31."""
 
 KEY = [("u", "STRING"), ("s", "STRING"), ("q", "INTEGER")]
 DEFINED = [
@@ -137,7 +137,7 @@ class Table:
                 start,
                 end,
                 columns,
-                limit,
+                min(limit, ROWS_PER_PAGE),
                 max_version=1,
             )
         )
@@ -160,7 +160,7 @@ class Table:
             page = await self.page(
                 next_key,
                 end,
-                limit=min(limit - len(found), ROWS_PER_PAGE),
+                limit=limit - len(found),
                 backward=backward,
                 columns=columns,
                 of_index=of_index,

@@ -286,12 +286,13 @@ class Writing:
         :param change: what is to stand there instead; ``None`` to leave it.
         """
         patience = Patience()
+        life = known.place.generation
         tried: set[int | None] = set()
         unsure = False
         while known.mark not in tried:
             row = change(known)
             if row is None:
-                return Changed(known, mine=unsure)
+                return Changed(known, mine=unsure and not known.buries(life))
             [outcome] = await self._table.write([rows.put_head(row, unchanged(known.mark))])
             if outcome is _DONE:
                 self._memory.keep(key, settled(row))
