@@ -88,7 +88,7 @@ class TablestoreServer(Settings):
         return sum(name == api for name, _ in self.requests)
 
     def _stop(self) -> None:
-        self._run(self._runner.cleanup())
+        self._run(self._finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -105,6 +105,13 @@ class TablestoreServer(Settings):
         await site.start()
         _, port = self._runner.addresses[0][:2]
         self.endpoint = f"http://127.0.0.1:{port}"
+
+    async def _finish(self) -> None:
+        await self._runner.cleanup()
+        held = asyncio.all_tasks() - {asyncio.current_task()}  # requests whose clients are gone
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         request_id = str(uuid4())
