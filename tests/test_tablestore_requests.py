@@ -344,10 +344,10 @@ async def test_what_an_interrupted_delete_left_is_no_part_of_a_new_life(
     assert_tombstones_alone(server)
 
 
-async def test_a_delete_removes_parts_of_its_own_and_older_lives_only(
+async def test_a_delete_while_a_life_begins_in_parts_leaves_all_of_it_or_nothing(
     server: TablestoreServer, provider: SessionHistoryProvider
 ) -> None:
-    """A part of a life to come is of one who is about to begin it."""
+    """Its parts may be of one who died: the life that they are for can not begin any more."""
     await provider.append(KEY, entry(1), at=Position(0, 0))
     await provider.delete(KEY)
     await begun_with_parts(server, provider)
@@ -362,7 +362,10 @@ async def begun_with_parts(server: TablestoreServer, provider: SessionHistoryPro
         while not held.injected:  # noqa: ASYNC110 - the server is another thread's
             await asyncio.sleep(0.005)
         assert await other.delete(KEY) is False
-        assert await beginning == Appended(Position(1, 1), replayed=False)
+        with pytest.raises(Conflict) as conflict:
+            await beginning
+        assert conflict.value.head == (await read(other)).head
+        assert await other.append(KEY, large, at=Position(2, 0)) == Appended(Position(2, 1), replayed=False)
         assert (await read(other)).entries == (large,)
         assert await other.delete(KEY) is True
     assert_tombstones_alone(server)

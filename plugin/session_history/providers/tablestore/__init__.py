@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
+import os
 import re
 import threading
 import weakref
@@ -87,6 +88,7 @@ class TablestoreProvider:
         self._create = create
         self._opened: _Open | None = None
         self._close: Callable[[], object] = _nothing
+        self._pid: int | None = None
         self._door = threading.Lock()
 
     def __repr__(self) -> str:
@@ -164,6 +166,9 @@ class TablestoreProvider:
         with self._door:
             if self._opened is not None:
                 return
+            if self._pid not in (None, os.getpid()):
+                raise Unavailable("its client was open when this process was forked: make another one, or spawn")
+            self._pid = os.getpid()
             thread = LoopThread()
             close = weakref.finalize(self, thread.close, self._table.close)
             try:

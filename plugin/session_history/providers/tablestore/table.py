@@ -231,11 +231,15 @@ class Table:
     def _insist_ours(self, described: Any) -> None:
         meta = described.table_meta
         key = [(name, kind) for name, kind, *_ in meta.schema_of_primary_key]
-        indexes = {index.index_name: list(index.primary_key_names) for index in described.secondary_indexes}
+        indexes = {
+            index.index_name: list(index.primary_key_names)
+            for index in described.secondary_indexes
+            if index.index_type == SecondaryIndexType.LOCAL_INDEX
+        }
         if key != KEY or not set(DEFINED) <= set(map(tuple, meta.defined_columns)):
             raise IncompatibleStore(f"table {self.name!r} is not of this library: its columns are others")
         if indexes.get(self.index, [])[:2] != ["u", "r"]:
-            raise IncompatibleStore(f"table {self.name!r} lacks its index {self.index!r}")
+            raise IncompatibleStore(f"table {self.name!r} lacks its local index {self.index!r}")
         if described.table_options.time_to_live != -1:
             logger.warning("Tablestore: table %r has a time to live: it loses what is older", self.name)
 

@@ -147,8 +147,8 @@ class Writing:
                 living = known.living
                 return known.changed(replace(living, beat=living.beat + 1)) if living and living.tail == at else None
 
-            _, mine = await self._change(key, await self._reading.look(key), beating)
-            return mine
+            known, mine = await self._change(key, await self._reading.look(key), beating)
+            return mine and known.living is not None and known.living.tail == at
 
     async def rewrite(self, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None) -> Head:
         """The entry first, so that nobody holds its old payload to be of the new number; then the number."""
