@@ -38,13 +38,13 @@ def create_client(
         raise ConfigurationError("credentials are given, and a provider of credentials as well: give one of them")
     try:
         return AsyncOTSClient(
-            end_point,
+            end_point.rstrip("/") if isinstance(end_point, str) else end_point,  # the SDK would ask for another path
             access_key_id,
             access_key_secret,
             instance_name,
             credentials_provider=credentials_provider,
             region=region,
-            sts_token=sts_token,
+            sts_token=sts_token or None,
             **{"retry_policy": NoRetryPolicy(), **options},
         )
     except OTSClientError as error:

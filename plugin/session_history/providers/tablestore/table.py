@@ -96,7 +96,7 @@ class Patience:
     async def wait(self, reason: object) -> None:
         """:raises Unavailable: it has ended."""
         if time.monotonic() > self._deadline:
-            raise Unavailable(f"Tablestore: no success within {self._seconds:.0f} s, at last: {reason}")
+            raise Unavailable(f"Tablestore: no success within {self._seconds:.0f} s, at last: {reason}") from None
         await asyncio.sleep(random.uniform(0, min(1.0, 0.005 * 2**self._tries)))
         self._tries += 1
 
