@@ -22,7 +22,7 @@ lint: install
 	$(BIN)/lint-imports
 
 check: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 # The site, in docs/_build; a warning is an error.
 docs: install

@@ -231,13 +231,18 @@ async def test_a_fork_is_told_what_to_do(server: TablestoreServer) -> None:
 
 def forked(made: TablestoreProvider) -> None:
     async def tried() -> None:
-        try:
-            await made.read(KEY)
-        except Unavailable as error:
-            os._exit(0 if "fork" in str(error) else 2)
+        for call in (made.read(KEY), restarted(made)):
+            with pytest.raises(Unavailable, match="fork"):
+                await call
+        os._exit(0)
 
     asyncio.run(tried())
     os._exit(3)
+
+
+async def restarted(made: TablestoreProvider) -> None:
+    await made.stop()
+    await made.start()
 
 
 def test_a_provider_that_is_dropped_ends_its_thread(server: TablestoreServer) -> None:

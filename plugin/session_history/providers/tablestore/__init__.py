@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import logging
+import os
 import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -41,8 +44,6 @@ from session_history_hooks import (
 )
 
 __all__ = ["TablestoreOptions", "TablestoreProvider", "create_client", "session_history_providers"]
-
-T = TypeVar("T")
 
 LIMITS = Limits(
     # As SQLite's and far above any real turn; in 32 rows, since a row holds 2 MB.
@@ -87,6 +88,7 @@ class TablestoreProvider:
         self._create = create
         self._opened: _Open | None = None
         self._close: Callable[[], object] = _nothing
+        self._pid: int | None = None
         self._door = threading.Lock()
 
     def __repr__(self) -> str:
@@ -97,7 +99,13 @@ class TablestoreProvider:
         return LIMITS
 
     async def start(self) -> None:
-        await asyncio.to_thread(self._start)
+        begun: builtins.list[Future[None]] = []
+        try:
+            await asyncio.to_thread(self._start, begun)
+        except asyncio.CancelledError:
+            for preparing in begun:
+                preparing.cancel()  # else the process could not end before the table is there, which takes minutes
+            raise
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._stop)
@@ -154,14 +162,18 @@ class TablestoreProvider:
             raise Unavailable("Tablestore is not open: the service was stopped, or never started")
         return self._opened
 
-    def _start(self) -> None:
+    def _start(self, begun: builtins.list[Future[None]]) -> None:
         with self._door:
             if self._opened is not None:
                 return
+            if self._pid not in (None, os.getpid()):
+                raise Unavailable("its client was open when this process was forked: make another one, or spawn")
+            self._pid = os.getpid()
             thread = LoopThread()
             close = weakref.finalize(self, thread.close, self._table.close)
             try:
-                thread.submit(lambda: self._table.prepare(create=self._create)).result()
+                begun.append(thread.submit(lambda: self._table.prepare(create=self._create)))
+                begun[0].result()
             except BaseException:
                 close()
                 raise

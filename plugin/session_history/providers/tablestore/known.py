@@ -51,6 +51,10 @@ class Known:
     def lives(self, generation: int) -> bool:
         return self.living is not None and self.living.tail.generation == generation
 
+    def buries(self, generation: int) -> bool:
+        """Whether this is the tombstone of a generation, which nobody replaces but by a new life."""
+        return self.head is not None and self.head.deleted and self.head.tail.generation == generation
+
     @property
     def place(self) -> Position:
         """Behind which the next entry goes."""
@@ -87,7 +91,7 @@ class Known:
             deleted=False,
             beat=living.beat if living else 0,
             edits=living.edits if living else 0,
-            active_us=entry.active_us,
+            active_us=max(entry.active_us, self.head.active_us if self.head else 0),
             fold=fold or (living.fold if living else None),
         )
         recent = (self.recent if living else b"") + digest(entry.id)

@@ -19,6 +19,9 @@ T = TypeVar("T")
 PAGE = 1000
 """Entries of a read that asks for no number, and the most heads of a page of a listing."""
 
+NEAR = 16
+"""Entries; a stretch so near to the tail is read along with the head, in one request."""
+
 TRIES = 5
 """How often a session is read that changes while it is read, before it counts as damaged."""
 
@@ -44,7 +47,7 @@ class Reading:
 
     async def look(self, key: SessionKey) -> Known:
         """Where a session stands."""
-        known, _ = await _whole(key, lambda: self._newest(key, 1))
+        known, _ = await _whole(key, lambda: self._newest(key, 1, rows.WITHOUT_PAYLOAD))
         return known
 
     async def standing(self, key: SessionKey, known: Known, entry_id: str, at: Position) -> EntryRow | None:
@@ -97,7 +100,7 @@ class Reading:
         self, key: SessionKey, last: int | None, before: int | None, after: int | None, entry_id: str | None
     ) -> Log | None:
         if before is not None:
-            known, entries = await self._newest(key, 1)
+            known, entries = await self._newest(key, self._reach(key, before, last))
         elif after is not None:
             known, entries = await self._since(key, after, PAGE if last is None else last)
         else:
@@ -111,10 +114,18 @@ class Reading:
         first = seqs.start if seqs else head.tail.seq + 1
         return Log(head, first, log, await self._found(key, known, entry_id, [*stood, *entries]))
 
-    async def _newest(self, key: SessionKey, count: int) -> tuple[Known, list[EntryRow]]:
+    async def _newest(
+        self, key: SessionKey, count: int, columns: list[str] | None = None
+    ) -> tuple[Known, list[EntryRow]]:
         """Where a session stands, and its newest entries, one at least: in one request if the head is true."""
-        seen = await self._scan(key, max(count, 1))
+        seen = await self._scan(key, max(count, 1), columns=columns)
         return await self._known(key, seen), seen.entries
+
+    def _reach(self, key: SessionKey, before: int, last: int | None) -> int:
+        """How many of the newest entries a stretch takes that ends just ahead of the tail; else one, the tail's."""
+        living = (self._memory.get(key) or UNSEEN).living
+        count = living.tail.seq + 1 - before + last if living and last is not None else 1
+        return count if 0 < count <= NEAR else 1
 
     async def _since(self, key: SessionKey, after: int, count: int) -> tuple[Known, list[EntryRow]]:
         """As :meth:`_newest`, for those who know the log up to its tail: nothing is read twice that was known."""
@@ -122,15 +133,21 @@ class Reading:
         if living is None or living.tail.seq != after:
             return await self._newest(key, 1)
         seen = await self._scan(key, max(count, 1), floor=rows.place_of(living.tail))
-        if seen.head is None or (not seen.entries and not _same_tail(seen.head.head, living)):
+        if seen.head is not None and seen.entries:
+            return await self._known(key, seen), seen.entries
+        if seen.head is None or not _same_tail(seen.head.head, living):
             return await self._newest(key, 1)
-        return settled(seen.head) if not seen.entries else await self._known(key, seen), seen.entries
+        known = settled(seen.head)
+        self._memory.keep(key, known)
+        return known, []
 
     async def _known(self, key: SessionKey, seen: Seen) -> Known:
         known = derive(key, seen.head, seen.entries)
         if not known.settled:
             survey = await self._scan(key, REMEMBERED_IDS, columns=rows.WITHOUT_PAYLOAD)
-            known = derive(key, survey.head, survey.entries)
+            first, known = known, derive(key, survey.head, survey.entries)
+            if _edits(known) != _edits(first):  # the entries that were seen are older than the head
+                raise TornError
         self._memory.keep(key, known)
         return known
 
@@ -191,10 +208,14 @@ class Reading:
             limit=parts.count,
             backward=True,
         )
-        payload = b"".join(map(rows.payload_of_part, found.rows))
+        payload = b"".join(map(rows.read_part, found.rows))
         if len(payload) != parts.size:
             raise TornError
         return payload
+
+
+def _edits(known: Known) -> int:
+    return known.head.edits if known.head else 0
 
 
 def _same_tail(one: Head, other: Head) -> bool:

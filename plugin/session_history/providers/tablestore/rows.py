@@ -221,17 +221,13 @@ def generation(row: Row) -> int:
     return found if type(found) is int else 0
 
 
-def payload_of_part(row: Row) -> bytes:
-    return bytes(_columns(row)["p"])
-
-
 def read_head(row: Row) -> HeadRow:
     """:raises Corrupt: it is unreadable. :raises IncompatibleStore: a newer version wrote it."""
     columns = _checked(row)
     try:
         deleted = "r" not in columns
         head = _head(session_of(row), columns, deleted=deleted, active_us=_integer(columns["t"]))
-        return HeadRow(head, bytes(columns["k"]), _integer(columns["x"]), _integer(columns.get("w", 0)))
+        return HeadRow(head, _binary(columns["k"]), _integer(columns["x"]), _integer(columns.get("w", 0)))
     except (KeyError, TypeError, ValueError):
         raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
 
@@ -250,7 +246,7 @@ def read_entry(row: Row) -> EntryRow:
     columns = _checked(row)
     position = position_of(place(row))
     try:
-        payload: bytes | Parts = bytes(columns.get("p", b""))
+        payload: bytes | Parts = _binary(columns.get("p", b""))
         if "z" in columns:
             payload = Parts(_integer(columns["z"]), _integer(columns["y"]))
         return EntryRow(
@@ -265,10 +261,18 @@ def read_entry(row: Row) -> EntryRow:
         raise Corrupt(f"entry {position.seq} of {session_of(row)} is unreadable") from None
 
 
+def read_part(row: Row) -> bytes:
+    """:raises Corrupt, IncompatibleStore: as :func:`read_head`."""
+    try:
+        return _binary(_checked(row)["p"])
+    except (KeyError, TypeError):
+        raise Corrupt(f"a part of a payload of {session_of(row)} is unreadable") from None
+
+
 def _head(key: SessionKey, columns: Mapping[str, Any], *, deleted: bool, active_us: int) -> Head:
     fold = None
     if "fn" in columns:
-        fold = Fold(_integer(columns["fn"]), _text(columns["fi"]), bytes(columns["fc"]))
+        fold = Fold(_integer(columns["fn"]), _text(columns["fi"]), _binary(columns["fc"]))
     return Head(
         key,
         Position(_integer(columns["g"]), _integer(columns["n"])),
@@ -303,3 +307,9 @@ def _text(value: object) -> str:
     if type(value) is not str:
         raise TypeError("a column is not a text")
     return value
+
+
+def _binary(value: object) -> bytes:
+    if not isinstance(value, bytes | bytearray):
+        raise TypeError("a column is not binary")
+    return bytes(value)

@@ -50,6 +50,8 @@ TELL_EVERY = 10.0
 
 ROWS_PER_WRITE = 200
 """What the service takes in a batch."""
+ROWS_PER_PAGE = 5000
+"""What it returns of a range, whatever is asked for; the SDK can not ask for 2**31."""
 
 KEY = [("u", "STRING"), ("s", "STRING"), ("q", "INTEGER")]
 DEFINED = [
@@ -135,7 +137,7 @@ class Table:
                 start,
                 end,
                 columns,
-                limit,
+                min(limit, ROWS_PER_PAGE),
                 max_version=1,
             )
         )
@@ -156,7 +158,12 @@ class Table:
         next_key: PrimaryKey | None = start
         while next_key is not None and len(found) < limit:
             page = await self.page(
-                next_key, end, limit=limit - len(found), backward=backward, columns=columns, of_index=of_index
+                next_key,
+                end,
+                limit=limit - len(found),
+                backward=backward,
+                columns=columns,
+                of_index=of_index,
             )
             found += page.rows
             next_key = page.next_key
@@ -224,11 +231,15 @@ class Table:
     def _insist_ours(self, described: Any) -> None:
         meta = described.table_meta
         key = [(name, kind) for name, kind, *_ in meta.schema_of_primary_key]
-        indexes = {index.index_name: list(index.primary_key_names) for index in described.secondary_indexes}
+        indexes = {
+            index.index_name: list(index.primary_key_names)
+            for index in described.secondary_indexes
+            if index.index_type == SecondaryIndexType.LOCAL_INDEX
+        }
         if key != KEY or not set(DEFINED) <= set(map(tuple, meta.defined_columns)):
             raise IncompatibleStore(f"table {self.name!r} is not of this library: its columns are others")
         if indexes.get(self.index, [])[:2] != ["u", "r"]:
-            raise IncompatibleStore(f"table {self.name!r} lacks its index {self.index!r}")
+            raise IncompatibleStore(f"table {self.name!r} lacks its local index {self.index!r}")
         if described.table_options.time_to_live != -1:
             logger.warning("Tablestore: table %r has a time to live: it loses what is older", self.name)
 
@@ -246,7 +257,10 @@ class Table:
                 return
 
     async def close(self) -> None:
-        await self._client.close()
+        try:
+            await self._client.close()
+        except Exception as error:  # nothing is lost by it
+            logger.warning("Tablestore: the client did not close: %s", type(error).__name__)
 
     # Requests
 

@@ -27,7 +27,7 @@ class LoopThread:
         self._open = True
         self._running: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="session-history Tablestore", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="session-history Tablestore", daemon=True)
         self._thread.start()
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -55,18 +55,28 @@ class LoopThread:
             future.exception()  # whoever asked may be gone
 
     def close(self, farewell: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Finish what runs, then do the last thing, and block until that is done."""
+        """Finish what runs, then do the last thing; block until that is done, unless on this very thread.
+
+        The collector drops a provider on any thread, and so on this one, which can not wait for itself.
+        """
+        if os.getpid() != self._pid:
+            return
         with self._door:
-            if not self._open or os.getpid() != self._pid:
+            if not self._open:
                 return
             self._open = False
-        asyncio.run_coroutine_threadsafe(self._last(farewell), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        self._running.add(asyncio.run_coroutine_threadsafe(self._last(farewell), self._loop))
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
         self._loop.close()
 
-    @staticmethod
-    async def _last(farewell: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    async def _last(self, farewell: Callable[[], Coroutine[Any, Any, object]]) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-        await farewell()
+        try:
+            await asyncio.gather(*others, return_exceptions=True)
+            await farewell()
+        finally:
+            self._loop.stop()

@@ -78,9 +78,9 @@ class Writing:
             known = await self._reading.look(key)
             standing = await self._reading.standing(key, known, entry.id, at)
             if standing:
-                await self._cover(key, known, standing, fold)
-                if standing.mark != mine.mark:
+                if standing.mark != mine.mark and not standing.edits:  # a rewrite may have been on top of mine
                     await self._discard(key, payload)
+                await self._cover(key, known, standing, fold)
                 return Appended(standing.position, replayed=standing.mark != mine.mark)
             if known.place != at:
                 await self._withdraw(key, mine, known)
@@ -147,8 +147,8 @@ class Writing:
                 living = known.living
                 return known.changed(replace(living, beat=living.beat + 1)) if living and living.tail == at else None
 
-            _, mine = await self._change(key, await self._reading.look(key), beating)
-            return mine
+            known, mine = await self._change(key, await self._reading.look(key), beating)
+            return mine and known.living is not None and known.living.tail == at
 
     async def rewrite(self, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None) -> Head:
         """The entry first, so that nobody holds its old payload to be of the new number; then the number."""
@@ -157,14 +157,19 @@ class Writing:
             old = await self._rewritable(key, known, entry.id, at, edits)
             payload = await self._spilled(key, at.generation, entry.payload)
             new = replace(old, payload=payload, mark=new_mark(), edits=edits + 1)
-            if await self._replaced(key, old, new):
+            outcome = await self._replaced(key, old, new)
+            gone = outcome is Outcome.REFUSED
+            if outcome is _DONE:
                 known = await self._numbered(key, known, new, fold)
                 if known.rewrite == new.mark and known.head is not None and known.lives(at.generation):
                     await self._discard(key, old.payload)
                     return known.head
-                await self._replaced(key, new, replace(old, mark=new_mark()))  # another entry was rewritten first
-            await self._discard(key, payload)
-            raise Conflict((await self._reading.look(key)).head)
+                back = replace(new, payload=old.payload, mark=new_mark())  # another entry was rewritten first
+                gone = await self._replaced(key, new, back) is _DONE
+            known = await self._reading.look(key)
+            if gone or not known.lives(at.generation):  # else the next rewrite replaced it, and may have to put it back
+                await self._discard(key, payload)
+            raise Conflict(known.head)
 
     async def _rewritable(self, key: SessionKey, known: Known, entry_id: str, at: Position, edits: int) -> EntryRow:
         living = known.living
@@ -179,15 +184,21 @@ class Writing:
             raise Conflict((await self._numbered(key, known, old, None)).head)
         return old
 
-    async def _replaced(self, key: SessionKey, old: EntryRow, new: EntryRow) -> bool:
-        """Put an entry in place of one that was read; whether nobody came first."""
-        patience = Patience()
-        while await self._table.write([rows.put_entry(key, new, unchanged(old.mark))]) != [_DONE]:
-            standing = await self._reading.entry(key, new.position)
+    async def _replaced(self, key: SessionKey, old: EntryRow, new: EntryRow) -> Outcome:
+        """Put an entry in place of one that was read.
+
+        :returns: refused, if another stands there and the new one never did; unknown, if it may have.
+        """
+        patience, lost = Patience(), Outcome.REFUSED
+        while True:
+            [outcome] = await self._table.write([rows.put_entry(key, new, unchanged(old.mark))])
+            standing = None if outcome is _DONE else await self._reading.entry(key, new.position)
+            if outcome is _DONE or (standing and standing.mark == new.mark):
+                return _DONE
+            lost = outcome if outcome is Outcome.UNKNOWN else lost
             if standing is None or standing.mark != old.mark:
-                return standing is not None and standing.mark == new.mark
+                return lost
             await patience.wait("a rewrite of unknown outcome")
-        return True
 
     async def _numbered(self, key: SessionKey, known: Known, entry: EntryRow, fold: Fold | None) -> Known:
         """Move the head's number to that of an entry that was rewritten."""
@@ -203,16 +214,20 @@ class Writing:
     # Delete
 
     async def delete(self, key: SessionKey) -> bool:
-        """The tombstone first: what an interrupted delete leaves is not seen, and the next one removes it."""
+        """The tombstone first: what an interrupted delete leaves is not seen, and the next one removes it.
+
+        Of a life that did not begin, parts of its first payload may be there. It shall not begin, since they are to go.
+        """
         async with self.alone(key):
             try:
                 known = await self._reading.look(key)
             except Corrupt:
                 known, mine = await self._bury_damaged(key), True
             else:
-                known, mine = await self._bury(key, known)
-            if known.head is not None:
-                await self._sweep(key, known.place.generation - 1)
+                known, mine = await self._bury(key, known) if known.living else Changed(known, mine=False)
+            if await self._sweep(key, known.place.generation - 1) and known.living is None:
+                unborn, _ = await self._bury(key, known)
+                await self._sweep(key, unborn.place.generation - 1)
             return mine
 
     async def delete_user(self, user_id: str) -> int:
@@ -223,12 +238,14 @@ class Writing:
         return count
 
     async def _bury(self, key: SessionKey, known: Known) -> Changed:
-        if known.living is None:
-            return Changed(known, mine=False)
-        generation = known.living.tail.generation
-        return await self._change(
-            key, known, lambda known: known.tombstone(key, generation) if known.lives(generation) else None
-        )
+        """The tombstone of the life that is, or else of the next one, if that has not begun meanwhile."""
+        lives, generation = known.living is not None, known.place.generation
+
+        def burying(known: Known) -> HeadRow | None:
+            same = (known.living is not None, known.place.generation) == (lives, generation)
+            return known.tombstone(key, generation) if same else None
+
+        return await self._change(key, known, burying)
 
     async def _bury_damaged(self, key: SessionKey) -> Known:
         """What can not be read can be deleted."""
@@ -238,14 +255,18 @@ class Writing:
             await patience.wait("a delete of unknown outcome")
         return settled(row)
 
-    async def _sweep(self, key: SessionKey, generation: int) -> None:
-        """Remove all that a generation and those before it have left."""
+    async def _sweep(self, key: SessionKey, generation: int) -> bool:
+        """Remove all that a generation and those before it have left; whether there are parts for a later one."""
+        later = False
         start: PrimaryKey | None = rows.primary_key(key, rows.LOWEST)
         end = rows.primary_key(key, rows.place_of(Position(generation + 1, 0)))
         while start is not None:
             found = await self._table.page(start, end, limit=PAGE, columns=["v", "g"])
-            await self._delete([row.primary_key for row in found.rows if rows.generation(row) <= generation])
+            old = [row.primary_key for row in found.rows if rows.generation(row) <= generation]
+            await self._delete(old)
+            later = later or len(old) < len(found.rows)
             start = found.next_key
+        return later
 
     async def _delete(self, keys: list[PrimaryKey]) -> None:
         patience = Patience()
@@ -265,12 +286,13 @@ class Writing:
         :param change: what is to stand there instead; ``None`` to leave it.
         """
         patience = Patience()
+        life = known.place.generation
         tried: set[int | None] = set()
         unsure = False
         while known.mark not in tried:
             row = change(known)
             if row is None:
-                return Changed(known, mine=unsure)
+                return Changed(known, mine=unsure and not known.buries(life))
             [outcome] = await self._table.write([rows.put_head(row, unchanged(known.mark))])
             if outcome is _DONE:
                 self._memory.keep(key, settled(row))

@@ -1,0 +1,32 @@
+"""A process that is killed while it writes: ``python tablestore_killed.py ENDPOINT WORK``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from session_history.providers.tablestore import TablestoreProvider, create_client
+from session_history_hooks import Entry, Fold, Position
+from session_history_hooks.testing.subject import KEY
+
+LARGE = b"large" * 10**6
+"""It takes three parts."""
+
+
+async def main(endpoint: str, work: str) -> None:
+    provider = TablestoreProvider(create_client(endpoint, "inst", "ak", "sk"))
+    await provider.start()
+    if work == "first":
+        await provider.append(KEY, Entry("e1", b"payload 1"), at=Position(0, 0), fold=Fold(1, "e1", b"card 1"))
+    elif work == "third":
+        await provider.append(KEY, Entry("e3", b"payload 3"), at=Position(0, 2), fold=Fold(3, "e3", b"card 3"))
+    elif work == "large":
+        await provider.append(KEY, Entry("e3", LARGE), at=Position(0, 2), fold=Fold(3, "e3", b"card 3"))
+    elif work == "rewrite":
+        await provider.rewrite(KEY, Entry("e2", b"erased"), at=Position(0, 2), edits=0, fold=None)
+    else:
+        await provider.delete(KEY)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2]))
