@@ -208,7 +208,7 @@ def running(machine: Machine, *settings: str) -> Iterator[Server]:
 def replicated(machine: Machine) -> Iterator[tuple[Server, Server]]:
     """A primary that answers after its standby has written, and that standby."""
     with running(machine, "synchronous_standby_names=*", "synchronous_commit=local") as primary, ExitStack() as stack:
-        standby = Server(machine, "hot_standby=on")
+        standby = Server(machine, "wal_retrieve_retry_interval=100ms")
         source = f"{primary.url()}?application_name=standby"
         machine.run("pg_basebackup", "-D", standby.data, "-d", source, "-R", "-c", "fast", "--no-sync")
         stack.callback(standby.kill)

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 from urllib.parse import urlencode
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from session_history.providers.postgresql.address import parse
 from session_history.providers.postgresql.pool import Link, Pool
@@ -239,6 +239,8 @@ class PostgresqlOptions(ProviderOptions):
 
     See :class:`PostgresqlProvider` for the first options; the others are settings of libpq.
     """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(coerce_numbers_to_str=True)  # TOML has numbers
 
     schema_: str | None = Field(default=None, alias="schema")  # pydantic has a "schema" of its own
     pool_size: int = Field(default=10, ge=1)

@@ -63,8 +63,10 @@ def translate(error: Exception, place: str) -> SessionHistoryError:
         return kind(f"{place} {text} ({error.sqlstate})")
     if isinstance(error, TimeoutError):
         return Unavailable(f"{place} did not answer in time")
-    if isinstance(error, asyncpg.ClientConfigurationError):
-        return ConfigurationError(f"{place}: the driver does not take this URL, or a file it names is missing")
+    if isinstance(error, (asyncpg.ClientConfigurationError, ValueError)) and not isinstance(error, ssl.SSLError):
+        return ConfigurationError(f"{place}: the driver does not take this URL")
+    if isinstance(error, FileNotFoundError):
+        return Unavailable(f"{place} can not be reached: its socket, or a file of its TLS settings, is missing")
     if isinstance(error, ssl.SSLError):
         return Unavailable(f"{place}: TLS failed ({error.reason or type(error).__name__})")
     return Unavailable(f"{place} can not be reached, or has closed the connection ({type(error).__name__})")
