@@ -84,6 +84,7 @@ class TestTime(OnServer):
                     provider.read(KEY),
                     provider.append(KEY, Entry("cold", b""), at=tail),
                     provider.list("u", limit=1),
+                    provider.delete(KEY),
                 ):
                     with pytest.raises(Unavailable):
                         async with asyncio.timeout(5):
@@ -93,6 +94,21 @@ class TestTime(OnServer):
                 fragile.thaw()
             assert (await provider.append(KEY, Entry("cold", b""), at=tail)).position == Position(0, tail.seq + 1)
             assert [each.id for each in (await read(provider, after=tail.seq)).entries] == ["cold"]
+
+    async def test_a_server_that_freezes_in_a_transaction(self, fragile: Server) -> None:
+        async with opened(lambda: provider_of(fragile.url(), None, timeout=0.5)) as provider:
+            tail = await anything(provider)
+            async with locked(fragile.url(), "public"):
+                deleting = asyncio.create_task(provider.delete(KEY))
+                await asyncio.sleep(0.2)
+                fragile.freeze()
+                try:
+                    with pytest.raises(Unavailable):
+                        async with asyncio.timeout(5):
+                            await deleting
+                finally:
+                    fragile.thaw()
+            assert (await read(provider, last=0)).head.tail == tail
 
 
 class TestLoss(OnServer):
@@ -302,6 +318,27 @@ class TestPool(OnServer):
         told = [record for record in caplog.records if "prepared statements" in record.getMessage()]
         assert len(told) == 1
         assert (await read(provider)).head.deleted
+
+    async def test_a_timeout_in_a_transaction_leaves_nothing_behind(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{random.getrandbits(64)}"
+        url = f"{home}?application_name={name}"
+        async with opened(lambda: provider_of(url, schema, timeout=0.3, pool_size=1)) as provider:
+            await fill(provider, 1)
+            async with locked(home, schema):
+                with pytest.raises(Unavailable):
+                    await provider.delete(KEY)
+            assert not (await read(provider)).head.deleted
+            states = await admin.fetch("SELECT state FROM pg_stat_activity WHERE application_name = $1", name)
+            assert [row["state"] for row in states] == ["idle"]
+
+    async def test_a_column_that_changed_its_type_is_read_anew(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        await fill(provider, 2)
+        await read(provider)
+        await admin.execute(f"ALTER TABLE {schema}.session_history_head ALTER beat TYPE integer")
+        assert (await read(provider)).head.tail == Position(0, 2)
+        await append(provider, 3)
 
     async def test_a_statement_that_is_there_already_is_the_same_one(self, provider: PostgresqlProvider) -> None:
         await append(provider, 1)

@@ -215,7 +215,9 @@ async def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
     if loop is asyncio.get_running_loop():
         await pool.close()
     elif loop.is_running():
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), loop))
+        with suppress(TimeoutError):  # the loop ended meanwhile, and has closed them
+            async with asyncio.timeout(3 * pool.timeout):
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), loop))
     else:
         with suppress(RuntimeError):  # the loop was closed, and its connections with it
             loop.call_soon_threadsafe(pool.abort)

@@ -42,12 +42,12 @@ _KINDS: dict[str, tuple[type[SessionHistoryError], str]] = {
 }
 """By SQLSTATE, or how it begins; the longest that fits counts."""
 
-UNDONE = ("40", "26000", "42P05")
-"""SQLSTATEs of what did nothing and may do it when tried again: overtaken by another transaction, or a prepared
-statement that is missing, or there already."""
+OVERTAKEN = ("40",)
+"""SQLSTATEs of a transaction that was rolled back for the sake of another one."""
 
 FORGOTTEN = ("26000", "42P05")
-"""SQLSTATEs that tell of a pooler between us and the server that does not keep prepared statements apart."""
+"""SQLSTATEs of a prepared statement that is missing, or there already: a pooler between us and the server does not keep
+them apart."""
 
 LOST = ("08", "57P")
 """SQLSTATEs after which a connection is of no use."""
@@ -72,12 +72,20 @@ def translate(error: Exception, place: str) -> SessionHistoryError:
     return Unavailable(f"{place} can not be reached, or has closed the connection ({type(error).__name__})")
 
 
-def undone(error: Exception) -> bool:
-    return _is(error, UNDONE)
+def undone(error: BaseException) -> bool:
+    """Whether nothing was done that would be done if it were tried again."""
+    return _is(error, OVERTAKEN) or forgotten(error) or isinstance(error, asyncpg.InvalidCachedStatementError)
 
 
 def forgotten(error: BaseException) -> bool:
     return _is(error, FORGOTTEN)
+
+
+def spoilt(error: BaseException) -> bool:
+    """Whether a new connection may do better: its statements are prepared anew, and it may lead to another server."""
+    return forgotten(error) or isinstance(
+        error, (asyncpg.InvalidCachedStatementError, asyncpg.ReadOnlySQLTransactionError)
+    )
 
 
 def lost(error: BaseException) -> bool:

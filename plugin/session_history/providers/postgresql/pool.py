@@ -6,15 +6,15 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import asyncpg
 
 from session_history.providers.postgresql.address import Address
-from session_history.providers.postgresql.errors import DRIVER_ERRORS, forgotten, lost, translate, undone
+from session_history.providers.postgresql.errors import DRIVER_ERRORS, forgotten, lost, spoilt, translate, undone
 from session_history_hooks import SessionHistoryError, Unavailable
 
 T = TypeVar("T")
@@ -51,12 +51,20 @@ class Link:
             self._prepared[statement] = prepared
         return await prepared.fetch(*values)  # type: ignore[no-any-return]
 
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Without a rollback: a server that does not answer would not answer that either. What fails in here takes
+        the connection with it.
+        """
+        await self.connection.execute("BEGIN")
+        yield
+        await self.connection.execute("COMMIT")
+
     def usable_after(self, error: BaseException) -> bool:
         """Whether the connection stands as it did before what failed."""
-        if isinstance(error, SessionHistoryError):
-            return not self.connection.is_closed()
-        spoilt = lost(error) or isinstance(error, asyncpg.ReadOnlySQLTransactionError)  # another server may be writable
-        return not (spoilt or self.connection.is_closed() or self.connection.is_in_transaction())
+        if self.connection.is_closed() or self.connection.is_in_transaction():
+            return False
+        return isinstance(error, SessionHistoryError) or not (lost(error) or spoilt(error))
 
 
 def _name(statement: str) -> str:
@@ -129,6 +137,7 @@ class Pool:
                     raise error.reason from None
             except DRIVER_ERRORS as error:
                 if not unknown and again and lost(error):
+                    logger.warning("%s was lost in a call, which is done again: %r", self.address.shown, type(error))
                     unknown, deadline = True, loop.time() + self.timeout
                 elif not (undone(error) or (again and lost(error))) or loop.time() > deadline:
                     raise translate(error, self.address.shown) from None
@@ -194,7 +203,7 @@ class Pool:
         if forgotten(error) and self.caching:
             logger.warning("%s does not keep prepared statements: going on without", self.address.shown)
             self.caching = False
-        if link.usable_after(error) and not forgotten(error):
+        if link.usable_after(error):
             self._give_back(link)
             return
         if not isinstance(error, TimeoutError):

@@ -157,7 +157,7 @@ class Rows:
 
     async def _bury(self, link: Link, which: str, *values: str) -> int:
         """Two statements: what was appended while the first waited for a head is seen by the second only."""
-        async with link.connection.transaction():
+        async with link.transaction():
             buried = await link.fetch(
                 f"""UPDATE {self._tables.head} SET seq = 0, tail_id = '', deleted = true, beat = 0, edits = 0,
                 active_us = greatest({_NOW}, active_us + 1), fold_seq = NULL, fold_id = NULL, card = NULL

@@ -203,7 +203,7 @@ async def _version(link: Link, place: str, schema: str) -> int:
 
 
 async def _migrate(link: Link, place: str, schema: str) -> None:
-    async with link.connection.transaction():
+    async with link.transaction():
         # Two that make a table at once fail in ways that differ by version: so one after the other.
         await link.connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         # Looked at again under the lock: another process may have been faster.
