@@ -158,6 +158,17 @@ class TestStatements(OnServer):
             assert await deleting is True
         assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 0
 
+    async def test_a_tombstone_and_a_new_life_begin_anew(self, provider: PostgresqlProvider) -> None:
+        await append(provider, 1, covering(1))
+        await provider.renew(KEY, at=Position(0, 1))
+        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), edits=0, fold=covering(1))
+        await provider.delete(KEY)
+        head = (await read(provider)).head
+        assert (head.beat, head.edits, head.fold, head.tail_id) == (0, 0, None, "")
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        head = (await read(provider)).head
+        assert (head.beat, head.edits, head.fold, head.deleted) == (0, 0, None, False)
+
     async def test_what_is_missing_of_a_log_is_noticed(
         self, provider: PostgresqlProvider, admin: Any, schema: str
     ) -> None:

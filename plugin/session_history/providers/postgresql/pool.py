@@ -154,10 +154,15 @@ class Pool:
             if link is not None:
                 await self._give_back_after(link, error)
             elif isinstance(error, CONNECTING_ERRORS):
-                raise _NoConnectionError(translate(error, self.address.shown)) from None
+                raise _NoConnectionError(self._reason(error)) from None
             raise
         self._give_back(link)
         return outcome
+
+    def _reason(self, error: Exception) -> SessionHistoryError:
+        if isinstance(error, TimeoutError) and self._places.locked():
+            return Unavailable(f"{self.address.shown}: all {self.size} connections of this event loop are in use")
+        return translate(error, self.address.shown)
 
     async def _take(self) -> Link:
         await self._places.acquire()

@@ -184,7 +184,7 @@ class Rows:
     def _oldest_and_one(self) -> str:
         return self._reading(_OLDEST, and_one=True)
 
-    def _reading(self, stretch: str, *, and_one: bool = False) -> str:
+    def _reading(self, seqs: str, *, and_one: bool = False) -> str:
         """Head, entries and the one that is looked up as rows of one shape, so that a large card comes only once."""
         nulls = [f"NULL::{each}" for each in _TYPES.split(", ")]
         one_entry = ", ".join([nulls[0], "e.seq", "e.id", *nulls[3:-1], "e.payload"])
@@ -194,7 +194,7 @@ class Rows:
                 SELECT log, {_HEAD} FROM {self._tables.head} WHERE user_id = $1 AND session_id = $2
             )
             SELECT 0, {_HEAD} FROM top
-            UNION ALL SELECT 1, {one_entry} {entries} AND {stretch}
+            UNION ALL SELECT 1, {one_entry} {entries} AND {seqs}
             {found}"""
 
     @cached_property
