@@ -109,3 +109,8 @@ class OnServer:
         connection = await asyncpg.connect(home)
         yield connection
         await connection.close()
+
+
+async def connections(admin: Any, name: str) -> int:
+    count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name)
+    return count

@@ -21,6 +21,7 @@ WAITS = b"SHQ"
 class Wire:
     """:ivar round_trips: how often a client had to wait for an answer, logins aside.
     :ivar lossy: from now on answers are lost, and the connection with them, as when a network fails.
+    :ivar mute: so many of the oldest connections get no answers any more, and are not closed, as behind some firewalls.
     """
 
     def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
@@ -30,7 +31,9 @@ class Wire:
         self.port = 0
         self.round_trips = 0
         self.lossy = False
+        self.mute = 0
         self.logins = 0
+        self._accepted = 0
 
     @property
     def url(self) -> str:
@@ -41,7 +44,8 @@ class Wire:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        answers = asyncio.create_task(self._answers(server_reader, writer))
+        self._accepted += 1
+        answers = asyncio.create_task(self._answers(server_reader, writer, self._accepted))
         try:
             await self._questions(reader, writer, server_writer)
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
@@ -69,11 +73,13 @@ class Wire:
             server.write(message)
             await server.drain()
 
-    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(2**16):
                 if self.lossy:
                     break
+                if number <= self.mute:
+                    continue
                 writer.write(data)
                 await writer.drain()
         writer.close()

@@ -26,6 +26,11 @@ from session_history_hooks import (
     SessionKey,
 )
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+from session_history_hooks.testing.appending import AppendingContract
+from session_history_hooks.testing.deleting import DeletingContract
+from session_history_hooks.testing.listing import ListingContract
+from session_history_hooks.testing.reading import ReadingContract
+from session_history_hooks.testing.rewriting import RewritingContract
 from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
 
 
@@ -35,7 +40,11 @@ class TestPostgresql(ProviderContract):
         return partial(PostgresqlProvider, home_url(), schema=new_schema(home_url()), durability="host")
 
 
-class TestWithoutStatementCache(ProviderContract):
+class TestWithoutStatementCache(
+    AppendingContract, ReadingContract, DeletingContract, RewritingContract, ListingContract
+):
+    """What there are statements for; how they are sent makes no difference to the rest."""
+
     @pytest.fixture
     def connect(self) -> Connect:
         return partial(

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 
 from conftest import missing
 from postgresql_server import PASSWORD, USER, Machine, Server, free_port, replicated, running, servers
-from postgresql_support import OnServer, locked, provider_of, waiting
+from postgresql_support import OnServer, connections, locked, provider_of, waiting
 from postgresql_wire import certificate, relay
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.registry import open_provider
@@ -55,7 +54,7 @@ class TestTime(OnServer):
     """What does not answer."""
 
     async def test_an_append_that_waits_too_long_is_taken_back(self, home: str, schema: str, admin: Any) -> None:
-        async with opened(lambda: provider_of(home, schema, timeout=0.3)) as provider:
+        async with opened(lambda: provider_of(home, schema, timeout=0.3, pool_size=1)) as provider:
             await fill(provider, 1)
             async with locked(home, schema):
                 with pytest.raises(Unavailable, match="did not answer in time"):
@@ -143,6 +142,16 @@ class TestLoss(OnServer):
                 wire.lossy = False
                 assert (await append(provider, 2)).position == Position(0, 2)
 
+    async def test_connections_that_died_without_a_word(self, server: Server, schema: str) -> None:
+        async with relay(server.port) as wire:
+            url = f"{wire.url}?sslmode=disable"
+            async with opened(lambda: provider_of(url, schema, timeout=0.5)) as provider:
+                await asyncio.gather(*(append(provider, 1) for _ in range(3)))
+                wire.mute = wire.logins
+                assert wire.mute == 3
+                assert (await append(provider, 2)).position == Position(0, 2)
+                assert wire.logins >= 4
+
     async def test_what_may_not_be_done_twice_is_not(self, server: Server, schema: str) -> None:
         async with (
             relay(server.port) as wire,
@@ -158,9 +167,10 @@ class TestLoss(OnServer):
             head = (await read(provider)).head
             assert (head.edits, wire.logins) == (2, 2)
             wire.lossy = True
-            for call in (provider.delete(KEY), provider.delete_user(KEY.user_id)):
+            for call, logins in ((provider.delete(KEY), 2), (provider.delete_user(KEY.user_id), 3)):
                 with pytest.raises(Unavailable):
                     await call
+                assert wire.logins == logins
             wire.lossy = False
             assert (await read(provider)).head == head, "its first statement is not yet the delete"
 
@@ -170,9 +180,10 @@ class TestLoss(OnServer):
         await fill(provider, 1)
         async with locked(home, schema):
             appending = asyncio.create_task(append(provider, 2))
-            [first] = await waiting(admin)
-            await admin.execute("SELECT pg_terminate_backend($1)", first)
-            await another_waits(admin, first)
+            for _ in range(3):
+                [backend] = await waiting(admin)
+                await admin.execute("SELECT pg_terminate_backend($1)", backend)
+                await another_waits(admin, backend)
         assert await appending == Appended(Position(0, 2), replayed=False)
         assert (await read(provider)).entries == (entry(1), entry(2))
 
@@ -264,6 +275,18 @@ class TestPool(OnServer):
             await asyncio.gather(*(provider.read(KEY) for _ in range(20)))
         assert await connections(admin, name) == 0
 
+    async def test_a_cancelled_append_runs_to_its_end(self, home: str, schema: str, admin: Any) -> None:
+        async with opened(lambda: provider_of(home, schema, pool_size=1)) as provider:
+            await append(provider, 1)
+            async with locked(home, schema):
+                appending = asyncio.create_task(append(provider, 2))
+                [backend] = await waiting(admin)
+                appending.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await appending
+                assert await waiting(admin) == [backend]
+            assert (await read(provider)).head.tail == Position(0, 2)
+
     async def test_stop_finishes_what_was_begun(self, home: str, schema: str, admin: Any) -> None:
         provider = provider_of(home, schema)
         await provider.start()
@@ -313,10 +336,12 @@ class TestPool(OnServer):
         self, provider: PostgresqlProvider, caplog: pytest.LogCaptureFixture
     ) -> None:
         await append(provider, 1)
-        for work in (lambda: append(provider, 2), lambda: append(provider, 3), lambda: provider.delete(KEY)):
+        await append(provider, 2)
+        for number in range(3, 7):
             for link in provider._pool()._idle:
                 await link.connection.execute("DEALLOCATE ALL")  # what the next client of a pooler finds
-            await work()
+            await append(provider, number)
+        await provider.delete(KEY)
         told = [record for record in caplog.records if "prepared statements" in record.getMessage()]
         assert len(told) == 1
         assert (await read(provider)).head.deleted
@@ -493,18 +518,23 @@ class TestErrors(OnServer):
         assert repr(provider) == "PostgresqlProvider('postgresql://h:5433,i/db')"
 
     @pytest.mark.parametrize(
-        "address", ["u:{}@h/db", "u:a/{}@h/db", "u:a@{}@h/db", "u:a?{}@h/db", "h/db?user=u@s&password={}"]
+        "address",
+        [
+            "u:{}@h/db",
+            "u:a/{}@h/db",
+            "u:a@{}@h/db",
+            "u:a?{}@h/db",
+            "u:{}?options=x@h/db",
+            "u:a?{}=x@h/db",
+            "u:a#{}@h/db",
+            "u:a:{}@h/db",
+            "h/db?user=u@s&password={}",
+        ],
     )
     def test_a_password_does_not_show(self, address: str) -> None:
-        secret = "hunter2"
-        url = f"postgresql://{address.format(secret)}"
-        try:
-            shown = repr(PostgresqlProvider(url))
-        except ConfigurationError as error:
-            shown = repr(error)
-        assert secret not in shown
-        with suppress(ConfigurationError):
-            assert secret not in repr(open_provider(url, {}))
+        url = f"postgresql://{address.format('hunter2')}"
+        assert "hunter2" not in made(lambda: PostgresqlProvider(url))
+        assert "hunter2" not in made(lambda: open_provider(url, {}))
 
     def test_an_unknown_option_is_named_with_those_there_are(self) -> None:
         with pytest.raises(
@@ -560,6 +590,14 @@ async def anything(provider: Any) -> Position:
     return appended.position
 
 
+def made(make: Callable[[], object]) -> str:
+    """What shows of a provider, or of the error that it can not be made."""
+    try:
+        return repr(make())
+    except ConfigurationError as error:
+        return repr(error)
+
+
 async def until(so: Callable[[], bool]) -> None:
     for _ in range(1000):
         if so():
@@ -574,11 +612,6 @@ async def another_waits(admin: Any, first: int) -> None:
             return
         await asyncio.sleep(0.005)
     pytest.fail("nobody else waits")
-
-
-async def connections(admin: Any, name: str) -> int:
-    count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name)
-    return count
 
 
 async def refuse(admin: Any, schema: str, state: str, *, times: int) -> None:

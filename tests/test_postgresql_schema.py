@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
 
 from postgresql_server import PASSWORD, Server
-from postgresql_support import OnServer, a_schema, execute, provider_of
+from postgresql_support import OnServer, a_schema, connections, execute, provider_of
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history_hooks import (
     ConfigurationError,
     Corrupt,
     IncompatibleStore,
     Position,
-    SessionHistoryProvider,
     StoreReadOnly,
 )
 from session_history_hooks.testing import Connect
@@ -35,10 +34,13 @@ class TestMigrations(OnServer):
         async with opened(connect) as provider:
             assert await provider.health()
 
-    async def test_tasks_that_start_at_once_share_what_was_started(self, home: str, schema: str) -> None:
-        provider = provider_of(home, schema)
+    async def test_tasks_that_start_at_once_share_what_was_started(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{uuid4().hex}"
+        provider = provider_of(f"{home}?application_name={name}", schema)
         await asyncio.gather(*(provider.start() for _ in range(5)))
-        await fill(cast("SessionHistoryProvider", provider), 1)
+        await fill(provider, 1)
+        await asyncio.sleep(0.1)  # in which the server ends those that were closed
+        assert await connections(admin, name) == 1
         await provider.stop()
 
     async def test_a_dry_run_says_what_start_would_do(self, home: str, schema: str, admin: Any) -> None:
@@ -81,7 +83,10 @@ class TestMigrations(OnServer):
                 await append(provider, 3)
             assert (await read(provider)).head.tail == Position(0, 2)
             await admin.execute(f"GRANT INSERT ON {schema}.session_history_entry TO {role}")
-            await provider.delete(KEY)
+            await admin.execute(f"REVOKE DELETE ON {schema}.session_history_entry FROM {role}")
+            with pytest.raises(StoreReadOnly, match="42501"):
+                await provider.delete(KEY)
+            assert not (await read(provider)).head.deleted
 
     async def test_without_a_name_the_first_schema_of_the_search_path_is_taken(
         self, home: str, schema: str, admin: Any

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlencode
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from session_history.providers.postgresql.address import parse
 from session_history.providers.postgresql.pool import Link, Pool
@@ -277,6 +277,15 @@ class PostgresqlOptions(ProviderOptions):
     client_encoding: str | None = None
     gssencmode: str | None = None
     sslcompression: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_hold_a_password(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A ? in a password that was not percent-encoded makes options of its rest; their names must not show."""
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        if "@" not in values["url"] and any("@" in str(value) for value in values.values()) and values.keys() - known:
+            raise ValueError("characters such as ? and @ in a password must be percent-encoded")
+        return values
 
     @property
     def target(self) -> str:

@@ -49,11 +49,13 @@ def parse(url: str) -> Address:
         raise ConfigurationError("the URL has a fragment or holds NUL: write %23 for a # in it")
     address, _, query = url.partition("?")
     settings = _settings(query)
+    # A ? in a password that was not percent-encoded makes settings of its rest.
+    doubtful = "@" not in address and any("@" in each for pair in settings.items() for each in pair)
     connect_timeout = _seconds(settings.pop("connect_timeout", None))
-    _insist_known(settings)
+    _insist_known(settings, shown=not doubtful)
     passed_on = {name: value for name, value in settings.items() if name in PASSED_ON}
     dsn = f"{address}?{urlencode(passed_on)}" if passed_on else address
-    return Address(dsn, connect_timeout, _shown(address, query))
+    return Address(dsn, connect_timeout, "postgresql://" if doubtful else _shown(address))
 
 
 def _settings(query: str) -> dict[str, str]:
@@ -75,15 +77,17 @@ def _seconds(value: str | None) -> float | None:
     return float(seconds) if seconds > 0 else None
 
 
-def _insist_known(settings: dict[str, str]) -> None:
+def _insist_known(settings: dict[str, str], *, shown: bool) -> None:
     for name, value in settings.items():
         if name in HARMLESS and value.lower() not in HARMLESS[name]:
             raise ConfigurationError(f"{name}={value} is not possible with the driver asyncpg: leave it out")
         if name not in PASSED_ON and name not in HARMLESS:
-            raise ConfigurationError(f"unknown setting {name!r} in the URL")
+            raise ConfigurationError(
+                f"unknown setting {name!r} in the URL"
+                if shown
+                else "unknown setting in the URL: characters such as ? and @ in a password must be percent-encoded"
+            )
 
 
-def _shown(address: str, query: str) -> str:
-    if "@" not in address and "@" in query:
-        return "postgresql://"  # the ? may be part of a password that should have been percent-encoded
+def _shown(address: str) -> str:
     return f"postgresql://{address.partition('://')[2].rpartition('@')[2]}"

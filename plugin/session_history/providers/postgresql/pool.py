@@ -211,7 +211,7 @@ class Pool:
         if link.usable_after(error):
             self._give_back(link)
             return
-        if not isinstance(error, TimeoutError):
+        if lost(error):
             self.abort()  # what happened to one has happened to all, most of the time
         try:
             # Whoever is cancelled here is so by an event loop that ends.
