@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import random
 import ssl
 import subprocess
@@ -192,10 +193,11 @@ class TestLoss(OnServer):
         async with opened(lambda: provider_of(f"{home}?application_name={name}", schema)) as provider:
             await asyncio.gather(*(append(provider, 1) for _ in range(5)))
             assert await connections(admin, name) > 1
-            await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", name
-            )
+            terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
+            await admin.execute(terminate, name)
             await asyncio.gather(*(append(provider, 2) for _ in range(5)))
+            await admin.execute(terminate, name)
+            await asyncio.sleep(0.1)
             assert await provider.delete(KEY) is True
 
     async def test_a_server_that_is_restarted(self, fragile: Server) -> None:
@@ -276,7 +278,8 @@ class TestPool(OnServer):
         assert await connections(admin, name) == 0
 
     async def test_a_cancelled_append_runs_to_its_end(self, home: str, schema: str, admin: Any) -> None:
-        async with opened(lambda: provider_of(home, schema, pool_size=1)) as provider:
+        provider = provider_of(home, schema, pool_size=1)
+        async with opened(lambda: provider):
             await append(provider, 1)
             async with locked(home, schema):
                 appending = asyncio.create_task(append(provider, 2))
@@ -286,6 +289,7 @@ class TestPool(OnServer):
                     await appending
                 assert await waiting(admin) == [backend]
             assert (await read(provider)).head.tail == Position(0, 2)
+            assert [link.connection.get_server_pid() for link in provider._pool()._idle] == [backend]
 
     async def test_stop_finishes_what_was_begun(self, home: str, schema: str, admin: Any) -> None:
         provider = provider_of(home, schema)
@@ -373,6 +377,14 @@ class TestPool(OnServer):
             link._prepared = {}  # as if another client of a pooler had prepared it
         assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
         assert len((await read(provider)).entries) == 2
+
+    async def test_the_name_of_a_statement_says_what_it_is(self, provider: PostgresqlProvider) -> None:
+        await append(provider, 1)
+        [link] = provider._pool()._idle
+        prepared = await link.connection.fetch("SELECT name, statement FROM pg_prepared_statements WHERE name <> ''")
+        assert len(prepared) >= 3
+        for name, statement in prepared:
+            assert name == f"session_history_{hashlib.sha256(statement.encode()).hexdigest()[:32]}"
 
     def test_a_fork(self, home: str, schema: str) -> None:
         code = (

@@ -86,11 +86,11 @@ class Pool:
     size: int
     timeout: float
     caching: bool
-    _idle: list[Link] = field(default_factory=list)
-    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _idle: list[Link] = field(init=False, default_factory=list)
+    _tasks: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
     _places: asyncio.Semaphore = field(init=False)
-    _farewell: AsyncGenerator[None, None] | None = None
-    _closed: bool = False
+    _farewell: AsyncGenerator[None, None] | None = field(init=False, default=None)
+    _closed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._places = asyncio.Semaphore(self.size)
@@ -137,7 +137,8 @@ class Pool:
                     raise error.reason from None
             except DRIVER_ERRORS as error:
                 if not unknown and again and lost(error):
-                    logger.warning("%s was lost in a call, which is done again: %r", self.address.shown, type(error))
+                    kind = type(error).__name__
+                    logger.warning("%s was lost in a call, which is done again (%s)", self.address.shown, kind)
                     unknown, deadline = True, loop.time() + self.timeout
                 elif not (undone(error) or (again and lost(error))) or loop.time() > deadline:
                     raise translate(error, self.address.shown) from None
