@@ -19,7 +19,9 @@ from session_history.providers.postgresql import PostgresqlProvider
 from session_history_hooks.testing.subject import opened
 
 OUTSIDE = os.environ.get("SESSION_HISTORY_TEST_POSTGRESQL_URL")
-"""A server of the user's, in place of ours where no test has to break it."""
+"""A database of the user's, in place of ours where no test has to break the server. The user must be a superuser, and
+the database is left with many schemas: name one to throw away.
+"""
 
 RUNNING = ExitStack()
 """What all tests share; random histories have no fixtures."""
@@ -66,10 +68,20 @@ async def locked(url: str, schema: str) -> AsyncIterator[None]:
         await connection.close()
 
 
+@asynccontextmanager
+async def hurried(provider: PostgresqlProvider, timeout: float = 0.5) -> AsyncIterator[PostgresqlProvider]:  # noqa: ASYNC109
+    """Open it, and from then on give each of its calls so many seconds."""
+    async with opened(lambda: provider):
+        provider._pool().timeout = timeout
+        yield provider
+
+
 async def waiting(admin: Any, count: int = 1) -> list[int]:
     """The backends that wait for a lock, as soon as there are so many."""
     for _ in range(500):
-        rows = await admin.fetch("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        rows = await admin.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%session_history_head%'"
+        )
         if len(rows) >= count:
             return [row["pid"] for row in rows]
         await asyncio.sleep(0.01)
@@ -109,6 +121,14 @@ class OnServer:
         connection = await asyncpg.connect(home)
         yield connection
         await connection.close()
+
+
+class OnOwnServer(OnServer):
+    """As above, for tests that do to a server what the user's should be spared."""
+
+    @pytest.fixture
+    def home(self) -> str:
+        return shared_server().url()
 
 
 async def connections(admin: Any, name: str) -> int:

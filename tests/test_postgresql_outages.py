@@ -18,7 +18,7 @@ import pytest
 
 from conftest import missing
 from postgresql_server import PASSWORD, USER, Machine, Server, free_port, replicated, running, servers
-from postgresql_support import OnServer, connections, locked, provider_of, waiting
+from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
 from postgresql_wire import certificate, relay
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.registry import open_provider
@@ -55,7 +55,7 @@ class TestTime(OnServer):
     """What does not answer."""
 
     async def test_an_append_that_waits_too_long_is_taken_back(self, home: str, schema: str, admin: Any) -> None:
-        async with opened(lambda: provider_of(home, schema, timeout=0.3, pool_size=1)) as provider:
+        async with hurried(provider_of(home, schema, pool_size=1)) as provider:
             await fill(provider, 1)
             async with locked(home, schema):
                 with pytest.raises(Unavailable, match="did not answer in time"):
@@ -65,8 +65,7 @@ class TestTime(OnServer):
             assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
 
     async def test_nobody_waits_for_a_connection_for_ever(self, home: str, schema: str) -> None:
-        provider = provider_of(home, schema, timeout=0.2, pool_size=1)
-        async with opened(lambda: provider):
+        async with hurried(provider_of(home, schema, pool_size=1)) as provider:
             await fill(provider, 1)
             pool = provider._pool()
             held = await pool._take()
@@ -78,7 +77,7 @@ class TestTime(OnServer):
             await append(provider, 2)
 
     async def test_a_server_that_is_frozen(self, fragile: Server) -> None:
-        async with opened(lambda: provider_of(fragile.url(), None, timeout=0.3)) as provider:
+        async with hurried(provider_of(fragile.url(), None)) as provider:
             tail = await anything(provider)
             fragile.freeze()
             try:
@@ -98,7 +97,7 @@ class TestTime(OnServer):
             assert [each.id for each in (await read(provider, after=tail.seq)).entries] == ["cold"]
 
     async def test_a_server_that_freezes_in_a_transaction(self, fragile: Server) -> None:
-        async with opened(lambda: provider_of(fragile.url(), None, timeout=0.5)) as provider:
+        async with hurried(provider_of(fragile.url(), None)) as provider:
             tail = await anything(provider)
             async with locked(fragile.url(), "public"):
                 deleting = asyncio.create_task(provider.delete(KEY))
@@ -113,7 +112,7 @@ class TestTime(OnServer):
             assert (await read(provider, last=0)).head.tail == tail
 
 
-class TestLoss(OnServer):
+class TestLoss(OnOwnServer):
     """Connections that break."""
 
     async def test_an_append_whose_answer_is_lost_was_stored_once(self, server: Server, schema: str) -> None:
@@ -134,7 +133,7 @@ class TestLoss(OnServer):
     async def test_an_append_whose_outcome_can_not_be_learned(self, server: Server, schema: str) -> None:
         async with relay(server.port) as wire:
             url = f"{wire.url}?sslmode=disable"
-            async with opened(lambda: provider_of(url, schema, timeout=0.5)) as provider:
+            async with hurried(provider_of(url, schema)) as provider:
                 await append(provider, 1)
                 wire.lossy = True
                 with pytest.raises(Unavailable):
@@ -146,7 +145,7 @@ class TestLoss(OnServer):
     async def test_connections_that_died_without_a_word(self, server: Server, schema: str) -> None:
         async with relay(server.port) as wire:
             url = f"{wire.url}?sslmode=disable"
-            async with opened(lambda: provider_of(url, schema, timeout=0.5)) as provider:
+            async with hurried(provider_of(url, schema)) as provider:
                 await asyncio.gather(*(append(provider, 1) for _ in range(3)))
                 wire.mute = wire.logins
                 assert wire.mute == 3
@@ -201,7 +200,7 @@ class TestLoss(OnServer):
             assert await provider.delete(KEY) is True
 
     async def test_a_server_that_is_restarted(self, fragile: Server) -> None:
-        async with opened(lambda: provider_of(fragile.url(), None, timeout=1.0)) as provider:
+        async with hurried(provider_of(fragile.url(), None), 1.0) as provider:
             tail = await anything(provider)
             for end in (fragile.stop, fragile.kill):
                 end()
@@ -353,7 +352,7 @@ class TestPool(OnServer):
     async def test_a_timeout_in_a_transaction_leaves_nothing_behind(self, home: str, schema: str, admin: Any) -> None:
         name = f"n{random.getrandbits(64)}"
         url = f"{home}?application_name={name}"
-        async with opened(lambda: provider_of(url, schema, timeout=0.3, pool_size=1)) as provider:
+        async with hurried(provider_of(url, schema, pool_size=1)) as provider:
             await fill(provider, 1)
             async with locked(home, schema):
                 with pytest.raises(Unavailable):
@@ -415,7 +414,7 @@ class TestPool(OnServer):
         assert run.stdout.splitlines() == expected, run.stderr
 
 
-class TestErrors(OnServer):
+class TestErrors(OnOwnServer):
     """What is raised, and what does not show."""
 
     async def test_who_may_not_connect(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
@@ -554,6 +553,15 @@ class TestErrors(OnServer):
         ):
             open_provider("postgresql://h/db?size=1", {})
 
+    def test_a_driver_that_is_missing(self) -> None:
+        code = (
+            "import sys; sys.modules['asyncpg'] = None; from session_history.registry import open_provider;"
+            "open_provider('postgresql://h/db', {})"
+        )
+        run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+        assert "MissingDriver" in run.stderr
+        assert "pip install 'session-history[postgresql]'" in run.stderr
+
     async def test_tls(self, server: Server, schema: str, tmp_path: Path) -> None:
         try:
             (own, key), (other, _) = certificate(tmp_path, "own"), certificate(tmp_path, "other")
@@ -569,7 +577,7 @@ class TestErrors(OnServer):
                 await provider_of(f"{wire.url}?sslmode=verify-full&sslrootcert={other}", schema).start()
 
 
-class TestDurability(OnServer):
+class TestDurability:
     """What an acknowledged append survives."""
 
     async def test_a_crash(self, machine: Machine) -> None:

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from postgresql_server import PASSWORD, Server
-from postgresql_support import OnServer, a_schema, connections, execute, provider_of
+from postgresql_support import OnOwnServer, OnServer, a_schema, connections, execute, provider_of
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history_hooks import (
     ConfigurationError,
@@ -58,35 +58,6 @@ class TestMigrations(OnServer):
         async with opened(lambda: provider_of(home, other)):
             pass
         assert await shape(admin, other) == await shape(admin, schema)
-
-    async def test_what_is_up_to_date_needs_no_right_to_make_tables(self, server: Server, admin: Any) -> None:
-        schema = await a_schema(server.url())
-        role = f"r{uuid4().hex}"
-        await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA {schema} TO {role}")
-        limited = server.url(user=role)
-        with pytest.raises(StoreReadOnly, match="rights"):
-            await provider_of(limited, schema).start()
-        assert await tables(admin, schema) == []
-        async with opened(lambda: provider_of(server.url(), schema)):
-            pass
-        with pytest.raises(StoreReadOnly, match="may not read and write"):
-            await provider_of(limited, schema).start()
-        await admin.execute(
-            f"GRANT SELECT ON {schema}.session_history_schema TO {role};"
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_head TO {role};"
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_entry TO {role}"
-        )
-        async with opened(lambda: provider_of(limited, schema)) as provider:
-            await fill(provider, 2)
-            await admin.execute(f"REVOKE INSERT ON {schema}.session_history_entry FROM {role}")
-            with pytest.raises(StoreReadOnly, match="42501"):
-                await append(provider, 3)
-            assert (await read(provider)).head.tail == Position(0, 2)
-            await admin.execute(f"GRANT INSERT ON {schema}.session_history_entry TO {role}")
-            await admin.execute(f"REVOKE DELETE ON {schema}.session_history_entry FROM {role}")
-            with pytest.raises(StoreReadOnly, match="42501"):
-                await provider.delete(KEY)
-            assert not (await read(provider)).head.deleted
 
     async def test_without_a_name_the_first_schema_of_the_search_path_is_taken(
         self, home: str, schema: str, admin: Any
@@ -146,6 +117,39 @@ class TestMigrations(OnServer):
             )
         await append(provider, 2)
         assert len((await read(provider)).entries) == 2
+
+
+class TestRights(OnOwnServer):
+    """Roles and databases."""
+
+    async def test_what_is_up_to_date_needs_no_right_to_make_tables(self, server: Server, admin: Any) -> None:
+        schema = await a_schema(server.url())
+        role = f"r{uuid4().hex}"
+        await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA {schema} TO {role}")
+        limited = server.url(user=role)
+        with pytest.raises(StoreReadOnly, match="rights"):
+            await provider_of(limited, schema).start()
+        assert await tables(admin, schema) == []
+        async with opened(lambda: provider_of(server.url(), schema)):
+            pass
+        with pytest.raises(StoreReadOnly, match="may not read and write"):
+            await provider_of(limited, schema).start()
+        await admin.execute(
+            f"GRANT SELECT ON {schema}.session_history_schema TO {role};"
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_head TO {role};"
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_entry TO {role}"
+        )
+        async with opened(lambda: provider_of(limited, schema)) as provider:
+            await fill(provider, 2)
+            await admin.execute(f"REVOKE INSERT ON {schema}.session_history_entry FROM {role}")
+            with pytest.raises(StoreReadOnly, match="42501"):
+                await append(provider, 3)
+            assert (await read(provider)).head.tail == Position(0, 2)
+            await admin.execute(f"GRANT INSERT ON {schema}.session_history_entry TO {role}")
+            await admin.execute(f"REVOKE DELETE ON {schema}.session_history_entry FROM {role}")
+            with pytest.raises(StoreReadOnly, match="42501"):
+                await provider.delete(KEY)
+            assert not (await read(provider)).head.deleted
 
     async def test_another_encoding_is_refused(self, server: Server, admin: Any) -> None:
         await admin.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
