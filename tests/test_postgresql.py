@@ -58,7 +58,7 @@ def new_store() -> Connect:
 
 
 TestPostgresqlAtRandom = provider_machine(new_store).TestCase
-TestPostgresqlAtRandom.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestPostgresqlAtRandom.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
 class TestStatements(OnServer):
