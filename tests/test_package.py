@@ -50,7 +50,7 @@ def test_the_installed_distribution() -> None:
 def test_importing_it_imports_no_driver_and_no_runtime() -> None:
     code = (
         "import sys, session_history, session_history_hooks;"
-        "print(*(sys.modules.keys() & {'sqlite3', 'tablestore', 'agentscope', 'pytest', 'orjson'}))"
+        "print(*(sys.modules.keys() & {'sqlite3', 'asyncpg', 'tablestore', 'agentscope', 'pytest', 'orjson'}))"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.split() == []
