@@ -1,0 +1,312 @@
+"""A store in Redis or Valkey, single or cluster: any number of hosts, processes and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from session_history.providers.redis import scripts
+from session_history.providers.redis.examination import examine
+from session_history.providers.redis.failures import translated
+from session_history.providers.redis.loops import Loops
+from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
+from session_history.providers.redis.packing import digest, insist_on_format, living_head, packed_entry, unpacked_entry, unpacked_head
+from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED, Script
+from session_history.providers.redis.servers import Call, Word
+from session_history_hooks import (
+    Appended,
+    Conflict,
+    Corrupt,
+    Durability,
+    Entry,
+    Fold,
+    Head,
+    Limits,
+    ListingCursor,
+    Log,
+    Page,
+    Position,
+    ProviderSpec,
+    SessionKey,
+    Unavailable,
+    hookimpl,
+)
+
+PAGE = 1000
+
+BATCH = 100
+"""The most sessions that one script deletes: others wait while it runs."""
+
+FARTHEST = 2**53
+"""A number in Lua is exact up to here."""
+
+
+class RedisProvider:
+    """Keeps sessions in Redis 7.0 or newer, or in Valkey.
+
+    :param url: see :class:`RedisOptions`.
+    :param prefix: what the names of all keys begin with; without braces.
+    :param timeout: seconds for which a call is tried before the store counts as unavailable.
+    :param ttl: seconds after its last append for which a session is kept; ``None`` = for ever. It is stored with each append.
+    :param durability: what is claimed: ``"process"`` = an acknowledged append is in the memory of the server; ``"host"`` =
+        the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``. Start sees to it.
+    :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
+    :param wait_timeout: seconds for which they are waited for, after which the append is of unknown outcome.
+    :param max_connections: of each event loop, to each server.
+    :param ssl_ca_certs: file of the authorities to trust, instead of the system's; for ``rediss``, as the next three.
+    :param ssl_certfile: file of the client's own certificate.
+    :param ssl_keyfile: file of its key.
+    :param ssl_cert_reqs: ``"none"`` trusts whoever answers.
+    :raises ConfigurationError: an option that can not be.
+
+    All sessions of a user are in one slot of a cluster. Connections do not survive a fork: start the provider after it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "sh",
+        timeout: float = 5.0,
+        ttl: int | None = None,
+        durability: Durability | Literal["process", "host", "disk"] = Durability.PROCESS,
+        wait_replicas: int = 0,
+        wait_timeout: float = 1.0,
+        max_connections: int = 32,
+        **tls: str | None,
+    ) -> None:
+        self._options = checked(
+            {
+                "url": url,
+                "prefix": prefix,
+                "timeout": timeout,
+                "ttl": ttl,
+                "durability": durability,
+                "wait_replicas": wait_replicas,
+                "wait_timeout": wait_timeout,
+                "max_connections": max_connections,
+                **tls,
+            }
+        )
+        self._prefix = self._options.prefix.encode()
+        self._ttl_us = (self._options.ttl or 0) * 1_000_000
+        self._loops: Loops | None = None
+        self._process = 0
+        self._limits = Limits(
+            # A round figure above any real turn: while a server takes in an entry, all who use it wait.
+            entry_bytes=16 * 2**20,
+            card_bytes=2**20,
+            # What a list of Redis holds, https://redis.io/docs/latest/develop/data-types/lists/
+            entries=2**32 - 1,
+            page=PAGE,
+            remembered_ids=None,
+            durability=self._options.durability,
+            atomic_head=True,
+        )
+
+    def __repr__(self) -> str:
+        return f"RedisProvider({self._options.shown!r})"
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    async def start(self) -> None:
+        if self._loops is not None and self._process == os.getpid():
+            return
+        loops = Loops(self._options)
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                for server in await (await loops.servers()).masters():
+                    await examine(server, self._options)
+        except TimeoutError:
+            await loops.close()
+            raise Unavailable(f"{self._options.shown} gives no answer") from None
+        except Exception as error:
+            await loops.close()
+            raise translated(error, self._options.shown) from None
+        self._loops, self._process = loops, os.getpid()
+
+    async def stop(self) -> None:
+        loops, self._loops = self._loops, None
+        if loops is not None and self._process == os.getpid():
+            await loops.close()
+
+    async def health(self) -> bool:
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                return await (await self._running().servers()).ping()
+        except Exception:
+            return False
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        last: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        entry_id: str | None = None,
+    ) -> Log | None:
+        marks = [b"" if mark is None else _bounded(mark) for mark in (last, before, after)]
+        found = [] if entry_id is None else [entry_id.encode()]
+        answer = await self._session(scripts.READ, key, *marks, PAGE, *found)
+        head = unpacked_head(answer[1], key)
+        if head is None:
+            return None
+        if head.deleted:
+            return Log(head, 1, ())
+        entries = tuple(unpacked_entry(raw, key) for raw in answer[3])
+        return Log(head, int(answer[2]), entries, _found(answer[4:], key))
+
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+        self._limits.check(entry, fold, at)
+        answer = await self._session(
+            scripts.APPEND,
+            key,
+            key.user_id.encode(),
+            entry.id.encode(),
+            packed_entry(entry),
+            at.generation,
+            at.seq,
+            self._ttl_us,
+            int(self._options.wait_replicas > 0),
+            *_cover(fold),
+            replicas=self._options.wait_replicas,
+        )
+        if answer[0] == NOTHING:
+            raise Conflict(unpacked_head(answer[1], key))
+        return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
+
+    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+        answer = await self._session(scripts.RENEW, key, at.generation, at.seq)
+        return bool(answer[0] == DONE)
+
+    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
+        self._limits.check(entry, fold)
+        answer = await self._session(
+            scripts.REWRITE,
+            key,
+            entry.id.encode(),
+            packed_entry(entry),
+            at.generation,
+            at.seq,
+            edits,
+            _mark(),
+            *_cover(fold),
+        )
+        head = unpacked_head(answer[1], key)
+        if answer[0] == NOTHING or head is None:
+            raise Conflict(head)
+        return head
+
+    async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        behind = ListingCursor.decode(cursor) if cursor is not None else None
+        place = [-behind.active_us, behind.session_id.encode()] if behind else []
+        answer = await self._run(scripts.LIST, self._user_keys(user_id), min(limit, PAGE), *place)
+        names, heads = answer[1][::2], answer[1][1::2]
+        page = tuple(living_head(raw, user_id, name) for name, raw in zip(names, heads, strict=True))
+        return Page(page, _cursor(*answer[2:]))
+
+    async def delete(self, key: SessionKey) -> bool:
+        [outcome] = await self._delete(key.user_id, [key.session_id.encode()])
+        if outcome == CORRUPT:
+            raise Corrupt(f"{key} can not be deleted: its head is missing or unreadable")
+        return outcome == DONE
+
+    async def delete_user(self, user_id: str) -> int:
+        names: Sequence[bytes] = (await self._run(scripts.SESSIONS, self._user_keys(user_id)))[1]
+        outcomes: list[int] = []
+        for start in range(0, len(names), BATCH):
+            outcomes += await self._delete(user_id, names[start : start + BATCH])
+        if CORRUPT in outcomes:
+            raise Corrupt(f"{outcomes.count(CORRUPT)} sessions could not be deleted: their heads are unreadable")
+        return outcomes.count(DONE)
+
+    async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
+        keys = self._user_keys(user_id)
+        for name in names:
+            keys += self._session_keys(user_id, name)
+        answer: Sequence[int] = await self._run(scripts.DELETE, keys, _mark(), *names)
+        return answer[1:]
+
+    async def _session(self, script: Script, key: SessionKey, *values: Word, replicas: int = 0) -> Sequence[Any]:
+        name = key.session_id.encode()
+        keys = self._user_keys(key.user_id) + self._session_keys(key.user_id, name)
+        answer = await self._run(script, keys, name, *values, replicas=replicas)
+        if answer[0] == CORRUPT:
+            flaw, raw = answer[1].decode(), answer[2]
+            insist_on_format(raw)
+            raise Corrupt(f"{key}: {flaw}")
+        return answer
+
+    async def _run(self, script: Script, keys: Sequence[bytes], *values: Word, replicas: int = 0) -> Sequence[Any]:
+        servers = await self._running().servers()
+        answers = await servers.call(Call(script, keys, values, replicas, self._options.wait_ms))
+        if replicas and answers[0][0] in {DONE, REPLAYED}:
+            self._insist_on_replicas(answers[1])
+        answer: Sequence[Any] = answers[0]
+        return answer
+
+    def _insist_on_replicas(self, confirmed: object) -> None:
+        wanted = self._options.wait_replicas
+        if not isinstance(confirmed, int) or confirmed < wanted:
+            raise Unavailable(
+                f"{self._options.shown}: the entry is stored, but only {confirmed} of {wanted} replicas confirmed it within"
+                f" {self._options.wait_timeout:g} s; tried again, it will be found by its id"
+            )
+
+    def _running(self) -> Loops:
+        if self._loops is None:
+            raise Unavailable(f"{self._options.shown} is not open: the service was stopped, or never started")
+        if self._process != os.getpid():
+            raise Unavailable(
+                f"{self._options.shown} was open when this process was forked; open it after the fork, or spawn"
+            )
+        return self._loops
+
+    def _user_keys(self, user_id: str) -> tuple[bytes, ...]:
+        slot = self._slot(user_id)
+        return slot + b"heads", slot + b"index", slot + b"graves"
+
+    def _session_keys(self, user_id: str, session_id: bytes) -> tuple[bytes, ...]:
+        name = self._slot(user_id) + digest(session_id)
+        return name + b":entries", name + b":ids"
+
+    def _slot(self, user_id: str) -> bytes:
+        """What the names of a user's keys begin with; a cluster hashes what stands in the braces."""
+        return b"%b:{%b}:" % (self._prefix, digest(user_id.encode()))
+
+
+def _bounded(mark: int) -> int:
+    return max(-FARTHEST, min(mark, FARTHEST))
+
+
+def _cover(fold: Fold | None) -> Sequence[Word]:
+    return (fold.seq, fold.entry_id.encode(), fold.card) if fold else ()
+
+
+def _mark() -> bytes:
+    """By it a call that is tried again, since its answer was lost, knows what it has done itself."""
+    return os.urandom(8)
+
+
+def _found(answer: Sequence[bytes], key: SessionKey) -> tuple[int, Entry] | None:
+    return (int(answer[0]), unpacked_entry(answer[1], key)) if answer else None
+
+
+def _cursor(session_id: bytes | None = None, score: bytes = b"") -> str | None:
+    """Behind the last session that was looked at; a score may be written with an exponent."""
+    return ListingCursor(-int(float(score)), session_id.decode()).encode() if session_id is not None else None
+
+
+def _open(options: RedisOptions) -> RedisProvider:
+    return RedisProvider(**options.model_dump(exclude_unset=True))
+
+
+@hookimpl
+def session_history_providers() -> Iterable[ProviderSpec]:
+    for scheme in SCHEMES:
+        yield ProviderSpec(scheme, RedisOptions, _open)

@@ -1,0 +1,256 @@
+"""Connections to the servers of a store: which one has a slot, and what is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from redis.asyncio.connection import Connection
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
+
+from session_history.providers.redis.failures import LOST, code, passes, translated
+from session_history.providers.redis.options import Address, RedisOptions
+from session_history.providers.redis.scripts import Script
+from session_history_hooks import ConfigurationError, Unavailable
+
+FAREWELL = 1.0
+"""Seconds for which a connection may take to close."""
+
+Word: TypeAlias = bytes | str | int
+Command: TypeAlias = Sequence[Word]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A script, what it is called with, and how many replicas are to confirm what it wrote.
+
+    :ivar keys: all of one slot.
+    :ivar replicas: 0 = none. Connection and answer are the call's own, so the wait is for its own writes.
+    """
+
+    script: Script
+    keys: Sequence[bytes]
+    values: Sequence[Word]
+    replicas: int = 0
+    wait_ms: int = 0
+
+    def commands(self, *, spelt_out: bool = False) -> list[Command]:
+        way: tuple[Word, Word] = ("EVAL", self.script.text) if spelt_out else ("EVALSHA", self.script.name)
+        run = (*way, len(self.keys), *self.keys, *self.values)
+        return [run, ("WAIT", self.replicas, self.wait_ms)] if self.replicas else [run]
+
+
+class Server:
+    """Connections to one server. Each is used by one call at a time, and given up if that did not end well."""
+
+    def __init__(self, options: RedisOptions, address: Address) -> None:
+        self._options = options
+        self._address = address
+        self._idle: list[Connection] = []
+        self._places = asyncio.Semaphore(options.max_connections)
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers, of which each may be the :class:`~redis.exceptions.ResponseError` that it is."""
+        async with self._places:
+            connection = self._idle.pop() if self._idle else self._options.connection(self._address)
+            try:
+                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                answers = [await _answer(connection) for _ in commands]
+            except BaseException as error:
+                # A cancelled call has left its answer in the socket; what was sent runs to its end all the same.
+                await connection.disconnect(nowait=True)
+                if isinstance(error, LOST):
+                    await self._give_up()
+                raise
+            self._idle.append(connection)
+            return answers
+
+    async def _give_up(self) -> None:
+        """The idle connections were made before one broke, and may be broken, too."""
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+
+    async def close(self) -> None:
+        while self._idle:
+            with suppress(*LOST):
+                async with asyncio.timeout(FAREWELL):
+                    await self._idle.pop().disconnect()
+
+
+async def _answer(connection: Connection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as refusal:
+        return refusal
+
+
+class Servers:
+    """The servers of a store, as one event loop uses them."""
+
+    def __init__(self, options: RedisOptions) -> None:
+        self._options = options
+        self._servers: dict[Address, Server] = {}
+        self._owners: list[Address | None] = []
+        self._learning = asyncio.Lock()
+        self._calls = 0
+        self._quiet = asyncio.Event()
+
+    async def call(self, call: Call) -> list[Any]:
+        """The answers of its script and, if it waits, of the wait. What passes is tried again until the time is up.
+
+        :raises SessionHistoryError: see :func:`~session_history.providers.redis.failures.translated`.
+        """
+        self._calls += 1
+        last: list[Exception] = []
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                return await self._insist(call, last)
+        except TimeoutError:
+            self._owners = []
+            reason = code(last[-1]) if last else "no answer"
+            raise Unavailable(
+                f"{self._options.shown} could not be used for {self._options.timeout:g} s ({reason})"
+            ) from None
+        except Exception as error:
+            raise translated(error, self._options.shown) from None
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._quiet.set()
+
+    async def masters(self) -> list[Server]:
+        """All that can be written."""
+        if not self._options.place.cluster:
+            return [self._at(self._options.place.seeds[0])]
+        await self._learn()
+        return [self._at(address) for address in set(self._owners) if address]
+
+    async def ping(self) -> bool:
+        """Whether all that can be written answer; a connection that broke while it was idle is made anew."""
+        try:
+            servers = await self.masters()
+            answers = [await server.ask([("PING",)]) for server in servers]
+        except LOST:
+            self._owners = []
+            servers = await self.masters()
+            answers = [await server.ask([("PING",)]) for server in servers]
+        return all(answer == [b"PONG"] for answer in answers)
+
+    async def close(self) -> None:
+        """Close all connections when the calls that go on have ended, which takes no longer than their time-out."""
+        while self._calls:
+            self._quiet.clear()
+            await self._quiet.wait()
+        for server in self._servers.values():
+            await server.close()
+
+    async def _insist(self, call: Call, last: list[Exception]) -> list[Any]:
+        for pause in _pauses():
+            try:
+                return await self._attempt(call)
+            except MovedError as error:
+                if not self._options.place.cluster:
+                    raise
+                last.append(error)
+                self._move(error)
+            except Exception as error:
+                if not passes(error):
+                    raise
+                last.append(error)
+                self._owners = []
+            await asyncio.sleep(pause)
+        raise AssertionError
+
+    async def _attempt(self, call: Call) -> list[Any]:
+        try:
+            return await _run(await self._owner(call.keys[0]), call)
+        except MovedError:
+            raise
+        except AskError as error:
+            if not self._options.place.cluster:
+                raise
+            return await _run(self._at(Address(error.host, error.port)), call, asking=True)
+
+    def _move(self, error: MovedError) -> None:
+        if self._owners and error.host:
+            self._owners[error.slot_id] = Address(error.host, error.port)
+        else:
+            self._owners = []
+
+    def _at(self, address: Address) -> Server:
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers[address] = Server(self._options, address)
+        return server
+
+    async def _owner(self, key: bytes) -> Server:
+        if not self._options.place.cluster:
+            return self._at(self._options.place.seeds[0])
+        if not self._owners:
+            await self._learn()
+        address = self._owners[key_slot(key)]
+        if address is None:
+            self._owners = []
+            raise ConnectionError("no server has this slot")
+        return self._at(address)
+
+    async def _learn(self) -> None:
+        """Ask the servers, in any order, who has which slot; the first that answers is believed."""
+        async with self._learning:
+            if self._owners:
+                return
+            known = list({*self._servers, *self._options.place.seeds})
+            random.shuffle(known)
+            failure: Exception = ConnectionError()
+            for address in known:
+                try:
+                    async with asyncio.timeout(self._options.timeout / 4):
+                        [slots] = await self._at(address).ask([("CLUSTER", "SLOTS")])
+                except LOST as error:
+                    failure = error
+                    continue
+                if isinstance(slots, Exception):
+                    failure = _no_cluster(slots, address)
+                    continue
+                self._owners = _owners(slots, address)
+                return
+            raise failure
+
+
+async def _run(server: Server, call: Call, *, asking: bool = False) -> list[Any]:
+    before: list[Command] = [("ASKING",)] if asking else []
+    answers = (await server.ask([*before, *call.commands()]))[len(before) :]
+    if isinstance(answers[0], NoScriptError):
+        answers = (await server.ask([*before, *call.commands(spelt_out=True)]))[len(before) :]
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers
+
+
+def _no_cluster(refusal: ResponseError, address: Address) -> Exception:
+    if code(refusal) == "ERR":
+        return ConfigurationError(f"{address} belongs to no cluster: write redis:// or rediss://")
+    return refusal
+
+
+def _owners(slots: Sequence[Any], asked: Address) -> list[Address | None]:
+    """For each slot its master, as CLUSTER SLOTS has it. Without a host it is the one that was asked."""
+    owners: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
+    for first, last, (host, port, *_), *_ in slots:
+        name = host.decode() if host else asked.host
+        owners[first : last + 1] = [Address(name, port)] * (last + 1 - first)
+    return owners
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between two tries: none at first, since the slot's server is known now, or the connection is a new one."""
+    yield 0
+    pause = 0.01
+    while True:
+        yield random.uniform(pause / 2, pause)
+        pause = min(0.5, pause * 2)
