@@ -12,7 +12,7 @@ from session_history.providers.redis.examination import examine
 from session_history.providers.redis.failures import translated
 from session_history.providers.redis.loops import Loops
 from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
-from session_history.providers.redis.packing import digest, insist_on_format, living_head, packed_entry, unpacked_entry, unpacked_head
+from session_history.providers.redis.packing import digest, insist_on_format, living_head, packed_entry, unpacked_entries, unpacked_head
 from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED, Script
 from session_history.providers.redis.servers import Call, Word
 from session_history_hooks import (
@@ -151,14 +151,14 @@ class RedisProvider:
         entry_id: str | None = None,
     ) -> Log | None:
         marks = [b"" if mark is None else _bounded(mark) for mark in (last, before, after)]
-        found = [] if entry_id is None else [entry_id.encode()]
-        answer = await self._session(scripts.READ, key, *marks, PAGE, *found)
+        wanted = [] if entry_id is None else [entry_id.encode()]
+        answer = await self._session(scripts.READ, key, *marks, PAGE, *wanted)
         head = unpacked_head(answer[1], key)
         if head is None:
             return None
         if head.deleted:
             return Log(head, 1, ())
-        entries = tuple(unpacked_entry(raw, key) for raw in answer[3])
+        entries = unpacked_entries(answer[3], key)
         return Log(head, int(answer[2]), entries, _found(answer[4:], key))
 
     async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
@@ -205,7 +205,7 @@ class RedisProvider:
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None
         place = [-behind.active_us, behind.session_id.encode()] if behind else []
-        answer = await self._run(scripts.LIST, self._user_keys(user_id), min(limit, PAGE), *place)
+        answer = await self._run(scripts.LIST, _user_keys(self._slot(user_id)), min(limit, PAGE), *place)
         names, heads = answer[1][::2], answer[1][1::2]
         page = tuple(living_head(raw, user_id, name) for name, raw in zip(names, heads, strict=True))
         return Page(page, _cursor(*answer[2:]))
@@ -217,7 +217,7 @@ class RedisProvider:
         return outcome == DONE
 
     async def delete_user(self, user_id: str) -> int:
-        names: Sequence[bytes] = (await self._run(scripts.SESSIONS, self._user_keys(user_id)))[1]
+        names: Sequence[bytes] = (await self._run(scripts.SESSIONS, _user_keys(self._slot(user_id))[:1]))[1]
         outcomes: list[int] = []
         for start in range(0, len(names), BATCH):
             outcomes += await self._delete(user_id, names[start : start + BATCH])
@@ -226,28 +226,29 @@ class RedisProvider:
         return outcomes.count(DONE)
 
     async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
-        keys = self._user_keys(user_id)
-        for name in names:
-            keys += self._session_keys(user_id, name)
+        slot = self._slot(user_id)
+        keys = [*_user_keys(slot), *(key for name in names for key in _session_keys(slot, name))]
         answer: Sequence[int] = await self._run(scripts.DELETE, keys, _mark(), *names)
         return answer[1:]
 
     async def _session(self, script: Script, key: SessionKey, *values: Word, replicas: int = 0) -> Sequence[Any]:
         name = key.session_id.encode()
-        keys = self._user_keys(key.user_id) + self._session_keys(key.user_id, name)
-        answer = await self._run(script, keys, name, *values, replicas=replicas)
-        if answer[0] == CORRUPT:
-            flaw, raw = answer[1].decode(), answer[2]
-            insist_on_format(raw)
-            raise Corrupt(f"{key}: {flaw}")
-        return answer
+        slot = self._slot(key.user_id)
+        keys = _user_keys(slot) + _session_keys(slot, name)
+        return await self._run(script, keys, name, *values, replicas=replicas, subject=key)
 
-    async def _run(self, script: Script, keys: Sequence[bytes], *values: Word, replicas: int = 0) -> Sequence[Any]:
+    async def _run(
+        self, script: Script, keys: Sequence[bytes], *values: Word, replicas: int = 0, subject: object = "a listing"
+    ) -> Sequence[Any]:
         servers = await self._running().servers()
         answers = await servers.call(Call(script, keys, values, replicas, self._options.wait_ms))
         if replicas and answers[0][0] in {DONE, REPLAYED}:
             self._insist_on_replicas(answers[1])
         answer: Sequence[Any] = answers[0]
+        if answer[0] == CORRUPT:
+            flaw, raw = answer[1:]
+            insist_on_format(raw)
+            raise Corrupt(f"{subject}: {flaw.decode()}")
         return answer
 
     def _insist_on_replicas(self, confirmed: object) -> None:
@@ -267,17 +268,18 @@ class RedisProvider:
             )
         return self._loops
 
-    def _user_keys(self, user_id: str) -> tuple[bytes, ...]:
-        slot = self._slot(user_id)
-        return slot + b"heads", slot + b"index", slot + b"graves"
-
-    def _session_keys(self, user_id: str, session_id: bytes) -> tuple[bytes, ...]:
-        name = self._slot(user_id) + digest(session_id)
-        return name + b":entries", name + b":ids"
-
     def _slot(self, user_id: str) -> bytes:
         """What the names of a user's keys begin with; a cluster hashes what stands in the braces."""
         return b"%b:{%b}:" % (self._prefix, digest(user_id.encode()))
+
+
+def _user_keys(slot: bytes) -> tuple[bytes, ...]:
+    return slot + b"heads", slot + b"index", slot + b"graves"
+
+
+def _session_keys(slot: bytes, session_id: bytes) -> tuple[bytes, ...]:
+    name = slot + digest(session_id)
+    return name + b":entries", name + b":ids"
 
 
 def _bounded(mark: int) -> int:
@@ -294,7 +296,7 @@ def _mark() -> bytes:
 
 
 def _found(answer: Sequence[bytes], key: SessionKey) -> tuple[int, Entry] | None:
-    return (int(answer[0]), unpacked_entry(answer[1], key)) if answer else None
+    return (int(answer[0]), *unpacked_entries(answer[1:], key)) if answer else None
 
 
 def _cursor(session_id: bytes | None = None, score: bytes = b"") -> str | None:

@@ -36,14 +36,19 @@ def packed_entry(entry: Entry) -> bytes:
     return _SIZE.pack(len(name)) + name + entry.payload
 
 
-def unpacked_entry(raw: bytes, key: SessionKey) -> Entry:
+def unpacked_entries(raws: Sequence[bytes], key: SessionKey) -> tuple[Entry, ...]:
+    """:raises Corrupt: one of them is no entry."""
+    entries = []
+    size_at = _SIZE.unpack_from
     try:
-        end = _SIZE.size + _SIZE.unpack_from(raw)[0]
-        if len(raw) < end:
-            raise Corrupt(f"an entry of {key} is cut off")
-        return Entry(raw[_SIZE.size : end].decode(), raw[end:])
+        for raw in raws:
+            end = 4 + size_at(raw)[0]
+            entries.append(Entry(raw[4:end].decode(), raw[end:]))
+            if end > len(raw):
+                raise Corrupt(f"an entry of {key} is cut off")
     except (struct.error, UnicodeDecodeError, TypeError):
         raise Corrupt(f"an entry of {key} is unreadable") from None
+    return tuple(entries)
 
 
 def unpacked_head(raw: bytes, key: SessionKey) -> Head | None:

@@ -53,6 +53,10 @@ local function opened(raw)
   local head, _, a, b, c, d = {}
   _, head.generation, head.seq, head.beat, head.edits, head.active, head.expires, head.fold_seq, head.reborn, a, b, c, d =
     struct.unpack(HEAD, raw)
+  if not (head.seq > 0 and head.generation >= 0 and head.active >= 0 and head.expires >= 0)
+    or a + b + c + d > #raw - HEAD_BYTES then
+    return nil
+  end
   head.tail_id = raw:sub(HEAD_BYTES + 1, HEAD_BYTES + a)
   head.fold_id = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + a + b)
   head.mark = raw:sub(HEAD_BYTES + a + b + 1, HEAD_BYTES + a + b + c)
@@ -227,7 +231,7 @@ return {DONE, head.generation, head.seq}
 
 _RENEW = """
 local session, generation, seq = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local head, past, raw, flaw = find(session, entries, ids)
+local head, _, raw, flaw = find(session, entries, ids)
 if flaw then
   return {CORRUPT, flaw, raw}
 elseif not head or head.generation ~= generation or head.seq ~= seq then
