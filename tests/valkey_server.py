@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis, exceptions
 
@@ -111,7 +111,7 @@ class ValkeyServer:
         self.kill()
         shutil.rmtree(self.folder)
 
-    def __enter__(self) -> ValkeyServer:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -142,7 +142,7 @@ class ValkeyCluster:
     def url(self) -> str:
         return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
 
-    def __enter__(self) -> ValkeyCluster:
+    def __enter__(self) -> Self:
         try:
             for server in self.servers:
                 server.start()

@@ -12,7 +12,14 @@ from session_history.providers.redis.examination import examine
 from session_history.providers.redis.failures import translated
 from session_history.providers.redis.loops import Loops
 from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
-from session_history.providers.redis.packing import digest, insist_on_format, living_head, packed_entry, unpacked_entries, unpacked_head
+from session_history.providers.redis.packing import (
+    digest,
+    insist_on_format,
+    living_head,
+    packed_entry,
+    unpacked_entries,
+    unpacked_head,
+)
 from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED, Script
 from session_history.providers.redis.servers import Call, Word
 from session_history_hooks import (
@@ -49,9 +56,10 @@ class RedisProvider:
     :param url: see :class:`RedisOptions`.
     :param prefix: what the names of all keys begin with; without braces.
     :param timeout: seconds for which a call is tried before the store counts as unavailable.
-    :param ttl: seconds after its last append for which a session is kept; ``None`` = for ever. It is stored with each append.
-    :param durability: what is claimed: ``"process"`` = an acknowledged append is in the memory of the server; ``"host"`` =
-        the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``. Start sees to it.
+    :param ttl: seconds after its last append for which a session is kept; ``None`` = for ever. An append stores it.
+    :param durability: what is claimed: ``"process"`` = an acknowledged append is in the memory of the server;
+        ``"host"`` = the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``.
+        Start sees to it.
     :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
     :param wait_timeout: seconds for which they are waited for, after which the append is of unknown outcome.
     :param max_connections: of each event loop, to each server.
@@ -204,7 +212,7 @@ class RedisProvider:
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None
-        place = [-behind.active_us, behind.session_id.encode()] if behind else []
+        place: Sequence[Word] = (-behind.active_us, behind.session_id.encode()) if behind else ()
         answer = await self._run(scripts.LIST, _user_keys(self._slot(user_id)), min(limit, PAGE), *place)
         names, heads = answer[1][::2], answer[1][1::2]
         page = tuple(living_head(raw, user_id, name) for name, raw in zip(names, heads, strict=True))
@@ -255,8 +263,8 @@ class RedisProvider:
         wanted = self._options.wait_replicas
         if not isinstance(confirmed, int) or confirmed < wanted:
             raise Unavailable(
-                f"{self._options.shown}: the entry is stored, but only {confirmed} of {wanted} replicas confirmed it within"
-                f" {self._options.wait_timeout:g} s; tried again, it will be found by its id"
+                f"{self._options.shown}: the entry is stored, but only {confirmed} of {wanted} replicas confirmed it"
+                f" within {self._options.wait_timeout:g} s; tried again, it will be found by its id"
             )
 
     def _running(self) -> Loops:
@@ -296,7 +304,7 @@ def _mark() -> bytes:
 
 
 def _found(answer: Sequence[bytes], key: SessionKey) -> tuple[int, Entry] | None:
-    return (int(answer[0]), *unpacked_entries(answer[1:], key)) if answer else None
+    return (int(answer[0]), unpacked_entries(answer[1:], key)[0]) if answer else None
 
 
 def _cursor(session_id: bytes | None = None, score: bytes = b"") -> str | None:

@@ -8,14 +8,18 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
-    ConnectionError as DriverConnectionError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
-    TimeoutError as DriverTimeoutError,
     TryAgainError,
+)
+from redis.exceptions import (
+    ConnectionError as DriverConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as DriverTimeoutError,
 )
 
 from session_history_hooks import (

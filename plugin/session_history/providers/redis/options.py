@@ -75,7 +75,7 @@ def _number(what: str, text: str, end: int) -> int:
 
 
 class RedisOptions(ProviderOptions):
-    """``redis://[user[:password]@]host[:port][/database]``; ``rediss`` for TLS, ``valkey`` and ``valkeys`` mean the same.
+    """``redis://[user[:password]@]host[:port][/database]``, also called ``valkey``; ``rediss`` or ``valkeys`` for TLS.
 
     ``redis+cluster://host[:port][,host[:port]…]`` is a cluster, of which one server that answers is enough. User and
     password are percent-encoded. See :class:`~session_history.providers.redis.RedisProvider` for the options.

@@ -14,7 +14,8 @@ FORMAT = 1
 
 _HEAD = struct.Struct(">B7dB4I")
 """Format; generation, seq, beat, edits, active_us, expires_us (0 = never), seq of the fold (0 = none); whether it began
-after one that expired; the sizes of tail id, fold id, mark of the last rewrite and user id, which follow, and then the card."""
+after one that expired; the sizes of tail id, fold id, mark of the last rewrite and user id, which follow; then card.
+"""
 
 _GRAVE = struct.Struct(">BBdd")
 """Format, whether it was deleted, generation, active_us; the mark of the delete follows."""

@@ -15,8 +15,8 @@ and of a session:
 ``ids``      hash  entry id -> seq
 ===========  ====  =====================================================
 
-See :mod:`~session_history.providers.redis.packing` for heads, graves and entries. A number in Lua is a double, exact up to
-2**53, and Lua compares strings by the locale: bytes are compared one by one.
+See :mod:`~session_history.providers.redis.packing` for heads, graves and entries. A number in Lua is a double, exact
+up to 2**53, and Lua compares strings by the locale: bytes are compared one by one.
 """
 
 from __future__ import annotations
@@ -50,19 +50,20 @@ local function opened(raw)
   if #raw < HEAD_BYTES or string.byte(raw) ~= 1 then
     return nil
   end
-  local head, _, a, b, c, d = {}
-  _, head.generation, head.seq, head.beat, head.edits, head.active, head.expires, head.fold_seq, head.reborn, a, b, c, d =
-    struct.unpack(HEAD, raw)
-  if not (head.seq > 0 and head.generation >= 0 and head.active >= 0 and head.expires >= 0)
-    or a + b + c + d > #raw - HEAD_BYTES then
+  local _, generation, seq, beat, edits, active, expires, fold_seq, reborn, a, b, c, d = struct.unpack(HEAD, raw)
+  b, c, d = a + b, a + b + c, a + b + c + d
+  if not (generation >= 0 and seq > 0 and active >= 0 and expires >= 0) or d > #raw - HEAD_BYTES then
     return nil
   end
-  head.tail_id = raw:sub(HEAD_BYTES + 1, HEAD_BYTES + a)
-  head.fold_id = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + a + b)
-  head.mark = raw:sub(HEAD_BYTES + a + b + 1, HEAD_BYTES + a + b + c)
-  head.user = raw:sub(HEAD_BYTES + a + b + c + 1, HEAD_BYTES + a + b + c + d)
-  head.card = raw:sub(HEAD_BYTES + a + b + c + d + 1)
-  return head
+  return {
+    generation = generation, seq = seq, beat = beat, edits = edits, active = active, expires = expires,
+    fold_seq = fold_seq, reborn = reborn,
+    tail_id = raw:sub(HEAD_BYTES + 1, HEAD_BYTES + a),
+    fold_id = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + b),
+    mark = raw:sub(HEAD_BYTES + b + 1, HEAD_BYTES + c),
+    user = raw:sub(HEAD_BYTES + c + 1, HEAD_BYTES + d),
+    card = raw:sub(HEAD_BYTES + d + 1),
+  }
 end
 
 local function closed(head)
@@ -71,7 +72,7 @@ local function closed(head)
     .. head.tail_id .. head.fold_id .. head.mark .. head.user .. head.card
 end
 
--- Either the head of a session that lives, or what is known of its past, if anything, or a flaw; and the bytes it was made of.
+-- The head of a session that lives, or else what is known of its past, if anything; the bytes of either; a flaw.
 local function find(session, entries, ids)
   local raw = redis.call('HGET', heads, session)
   if raw then
@@ -113,7 +114,8 @@ end
 """
 
 _READ = """
-local session, last, before, after, page = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local session, last, before, after = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local page, id = tonumber(ARGV[5]), ARGV[6]
 local head, past, raw, flaw = find(session, entries, ids)
 flaw = flaw or head and missing(head)
 if flaw then
@@ -130,7 +132,7 @@ elseif after then
 else
   low = math.max(low, stop - page)
 end
-local found, answer = ARGV[6] and redis.call('HGET', ids, ARGV[6]), {DONE, raw, head.seq + 1, {}}
+local found, answer = id and redis.call('HGET', ids, id), {DONE, raw, head.seq + 1, {}}
 if low < stop then
   answer[3], answer[4] = low, redis.call('LRANGE', entries, whole(low - 1), whole(stop - 2))
 end
@@ -191,8 +193,11 @@ else
     return {NOTHING, shown(past, raw)}
   end
   redis.call('UNLINK', entries, ids)
-  head = {generation = next, seq = 0, beat = 0, edits = 0, active = past and past.active or 0, expires = 0,
-    fold_seq = 0, reborn = past and not past.deleted and 1 or 0, tail_id = '', fold_id = '', mark = '', user = user, card = ''}
+  head = {
+    generation = next, seq = 0, beat = 0, edits = 0, active = past and past.active or 0, expires = 0,
+    fold_seq = 0, reborn = past and not past.deleted and 1 or 0,
+    tail_id = '', fold_id = '', mark = '', user = user, card = '',
+  }
 end
 local expired = head.expires
 head.seq = head.seq + 1

@@ -13,6 +13,7 @@ from redis.asyncio.connection import Connection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
 
+from session_history.providers.redis.deadlines import Deadlines
 from session_history.providers.redis.failures import LOST, code, passes, translated
 from session_history.providers.redis.options import Address, RedisOptions
 from session_history.providers.redis.scripts import Script
@@ -108,18 +109,16 @@ class Servers:
         self._servers: dict[Address, Server] = {}
         self._owners: list[Address | None] = []
         self._learning = asyncio.Lock()
-        self._calls = 0
-        self._quiet = asyncio.Event()
+        self._deadlines = Deadlines(options.timeout)
 
     async def call(self, call: Call) -> list[Any]:
         """The answers of its script and, if it waits, of the wait. What passes is tried again until the time is up.
 
         :raises SessionHistoryError: see :func:`~session_history.providers.redis.failures.translated`.
         """
-        self._calls += 1
         last: list[Exception] = []
         try:
-            async with asyncio.timeout(self._options.timeout):
+            with self._deadlines.call():
                 return await self._insist(call, last)
         except TimeoutError:
             self._owners = []
@@ -129,10 +128,6 @@ class Servers:
             ) from None
         except Exception as error:
             raise translated(error, self._options.shown) from None
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._quiet.set()
 
     async def masters(self) -> list[Server]:
         """All that can be written."""
@@ -154,9 +149,7 @@ class Servers:
 
     async def close(self) -> None:
         """Close all connections when the calls that go on have ended, which takes no longer than their time-out."""
-        while self._calls:
-            self._quiet.clear()
-            await self._quiet.wait()
+        await self._deadlines.quiet()
         for server in self._servers.values():
             await server.close()
 
@@ -225,7 +218,7 @@ class Servers:
                 except LOST as error:
                     failure = error
                     continue
-                if isinstance(slots, Exception):
+                if isinstance(slots, ResponseError):
                     failure = _no_cluster(slots, address)
                     continue
                 self._owners = _owners(slots, address)
@@ -259,7 +252,7 @@ def _owners(slots: Sequence[Any], asked: Address) -> list[Address | None]:
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds between two tries: none at first, since the slot's server is known now, or the connection is a new one."""
+    """Seconds between two tries: none at first, since the slot's server is known now, or the connection is new."""
     yield 0
     pause = 0.01
     while True:
