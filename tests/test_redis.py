@@ -366,7 +366,7 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
 
 
 RIGHTS = """
-+hello +ping +info +config|get +cluster|slots +asking +wait +eval +evalsha +time
++hello +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
 +hget +hset +hdel +hlen +hmget +hkeys +exists +llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember +unlink +pexpireat +pttl +persist
 """
@@ -653,16 +653,20 @@ async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None
     many = 350
     async with started(own.url) as provider:
         await fill(provider, 5000)
-        await asyncio.gather(
-            *(provider.append(SessionKey("user", f"s{n}"), entry(1), at=Position(0, 0)) for n in range(many))
-        )
+        keys = [SessionKey("user", f"s{number}") for number in range(many)]
+        await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
         with own.client() as client:
             client.config_set("slowlog-log-slower-than", 20_000)
             client.slowlog_reset()
+            client.config_resetstat()
             assert await provider.delete(KEY) is True
             assert await provider.delete_user("user") == many
             assert client.slowlog_get() == []
-            assert {len(client.keys("*"))} == {1}
+            done = client.info("commandstats")
+            assert "cmdstat_del" not in done, "UNLINK frees memory in the background"
+            assert done["cmdstat_unlink"]["calls"] == many + 1
+            assert done["cmdstat_evalsha"]["calls"] == 1 + 1 + 4, "batches of a hundred"
+            assert client.dbsize() == 1
         assert (await provider.list("user", limit=9)).heads == ()
 
 
@@ -836,6 +840,23 @@ async def test_too_few_replicas_leave_an_outcome_that_is_found_by_its_id(server:
             await append(provider, 7)
     async with started(server.url, prefix=prefix) as provider:
         assert await append(provider, 1) == Appended(Position(0, 1), replayed=True)
+
+
+async def test_a_replica_that_lags_is_waited_for_by_a_repeat_too(own: ValkeyServer, prefix: str) -> None:
+    options = {"prefix": prefix, "wait_replicas": 1, "wait_timeout": 0.2}
+    with ValkeyServer() as replica, replica.client() as follower, own.client() as client:
+        client.config_set("repl-diskless-sync-delay", 0)
+        follower.replicaof("127.0.0.1", str(own.port))
+        own.wait_until(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
+        async with started(own.url, **options) as provider:
+            await append(provider, 1)
+            with replica.frozen():
+                with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                    await append(provider, 2)
+                async with started(own.url, **options) as another:  # whose connection has written nothing yet
+                    with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                        await append(another, 2)
+            assert (await append(provider, 2)).replayed is True
 
 
 # Through the service

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from session_history.providers.redis import scripts
 from session_history.providers.redis.examination import examine
@@ -21,7 +21,8 @@ from session_history.providers.redis.packing import (
     unpacked_head,
 )
 from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED, Script
-from session_history.providers.redis.servers import Call, Word
+from session_history.providers.redis.servers import Call, Command, Word
+from session_history.providers.redis.windows import PAGE, Window
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -39,15 +40,11 @@ from session_history_hooks import (
     SessionKey,
     Unavailable,
     hookimpl,
+    stretch,
 )
-
-PAGE = 1000
 
 BATCH = 100
 """The most sessions that one script deletes: others wait while it runs."""
-
-FARTHEST = 2**53
-"""A number in Lua is exact up to here."""
 
 
 class RedisProvider:
@@ -158,16 +155,18 @@ class RedisProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        marks = [b"" if mark is None else _bounded(mark) for mark in (last, before, after)]
-        wanted = [] if entry_id is None else [entry_id.encode()]
-        answer = await self._session(scripts.READ, key, *marks, PAGE, *wanted)
+        window = Window.around(last=last, before=before, after=after)
+        answer, raws = await self._look(key, window, entry_id)
         head = unpacked_head(answer[1], key)
         if head is None:
             return None
-        if head.deleted:
-            return Log(head, 1, ())
-        entries = unpacked_entries(answer[3], key)
-        return Log(head, int(answer[2]), entries, _found(answer[4:], key))
+        tail = head.tail.seq
+        if before is not None and before > tail + 1:
+            # Nobody asks for what is beyond the tail, unless the session was begun anew.
+            return await self.read(key, last=last, after=after, entry_id=entry_id)
+        seqs = stretch(tail, PAGE, last=last, before=before, after=after)
+        entries = _entries(raws, window, seqs, head)
+        return Log(head, seqs.start if entries else tail + 1, entries, _found(answer[2:], key))
 
     async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
         self._limits.check(entry, fold, at)
@@ -182,7 +181,6 @@ class RedisProvider:
             self._ttl_us,
             int(self._options.wait_replicas > 0),
             *_cover(fold),
-            replicas=self._options.wait_replicas,
         )
         if answer[0] == NOTHING:
             raise Conflict(unpacked_head(answer[1], key))
@@ -213,7 +211,7 @@ class RedisProvider:
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None
         place: Sequence[Word] = (-behind.active_us, behind.session_id.encode()) if behind else ()
-        answer = await self._run(scripts.LIST, _user_keys(self._slot(user_id)), min(limit, PAGE), *place)
+        answer = await self._user(scripts.LIST, _user_keys(self._slot(user_id)), min(limit, PAGE), *place)
         names, heads = answer[1][::2], answer[1][1::2]
         page = tuple(living_head(raw, user_id, name) for name, raw in zip(names, heads, strict=True))
         return Page(page, _cursor(*answer[2:]))
@@ -225,7 +223,7 @@ class RedisProvider:
         return outcome == DONE
 
     async def delete_user(self, user_id: str) -> int:
-        names: Sequence[bytes] = (await self._run(scripts.SESSIONS, _user_keys(self._slot(user_id))[:1]))[1]
+        names: Sequence[bytes] = (await self._user(scripts.SESSIONS, _user_keys(self._slot(user_id))[:1]))[1]
         outcomes: list[int] = []
         for start in range(0, len(names), BATCH):
             outcomes += await self._delete(user_id, names[start : start + BATCH])
@@ -236,28 +234,45 @@ class RedisProvider:
     async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
         slot = self._slot(user_id)
         keys = [*_user_keys(slot), *(key for name in names for key in _session_keys(slot, name))]
-        answer: Sequence[int] = await self._run(scripts.DELETE, keys, _mark(), *names)
+        answer: Sequence[int] = await self._user(scripts.DELETE, keys, _mark(), *names)
         return answer[1:]
 
-    async def _session(self, script: Script, key: SessionKey, *values: Word, replicas: int = 0) -> Sequence[Any]:
+    async def _look(self, key: SessionKey, window: Window | None, entry_id: str | None) -> tuple[Any, Sequence[bytes]]:
+        """The answer of the script, and the entries of the window, of the same moment."""
         name = key.session_id.encode()
         slot = self._slot(key.user_id)
         keys = _user_keys(slot) + _session_keys(slot, name)
-        return await self._run(script, keys, name, *values, replicas=replicas, subject=key)
+        values = (name,) if entry_id is None else (name, entry_id.encode())
+        call = Call(scripts.READ, keys, values, beside=("LRANGE", keys[3], *window) if window else None)
+        answer, *raws = await self._answers(call, key)
+        return answer, raws[0] if raws else ()
 
-    async def _run(
-        self, script: Script, keys: Sequence[bytes], *values: Word, replicas: int = 0, subject: object = "a listing"
-    ) -> Sequence[Any]:
-        servers = await self._running().servers()
-        answers = await servers.call(Call(script, keys, values, replicas, self._options.wait_ms))
-        if replicas and answers[0][0] in {DONE, REPLAYED}:
-            self._insist_on_replicas(answers[1])
-        answer: Sequence[Any] = answers[0]
-        if answer[0] == CORRUPT:
-            flaw, raw = answer[1:]
+    async def _session(self, script: Script, key: SessionKey, *values: Word) -> Sequence[Any]:
+        name = key.session_id.encode()
+        slot = self._slot(key.user_id)
+        call = Call(script, _user_keys(slot) + _session_keys(slot, name), (name, *values), behind=self._wait(script))
+        answer, *confirmed = await self._answers(call, key)
+        if confirmed and answer[0] in {DONE, REPLAYED}:
+            self._insist_on_replicas(*confirmed)
+        return cast("Sequence[Any]", answer)
+
+    def _wait(self, script: Script) -> Command | None:
+        """What follows an append, on its connection, since a server waits for the writes of the connection alone."""
+        if script is not scripts.APPEND or not self._options.wait_replicas:
+            return None
+        return "WAIT", self._options.wait_replicas, self._options.wait_ms
+
+    async def _user(self, script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
+        [answer] = await self._answers(Call(script, keys, values), "a listing")
+        return cast("Sequence[Any]", answer)
+
+    async def _answers(self, call: Call, subject: object) -> Sequence[Any]:
+        answers = await (await self._running().servers()).call(call)
+        if answers[0][0] == CORRUPT:
+            _, flaw, raw = answers[0]
             insist_on_format(raw)
             raise Corrupt(f"{subject}: {flaw.decode()}")
-        return answer
+        return answers
 
     def _insist_on_replicas(self, confirmed: object) -> None:
         wanted = self._options.wait_replicas
@@ -290,10 +305,6 @@ def _session_keys(slot: bytes, session_id: bytes) -> tuple[bytes, ...]:
     return name + b":entries", name + b":ids"
 
 
-def _bounded(mark: int) -> int:
-    return max(-FARTHEST, min(mark, FARTHEST))
-
-
 def _cover(fold: Fold | None) -> Sequence[Word]:
     return (fold.seq, fold.entry_id.encode(), fold.card) if fold else ()
 
@@ -301,6 +312,15 @@ def _cover(fold: Fold | None) -> Sequence[Word]:
 def _mark() -> bytes:
     """By it a call that is tried again, since its answer was lost, knows what it has done itself."""
     return os.urandom(8)
+
+
+def _entries(raws: Sequence[bytes], window: Window | None, seqs: range, head: Head) -> tuple[Entry, ...]:
+    if not seqs:
+        return ()
+    part = window.cut(seqs, head.tail.seq, len(raws)) if window else None
+    if part is None:
+        raise Corrupt(f"{head.key} lacks some of its entries {seqs[0]} to {seqs[-1]}")
+    return unpacked_entries(raws[part], head.key)
 
 
 def _found(answer: Sequence[bytes], key: SessionKey) -> tuple[int, Entry] | None:

@@ -114,32 +114,19 @@ end
 """
 
 _READ = """
-local session, last, before, after = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local page, id = tonumber(ARGV[5]), ARGV[6]
+local session, id = ARGV[1], ARGV[2]
 local head, past, raw, flaw = find(session, entries, ids)
 flaw = flaw or head and missing(head)
 if flaw then
   return {CORRUPT, flaw, raw}
 elseif not head then
-  return {DONE, shown(past, raw), 1, {}}
+  return {DONE, shown(past, raw)}
 end
-local low = after and math.max(after + 1, 1) or 1
-local stop = before and math.min(before, head.seq + 1) or head.seq + 1
-if last then
-  low = math.max(low, stop - last)
-elseif after then
-  stop = math.min(stop, low + page)
-else
-  low = math.max(low, stop - page)
-end
-local found, answer = id and redis.call('HGET', ids, id), {DONE, raw, head.seq + 1, {}}
-if low < stop then
-  answer[3], answer[4] = low, redis.call('LRANGE', entries, whole(low - 1), whole(stop - 2))
-end
+local found = id and redis.call('HGET', ids, id)
 if found then
-  answer[5], answer[6] = found, redis.call('LINDEX', entries, found - 1)
+  return {DONE, raw, found, redis.call('LINDEX', entries, found - 1)}
 end
-return answer
+return {DONE, raw}
 """
 
 _APPEND = """

@@ -28,22 +28,40 @@ Command: TypeAlias = Sequence[Word]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A script, what it is called with, and how many replicas are to confirm what it wrote.
+    """A script, what it is called with, and a command that goes with it.
 
     :ivar keys: all of one slot.
-    :ivar replicas: 0 = none. Connection and answer are the call's own, so the wait is for its own writes.
+    :ivar beside: what the server answers besides, of the same moment: it copies a long list far faster than a script.
+    :ivar behind: comes next on the same connection.
     """
 
     script: Script
     keys: Sequence[bytes]
     values: Sequence[Word]
-    replicas: int = 0
-    wait_ms: int = 0
+    beside: Command | None = None
+    behind: Command | None = None
 
     def commands(self, *, spelt_out: bool = False) -> list[Command]:
         way: tuple[Word, Word] = ("EVAL", self.script.text) if spelt_out else ("EVALSHA", self.script.name)
         run = (*way, len(self.keys), *self.keys, *self.values)
-        return [run, ("WAIT", self.replicas, self.wait_ms)] if self.replicas else [run]
+        if self.beside:
+            return [("MULTI",), run, self.beside, ("EXEC",)]
+        return [run, self.behind] if self.behind else [run]
+
+    def outcome(self, answers: Sequence[Any]) -> Sequence[Any]:
+        """What the script answered and the command with it, if any.
+
+        :raises ResponseError: the script was refused.
+        """
+        if self.beside:
+            answers = answers[-1] if isinstance(answers[-1], list) else answers
+            decisive = answers
+        else:
+            decisive = answers[:1]
+        for answer in decisive:
+            if isinstance(answer, ResponseError):
+                raise answer
+        return answers
 
 
 class Server:
@@ -111,8 +129,8 @@ class Servers:
         self._learning = asyncio.Lock()
         self._deadlines = Deadlines(options.timeout)
 
-    async def call(self, call: Call) -> list[Any]:
-        """The answers of its script and, if it waits, of the wait. What passes is tried again until the time is up.
+    async def call(self, call: Call) -> Sequence[Any]:
+        """The answers of its script and of the command with it. What passes is tried again until the time is up.
 
         :raises SessionHistoryError: see :func:`~session_history.providers.redis.failures.translated`.
         """
@@ -153,7 +171,7 @@ class Servers:
         for server in self._servers.values():
             await server.close()
 
-    async def _insist(self, call: Call, last: list[Exception]) -> list[Any]:
+    async def _insist(self, call: Call, last: list[Exception]) -> Sequence[Any]:
         for pause in _pauses():
             try:
                 return await self._attempt(call)
@@ -170,7 +188,7 @@ class Servers:
             await asyncio.sleep(pause)
         raise AssertionError
 
-    async def _attempt(self, call: Call) -> list[Any]:
+    async def _attempt(self, call: Call) -> Sequence[Any]:
         try:
             return await _run(await self._owner(call.keys[0]), call)
         except MovedError:
@@ -226,14 +244,12 @@ class Servers:
             raise failure
 
 
-async def _run(server: Server, call: Call, *, asking: bool = False) -> list[Any]:
+async def _run(server: Server, call: Call, *, asking: bool = False) -> Sequence[Any]:
     before: list[Command] = [("ASKING",)] if asking else []
-    answers = (await server.ask([*before, *call.commands()]))[len(before) :]
-    if isinstance(answers[0], NoScriptError):
-        answers = (await server.ask([*before, *call.commands(spelt_out=True)]))[len(before) :]
-    if isinstance(answers[0], Exception):
-        raise answers[0]
-    return answers
+    try:
+        return call.outcome((await server.ask([*before, *call.commands()]))[len(before) :])
+    except NoScriptError:
+        return call.outcome((await server.ask([*before, *call.commands(spelt_out=True)]))[len(before) :])
 
 
 def _no_cluster(refusal: ResponseError, address: Address) -> Exception:
