@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 
 from session_history.providers.redis import scripts
 from session_history.providers.redis.examination import examine
-from session_history.providers.redis.failures import translated
 from session_history.providers.redis.loops import Loops
 from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
 from session_history.providers.redis.packing import (
@@ -45,6 +44,12 @@ from session_history_hooks import (
 
 BATCH = 100
 """The most sessions that one script deletes: others wait while it runs."""
+
+
+_INHERITED: list[Loops] = []
+"""Connections of the process that this one is a fork of. They are never collected: closing one here would take it
+out of the epoll instance that both processes share.
+"""
 
 
 class RedisProvider:
@@ -119,25 +124,37 @@ class RedisProvider:
         return self._limits
 
     async def start(self) -> None:
-        if self._loops is not None and self._process == os.getpid():
+        if self._loops is not None and not self._forked:
             return
         loops = Loops(self._options)
         try:
-            async with asyncio.timeout(self._options.timeout):
-                for server in await (await loops.servers()).masters():
-                    await examine(server, self._options)
-        except TimeoutError:
+            servers = await loops.servers()
+            await servers.insist(lambda: examine(servers, self._options))
+        except BaseException:
             await loops.close()
-            raise Unavailable(f"{self._options.shown} gives no answer") from None
-        except Exception as error:
-            await loops.close()
-            raise translated(error, self._options.shown) from None
+            raise
+        if self._loops is not None and not self._forked:
+            await loops.close()  # another start was faster
+            return
+        self._leave()
         self._loops, self._process = loops, os.getpid()
 
     async def stop(self) -> None:
-        loops, self._loops = self._loops, None
-        if loops is not None and self._process == os.getpid():
+        loops = self._leave()
+        if loops is not None:
             await loops.close()
+
+    def _leave(self) -> Loops | None:
+        """Forget the connections; returns them if they are this process's own."""
+        loops, self._loops = self._loops, None
+        if loops is not None and self._forked:
+            _INHERITED.append(loops)
+            return None
+        return loops
+
+    @property
+    def _forked(self) -> bool:
+        return self._process != os.getpid()
 
     async def health(self) -> bool:
         try:
@@ -239,18 +256,15 @@ class RedisProvider:
 
     async def _look(self, key: SessionKey, window: Window | None, entry_id: str | None) -> tuple[Any, Sequence[bytes]]:
         """The answer of the script, and the entries of the window, of the same moment."""
-        name = key.session_id.encode()
-        slot = self._slot(key.user_id)
-        keys = _user_keys(slot) + _session_keys(slot, name)
+        name, keys = self._names(key)
         values = (name,) if entry_id is None else (name, entry_id.encode())
         call = Call(scripts.READ, keys, values, beside=("LRANGE", keys[3], *window) if window else None)
         answer, *raws = await self._answers(call, key)
         return answer, raws[0] if raws else ()
 
     async def _session(self, script: Script, key: SessionKey, *values: Word) -> Sequence[Any]:
-        name = key.session_id.encode()
-        slot = self._slot(key.user_id)
-        call = Call(script, _user_keys(slot) + _session_keys(slot, name), (name, *values), behind=self._wait(script))
+        name, keys = self._names(key)
+        call = Call(script, keys, (name, *values), behind=self._wait(script))
         answer, *confirmed = await self._answers(call, key)
         if confirmed and answer[0] in {DONE, REPLAYED}:
             self._insist_on_replicas(*confirmed)
@@ -285,11 +299,16 @@ class RedisProvider:
     def _running(self) -> Loops:
         if self._loops is None:
             raise Unavailable(f"{self._options.shown} is not open: the service was stopped, or never started")
-        if self._process != os.getpid():
+        if self._forked:
             raise Unavailable(
                 f"{self._options.shown} was open when this process was forked; open it after the fork, or spawn"
             )
         return self._loops
+
+    def _names(self, key: SessionKey) -> tuple[bytes, tuple[bytes, ...]]:
+        """A session's name in the values of its user's keys, and all keys that a script of a session knows."""
+        name, slot = key.session_id.encode(), self._slot(key.user_id)
+        return name, _user_keys(slot) + _session_keys(slot, name)
 
     def _slot(self, user_id: str) -> bytes:
         """What the names of a user's keys begin with; a cluster hashes what stands in the braces."""

@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import NoPermissionError, ResponseError
 
 from session_history.providers.redis.options import RedisOptions
-from session_history.providers.redis.servers import Server
+from session_history.providers.redis.servers import Server, Servers
 from session_history_hooks import ConfigurationError, Durability, StoreReadOnly
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -19,12 +19,17 @@ OLDEST = 7
 """Flags of scripts came with Redis 7.0; every Valkey has them, and says that it is a Redis 7.2."""
 
 
-async def examine(server: Server, options: RedisOptions) -> None:
-    """See that a server keeps what the options claim, as far as it may be asked.
+async def examine(servers: Servers, options: RedisOptions) -> None:
+    """See that all servers that are written to keep what the options claim, as far as they may be asked.
 
     :raises ConfigurationError: it does not, or is too old, or is not the kind of server that the URL names.
     :raises StoreReadOnly: it is a replica, or this user may not do what a provider does.
     """
+    for server in await servers.masters():
+        await _examine(server, options)
+
+
+async def _examine(server: Server, options: RedisOptions) -> None:
     info, fsync = await server.ask([("INFO",), ("CONFIG", "GET", "appendfsync")])
     if isinstance(info, NoPermissionError):
         logger.warning("%s: the user may not call INFO, so what it keeps could not be examined", options.shown)

@@ -8,6 +8,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -38,10 +39,12 @@ _PASSING = (TryAgainError, ClusterDownError, BusyLoadingError)
 _FINAL = (AuthenticationError, AuthorizationError)
 
 
-def passes(error: Exception) -> bool:
+def passes(error: Exception, *, cluster: bool) -> bool:
     """Whether the same call may succeed a little later."""
-    if isinstance(error, _FINAL):
+    if isinstance(error, (*_FINAL, SessionHistoryError)):
         return False
+    if isinstance(error, MovedError):
+        return cluster
     return isinstance(error, (*_PASSING, *LOST)) or code(error) == "BUSY"
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from redis.asyncio.connection import Connection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -21,6 +21,8 @@ from session_history_hooks import ConfigurationError, Unavailable
 
 FAREWELL = 1.0
 """Seconds for which a connection may take to close."""
+
+T = TypeVar("T")
 
 Word: TypeAlias = bytes | str | int
 Command: TypeAlias = Sequence[Word]
@@ -130,14 +132,19 @@ class Servers:
         self._deadlines = Deadlines(options.timeout)
 
     async def call(self, call: Call) -> Sequence[Any]:
-        """The answers of its script and of the command with it. What passes is tried again until the time is up.
+        """The answers of its script and of the command with it."""
+        return await self.insist(lambda: self._attempt(call))
 
+    async def insist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try again what fails, but may not fail a little later, until the time is up.
+
+        :raises Unavailable: it is up.
         :raises SessionHistoryError: see :func:`~session_history.providers.redis.failures.translated`.
         """
         last: list[Exception] = []
         try:
             with self._deadlines.call():
-                return await self._insist(call, last)
+                return await self._repeat(attempt, last)
         except TimeoutError:
             self._owners = []
             reason = code(last[-1]) if last else "no answer"
@@ -171,35 +178,29 @@ class Servers:
         for server in self._servers.values():
             await server.close()
 
-    async def _insist(self, call: Call, last: list[Exception]) -> Sequence[Any]:
-        for pause in _pauses():
+    async def _repeat(self, attempt: Callable[[], Awaitable[T]], failures: list[Exception]) -> T:
+        pauses = _pauses()
+        while True:
             try:
-                return await self._attempt(call)
-            except MovedError as error:
-                if not self._options.place.cluster:
-                    raise
-                last.append(error)
-                self._move(error)
+                return await attempt()
             except Exception as error:
-                if not passes(error):
+                if not passes(error, cluster=self._options.place.cluster):
                     raise
-                last.append(error)
-                self._owners = []
-            await asyncio.sleep(pause)
-        raise AssertionError
+                failures.append(error)
+                self._doubt(error)
+            await asyncio.sleep(next(pauses))
 
     async def _attempt(self, call: Call) -> Sequence[Any]:
         try:
             return await _run(await self._owner(call.keys[0]), call)
-        except MovedError:
-            raise
         except AskError as error:
-            if not self._options.place.cluster:
+            if isinstance(error, MovedError) or not self._options.place.cluster:
                 raise
             return await _run(self._at(Address(error.host, error.port)), call, asking=True)
 
-    def _move(self, error: MovedError) -> None:
-        if self._owners and error.host:
+    def _doubt(self, error: Exception) -> None:
+        """What is known of the slots may be old."""
+        if isinstance(error, MovedError) and self._owners and error.host:
             self._owners[error.slot_id] = Address(error.host, error.port)
         else:
             self._owners = []
