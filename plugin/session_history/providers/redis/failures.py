@@ -51,7 +51,7 @@ def passes(error: Exception, *, cluster: bool) -> bool:
 def code(error: Exception) -> str:
     """The word that an answer of the server begins with, or the kind of error."""
     if isinstance(error, ResponseError):
-        word = str(error.status_code or str(error).partition(" ")[0])
+        word = str(getattr(error, "status_code", None) or str(error).partition(" ")[0])
         if word.isalpha() and word.isupper():
             return word
     return type(error).__name__

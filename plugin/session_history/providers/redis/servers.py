@@ -254,7 +254,7 @@ async def _run(server: Server, call: Call, *, asking: bool = False) -> Sequence[
 
 
 def _no_cluster(refusal: ResponseError, address: Address) -> Exception:
-    if code(refusal) == "ERR":
+    if type(refusal) is ResponseError:
         return ConfigurationError(f"{address} belongs to no cluster: write redis:// or rediss://")
     return refusal
 
