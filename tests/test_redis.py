@@ -671,7 +671,10 @@ async def test_numbers_that_a_double_does_not_hold_change_nothing(provider: Redi
     for at in (Position(0, 2**53), Position(0, 2**70)):
         with pytest.raises((Conflict, LimitExceeded)):
             await provider.append(KEY, entry(2), at=at)
-    assert (await read(provider, last=2**70, before=2**70, after=-(2**70))).entries == (entry(1),)
+    for last, before, after in ((2**70, 2**70, -(2**70)), (2**70, None, None), (None, 2**70, 0), (1, -(2**70), None)):
+        entries = (await read(provider, last=last, before=before, after=after)).entries
+        assert entries == (() if before and before < 0 else (entry(1),))
+    assert (await read(provider, after=2**70)).entries == ()
 
 
 async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None:
@@ -764,6 +767,25 @@ async def test_expired_sessions_leave_the_heads_of_a_user_who_goes_on(server: Va
             assert client.zrange(names(server, prefix)["index"], 0, -1) == [b"new"]
             assert client.hlen(names(server, prefix)["graves"]) == 8
         assert [head.key.session_id for head in (await long.list("user", limit=9)).heads] == ["new"]
+
+
+async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
+    async with SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service:
+        for _ in range(2):
+            async with service.turn("user", "session") as turn:
+                assert turn.history == []
+                turn.add({"role": "user", "content": "Hello"})
+            assert await turns_of(service) == 1
+            deadline = time.monotonic() + 5
+            while await turns_of(service):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+
+
+async def turns_of(service: SessionHistoryService) -> int:
+    session = await service.get_session("user", "session")
+    assert session is not None
+    return session.turns
 
 
 async def test_a_tombstone_is_not_forgotten_when_sessions_expire(server: ValkeyServer, prefix: str) -> None:

@@ -19,7 +19,7 @@ class Window(NamedTuple):
     @classmethod
     def around(cls, *, last: int | None, before: int | None, after: int | None) -> Window | None:
         """All that a read can return, as long as ``before`` is not beyond the tail; ``None`` if that is nothing."""
-        most = PAGE if last is None else min(last, FARTHEST)
+        most = PAGE if last is None else last
         behind = 0 if after is None else max(0, min(after, FARTHEST))
         if most <= 0 or (before is not None and before <= behind + 1):
             return None
