@@ -37,6 +37,7 @@ from session_history_hooks import (
     Position,
     ProviderSpec,
     SessionKey,
+    StoreFull,
     Unavailable,
     hookimpl,
     stretch,
@@ -183,7 +184,7 @@ class RedisProvider:
             return await self.read(key, last=last, after=after, entry_id=entry_id)
         seqs = stretch(tail, PAGE, last=last, before=before, after=after)
         entries = _entries(raws, window, seqs, head)
-        return Log(head, seqs.start if entries else tail + 1, entries, _found(answer[2:], key))
+        return Log(head, seqs.start if entries else tail + 1, entries, _found(answer[3:], key))
 
     async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
         self._limits.check(entry, fold, at)
@@ -257,10 +258,17 @@ class RedisProvider:
     async def _look(self, key: SessionKey, window: Window | None, entry_id: str | None) -> tuple[Any, Sequence[bytes]]:
         """The answer of the script, and the entries of the window, of the same moment."""
         name, keys = self._names(key)
-        values = (name,) if entry_id is None else (name, entry_id.encode())
-        call = Call(scripts.READ, keys, values, beside=("LRANGE", keys[3], *window) if window else None)
-        answer, *raws = await self._answers(call, key)
-        return answer, raws[0] if raws else ()
+        wanted = () if entry_id is None else (entry_id.encode(),)
+        alone = Call(scripts.READ, keys, (name, *(window or (b"", b"")), *wanted))
+        if window is None:
+            return (await self._answers(alone, key))[0], ()
+        try:
+            call = Call(scripts.READ, keys, (name, b"", b"", *wanted), beside=("LRANGE", keys[3], *window))
+            answer, raws = await self._answers(call, key)
+        except StoreFull:  # a transaction is refused, a script that only reads is not
+            [answer] = await self._answers(alone, key)
+            raws = answer[2]
+        return answer, raws
 
     async def _session(self, script: Script, key: SessionKey, *values: Word) -> Sequence[Any]:
         name, keys = self._names(key)
