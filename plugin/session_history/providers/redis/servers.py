@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from redis.asyncio.connection import Connection
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
@@ -28,8 +27,7 @@ Word: TypeAlias = bytes | str | int
 Command: TypeAlias = Sequence[Word]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A script, what it is called with, and a command that goes with it.
 
     :ivar keys: all of one slot.
@@ -179,7 +177,6 @@ class Servers:
             await server.close()
 
     async def _repeat(self, attempt: Callable[[], Awaitable[T]], failures: list[Exception]) -> T:
-        pauses = _pauses()
         while True:
             try:
                 return await attempt()
@@ -188,7 +185,7 @@ class Servers:
                     raise
                 failures.append(error)
                 self._doubt(error)
-            await asyncio.sleep(next(pauses))
+            await asyncio.sleep(_pause(len(failures)))
 
     async def _attempt(self, call: Call) -> Sequence[Any]:
         try:
@@ -268,10 +265,6 @@ def _owners(slots: Sequence[Any], asked: Address) -> list[Address | None]:
     return owners
 
 
-def _pauses() -> Iterator[float]:
-    """Seconds between two tries: none at first, since the slot's server is known now, or the connection is new."""
-    yield 0
-    pause = 0.01
-    while True:
-        yield random.uniform(pause / 2, pause)
-        pause = min(0.5, pause * 2)
+def _pause(failures: int) -> float:
+    """Seconds before the next try: none at first, since the slot's server is known now, or the connection is new."""
+    return random.uniform(0.5, 1) * min(0.5, 0.005 * 2.0**failures) if failures > 1 else 0
