@@ -47,6 +47,12 @@ BATCH = 100
 """The most sessions that one script deletes: others wait while it runs."""
 
 
+_PROCESS = [os.getpid()]
+"""The one that this is. Where a sandbox watches what a process asks of the system, to ask at each call is dear."""
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=lambda: _PROCESS.__setitem__(0, os.getpid()))
+
 _INHERITED: list[Loops] = []
 """Connections of the process that this one is a fork of. They are never collected: closing one here would take it
 out of the epoll instance that both processes share.
@@ -138,7 +144,7 @@ class RedisProvider:
             await loops.close()  # another start was faster
             return
         self._leave()
-        self._loops, self._process = loops, os.getpid()
+        self._loops, self._process = loops, _PROCESS[0]
 
     async def stop(self) -> None:
         loops = self._leave()
@@ -155,7 +161,7 @@ class RedisProvider:
 
     @property
     def _forked(self) -> bool:
-        return self._process != os.getpid()
+        return self._process != _PROCESS[0]
 
     async def health(self) -> bool:
         try:

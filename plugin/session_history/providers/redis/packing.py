@@ -6,6 +6,7 @@ import base64
 import hashlib
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 
 from session_history_hooks import Corrupt, Entry, Fold, Head, IncompatibleStore, Position, SessionKey
 
@@ -27,6 +28,7 @@ _EXACT = 2**53
 """Doubles hold whole numbers exactly up to here."""
 
 
+@lru_cache(maxsize=1024)
 def digest(name: bytes) -> bytes:
     """192 bits: nobody finds two names with the same one, also by trying."""
     return base64.urlsafe_b64encode(hashlib.blake2b(name, digest_size=24).digest())
