@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from postgresql_server import replicated, running, servers
-from valkey_server import ValkeyCluster, ValkeyServer
-
+from session_history.providers.redis import RedisProvider
 from tablestore_server import TablestoreServer
+from torture.manifest import USER
 from torture.writers import Writers
+from valkey_server import ValkeyCluster, ValkeyServer
 
 
 @dataclass
@@ -44,12 +46,13 @@ def sqlite_writer(folder: Path) -> Iterator[Scene]:
 @contextmanager
 def tablestore_writer(folder: Path) -> Iterator[Scene]:
     with TablestoreServer() as server:
+        os.environ |= {"TABLESTORE_ACCESS_KEY_ID": "ak", "TABLESTORE_ACCESS_KEY_SECRET": "sk"}
         yield Scene(f"tablestore://{server.endpoint.removeprefix('http://')}?instance=inst&tls=false", kill_a_writer)
 
 
 @contextmanager
 def postgresql_writer(folder: Path) -> Iterator[Scene]:
-    with servers() as machine, running(machine, "fsync=off") as server:
+    with servers() as machine, running(machine) as server:
         yield Scene(server.url(), kill_a_writer)
 
 
@@ -123,7 +126,7 @@ def cluster_master_not_waited_for(folder: Path) -> Iterator[Scene]:
 
 
 def fail_over(cluster: ValkeyCluster, writers: Writers) -> None:
-    master = cluster.owner_of_user()
+    master = cluster.owner(RedisProvider(cluster.url)._slot(USER))
     master.kill()
     writers.wait_until_something_is_acknowledged()
     master.start()

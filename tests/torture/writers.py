@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
 from torture.manifest import Manifest
 
@@ -25,7 +26,6 @@ class Writers:
         self.url = url
         self.manifest = folder / "manifest"
         self._folder = folder
-        self._number = 0
         self._running: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -41,8 +41,8 @@ class Writers:
             self.kill_one()
 
     def start(self) -> None:
-        self._number += 1
-        command = [sys.executable, "-m", "torture.writing", self.url, str(self.manifest), f"p{self._number}"]
+        name = uuid4().hex[:8]
+        command = [sys.executable, "-m", "torture.writing", self.url, str(self.manifest), name]
         paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         with (self._folder / "writers.log").open("ab") as log:
             process = subprocess.Popen(

@@ -21,10 +21,11 @@ WINDOW = 20
 
 def claims(limits: Limits) -> dict[str, str]:
     """A line of the card for each field of the limits."""
+    together = "together" if limits.atomic_head else "perhaps apart, for a moment"
     remembered = limits.remembered_ids
     return {
         "durability": f"an acknowledged append survives | {SURVIVES[limits.durability]}",
-        "atomic_head": f"entry and head are seen | {'together' if limits.atomic_head else 'perhaps apart, for a moment'}",
+        "atomic_head": f"entry and head are seen | {together}",
         "entry_bytes": f"an entry holds | {limits.entry_bytes:,} bytes",
         "card_bytes": f"a card holds | {limits.card_bytes:,} bytes",
         "entries": f"a session holds | {limits.entries:,} entries",
