@@ -21,9 +21,9 @@ from tablestore.credentials import Credentials, CredentialsProvider
 
 from session_history import SessionHistoryService, TablestoreSessionHistoryService, create_tablestore_client
 from session_history.errors import ConfigurationError, IncompatibleStore, MissingDriver, StoreReadOnly, Unavailable
-from session_history.providers.tablestore import TablestoreProvider, table
+from session_history.providers.tablestore import TablestoreProvider, table, writing
 from session_history.registry import open_provider
-from session_history_hooks import Corrupt, Entry, Fold, LimitExceeded, Position, SessionKey
+from session_history_hooks import Appended, Corrupt, Entry, Fold, LimitExceeded, Position, SessionKey
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from tablestore_providers import connect_to, provider
 from tablestore_server import Faults, TablestoreServer, limits
@@ -528,6 +528,33 @@ async def test_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     await made.stop()
     with pytest.raises(Unavailable):
         await provider(server.endpoint).start()
+
+
+async def test_who_waits_behind_others_does_not_wait_for_all_of_them(
+    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "PATIENCE", 0.2)
+    made = provider(server.endpoint)
+    await made.start()
+    server.faults = Faults(kinds=("delay",), delay=0.6)
+    rivals = [asyncio.create_task(made.append(KEY, entry(number), at=Position(0, 0))) for number in range(1, 5)]
+    outcomes = await asyncio.gather(*rivals, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Appended, Unavailable, Unavailable, Unavailable]
+    assert "other calls" in str(outcomes[1])
+    server.faults = None
+    await made.stop()
+
+
+async def test_a_table_that_was_dropped_is_named(server: TablestoreServer) -> None:
+    made = provider(server.endpoint)
+    await made.start()
+    async with async_client(server) as client:
+        await client.delete_secondary_index("session_history", "session_history_recent")
+        await client.delete_table("session_history")
+    for call in (made.read(KEY), made.append(KEY, entry(1), at=Position(0, 0))):
+        with pytest.raises(Unavailable, match="table"):
+            await call
+    await made.stop()
 
 
 async def test_a_server_that_comes_back_is_used_again() -> None:

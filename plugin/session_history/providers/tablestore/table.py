@@ -212,7 +212,7 @@ class Table:
     async def _described(self) -> Any:
         try:
             return await self._insist(lambda: self._client.describe_table(self.name))
-        except _Missing:
+        except TableMissing:
             return None
 
     async def _create(self) -> None:
@@ -248,7 +248,7 @@ class Table:
         while True:
             try:
                 await self._once(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
-            except (_Transient, _Missing) as error:
+            except (_Transient, TableMissing) as error:
                 await patience.wait(error)
                 if time.monotonic() - told > TELL_EVERY:
                     logger.warning("Tablestore: still waiting for table %r: %s", self.name, error)
@@ -304,7 +304,7 @@ class _Transient(Exception):
     """It may succeed another time, and may have been done."""
 
 
-class _Missing(Unavailable):
+class TableMissing(Unavailable):
     """There is no such table."""
 
 
@@ -315,6 +315,8 @@ def _outcome(row: Any) -> Outcome:
         return Outcome.REFUSED
     if row.error_code in _BUSY:
         return Outcome.UNKNOWN
+    if row.error_code == "OTSObjectNotExist":
+        raise TableMissing("Tablestore does not have the table any more")
     raise _refusal(row.error_code, "")
 
 
@@ -323,7 +325,7 @@ def _service_error(error: OTSServiceError, table: str) -> Exception:
     if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _Transient(f"{code or status}, request {error.get_request_id()}")
     if code == "OTSObjectNotExist":
-        return _Missing(f"Tablestore has no table {table!r}")
+        return TableMissing(f"Tablestore has no table {table!r}")
     if code == "OTSQuotaExhausted" and "frequent" in (error.get_error_message() or ""):
         return _Transient(code)
     return _refusal(code or f"HTTP status {status}", error.get_request_id() or "")

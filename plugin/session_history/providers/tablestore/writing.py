@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -13,7 +14,7 @@ from session_history.providers.tablestore.known import Known, settled
 from session_history.providers.tablestore.memory import Memory
 from session_history.providers.tablestore.reading import PAGE, Reading
 from session_history.providers.tablestore.rows import ABSENT, ALWAYS, EntryRow, HeadRow, Parts, new_mark, unchanged
-from session_history.providers.tablestore.table import ROWS_PER_WRITE, Outcome, Patience, PrimaryKey, Table
+from session_history.providers.tablestore.table import PATIENCE, ROWS_PER_WRITE, Outcome, Patience, PrimaryKey, Table
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -24,6 +25,7 @@ from session_history_hooks import (
     LimitExceeded,
     Position,
     SessionKey,
+    Unavailable,
 )
 
 _DONE = Outcome.DONE
@@ -45,8 +47,19 @@ class Writing:
         self._memory = memory
         self._turns: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
 
-    def alone(self, key: SessionKey) -> asyncio.Lock:
-        return self._turns.setdefault(key, asyncio.Lock())
+    @asynccontextmanager
+    async def alone(self, key: SessionKey) -> AsyncIterator[None]:
+        """:raises Unavailable: those before have not ended in time, as in an outage."""
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await turn.acquire()
+        except TimeoutError:
+            raise Unavailable(f"{key}: other calls on it have not ended within {PATIENCE:.0f} s") from None
+        try:
+            yield
+        finally:
+            turn.release()
 
     # Append
 
