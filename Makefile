@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check types mutants docs bench install clean
+.PHONY: demo test lint check types mutants torture docs bench install clean
 
 # A real AgentScope agent with a tool that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
@@ -36,6 +36,10 @@ bench: $(BIN)/python
 # What mypy and pyright say to users of the wheel and of an editable install. Part of check, too.
 types: install
 	$(BIN)/python -m pytest tests/test_types.py
+
+# Kills writers, servers, a primary and a cluster's master, 20 times each, and sees that what was acknowledged is there.
+torture: install
+	cd tests && ../$(BIN)/python -m torture $(ARGS)
 
 # Providers with one bug each: which test of the published contract suite catches which, and whether one slips through.
 mutants: install

@@ -42,7 +42,7 @@ def test_the_installed_distribution() -> None:
     found = distribution("session-history")
     assert found.metadata["License-Expression"] == "Apache-2.0"
     assert found.metadata["Requires-Python"] == ">=3.11"
-    assert {"memory", "sqlite"} <= {point.name for point in entry_points(group="session_history")}
+    assert {"memory", "redis", "sqlite"} <= {point.name for point in entry_points(group="session_history")}
     for package in ("session_history", "session_history_hooks"):
         assert (files(package) / "py.typed").is_file()
 
@@ -50,7 +50,7 @@ def test_the_installed_distribution() -> None:
 def test_importing_it_imports_no_driver_and_no_runtime() -> None:
     code = (
         "import sys, session_history, session_history_hooks;"
-        "print(*(sys.modules.keys() & {'sqlite3', 'tablestore', 'agentscope', 'pytest', 'orjson'}))"
+        "print(*(sys.modules.keys() & {'sqlite3', 'asyncpg', 'redis', 'tablestore', 'agentscope', 'pytest', 'orjson'}))"
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.split() == []

@@ -135,7 +135,8 @@ def _validated(provider: ProviderSpec, values: dict[str, Any]) -> ProviderOption
         raise
     except ValidationError as error:
         flaws = "; ".join(_flaw(flaw["loc"], flaw["msg"]) for flaw in error.errors(include_input=False))
-        known = ", ".join(sorted(set(provider.options.model_fields) - {"url"})) or "none"
+        names = {field.alias or name for name, field in provider.options.model_fields.items()}
+        known = ", ".join(sorted(names - {"url"})) or "none"
         raise ConfigurationError(f"{provider.scheme}://: {flaws}. Options: {known}") from None
 
 

@@ -24,7 +24,7 @@ except ModuleNotFoundError as _missing:
     ) from None
 
 for _part in (
-    "appending", "claims", "concurrency", "deleting", "lifecycle", "listing", "machine", "processes", "reading",
+    "appending", "card", "claims", "concurrency", "deleting", "lifecycle", "listing", "machine", "processes", "reading",
     "retrying", "rewriting", "subject",
 ):  # fmt: skip
     pytest.register_assert_rewrite(f"{__name__}.{_part}")

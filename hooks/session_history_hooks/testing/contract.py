@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from session_history_hooks.testing.appending import AppendingContract
+from session_history_hooks.testing.card import CardContract
 from session_history_hooks.testing.claims import ClaimsContract
 from session_history_hooks.testing.concurrency import ConcurrencyContract
 from session_history_hooks.testing.deleting import DeletingContract
@@ -29,6 +30,7 @@ class ProviderContract(
     ConcurrencyContract,
     ProcessesContract,
     LifecycleContract,
+    CardContract,
 ):
     """The contract of :class:`~session_history_hooks.SessionHistoryProvider`.
 

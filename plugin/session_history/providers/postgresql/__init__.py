@@ -1,0 +1,312 @@
+"""A store in a PostgreSQL database, for any number of hosts, processes and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlencode
+
+from pydantic import ConfigDict, Field, model_validator
+
+from session_history.providers.postgresql.address import parse
+from session_history.providers.postgresql.pool import Link, Pool
+from session_history.providers.postgresql.rows import MAX_SEQ, Rows, check_id
+from session_history.providers.postgresql.schema import examine, prepare
+from session_history_hooks import (
+    Appended,
+    ConfigurationError,
+    Durability,
+    Entry,
+    Fold,
+    Head,
+    Limits,
+    ListingCursor,
+    Log,
+    Page,
+    Position,
+    ProviderOptions,
+    ProviderSpec,
+    SessionKey,
+    Unavailable,
+    hookimpl,
+)
+
+T = TypeVar("T")
+
+PAGE = 1000
+
+NAME_BYTES = 63
+"""PostgreSQL shortens longer names without an error."""
+
+
+class PostgresqlProvider:
+    """Keeps sessions in three tables of a PostgreSQL database, version 14 or newer with the encoding UTF8.
+
+    :param url: ``postgresql://user:password@host:port/database?setting=value``, with the settings of libpq:
+        ``sslmode``, ``sslrootcert``, ``application_name``, ``target_session_attrs`` … What is missing comes from the
+        environment and the password file, as for libpq.
+    :param schema: the PostgreSQL schema of the tables; it must exist. Without it, the first of the search path.
+    :param pool_size: the most connections of an event loop.
+    :param timeout: seconds for a call, with its wait for a connection, until the store counts as unavailable. A call
+        that lost its connection, so that nobody knows what became of it, gets them once more to find out.
+    :param statement_cache: let the server keep prepared statements. A pooler that can not do that is noticed, so it
+        need not be turned off for it.
+    :param migrate: make and upgrade the tables on start; else :meth:`migration` says what an administrator has to run.
+    :param durability: ``"disk"`` = an acknowledged append survives a power cut; a server whose settings say otherwise
+        is refused. ``"host"`` = it need not.
+
+    Connections do not survive a fork: start the provider after the fork.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        pool_size: int = 10,
+        timeout: float = 10.0,
+        statement_cache: bool = True,
+        migrate: bool = True,
+        durability: Literal["disk", "host"] = "disk",
+    ) -> None:
+        _check_options(schema, pool_size, timeout, durability)
+        self._address = parse(url)
+        self._schema = schema
+        self._migrate = migrate
+        self._new_pool = partial(Pool, self._address, pool_size, timeout, statement_cache)
+        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
+        self._rows: Rows | None = None
+        self._pid = 0
+        self._door = threading.Lock()
+        self._limits = Limits(
+            # As SQLite's, and far below the gigabyte of a PostgreSQL value, of which the protocol needs a part.
+            entry_bytes=64 * 2**20,
+            card_bytes=2**20,
+            entries=MAX_SEQ,
+            page=PAGE,
+            remembered_ids=None,
+            durability=Durability(durability),
+            atomic_head=True,
+        )
+
+    def __repr__(self) -> str:
+        return f"PostgresqlProvider({self._address.shown!r})"
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    async def start(self) -> None:
+        if self._rows is not None:
+            self._running()
+            return
+        pool = self._new_pool()
+        try:
+            schema = await pool.run(self._prepare, again=False)
+        except BaseException:
+            await pool.close()
+            raise
+        with self._door:
+            if first := self._rows is None:
+                self._pid, self._pools = os.getpid(), {asyncio.get_running_loop(): pool}
+                self._rows = Rows(schema, PAGE)
+        if not first:
+            await pool.close()
+
+    async def stop(self) -> None:
+        with self._door:
+            pools, self._pools, self._rows = self._pools, {}, None
+        if self._pid == os.getpid():
+            await asyncio.gather(*(_close(loop, pool) for loop, pool in pools.items()))
+
+    async def migration(self) -> tuple[str, ...]:
+        """The statements that :meth:`start` would run first to make or upgrade the tables. Changes nothing.
+
+        :raises SessionHistoryError: as :meth:`start`.
+        """
+        pool = self._new_pool()
+        try:
+            found = await pool.run(partial(examine, place=self._address.shown, schema=self._schema), again=True)
+        finally:
+            await pool.close()
+        return found.missing
+
+    async def health(self) -> bool:
+        try:
+            return await self._run(lambda rows, link: rows.answers(link))
+        except Exception:
+            return False
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        last: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        entry_id: str | None = None,
+    ) -> Log | None:
+        return await self._run(lambda rows, link: rows.read(link, key, last, before, after, entry_id))
+
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+        self._check(entry, fold, at)
+        return await self._run(lambda rows, link: rows.append(link, key, entry, at, fold))
+
+    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+        return await self._run(lambda rows, link: rows.renew(link, key, at))
+
+    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
+        self._check(entry, fold)
+        return await self._run(lambda rows, link: rows.rewrite(link, key, entry, at, edits, fold), again=False)
+
+    async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        behind = ListingCursor.decode(cursor) if cursor is not None else None
+        return await self._run(lambda rows, link: rows.list(link, user_id, min(limit, PAGE), behind))
+
+    async def delete(self, key: SessionKey) -> bool:
+        return await self._run(lambda rows, link: rows.delete(link, key), again=False)
+
+    async def delete_user(self, user_id: str) -> int:
+        return await self._run(lambda rows, link: rows.delete_user(link, user_id), again=False)
+
+    async def _run(self, work: Callable[[Rows, Link], Awaitable[T]], *, again: bool = True) -> T:
+        """:param again: it does no harm to do it twice, and says the same."""
+        rows = self._running()
+        try:
+            return await self._pool().run(partial(work, rows), again=again)
+        except ConfigurationError as error:  # it could be there on start, so it may again
+            raise Unavailable(str(error)) from None
+
+    def _running(self) -> Rows:
+        if self._rows is None:
+            raise Unavailable(f"{self._address.shown} is not open: the service was stopped, or never started")
+        if self._pid != os.getpid():
+            raise Unavailable(f"{self._address.shown} was open when this process was forked; open it after the fork")
+        return self._rows
+
+    def _pool(self) -> Pool:
+        """The connections of this event loop: a connection can not leave the one it was made in."""
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is None:
+            with self._door:
+                self._running()
+                self._pools = {each: pool for each, pool in self._pools.items() if not each.is_closed()}
+                pool = self._pools[loop] = self._new_pool()
+        return pool
+
+    async def _prepare(self, link: Link) -> str:
+        durable = self._limits.durability is Durability.DISK
+        place = self._address.shown
+        return await prepare(link, place, schema=self._schema, migrate=self._migrate, durable=durable)
+
+    def _check(self, entry: Entry, fold: Fold | None, at: Position | None = None) -> None:
+        self._limits.check(entry, fold, at)
+        check_id(entry.id)
+
+
+async def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+    """Close the connections of an event loop in that loop; one that stands still does it when it goes on."""
+    if loop is asyncio.get_running_loop():
+        await pool.close()
+    elif loop.is_running():
+        with suppress(TimeoutError):  # the loop ended meanwhile, and has closed them
+            async with asyncio.timeout(3 * pool.timeout):
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), loop))
+    else:
+        with suppress(RuntimeError):  # the loop was closed, and its connections with it
+            loop.call_soon_threadsafe(pool.abort)
+
+
+def _check_options(schema: object, pool_size: object, timeout: object, durability: object) -> None:
+    if schema is not None and (
+        not isinstance(schema, str) or "\0" in schema or not 0 < len(schema.encode()) <= NAME_BYTES
+    ):
+        raise ConfigurationError(f"schema must be a name of 1 to {NAME_BYTES} bytes")
+    if type(pool_size) is not int or pool_size < 1:
+        raise ConfigurationError("pool_size must be a whole number above 0")
+    if not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
+        raise ConfigurationError("timeout must be a number of seconds above 0")
+    if durability not in ("disk", "host"):
+        raise ConfigurationError("durability must be 'disk' or 'host'")
+
+
+class PostgresqlOptions(ProviderOptions):
+    """``postgresql://user:password@host:port/database``, then ``?option=value``.
+
+    See :class:`PostgresqlProvider` for the first options; the others are settings of libpq.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(coerce_numbers_to_str=True)  # TOML has numbers
+
+    schema_: str | None = Field(default=None, alias="schema")  # pydantic has a "schema" of its own
+    pool_size: int = Field(default=10, ge=1)
+    timeout: float = Field(default=10.0, gt=0)
+    statement_cache: bool = True
+    migrate: bool = True
+    durability: Literal["disk", "host"] = "disk"
+
+    host: str | None = None
+    port: str | None = None
+    dbname: str | None = None
+    user: str | None = None
+    password: str | None = Field(default=None, repr=False)
+    passfile: str | None = None
+    service: str | None = None
+    sslmode: str | None = None
+    sslnegotiation: str | None = None
+    sslcert: str | None = None
+    sslkey: str | None = None
+    sslpassword: str | None = Field(default=None, repr=False)
+    sslrootcert: str | None = None
+    sslcrl: str | None = None
+    ssl_min_protocol_version: str | None = None
+    ssl_max_protocol_version: str | None = None
+    target_session_attrs: str | None = None
+    krbsrvname: str | None = None
+    gsslib: str | None = None
+    application_name: str | None = None
+    options: str | None = None
+    connect_timeout: str | None = None
+    channel_binding: str | None = None
+    client_encoding: str | None = None
+    gssencmode: str | None = None
+    sslcompression: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_hold_a_password(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A ? in a password that was not percent-encoded makes options of its rest; their names must not show."""
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        if "@" not in values["url"] and any("@" in str(value) for value in values.values()) and values.keys() - known:
+            raise ValueError("characters such as ? and @ in a password must be percent-encoded")
+        return values
+
+    @property
+    def target(self) -> str:
+        """The URL with its settings of libpq."""
+        own = {"url", "schema_", "pool_size", "timeout", "statement_cache", "migrate", "durability"}
+        settings = self.model_dump(exclude=own, exclude_none=True)
+        return f"{self.url}?{urlencode(settings)}" if settings else self.url
+
+
+def _open(options: PostgresqlOptions) -> PostgresqlProvider:
+    return PostgresqlProvider(
+        options.target,
+        schema=options.schema_,
+        pool_size=options.pool_size,
+        timeout=options.timeout,
+        statement_cache=options.statement_cache,
+        migrate=options.migrate,
+        durability=options.durability,
+    )
+
+
+@hookimpl
+def session_history_providers() -> Iterable[ProviderSpec]:
+    yield ProviderSpec("postgresql", PostgresqlOptions, _open)

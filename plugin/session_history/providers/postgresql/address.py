@@ -1,0 +1,93 @@
+"""Where the database is: a URL as libpq takes it, made fit for asyncpg."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode
+
+from session_history_hooks import ConfigurationError
+
+SCHEMES = ("postgresql://", "postgres://")
+
+PASSED_ON = frozenset(
+    {
+        "host", "port", "dbname", "user", "password", "passfile", "service",
+        "sslmode", "sslnegotiation", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl",
+        "ssl_min_protocol_version", "ssl_max_protocol_version",
+        "target_session_attrs", "krbsrvname", "gsslib",
+        "application_name", "options",
+    }
+)  # fmt: skip
+"""What asyncpg, or the server, does as libpq would."""
+
+HARMLESS = {
+    "channel_binding": {"disable", "prefer"},
+    "client_encoding": {"utf8", "utf-8", "auto"},
+    "gssencmode": {"disable", "prefer"},
+    "sslcompression": {"0"},
+}
+"""What asyncpg can not be told, with the values for which that makes no difference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """:ivar dsn: for asyncpg; may hold a password.
+    :ivar connect_timeout: seconds; ``None`` = as long as the call may take.
+    :ivar shown: the URL without user, password and query, for errors and ``repr``.
+    """
+
+    dsn: str = field(repr=False)
+    connect_timeout: float | None
+    shown: str
+
+
+def parse(url: str) -> Address:
+    """:raises ConfigurationError: not a URL of PostgreSQL, or a setting that can not be kept. The URL is not shown."""
+    if not isinstance(url, str) or not url.startswith(SCHEMES):
+        raise ConfigurationError("a URL is needed: postgresql://user:password@host:port/database")
+    if "#" in url or "\0" in url:
+        raise ConfigurationError("the URL has a fragment or holds NUL: write %23 for a # in it")
+    address, _, query = url.partition("?")
+    settings = _settings(query)
+    # A ? in a password that was not percent-encoded makes settings of its rest.
+    doubtful = "@" not in address and any("@" in each for pair in settings.items() for each in pair)
+    connect_timeout = _seconds(settings.pop("connect_timeout", None))
+    _insist_known(settings, shown=not doubtful)
+    passed_on = {name: value for name, value in settings.items() if name in PASSED_ON}
+    dsn = f"{address}?{urlencode(passed_on)}" if passed_on else address
+    return Address(dsn, connect_timeout, "postgresql://" if doubtful else _shown(address))
+
+
+def _settings(query: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ConfigurationError("the query of the URL is not a list of name=value") from None
+    if len(dict(pairs)) < len(pairs):
+        raise ConfigurationError("the query of the URL names a setting twice")
+    return dict(pairs)
+
+
+def _seconds(value: str | None) -> float | None:
+    """As libpq takes it: 0 and less mean no limit."""
+    try:
+        seconds = int(value or 0)
+    except ValueError:
+        raise ConfigurationError("connect_timeout must be a whole number of seconds") from None
+    return float(seconds) if seconds > 0 else None
+
+
+def _insist_known(settings: dict[str, str], *, shown: bool) -> None:
+    for name, value in settings.items():
+        if name in HARMLESS and value.lower() not in HARMLESS[name]:
+            raise ConfigurationError(f"{name}={value} is not possible with the driver asyncpg: leave it out")
+        if name not in PASSED_ON and name not in HARMLESS:
+            raise ConfigurationError(
+                f"unknown setting {name!r} in the URL"
+                if shown
+                else "unknown setting in the URL: characters such as ? and @ in a password must be percent-encoded"
+            )
+
+
+def _shown(address: str) -> str:
+    return f"postgresql://{address.partition('://')[2].rpartition('@')[2]}"

@@ -1,0 +1,104 @@
+"""What the errors of the driver mean. Their own texts may show content or a secret, so none is handed on."""
+
+from __future__ import annotations
+
+import ssl
+
+import asyncpg
+
+from session_history_hooks import (
+    ConfigurationError,
+    Corrupt,
+    SessionHistoryError,
+    StoreFull,
+    StoreReadOnly,
+    Unavailable,
+)
+
+DRIVER_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,  # TimeoutError, too
+)
+
+_KINDS: dict[str, tuple[type[SessionHistoryError], str]] = {
+    "25006": (StoreReadOnly, "can only be read: a standby, or set to read only"),
+    "28": (ConfigurationError, "refuses this user or password"),
+    "3D000": (ConfigurationError, "has no database of this name"),
+    "3F000": (ConfigurationError, "has no schema of this name"),
+    "23505": (Corrupt, "holds entries behind the tail of their log"),
+    "42501": (StoreReadOnly, "does not give this user the rights that are needed"),
+    "42P01": (Corrupt, "has lost a table of ours"),
+    "42703": (Corrupt, "has lost a column of ours"),
+    "53100": (StoreFull, "has no room: the disk is full"),
+    "53200": (Unavailable, "is out of memory"),
+    "53300": (Unavailable, "takes no more connections"),
+    "57014": (Unavailable, "has cancelled the statement"),
+    "57P": (Unavailable, "is starting, or is being shut down"),
+    "40": (Unavailable, "is too busy: others kept coming first"),
+    "XX001": (Corrupt, "is damaged"),
+    "XX002": (Corrupt, "has a damaged index"),
+}
+"""By SQLSTATE, or how it begins; the longest that fits counts."""
+
+OVERTAKEN = ("40",)
+"""SQLSTATEs of a transaction that was rolled back for the sake of another one."""
+
+FORGOTTEN = ("26000", "42P05")
+"""SQLSTATEs of a prepared statement that is missing, or there already: a pooler between us and the server does not keep
+them apart."""
+
+LOST = ("08", "57P")
+"""SQLSTATEs after which a connection is of no use."""
+
+
+def translate(error: Exception, place: str) -> SessionHistoryError:
+    """Our error for one of the driver's.
+
+    :param place: how to name the database.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        kind, text = _kind(error.sqlstate or "")
+        return kind(f"{place} {text} ({error.sqlstate})")
+    if isinstance(error, TimeoutError):
+        return Unavailable(f"{place} did not answer in time")
+    if isinstance(error, (asyncpg.ClientConfigurationError, ValueError)) and not isinstance(error, ssl.SSLError):
+        return ConfigurationError(f"{place}: the driver does not take this URL")
+    if isinstance(error, FileNotFoundError):
+        return Unavailable(f"{place} can not be reached: its socket, or a file of its TLS settings, is missing")
+    if isinstance(error, ssl.SSLError):
+        return Unavailable(f"{place}: TLS failed ({error.reason or type(error).__name__})")
+    return Unavailable(f"{place} can not be reached, or has closed the connection ({type(error).__name__})")
+
+
+def undone(error: BaseException) -> bool:
+    """Whether nothing was done that would be done if it were tried again."""
+    return _is(error, OVERTAKEN) or forgotten(error) or isinstance(error, asyncpg.InvalidCachedStatementError)
+
+
+def forgotten(error: BaseException) -> bool:
+    return _is(error, FORGOTTEN)
+
+
+def spoilt(error: BaseException) -> bool:
+    """Whether a new connection may do better: its statements are prepared anew, and it may lead to another server."""
+    return forgotten(error) or isinstance(
+        error, (asyncpg.InvalidCachedStatementError, asyncpg.ReadOnlySQLTransactionError)
+    )
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the connection is gone, and with it the answer."""
+    return _is(error, LOST) or not isinstance(error, asyncpg.PostgresError)
+
+
+def _is(error: BaseException, states: tuple[str, ...]) -> bool:
+    return isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(states)
+
+
+def _kind(sqlstate: str) -> tuple[type[SessionHistoryError], str]:
+    for length in (5, 3, 2):
+        if sqlstate[:length] in _KINDS:
+            return _KINDS[sqlstate[:length]]
+    return Unavailable, "can not be read or written"

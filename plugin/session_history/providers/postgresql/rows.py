@@ -1,0 +1,295 @@
+"""The statements of the contract: one for each read and each append that meets what it expects."""
+
+from __future__ import annotations
+
+import operator
+from functools import cached_property
+
+from session_history.providers.postgresql.pool import Link, Row
+from session_history.providers.postgresql.schema import PERIOD_BITS, Tables
+from session_history_hooks import (
+    Appended,
+    Conflict,
+    Corrupt,
+    Entry,
+    Fold,
+    Head,
+    LimitExceeded,
+    ListingCursor,
+    Log,
+    Page,
+    Position,
+    SessionKey,
+    Unavailable,
+    stretch,
+)
+
+MAX_SEQ = 2**31 - 1
+MAX_BIGINT = 2**63 - 1
+
+ID_BYTES = 2048
+"""The longest id of an entry, in UTF-8 bytes: an index of PostgreSQL takes some 2,700."""
+
+TRIES = 20
+"""How often one looks again when others change the session between two statements. Each time, one of them got on."""
+
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+_HEAD = "generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card"
+
+_NEWEST = """e.seq >= (SELECT greatest($3::bigint, least($4::bigint, seq + 1) - $5::bigint) FROM top)
+    AND e.seq < (SELECT least($4, seq + 1) FROM top)"""
+
+_OLDEST = """e.seq >= $3::bigint
+    AND e.seq < (SELECT least($4::bigint, seq + 1, $3 + $5::bigint) FROM top)"""
+"""The seqs of a read, as of :func:`~session_history_hooks.stretch`. Both ends are known, so that no plan reads more."""
+
+_TYPES = "bigint, integer, bytea, boolean, bigint, bigint, bigint, bigint, bytea, bytea"
+
+
+class Rows:
+    """The logs in the tables of one schema."""
+
+    def __init__(self, schema: str, page: int) -> None:
+        self._tables = Tables.of(schema)
+        self._page = page
+
+    async def read(
+        self,
+        link: Link,
+        key: SessionKey,
+        last: int | None,
+        before: int | None,
+        after: int | None,
+        entry_id: str | None,
+    ) -> Log | None:
+        oldest = after is not None and last is None
+        low, stop = _small(0 if after is None else after) + 1, _small(MAX_SEQ if before is None else before)
+        values = (key.user_id, key.session_id, low, stop, self._page if last is None else _small(last))
+        if entry_id is None:
+            rows = await link.fetch(self._oldest if oldest else self._newest, *values)
+        else:
+            statement = self._oldest_and_one if oldest else self._newest_and_one
+            rows = await link.fetch(statement, *values, _bytes(entry_id))
+        if not rows:
+            return None
+        parts: tuple[list[Row], ...] = ([], [], [])
+        for row in rows:
+            parts[row[0]].append(row)
+        [top], stretched, found = parts
+        head = _head(key, top[1:])
+        entries = [_numbered(row) for row in sorted(stretched, key=_seq)]
+        expected = stretch(head.tail.seq, self._page, last=last, before=before, after=after)
+        if [seq for seq, _ in entries] != list(expected):
+            raise Corrupt(f"{key} lacks entries between {expected.start} and {expected.stop - 1}, or has others")
+        return Log(
+            head,
+            expected.start if expected else head.tail.seq + 1,
+            tuple(entry for _, entry in entries),
+            _numbered(found[0]) if found else None,
+        )
+
+    async def append(self, link: Link, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
+        for _ in range(TRIES):
+            if await self._push(link, key, entry, at, fold):
+                return Appended(Position(at.generation, at.seq + 1), replayed=False)
+            head, known = await self._standing(link, key, entry.id)
+            alive = head is not None and not head.deleted
+            if head and alive and known and at.generation == head.tail.generation:
+                return Appended(Position(at.generation, known), replayed=True)
+            if at != (head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)):
+                raise Conflict(head)
+        raise Unavailable(f"{key}: others kept coming first")
+
+    async def _push(self, link: Link, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> bool:
+        """Write the entry, if the head stands there. Who has changed the head has its lock until the end, so all
+        others wait for it, look again at what stands there by then, and change nothing.
+        """
+        cover = (fold.seq, _bytes(fold.entry_id), fold.card) if fold else (None, None, None)
+        values = (*cover, _bytes(entry.id), entry.payload, key.user_id, key.session_id)
+        if at == Position(0, 0):
+            return bool(await link.fetch(self._begin, *values))
+        revived = at.seq == 0
+        place = (_big(at.generation - revived), _small(at.seq), revived, _big(at.generation))
+        return bool(await link.fetch(self._extend, *values, *place))
+
+    async def renew(self, link: Link, key: SessionKey, at: Position) -> bool:
+        place = (_big(at.generation), _small(at.seq))
+        return bool(await link.fetch(self._renew, key.user_id, key.session_id, *place))
+
+    async def rewrite(
+        self, link: Link, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None
+    ) -> Head:
+        cover = (fold.seq, _bytes(fold.entry_id), fold.card) if fold else (None, None, None)
+        values = (*cover, _bytes(entry.id), entry.payload, key.user_id, key.session_id)
+        for _ in range(TRIES):
+            place = (_big(at.generation), _small(at.seq), _big(edits))
+            rows = await link.fetch(self._rewrite, *values, *place)
+            if rows:
+                return _head(key, rows[0])
+            head, known = await self._standing(link, key, entry.id)
+            if head is None or (head.tail.generation, head.edits, known) != (at.generation, edits, at.seq):
+                raise Conflict(head)
+        raise Unavailable(f"{key}: others kept coming first")
+
+    async def list(self, link: Link, user_id: str, limit: int, behind: ListingCursor | None) -> Page:
+        start = behind or ListingCursor(MAX_BIGINT, "")
+        rows = await link.fetch(
+            self._list, user_id, start.active_us >> PERIOD_BITS, start.active_us, start.session_id, limit + 1
+        )
+        heads = tuple(_head(SessionKey(user_id, row[0]), row[1:]) for row in rows[:limit])
+        return Page(heads, ListingCursor.behind(heads[-1]).encode() if len(rows) > limit else None)
+
+    async def delete(self, link: Link, key: SessionKey) -> bool:
+        return bool(await self._bury(link, "user_id = $1 AND session_id = $2", key.user_id, key.session_id))
+
+    async def delete_user(self, link: Link, user_id: str) -> int:
+        return await self._bury(link, "user_id = $1", user_id)
+
+    async def answers(self, link: Link) -> bool:
+        await link.fetch(f"SELECT log FROM {self._tables.head} LIMIT 1")
+        return True
+
+    async def _standing(self, link: Link, key: SessionKey, entry_id: str) -> tuple[Head | None, int | None]:
+        """The head, and the seq of this id."""
+        rows = await link.fetch(self._stand, key.user_id, key.session_id, _bytes(entry_id))
+        return (_head(key, rows[0][1:]), rows[0][0]) if rows else (None, None)
+
+    async def _bury(self, link: Link, which: str, *values: str) -> int:
+        """Two statements: what was appended while the first waited for a head is seen by the second only."""
+        async with link.transaction():
+            buried = await link.fetch(
+                f"""UPDATE {self._tables.head} SET seq = 0, tail_id = '', deleted = true, beat = 0, edits = 0,
+                active_us = greatest({_NOW}, active_us + 1), fold_seq = NULL, fold_id = NULL, card = NULL
+                WHERE {which} AND NOT deleted RETURNING log""",
+                *values,
+            )
+            logs = [row[0] for row in buried]
+            await link.fetch(f"DELETE FROM {self._tables.entry} WHERE log = ANY($1::bigint[])", logs)
+        return len(logs)
+
+    @cached_property
+    def _newest(self) -> str:
+        return self._reading(_NEWEST)
+
+    @cached_property
+    def _newest_and_one(self) -> str:
+        return self._reading(_NEWEST, and_one=True)
+
+    @cached_property
+    def _oldest(self) -> str:
+        return self._reading(_OLDEST)
+
+    @cached_property
+    def _oldest_and_one(self) -> str:
+        return self._reading(_OLDEST, and_one=True)
+
+    def _reading(self, seqs: str, *, and_one: bool = False) -> str:
+        """Head, entries and the one that is looked up as rows of one shape, so that a large card comes only once."""
+        nulls = [f"NULL::{each}" for each in _TYPES.split(", ")]
+        one_entry = ", ".join([nulls[0], "e.seq", "e.id", *nulls[3:-1], "e.payload"])
+        entries = f"FROM {self._tables.entry} e WHERE e.log = (SELECT log FROM top)"
+        found = f"UNION ALL SELECT 2, {one_entry} {entries} AND e.id = $6" if and_one else ""
+        return f"""WITH top AS MATERIALIZED (
+                SELECT log, {_HEAD} FROM {self._tables.head} WHERE user_id = $1 AND session_id = $2
+            )
+            SELECT 0, {_HEAD} FROM top
+            UNION ALL SELECT 1, {one_entry} {entries} AND {seqs}
+            {found}"""
+
+    @cached_property
+    def _begin(self) -> str:
+        return f"""WITH moved AS (
+                INSERT INTO {self._tables.head} ({_HEAD}, user_id, session_id)
+                VALUES (0, 1, $4, false, 0, 0, {_NOW}, $1, $2, $3, $6, $7) ON CONFLICT DO NOTHING RETURNING log
+            )
+            INSERT INTO {self._tables.entry} (log, seq, id, payload) SELECT log, 1, $4, $5 FROM moved RETURNING seq"""
+
+    @cached_property
+    def _extend(self) -> str:
+        return f"""WITH moved AS (
+                UPDATE {self._tables.head} AS h SET generation = $11, seq = seq + 1, tail_id = $4, deleted = false,
+                active_us = greatest({_NOW}, active_us + 1),
+                fold_seq = coalesce($1, fold_seq), fold_id = coalesce($2, fold_id), card = coalesce($3, card)
+                WHERE user_id = $6 AND session_id = $7 AND generation = $8 AND seq = $9 AND deleted = $10
+                AND NOT EXISTS (SELECT FROM {self._tables.entry} e WHERE e.log = h.log AND e.id = $4)
+                RETURNING log, seq
+            )
+            INSERT INTO {self._tables.entry} (log, seq, id, payload) SELECT log, seq, $4, $5 FROM moved RETURNING seq"""
+
+    @cached_property
+    def _stand(self) -> str:
+        return f"""SELECT (SELECT e.seq FROM {self._tables.entry} e WHERE e.log = h.log AND e.id = $3), {_HEAD}
+            FROM {self._tables.head} AS h WHERE user_id = $1 AND session_id = $2"""
+
+    @cached_property
+    def _renew(self) -> str:
+        return f"""UPDATE {self._tables.head} SET beat = beat + 1
+            WHERE user_id = $1 AND session_id = $2 AND generation = $3 AND seq = $4 AND NOT deleted RETURNING beat"""
+
+    @cached_property
+    def _rewrite(self) -> str:
+        return f"""WITH edited AS (
+                UPDATE {self._tables.head} AS h SET edits = edits + 1, fold_seq = $1, fold_id = $2, card = $3
+                WHERE user_id = $6 AND session_id = $7 AND generation = $8 AND edits = $10 AND NOT deleted
+                AND EXISTS (SELECT FROM {self._tables.entry} e WHERE e.log = h.log AND e.seq = $9 AND e.id = $4)
+                RETURNING log, {_HEAD}
+            ), replaced AS (
+                UPDATE {self._tables.entry} AS e SET payload = $5 FROM edited WHERE e.log = edited.log AND e.seq = $9
+            )
+            SELECT {_HEAD} FROM edited"""
+
+    @cached_property
+    def _list(self) -> str:
+        return f"""SELECT session_id, {_HEAD} FROM {self._tables.head}
+            WHERE user_id = $1 AND NOT deleted AND period <= $2
+            AND (active_us < $3 OR (active_us = $3 AND session_id > $4))
+            ORDER BY period DESC, active_us DESC, session_id LIMIT $5"""
+
+
+def check_id(entry_id: str) -> None:
+    """:raises LimitExceeded: it is too long for an index."""
+    size = len(_bytes(entry_id))
+    if size > ID_BYTES:
+        raise LimitExceeded("entry id bytes", size, ID_BYTES)
+
+
+def _head(key: SessionKey, row: Row) -> Head:
+    generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card = row
+    return Head(
+        key,
+        Position(generation, seq),
+        _text(tail_id),
+        deleted=deleted,
+        beat=beat,
+        edits=edits,
+        active_us=active_us,
+        fold=None if fold_seq is None else Fold(fold_seq, _text(fold_id), card),
+    )
+
+
+def _numbered(row: Row) -> tuple[int, Entry]:
+    return row[2], Entry(_text(row[3]), row[10])
+
+
+_seq = operator.itemgetter(2)
+
+
+def _bytes(entry_id: str) -> bytes:
+    return entry_id.encode("utf-8", "surrogatepass")  # exact for every str
+
+
+def _text(entry_id: bytes) -> str:
+    try:
+        return entry_id.decode("utf-8", "surrogatepass")
+    except (UnicodeDecodeError, AttributeError):
+        raise Corrupt("the id of an entry is unreadable") from None
+
+
+def _small(number: int) -> int:
+    """A number that fits the column; one that does not stands for a place that no log reaches."""
+    return max(-1, min(number, MAX_SEQ))
+
+
+def _big(number: int) -> int:
+    return max(-2, min(number, MAX_BIGINT))

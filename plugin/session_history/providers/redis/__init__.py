@@ -1,0 +1,375 @@
+"""A store in Redis or Valkey, single or cluster: any number of hosts, processes and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, cast
+
+from session_history.providers.redis import scripts
+from session_history.providers.redis.examination import examine
+from session_history.providers.redis.loops import Loops
+from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
+from session_history.providers.redis.packing import (
+    digest,
+    insist_on_format,
+    living_head,
+    packed_entry,
+    unpacked_entries,
+    unpacked_head,
+)
+from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED, Script
+from session_history.providers.redis.servers import Call, Command, Word
+from session_history.providers.redis.windows import PAGE, Window
+from session_history_hooks import (
+    Appended,
+    Conflict,
+    Corrupt,
+    Durability,
+    Entry,
+    Fold,
+    Head,
+    Limits,
+    ListingCursor,
+    Log,
+    Page,
+    Position,
+    ProviderSpec,
+    SessionKey,
+    StoreFull,
+    Unavailable,
+    hookimpl,
+    stretch,
+)
+
+BATCH = 100
+"""The most sessions that one script deletes: others wait while it runs."""
+
+
+_PROCESS = [os.getpid()]
+"""The one that this is. Where a sandbox watches what a process asks of the system, to ask at each call is dear."""
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=lambda: _PROCESS.__setitem__(0, os.getpid()))
+
+_INHERITED: list[Loops] = []
+"""Connections of the process that this one is a fork of. They are never collected: closing one here would take it
+out of the epoll instance that both processes share.
+"""
+
+
+class RedisProvider:
+    """Keeps sessions in Redis 7.0 or newer, or in Valkey.
+
+    :param url: see :class:`RedisOptions`.
+    :param prefix: what the names of all keys begin with; without braces.
+    :param timeout: seconds for which a call is tried before the store counts as unavailable.
+    :param ttl: seconds after its last append for which a session is kept; ``None`` = for ever. An append stores it.
+    :param durability: what is claimed: ``"process"`` = an acknowledged append is in the memory of the server;
+        ``"host"`` = the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``.
+        Start sees to it.
+    :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
+    :param wait_timeout: seconds for which they are waited for, after which the append is of unknown outcome.
+    :param max_connections: of each event loop, to each server.
+    :param ssl_ca_certs: file of the authorities to trust, instead of the system's; for ``rediss``, as the next three.
+    :param ssl_certfile: file of the client's own certificate.
+    :param ssl_keyfile: file of its key.
+    :param ssl_cert_reqs: ``"none"`` trusts whoever answers.
+    :raises ConfigurationError: an option that can not be.
+
+    All sessions of a user are in one slot of a cluster. Connections do not survive a fork: start the provider after it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "sh",
+        timeout: float = 5.0,
+        ttl: int | None = None,
+        durability: Durability | Literal["process", "host", "disk"] = Durability.PROCESS,
+        wait_replicas: int = 0,
+        wait_timeout: float = 1.0,
+        max_connections: int = 32,
+        **tls: str | None,
+    ) -> None:
+        self._options = checked(
+            {
+                "url": url,
+                "prefix": prefix,
+                "timeout": timeout,
+                "ttl": ttl,
+                "durability": durability,
+                "wait_replicas": wait_replicas,
+                "wait_timeout": wait_timeout,
+                "max_connections": max_connections,
+                **tls,
+            }
+        )
+        self._prefix = self._options.prefix.encode()
+        self._ttl_us = (self._options.ttl or 0) * 1_000_000
+        self._loops: Loops | None = None
+        self._process = 0
+        self._limits = Limits(
+            # A round figure above any real turn: while a server takes in an entry, all who use it wait.
+            entry_bytes=16 * 2**20,
+            card_bytes=2**20,
+            # What a list of Redis holds, https://redis.io/docs/latest/develop/data-types/lists/
+            entries=2**32 - 1,
+            page=PAGE,
+            remembered_ids=None,
+            durability=self._options.durability,
+            atomic_head=True,
+        )
+
+    def __repr__(self) -> str:
+        return f"RedisProvider({self._options.shown!r})"
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    async def start(self) -> None:
+        if self._loops is not None and not self._forked:
+            return
+        loops = Loops(self._options)
+        try:
+            servers = await loops.servers()
+            await servers.insist(lambda: examine(servers, self._options))
+        except BaseException:
+            await loops.close()
+            raise
+        if self._loops is not None and not self._forked:
+            await loops.close()  # another start was faster
+            return
+        self._leave()
+        self._loops, self._process = loops, _PROCESS[0]
+
+    async def stop(self) -> None:
+        loops = self._leave()
+        if loops is not None:
+            await loops.close()
+
+    def _leave(self) -> Loops | None:
+        """Forget the connections; returns them if they are this process's own."""
+        loops, self._loops = self._loops, None
+        if loops is not None and self._forked:
+            _INHERITED.append(loops)
+            return None
+        return loops
+
+    @property
+    def _forked(self) -> bool:
+        return self._process != _PROCESS[0]
+
+    async def health(self) -> bool:
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                return await (await self._running().servers()).ping()
+        except Exception:
+            return False
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        last: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        entry_id: str | None = None,
+    ) -> Log | None:
+        window = Window.around(last=last, before=before, after=after)
+        answer, raws = await self._look(key, window, entry_id)
+        head = unpacked_head(answer[1], key)
+        if head is None:
+            return None
+        tail = head.tail.seq
+        if before is not None and before > tail + 1:
+            # Nobody asks for what is beyond the tail, unless the session was begun anew.
+            return await self.read(key, last=last, after=after, entry_id=entry_id)
+        seqs = stretch(tail, PAGE, last=last, before=before, after=after)
+        entries = _entries(raws, window, seqs, head)
+        return Log(head, seqs.start if entries else tail + 1, entries, _found(answer[3:], key))
+
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+        self._limits.check(entry, fold, at)
+        answer = await self._session(
+            scripts.APPEND,
+            key,
+            key.user_id.encode(),
+            entry.id.encode(),
+            packed_entry(entry),
+            at.generation,
+            at.seq,
+            self._ttl_us,
+            int(self._options.wait_replicas > 0),
+            *_cover(fold),
+        )
+        if answer[0] == NOTHING:
+            raise Conflict(unpacked_head(answer[1], key))
+        return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
+
+    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+        answer = await self._session(scripts.RENEW, key, at.generation, at.seq)
+        return bool(answer[0] == DONE)
+
+    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
+        self._limits.check(entry, fold)
+        answer = await self._session(
+            scripts.REWRITE,
+            key,
+            entry.id.encode(),
+            packed_entry(entry),
+            at.generation,
+            at.seq,
+            edits,
+            _mark(),
+            *_cover(fold),
+        )
+        head = unpacked_head(answer[1], key)
+        if answer[0] == NOTHING or head is None:
+            raise Conflict(head)
+        return head
+
+    async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        behind = ListingCursor.decode(cursor) if cursor is not None else None
+        place: Sequence[Word] = (-behind.active_us, behind.session_id.encode()) if behind else ()
+        answer = await self._user(scripts.LIST, _user_keys(self._slot(user_id)), min(limit, PAGE), *place)
+        names, heads = answer[1][::2], answer[1][1::2]
+        page = tuple(living_head(raw, user_id, name) for name, raw in zip(names, heads, strict=True))
+        return Page(page, _cursor(*answer[2:]))
+
+    async def delete(self, key: SessionKey) -> bool:
+        [outcome] = await self._delete(key.user_id, [key.session_id.encode()])
+        if outcome == CORRUPT:
+            raise Corrupt(f"{key} can not be deleted: its head is missing or unreadable")
+        return outcome == DONE
+
+    async def delete_user(self, user_id: str) -> int:
+        names: Sequence[bytes] = (await self._user(scripts.SESSIONS, _user_keys(self._slot(user_id))[:1]))[1]
+        outcomes: list[int] = []
+        for start in range(0, len(names), BATCH):
+            outcomes += await self._delete(user_id, names[start : start + BATCH])
+        if CORRUPT in outcomes:
+            raise Corrupt(f"{outcomes.count(CORRUPT)} sessions could not be deleted: their heads are unreadable")
+        return outcomes.count(DONE)
+
+    async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
+        slot = self._slot(user_id)
+        keys = [*_user_keys(slot), *(key for name in names for key in _session_keys(slot, name))]
+        answer: Sequence[int] = await self._user(scripts.DELETE, keys, _mark(), *names)
+        return answer[1:]
+
+    async def _look(self, key: SessionKey, window: Window | None, entry_id: str | None) -> tuple[Any, Sequence[bytes]]:
+        """The answer of the script, and the entries of the window, of the same moment."""
+        name, keys = self._names(key)
+        wanted = () if entry_id is None else (entry_id.encode(),)
+        alone = Call(scripts.READ, keys, (name, *(window or (b"", b"")), *wanted))
+        if window is None:
+            return (await self._answers(alone, key))[0], ()
+        try:
+            call = Call(scripts.READ, keys, (name, b"", b"", *wanted), beside=("LRANGE", keys[3], *window))
+            answer, raws = await self._answers(call, key)
+        except StoreFull:  # a transaction is refused, a script that only reads is not
+            [answer] = await self._answers(alone, key)
+            raws = answer[2]
+        return answer, raws
+
+    async def _session(self, script: Script, key: SessionKey, *values: Word) -> Sequence[Any]:
+        name, keys = self._names(key)
+        call = Call(script, keys, (name, *values), behind=self._wait(script))
+        answer, *confirmed = await self._answers(call, key)
+        if confirmed and answer[0] in {DONE, REPLAYED}:
+            self._insist_on_replicas(*confirmed)
+        return cast("Sequence[Any]", answer)
+
+    def _wait(self, script: Script) -> Command | None:
+        """What follows an append, on its connection, since a server waits for the writes of the connection alone."""
+        if script is not scripts.APPEND or not self._options.wait_replicas:
+            return None
+        return "WAIT", self._options.wait_replicas, self._options.wait_ms
+
+    async def _user(self, script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
+        [answer] = await self._answers(Call(script, keys, values), "a listing")
+        return cast("Sequence[Any]", answer)
+
+    async def _answers(self, call: Call, subject: object) -> Sequence[Any]:
+        answers = await (await self._running().servers()).call(call)
+        if answers[0][0] == CORRUPT:
+            _, flaw, raw = answers[0]
+            insist_on_format(raw)
+            raise Corrupt(f"{subject}: {flaw.decode()}")
+        return answers
+
+    def _insist_on_replicas(self, confirmed: object) -> None:
+        wanted = self._options.wait_replicas
+        if not isinstance(confirmed, int) or confirmed < wanted:
+            raise Unavailable(
+                f"{self._options.shown}: the entry is stored, but only {confirmed} of {wanted} replicas confirmed it"
+                f" within {self._options.wait_timeout:g} s; tried again, it will be found by its id"
+            )
+
+    def _running(self) -> Loops:
+        if self._loops is None:
+            raise Unavailable(f"{self._options.shown} is not open: the service was stopped, or never started")
+        if self._forked:
+            raise Unavailable(
+                f"{self._options.shown} was open when this process was forked; open it after the fork, or spawn"
+            )
+        return self._loops
+
+    def _names(self, key: SessionKey) -> tuple[bytes, tuple[bytes, ...]]:
+        """A session's name in the values of its user's keys, and all keys that a script of a session knows."""
+        name, slot = key.session_id.encode(), self._slot(key.user_id)
+        return name, _user_keys(slot) + _session_keys(slot, name)
+
+    def _slot(self, user_id: str) -> bytes:
+        """What the names of a user's keys begin with; a cluster hashes what stands in the braces."""
+        return b"%b:{%b}:" % (self._prefix, digest(user_id.encode()))
+
+
+def _user_keys(slot: bytes) -> tuple[bytes, ...]:
+    return slot + b"heads", slot + b"index", slot + b"graves"
+
+
+def _session_keys(slot: bytes, session_id: bytes) -> tuple[bytes, ...]:
+    name = slot + digest(session_id)
+    return name + b":entries", name + b":ids"
+
+
+def _cover(fold: Fold | None) -> Sequence[Word]:
+    return (fold.seq, fold.entry_id.encode(), fold.card) if fold else ()
+
+
+def _mark() -> bytes:
+    """By it a call that is tried again, since its answer was lost, knows what it has done itself."""
+    return os.urandom(8)
+
+
+def _entries(raws: Sequence[bytes], window: Window | None, seqs: range, head: Head) -> tuple[Entry, ...]:
+    if not seqs:
+        return ()
+    part = window.cut(seqs, head.tail.seq, len(raws)) if window else None
+    if part is None:
+        raise Corrupt(f"{head.key} lacks some of its entries {seqs[0]} to {seqs[-1]}")
+    return unpacked_entries(raws[part], head.key)
+
+
+def _found(answer: Sequence[bytes], key: SessionKey) -> tuple[int, Entry] | None:
+    return (int(answer[0]), unpacked_entries(answer[1:], key)[0]) if answer else None
+
+
+def _cursor(session_id: bytes | None = None, score: bytes = b"") -> str | None:
+    """Behind the last session that was looked at; a score may be written with an exponent."""
+    return ListingCursor(-int(float(score)), session_id.decode()).encode() if session_id is not None else None
+
+
+def _open(options: RedisOptions) -> RedisProvider:
+    return RedisProvider(**options.model_dump(exclude_unset=True))
+
+
+@hookimpl
+def session_history_providers() -> Iterable[ProviderSpec]:
+    for scheme in SCHEMES:
+        yield ProviderSpec(scheme, RedisOptions, _open)

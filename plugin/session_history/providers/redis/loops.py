@@ -1,0 +1,51 @@
+"""Connections belong to an event loop: each loop that uses a provider has its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+
+from session_history.providers.redis.options import RedisOptions
+from session_history.providers.redis.servers import Servers
+
+Holder = AsyncGenerator[Servers, None]
+
+
+class Loops:
+    """The :class:`Servers` of each event loop."""
+
+    def __init__(self, options: RedisOptions) -> None:
+        self._options = options
+        self._open: dict[asyncio.AbstractEventLoop, tuple[Servers, Holder]] = {}
+
+    async def servers(self) -> Servers:
+        """Those of the running loop."""
+        loop = asyncio.get_running_loop()
+        known = self._open.get(loop)
+        if known:
+            return known[0]
+        holder = self._held(loop)
+        servers = await anext(holder)  # there is no other task's turn before the generator yields
+        self._open[loop] = servers, holder
+        return servers
+
+    async def close(self) -> None:
+        """Close the connections of all loops, those of another thread's by its loop, as long as that one runs."""
+        for loop, (_, holder) in list(self._open.items()):
+            if loop is asyncio.get_running_loop():
+                await holder.aclose()
+            elif loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(holder.aclose(), loop)
+                with suppress(TimeoutError):  # it ended before it came to that
+                    await asyncio.wait_for(asyncio.wrap_future(closing), self._options.timeout + 1)
+        self._open.clear()
+
+    async def _held(self, loop: asyncio.AbstractEventLoop) -> Holder:
+        """A generator, since those are what ``asyncio.run`` closes before it closes the loop."""
+        servers = Servers(self._options)
+        try:
+            yield servers
+        finally:
+            self._open.pop(loop, None)
+            await servers.close()

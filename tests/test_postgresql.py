@@ -1,0 +1,204 @@
+"""PostgreSQL keeps the contract; what its statements cost, and what they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import asyncpg
+import pytest
+from hypothesis import settings
+
+from postgresql_server import Server
+from postgresql_support import OnServer, a_schema, home_url, new_schema, provider_of, waiting
+from postgresql_wire import relay
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history_hooks import (
+    Appended,
+    Corrupt,
+    Entry,
+    Fold,
+    LimitExceeded,
+    Position,
+    SessionKey,
+)
+from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+from session_history_hooks.testing.appending import AppendingContract
+from session_history_hooks.testing.deleting import DeletingContract
+from session_history_hooks.testing.listing import ListingContract
+from session_history_hooks.testing.reading import ReadingContract
+from session_history_hooks.testing.rewriting import RewritingContract
+from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
+
+
+class TestPostgresql(ProviderContract):
+    @pytest.fixture
+    def connect(self) -> Connect:
+        return partial(PostgresqlProvider, home_url(), schema=new_schema(home_url()), durability="host")
+
+
+class TestWithoutStatementCache(
+    AppendingContract, ReadingContract, DeletingContract, RewritingContract, ListingContract
+):
+    """What there are statements for; how they are sent makes no difference to the rest."""
+
+    @pytest.fixture
+    def connect(self) -> Connect:
+        return partial(
+            PostgresqlProvider, home_url(), schema=new_schema(home_url()), durability="host", statement_cache=False
+        )
+
+
+def new_store() -> Connect:
+    url = home_url()
+    return partial(PostgresqlProvider, url, schema=new_schema(url), durability="host")
+
+
+TestPostgresqlAtRandom = provider_machine(new_store).TestCase
+TestPostgresqlAtRandom.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+
+
+class TestStatements(OnServer):
+    """What a call costs, and what it leaves."""
+
+    async def test_a_load_and_an_append_are_one_round_trip_each(self, server: Server) -> None:
+        schema = await a_schema(server.url())
+        async with (
+            relay(server.port) as wire,
+            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
+        ):
+            for number in range(1, 4):
+                await append(provider, number, covering(number))
+                await read(provider, last=20, entry_id="e1")
+                await provider.renew(KEY, at=Position(0, number))
+            for work in (
+                lambda: append(provider, 4, covering(4)),
+                lambda: read(provider, last=20, entry_id="e1"),
+                lambda: provider.renew(KEY, at=Position(0, 4)),
+            ):
+                wire.round_trips = 0
+                await work()
+                assert wire.round_trips == 1
+            assert wire.logins == 1
+
+    async def test_a_window_of_a_long_log_reads_no_more_than_itself(
+        self, provider: PostgresqlProvider, admin: Any
+    ) -> None:
+        await fill(provider, 150)
+        rows = provider._rows
+        assert rows is not None
+        for statement, values in ((rows._newest, (1, 2**31 - 1, 20)), (rows._oldest, (101, 2**31 - 1, 20))):
+            [[plan]] = await admin.fetch(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", KEY.user_id, KEY.session_id, *values
+            )
+            assert entries_read(json.loads(plan)[0]["Plan"]) == 20
+
+    async def test_an_append_leaves_the_indexes_of_heads_alone(self, home: str, schema: str, admin: Any) -> None:
+        async with opened(lambda: provider_of(home, schema)) as provider:
+            await fill(provider, 100)
+        for _ in range(100):  # the server counts when the connection ends
+            updated, hot = await admin.fetchrow(
+                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables"
+                " WHERE schemaname = $1 AND relname = 'session_history_head'",
+                schema,
+            )
+            if updated == 99:
+                break
+            await asyncio.sleep(0.02)
+        assert updated == 99
+        assert hot >= 90
+
+    async def test_ids_may_hold_anything(self, provider: PostgresqlProvider) -> None:
+        for seq, name in enumerate(["", "\0", "a\0b", "\ud800", "'; --", "\\x00", "x" * 2048]):
+            appended = await provider.append(KEY, Entry(name, b"x"), at=Position(0, seq), fold=Fold(seq + 1, name, b""))
+            assert appended == Appended(Position(0, seq + 1), replayed=False)
+            log = await read(provider, last=1, entry_id=name)
+            assert (log.entries[0].id, log.head.tail_id) == (name, name)
+            assert log.found == (seq + 1, Entry(name, b"x"))
+            assert log.head.folded is not None
+        with pytest.raises(LimitExceeded, match="entry id bytes: 2049"):
+            await provider.append(KEY, Entry("x" * 2049, b""), at=Position(0, 7))
+
+    async def test_sessions_of_one_moment_are_listed_by_code_point(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        names = ["B", "a", "ab", "b", "é", "\uffff", "\U00010000", "Z", "_"]
+        for name in names:
+            await provider.append(SessionKey("u", name), entry(1), at=Position(0, 0))
+        await admin.execute(f"UPDATE {schema}.session_history_head SET active_us = 5")
+        shown: list[str] = []
+        cursor = None
+        while len(shown) < len(names):
+            page = await provider.list("u", limit=2, cursor=cursor)
+            shown += [head.key.session_id for head in page.heads]
+            cursor = page.cursor
+        assert shown == sorted(names)
+
+    async def test_a_listing_goes_on_from_period_to_period(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        names = [f"s{number}" for number in range(9)]
+        for number, name in enumerate(names):
+            await provider.append(SessionKey("u", name), entry(1), at=Position(0, 0))
+            await admin.execute(
+                f"UPDATE {schema}.session_history_head SET active_us = $2::bigint WHERE session_id = $1",
+                name,
+                number << 29,
+            )
+        pages = [page async for page in walk(provider, "u", 2)]
+        assert [name for page in pages for name in page] == names[::-1]
+
+    async def test_an_append_between_two_statements_of_a_delete_goes_with_it(
+        self, provider: PostgresqlProvider, admin: Any, home: str, schema: str
+    ) -> None:
+        await fill(provider, 2)
+        async with asyncpg.create_pool(home, min_size=1, max_size=1) as other, other.acquire() as connection:
+            async with connection.transaction():
+                await connection.execute(f"UPDATE {schema}.session_history_head SET seq = 3, tail_id = 'e3'")
+                await connection.execute(
+                    f"INSERT INTO {schema}.session_history_entry"
+                    f" SELECT log, 3, 'e3', '' FROM {schema}.session_history_head"
+                )
+                deleting = asyncio.create_task(provider.delete(KEY))
+                await waiting(admin)
+            assert await deleting is True
+        assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 0
+
+    async def test_a_tombstone_and_a_new_life_begin_anew(self, provider: PostgresqlProvider) -> None:
+        await append(provider, 1, covering(1))
+        await provider.renew(KEY, at=Position(0, 1))
+        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), edits=0, fold=covering(1))
+        await provider.delete(KEY)
+        head = (await read(provider)).head
+        assert (head.beat, head.edits, head.fold, head.tail_id) == (0, 0, None, "")
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        head = (await read(provider)).head
+        assert (head.beat, head.edits, head.fold, head.deleted) == (0, 0, None, False)
+
+    async def test_what_is_missing_of_a_log_is_noticed(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        await fill(provider, 3)
+        await admin.execute(f"DELETE FROM {schema}.session_history_entry WHERE seq = 2")
+        with pytest.raises(Corrupt, match="lacks entries"):
+            await provider.read(KEY)
+        assert len((await read(provider, last=1)).entries) == 1
+
+
+def entries_read(plan: dict[str, Any]) -> float:
+    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+    mine = own if plan.get("Relation Name") == "session_history_entry" else 0
+    return float(mine + sum(entries_read(each) for each in plan.get("Plans", ())))
+
+
+async def walk(provider: PostgresqlProvider, user: str, limit: int) -> AsyncIterator[list[str]]:
+    cursor = None
+    while True:
+        page = await provider.list(user, limit=limit, cursor=cursor)
+        yield [head.key.session_id for head in page.heads]
+        cursor = page.cursor
+        if cursor is None:
+            return

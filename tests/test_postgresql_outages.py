@@ -1,0 +1,649 @@
+"""PostgreSQL that is slow, gone, full or not as it was said to be."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import random
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import missing
+from postgresql_server import PASSWORD, USER, Machine, Server, free_port, replicated, running, servers
+from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
+from postgresql_wire import certificate, relay
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history.registry import open_provider
+from session_history_hooks import (
+    Appended,
+    ConfigurationError,
+    Conflict,
+    Durability,
+    Entry,
+    Position,
+    SessionHistoryError,
+    SessionKey,
+    StoreFull,
+    StoreReadOnly,
+    Unavailable,
+)
+from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    with servers() as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def fragile(machine: Machine) -> Iterator[Server]:
+    """A server that tests may stop; they start it again."""
+    with running(machine, "fsync=off", "full_page_writes=off") as server:
+        yield server
+
+
+class TestTime(OnServer):
+    """What does not answer."""
+
+    async def test_an_append_that_waits_too_long_is_taken_back(self, home: str, schema: str, admin: Any) -> None:
+        async with hurried(provider_of(home, schema, pool_size=1)) as provider:
+            await fill(provider, 1)
+            async with locked(home, schema):
+                with pytest.raises(Unavailable, match="did not answer in time"):
+                    await append(provider, 2)
+                assert not await admin.fetch("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            assert (await read(provider)).head.tail == Position(0, 1)
+            assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
+
+    async def test_nobody_waits_for_a_connection_for_ever(self, home: str, schema: str) -> None:
+        async with hurried(provider_of(home, schema, pool_size=1)) as provider:
+            await fill(provider, 1)
+            pool = provider._pool()
+            held = await pool._take()
+            for call in (provider.read(KEY), append(provider, 2)):
+                with pytest.raises(Unavailable, match="all 1 connections of this event loop are in use"):
+                    await call
+            pool._give_back(held)
+            assert (await read(provider)).head.tail == Position(0, 1)
+            await append(provider, 2)
+
+    async def test_a_server_that_is_frozen(self, fragile: Server) -> None:
+        async with hurried(provider_of(fragile.url(), None)) as provider:
+            tail = await anything(provider)
+            fragile.freeze()
+            try:
+                for call in (
+                    provider.read(KEY),
+                    provider.append(KEY, Entry("cold", b""), at=tail),
+                    provider.list("u", limit=1),
+                    provider.delete(KEY),
+                ):
+                    with pytest.raises(Unavailable):
+                        async with asyncio.timeout(5):
+                            await call
+                assert await provider.health() is False
+            finally:
+                fragile.thaw()
+            assert (await provider.append(KEY, Entry("cold", b""), at=tail)).position == Position(0, tail.seq + 1)
+            assert [each.id for each in (await read(provider, after=tail.seq)).entries] == ["cold"]
+
+    async def test_a_server_that_freezes_in_a_transaction(self, fragile: Server) -> None:
+        async with hurried(provider_of(fragile.url(), None)) as provider:
+            tail = await anything(provider)
+            async with locked(fragile.url(), "public"):
+                deleting = asyncio.create_task(provider.delete(KEY))
+                await asyncio.sleep(0.2)
+                fragile.freeze()
+                try:
+                    with pytest.raises(Unavailable):
+                        async with asyncio.timeout(5):
+                            await deleting
+                finally:
+                    fragile.thaw()
+            assert (await read(provider, last=0)).head.tail == tail
+
+
+class TestLoss(OnOwnServer):
+    """Connections that break."""
+
+    async def test_an_append_whose_answer_is_lost_was_stored_once(self, server: Server, schema: str) -> None:
+        async with (
+            relay(server.port) as wire,
+            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
+        ):
+            await fill(provider, 2)
+            wire.lossy = True
+            appending = asyncio.create_task(append(provider, 3, covering(3)))
+            await until(lambda: wire.logins > 1)
+            wire.lossy = False
+            assert await appending == Appended(Position(0, 3), replayed=True)
+            log = await read(provider)
+            assert log.entries == (entry(1), entry(2), entry(3))
+            assert log.head.folded == covering(3)
+
+    async def test_an_append_whose_outcome_can_not_be_learned(self, server: Server, schema: str) -> None:
+        async with relay(server.port) as wire:
+            url = f"{wire.url}?sslmode=disable"
+            async with hurried(provider_of(url, schema)) as provider:
+                await append(provider, 1)
+                wire.lossy = True
+                with pytest.raises(Unavailable):
+                    await append(provider, 2)
+                assert wire.logins > 2, "it was tried more than once"
+                wire.lossy = False
+                assert (await append(provider, 2)).position == Position(0, 2)
+
+    async def test_connections_that_died_without_a_word(self, server: Server, schema: str) -> None:
+        async with relay(server.port) as wire:
+            url = f"{wire.url}?sslmode=disable"
+            async with hurried(provider_of(url, schema)) as provider:
+                await asyncio.gather(*(append(provider, 1) for _ in range(3)))
+                wire.mute = wire.logins
+                assert wire.mute == 3
+                assert (await append(provider, 2)).position == Position(0, 2)
+                assert wire.logins >= 4
+
+    async def test_what_may_not_be_done_twice_is_not(self, server: Server, schema: str) -> None:
+        async with (
+            relay(server.port) as wire,
+            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
+        ):
+            await fill(provider, 2)
+            await provider.rewrite(KEY, Entry("e1", b"old"), at=Position(0, 1), edits=0, fold=None)
+            wire.lossy = True
+            with pytest.raises(Unavailable):
+                await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), edits=1, fold=None)
+            assert wire.logins == 1
+            wire.lossy = False
+            head = (await read(provider)).head
+            assert (head.edits, wire.logins) == (2, 2)
+            wire.lossy = True
+            for call, logins in ((provider.delete(KEY), 2), (provider.delete_user(KEY.user_id), 3)):
+                with pytest.raises(Unavailable):
+                    await call
+                assert wire.logins == logins
+            wire.lossy = False
+            assert (await read(provider)).head == head, "its first statement is not yet the delete"
+
+    async def test_a_backend_that_is_terminated_in_the_middle_of_an_append(
+        self, home: str, schema: str, provider: PostgresqlProvider, admin: Any
+    ) -> None:
+        await fill(provider, 1)
+        async with locked(home, schema):
+            appending = asyncio.create_task(append(provider, 2))
+            for _ in range(3):
+                [backend] = await waiting(admin)
+                await admin.execute("SELECT pg_terminate_backend($1)", backend)
+                await another_waits(admin, backend)
+        assert await appending == Appended(Position(0, 2), replayed=False)
+        assert (await read(provider)).entries == (entry(1), entry(2))
+
+    async def test_all_backends_are_terminated_between_two_calls(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{random.getrandbits(64)}"
+        async with opened(lambda: provider_of(f"{home}?application_name={name}", schema)) as provider:
+            await asyncio.gather(*(append(provider, 1) for _ in range(5)))
+            assert await connections(admin, name) > 1
+            terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
+            await admin.execute(terminate, name)
+            await asyncio.gather(*(append(provider, 2) for _ in range(5)))
+            await admin.execute(terminate, name)
+            await asyncio.sleep(0.1)
+            assert await provider.delete(KEY) is True
+
+    async def test_a_server_that_is_restarted(self, fragile: Server) -> None:
+        async with hurried(provider_of(fragile.url(), None), 1.0) as provider:
+            tail = await anything(provider)
+            for end in (fragile.stop, fragile.kill):
+                end()
+                for call in (provider.read(KEY), provider.append(KEY, Entry("late", b""), at=tail)):
+                    with pytest.raises(Unavailable):
+                        await call
+                assert await provider.health() is False
+                fragile.start()
+                assert await provider.health() is True
+                tail = (await provider.append(KEY, Entry(f"after {end.__name__}", b""), at=tail)).position
+            assert (await read(provider, last=0)).head.tail == tail
+
+    async def test_a_restart_in_the_middle_of_turns_is_not_noticed(self, fragile: Server) -> None:
+        async def insist(writer: int) -> None:
+            key = SessionKey("restart", f"w{writer}")
+            tail = log.head.tail if (log := await provider.read(key)) else Position(0, 0)
+            for number in range(40):
+                tail = (await provider.append(key, Entry(f"{number}", b"x"), at=tail)).position
+                await asyncio.sleep(0.01)
+
+        async with opened(lambda: provider_of(fragile.url(), None, pool_size=4)) as provider:
+            await asyncio.gather(*(provider.read(KEY) for _ in range(4)))
+            writing = asyncio.gather(*(insist(writer) for writer in range(3)), return_exceptions=True)
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(fragile.restart)
+            outcomes = await writing
+            # Who was refused a connection has learned it at once, and had written nothing of that turn.
+            assert all(each is None or isinstance(each, Unavailable) for each in outcomes)
+            for writer in range(3):
+                entries = (await read(provider, SessionKey("restart", f"w{writer}"))).entries
+                assert [each.id for each in entries] == [f"{number}" for number in range(len(entries))]
+
+    @pytest.mark.parametrize("state", ["40001", "40P01"])
+    async def test_what_was_undone_for_others_is_tried_again(
+        self, provider: PostgresqlProvider, admin: Any, schema: str, state: str
+    ) -> None:
+        await fill(provider, 1)
+        await refuse(admin, schema, state, times=3)
+        assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
+
+    async def test_a_deadlock_is_not_the_callers_affair(self, home: str, schema: str, admin: Any) -> None:
+        async with opened(
+            lambda: provider_of(f"{home}?options=-c%20default_transaction_isolation%3Dserializable", schema)
+        ) as provider:
+            await asyncio.gather(*(append(provider, 1) for _ in range(8)))
+            outcomes = await asyncio.gather(
+                *(provider.append(KEY, Entry(f"r{rival}", b""), at=Position(0, 1)) for rival in range(8)),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(each, Appended) for each in outcomes) == 1
+            assert sum(isinstance(each, Conflict) for each in outcomes) == 7
+
+
+class TestPool(OnServer):
+    """Connections: how many, whose, and for how long."""
+
+    async def test_a_storm_of_cancellations_leaves_no_connection_behind(
+        self, home: str, schema: str, admin: Any
+    ) -> None:
+        name = f"n{random.getrandbits(64)}"
+        async with opened(lambda: provider_of(f"{home}?application_name={name}", schema, pool_size=3)) as provider:
+            for number in range(1, 41):
+                calls: list[asyncio.Task[Any]] = [asyncio.create_task(provider.read(KEY)) for _ in range(6)]
+                calls += [asyncio.create_task(append(provider, number))]
+                await asyncio.sleep(random.choice([0, 0, 0.0005, 0.002]))
+                for call in calls:
+                    call.cancel()
+                await asyncio.gather(*calls, return_exceptions=True)
+                assert (await append(provider, number)).position == Position(0, number)
+            assert await connections(admin, name) <= 3
+            states = await admin.fetch("SELECT state FROM pg_stat_activity WHERE application_name = $1", name)
+            assert {row["state"] for row in states} == {"idle"}
+            await asyncio.gather(*(provider.read(KEY) for _ in range(20)))
+        assert await connections(admin, name) == 0
+
+    async def test_a_cancelled_append_runs_to_its_end(self, home: str, schema: str, admin: Any) -> None:
+        provider = provider_of(home, schema, pool_size=1)
+        async with opened(lambda: provider):
+            await append(provider, 1)
+            async with locked(home, schema):
+                appending = asyncio.create_task(append(provider, 2))
+                [backend] = await waiting(admin)
+                appending.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await appending
+                assert await waiting(admin) == [backend]
+            assert (await read(provider)).head.tail == Position(0, 2)
+            assert [link.connection.get_server_pid() for link in provider._pool()._idle] == [backend]
+
+    async def test_stop_finishes_what_was_begun(self, home: str, schema: str, admin: Any) -> None:
+        provider = provider_of(home, schema)
+        await provider.start()
+        await append(provider, 1)
+        async with locked(home, schema):
+            appending = asyncio.create_task(append(provider, 2))
+            await waiting(admin)
+            stopping = asyncio.create_task(provider.stop())
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable, match="not open"):
+                await provider.read(KEY)
+            assert not stopping.done()
+        await stopping
+        assert (await appending).position == Position(0, 2)
+
+    async def test_event_loops_that_end_leave_no_connections(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{random.getrandbits(64)}"
+        async with opened(lambda: provider_of(f"{home}?application_name={name}", schema)) as provider:
+            for number in range(1, 6):
+                await asyncio.to_thread(asyncio.run, append(provider, number))
+            gc.collect()
+            for _ in range(100):
+                if await connections(admin, name) == 1:
+                    break
+                await asyncio.sleep(0.02)
+            assert await connections(admin, name) == 1
+            await asyncio.gather(*(asyncio.to_thread(asyncio.run, read(provider)) for _ in range(4)))
+            await read(provider)
+            assert isinstance(provider, PostgresqlProvider)
+            assert len(provider._pools) <= 1 + 4
+
+    async def test_stop_in_one_event_loop_closes_the_connections_of_another(
+        self, home: str, schema: str, admin: Any
+    ) -> None:
+        name = f"n{random.getrandbits(64)}"
+        provider = provider_of(f"{home}?application_name={name}", schema)
+        await provider.start()
+        await append(provider, 1)
+        await asyncio.to_thread(asyncio.run, provider.stop())
+        for _ in range(100):
+            if await connections(admin, name) == 0:
+                return
+            await asyncio.sleep(0.02)
+        pytest.fail("a connection is still there")
+
+    async def test_what_an_idle_connection_forgot_is_not_needed(
+        self, provider: PostgresqlProvider, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await append(provider, 1)
+        await append(provider, 2)
+        for number in range(3, 7):
+            for link in provider._pool()._idle:
+                await link.connection.execute("DEALLOCATE ALL")  # what the next client of a pooler finds
+            await append(provider, number)
+        await provider.delete(KEY)
+        told = [record for record in caplog.records if "prepared statements" in record.getMessage()]
+        assert len(told) == 1
+        assert (await read(provider)).head.deleted
+
+    async def test_a_timeout_in_a_transaction_leaves_nothing_behind(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{random.getrandbits(64)}"
+        url = f"{home}?application_name={name}"
+        async with hurried(provider_of(url, schema, pool_size=1)) as provider:
+            await fill(provider, 1)
+            async with locked(home, schema):
+                with pytest.raises(Unavailable):
+                    await provider.delete(KEY)
+            assert not (await read(provider)).head.deleted
+            states = await admin.fetch("SELECT state FROM pg_stat_activity WHERE application_name = $1", name)
+            assert [row["state"] for row in states] == ["idle"]
+
+    async def test_a_column_that_changed_its_type_is_read_anew(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        await fill(provider, 2)
+        await read(provider)
+        await admin.execute(f"ALTER TABLE {schema}.session_history_head ALTER beat TYPE integer")
+        assert (await read(provider)).head.tail == Position(0, 2)
+        await append(provider, 3)
+
+    async def test_a_statement_that_is_there_already_is_the_same_one(self, provider: PostgresqlProvider) -> None:
+        await append(provider, 1)
+        for link in provider._pool()._idle:
+            link._prepared = {}  # as if another client of a pooler had prepared it
+        assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
+        assert len((await read(provider)).entries) == 2
+
+    async def test_the_name_of_a_statement_says_what_it_is(self, provider: PostgresqlProvider) -> None:
+        await append(provider, 1)
+        [link] = provider._pool()._idle
+        prepared = await link.connection.fetch("SELECT name, statement FROM pg_prepared_statements WHERE name <> ''")
+        assert len(prepared) >= 3
+        for name, statement in prepared:
+            assert name == f"session_history_{hashlib.sha256(statement.encode()).hexdigest()[:32]}"
+
+    def test_a_fork(self, home: str, schema: str) -> None:
+        code = (
+            "import asyncio, os, sys\n"
+            "from session_history.providers.postgresql import PostgresqlProvider\n"
+            "from session_history_hooks import SessionKey\n"
+            "provider = PostgresqlProvider(sys.argv[1], schema=sys.argv[2], durability='host')\n"
+            "async def use(*calls):\n"
+            "    for call in calls:\n"
+            "        try: await call()\n"
+            "        except ConnectionError as error: print(type(error).__name__, 'fork' in str(error), flush=True)\n"
+            "        else: print('fine', flush=True)\n"
+            "read = lambda: provider.read(SessionKey('u', 's'))\n"
+            "with asyncio.Runner() as runner:\n"
+            "    runner.run(use(provider.start, read))\n"
+            "    if not os.fork():\n"
+            "        asyncio.set_event_loop(None)\n"
+            "        asyncio.events._set_running_loop(None)\n"
+            "        asyncio.run(use(read, provider.start, provider.stop, provider.start, read))\n"
+            "        os._exit(0)\n"
+            "    os.wait()\n"
+            "    runner.run(use(read, provider.stop))\n"
+        )
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, home, schema], check=True, capture_output=True, text=True
+        )
+        expected = ["fine"] * 2 + ["Unavailable True"] * 2 + ["fine"] * 3 + ["fine"] * 2
+        assert run.stdout.splitlines() == expected, run.stderr
+
+
+class TestErrors(OnOwnServer):
+    """What is raised, and what does not show."""
+
+    async def test_who_may_not_connect(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+        wrong = "s3same-open"
+        cases = {
+            server.url(password=wrong): (ConfigurationError, "refuses this user or password"),
+            server.url(user="nobody", password=wrong): (ConfigurationError, "refuses this user or password"),
+            server.url("nowhere"): (ConfigurationError, "has no database of this name"),
+            f"postgresql://{USER}:{wrong}@127.0.0.1:{free_port()}/postgres": (Unavailable, "can not be reached"),
+            f"postgresql://{USER}:{wrong}@host.invalid/postgres": (Unavailable, "can not be reached"),
+            f"postgresql://{USER}:{wrong}@127.0.0.1:port/postgres": (SessionHistoryError, None),
+            f"{server.url()}?sslmode=sometimes": (ConfigurationError, "does not take this URL"),
+            f"{server.url()}?sslmode=verify-full&sslrootcert=/nowhere": (Unavailable, "a file of its TLS settings"),
+            f"{server.url()}?sslmode=require": (Unavailable, None),
+            f"{server.url()}?options=-c%20nonsense%3D1": (SessionHistoryError, None),
+        }
+        for url, (kind, text) in cases.items():
+            provider = provider_of(url, None, timeout=2.0)
+            with pytest.raises(kind, match=text) as caught:
+                await provider.start()
+            assert await provider.health() is False
+            with pytest.raises(SessionHistoryError):
+                await provider.migration()
+            for secret in (wrong, PASSWORD):
+                assert secret not in repr(provider) + repr(caught.value) + str(caught.value) + caplog.text
+            assert caught.value.__cause__ is None
+
+    async def test_a_password_that_is_refused_later(self, server: Server, admin: Any, schema: str) -> None:
+        await admin.execute(f"CREATE ROLE rotated SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
+        async with opened(lambda: provider_of(server.url(user="rotated"), schema)) as provider:
+            await fill(provider, 1)
+            await admin.execute("ALTER ROLE rotated PASSWORD 'another'")
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+            await asyncio.sleep(0.05)
+            with pytest.raises(Unavailable, match="refuses this user or password"):
+                await provider.read(KEY)
+            await admin.execute(f"ALTER ROLE rotated PASSWORD '{PASSWORD}'")
+            await append(provider, 2)
+
+    @pytest.mark.parametrize(
+        ("state", "error"),
+        [
+            ("53100", StoreFull),
+            ("53200", Unavailable),
+            ("25006", StoreReadOnly),
+            ("42501", StoreReadOnly),
+            ("57014", Unavailable),
+            ("22000", Unavailable),
+        ],
+    )
+    async def test_what_the_server_refuses(
+        self, provider: PostgresqlProvider, admin: Any, schema: str, state: str, error: type[Exception]
+    ) -> None:
+        await fill(provider, 1)
+        await refuse(admin, schema, state, times=1)
+        with pytest.raises(error, match=state) as caught:
+            await append(provider, 2)
+        assert type(caught.value) is error
+        assert "payload" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert (await read(provider)).head.tail == Position(0, 1)
+        assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
+
+    async def test_a_server_that_can_only_be_read(self, home: str, schema: str) -> None:
+        async with opened(lambda: provider_of(home, schema)) as provider:
+            await fill(provider, 1)
+        with pytest.raises(StoreReadOnly):
+            await provider_of(f"{home}?options=-c%20default_transaction_read_only%3Don", schema).start()
+
+    async def test_a_server_that_answers_before_it_has_written(self, server: Server, schema: str) -> None:
+        with pytest.raises(ConfigurationError, match="synchronous_commit and fsync is off"):
+            await provider_of(server.url(), schema, durability="disk").start()
+        assert provider_of(server.url(), schema, durability="disk").limits.durability is Durability.DISK
+        assert provider_of(server.url(), schema).limits.durability is Durability.HOST
+
+    @pytest.mark.parametrize(
+        ("url", "options", "text"),
+        [
+            ("mysql://h/db", {}, "a URL is needed"),
+            ("postgresql://h/db#x", {}, "%23"),
+            ("postgresql://h/db?nonsense=1", {}, "unknown setting 'nonsense'"),
+            ("postgresql://h/db?channel_binding=require", {}, "channel_binding=require is not possible"),
+            ("postgresql://h/db?host=a&host=b", {}, "twice"),
+            ("postgresql://h/db?host", {}, "name=value"),
+            ("postgresql://h/db?connect_timeout=soon", {}, "whole number"),
+            ("postgresql://h/db", {"pool_size": 0}, "pool_size"),
+            ("postgresql://h/db", {"timeout": float("inf")}, "timeout"),
+            ("postgresql://h/db", {"schema": "s" * 64}, "schema must be"),
+            ("postgresql://h/db", {"schema": ""}, "schema must be"),
+            ("postgresql://h/db", {"durability": "process"}, "durability"),
+        ],
+    )
+    def test_options_that_can_not_be(self, url: str, options: dict[str, Any], text: str) -> None:
+        with pytest.raises(ConfigurationError, match=text):
+            PostgresqlProvider(url, **options)
+
+    def test_a_url_keeps_its_settings_of_libpq(self) -> None:
+        provider = open_provider(
+            f"postgresql://u:{PASSWORD}@h:5433,i/db?sslmode=verify-full&sslrootcert=%2Fa%20b&application_name=x"
+            "&channel_binding=prefer&connect_timeout=3&schema=s&pool_size=4&timeout=2.5&migrate=false",
+            {"target_session_attrs": "read-write", "port": 5433},
+        )
+        assert isinstance(provider, PostgresqlProvider)
+        assert provider._address.dsn == (
+            f"postgresql://u:{PASSWORD}@h:5433,i/db?port=5433&sslmode=verify-full&sslrootcert=%2Fa+b"
+            "&target_session_attrs=read-write&application_name=x"
+        )
+        assert provider._address.connect_timeout == 3
+        assert (provider._schema, provider._migrate) == ("s", False)
+        pool = provider._new_pool()
+        assert (pool.size, pool.timeout, pool.caching) == (4, 2.5, True)
+        assert repr(provider) == "PostgresqlProvider('postgresql://h:5433,i/db')"
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "u:{}@h/db",
+            "u:a/{}@h/db",
+            "u:a@{}@h/db",
+            "u:a?{}@h/db",
+            "u:{}?options=x@h/db",
+            "u:a?{}=x@h/db",
+            "u:a#{}@h/db",
+            "u:a:{}@h/db",
+            "h/db?user=u@s&password={}",
+        ],
+    )
+    def test_a_password_does_not_show(self, address: str) -> None:
+        url = f"postgresql://{address.format('hunter2')}"
+        assert "hunter2" not in made(lambda: PostgresqlProvider(url))
+        assert "hunter2" not in made(lambda: open_provider(url, {}))
+
+    def test_an_unknown_option_is_named_with_those_there_are(self) -> None:
+        with pytest.raises(
+            ConfigurationError, match=r"unknown option 'size'\. Options: .*passfile.*, schema, .*timeout"
+        ):
+            open_provider("postgresql://h/db?size=1", {})
+
+    def test_a_driver_that_is_missing(self) -> None:
+        code = (
+            "import sys; sys.modules['asyncpg'] = None; from session_history.registry import open_provider;"
+            "open_provider('postgresql://h/db', {})"
+        )
+        run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+        assert "MissingDriver" in run.stderr
+        assert "pip install 'session-history[postgresql]'" in run.stderr
+
+    async def test_tls(self, server: Server, schema: str, tmp_path: Path) -> None:
+        try:
+            (own, key), (other, _) = certificate(tmp_path, "own"), certificate(tmp_path, "other")
+        except FileNotFoundError:
+            missing("it takes openssl to make a certificate")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(own, key)
+        async with relay(server.port, tls) as wire:
+            for settings in ("sslmode=require", f"sslmode=verify-full&sslrootcert={own}"):
+                async with opened(partial(provider_of, f"{wire.url}?{settings}", schema)) as provider:
+                    assert await provider.health()
+            with pytest.raises(Unavailable, match="TLS failed"):
+                await provider_of(f"{wire.url}?sslmode=verify-full&sslrootcert={other}", schema).start()
+
+
+class TestDurability:
+    """What an acknowledged append survives."""
+
+    async def test_a_crash(self, machine: Machine) -> None:
+        with running(machine) as server:
+            async with opened(lambda: provider_of(server.url(), None, durability="disk")) as provider:
+                await fill(provider, 20)
+                server.kill()
+                server.start()
+                assert (await read(provider)).entries == tuple(entry(number) for number in range(1, 21))
+
+    async def test_the_loss_of_the_primary(self, machine: Machine) -> None:
+        with replicated(machine) as (primary, standby):
+            hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+            url = f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?target_session_attrs=read-write"
+            with pytest.raises(StoreReadOnly):
+                await provider_of(standby.url(), None).start()
+            async with opened(lambda: provider_of(url, None, durability="disk")) as provider:
+                await fill(provider, 50)
+                primary.kill()
+                standby.promote()
+                assert (await read(provider)).entries == tuple(entry(number) for number in range(1, 51))
+                await append(provider, 51)
+
+
+async def anything(provider: Any) -> Position:
+    """Append something, and say where it stands."""
+    log = await provider.read(KEY, last=0)
+    tail = log.head.tail if log else Position(0, 0)
+    appended: Appended = await provider.append(KEY, Entry(f"any {tail.seq}", b""), at=tail)
+    return appended.position
+
+
+def made(make: Callable[[], object]) -> str:
+    """What shows of a provider, or of the error that it can not be made."""
+    try:
+        return repr(make())
+    except ConfigurationError as error:
+        return repr(error)
+
+
+async def until(so: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if so():
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("it does not come to pass")
+
+
+async def another_waits(admin: Any, first: int) -> None:
+    for _ in range(1000):
+        if await waiting(admin) != [first]:
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("nobody else waits")
+
+
+async def refuse(admin: Any, schema: str, state: str, *, times: int) -> None:
+    """Let the server raise an error the next so many times that an entry is to be stored."""
+    await admin.execute(
+        f"""CREATE SEQUENCE {schema}.refusals;
+        CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('{schema}.refusals') <= {times} THEN
+                RAISE EXCEPTION 'payload of %', NEW.payload USING ERRCODE = '{state}';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER refusing BEFORE INSERT ON {schema}.session_history_entry
+            FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()"""
+    )

@@ -1,0 +1,185 @@
+"""The tables in PostgreSQL: made, found, refused."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+
+from postgresql_server import PASSWORD, Server
+from postgresql_support import OnOwnServer, OnServer, a_schema, connections, execute, provider_of
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history_hooks import (
+    ConfigurationError,
+    Corrupt,
+    IncompatibleStore,
+    Position,
+    StoreReadOnly,
+)
+from session_history_hooks.testing import Connect
+from session_history_hooks.testing.processes import run_together
+from session_history_hooks.testing.subject import KEY, append, fill, opened, read
+
+
+class TestMigrations(OnServer):
+    """Tables: made, found, refused."""
+
+    async def test_processes_that_start_at_once_make_one_set_of_tables(self, home: str, schema: str) -> None:
+        connect = partial(provider_of, home, schema)
+        await run_together(starting, [(connect,)] * 4)
+        async with opened(connect) as provider:
+            assert await provider.health()
+
+    async def test_tasks_that_start_at_once_share_what_was_started(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{uuid4().hex}"
+        provider = provider_of(f"{home}?application_name={name}", schema)
+        await asyncio.gather(*(provider.start() for _ in range(5)))
+        await fill(provider, 1)
+        await asyncio.sleep(0.1)  # in which the server ends those that were closed
+        assert await connections(admin, name) == 1
+        await provider.stop()
+
+    async def test_a_dry_run_says_what_start_would_do(self, home: str, schema: str, admin: Any) -> None:
+        by_hand = provider_of(home, schema, migrate=False)
+        statements = await by_hand.migration()
+        with pytest.raises(ConfigurationError, match=r"version 0 of our tables, not 1, and migrate is off"):
+            await by_hand.start()
+        assert await tables(admin, schema) == []
+        for statement in statements:
+            await admin.execute(statement)
+        assert await by_hand.migration() == ()
+        async with opened(lambda: by_hand) as provider:
+            await fill(provider, 1)
+        other = await a_schema(home)
+        async with opened(lambda: provider_of(home, other)):
+            pass
+        assert await shape(admin, other) == await shape(admin, schema)
+
+    async def test_without_a_name_the_first_schema_of_the_search_path_is_taken(
+        self, home: str, schema: str, admin: Any
+    ) -> None:
+        options = quote(f"-c search_path={schema}")
+        async with opened(lambda: provider_of(f"{home}?options={options}", None)) as provider:
+            await fill(provider, 1)
+        assert "session_history_head" in await tables(admin, schema)
+        with pytest.raises(ConfigurationError, match="empty search path"):
+            await provider_of(f"{home}?options={quote('-c search_path=nowhere')}", None).start()
+
+    @pytest.mark.parametrize("schema", ['a "b" c', "Grün", "select"])
+    async def test_a_schema_may_have_any_name(self, home: str, schema: str, admin: Any) -> None:
+        quoted = schema.replace('"', '""')
+        await admin.execute(f'DROP SCHEMA IF EXISTS "{quoted}" CASCADE; CREATE SCHEMA "{quoted}"')
+        async with opened(lambda: provider_of(home, schema)) as provider:
+            await fill(provider, 1)
+        await admin.execute(f'DROP SCHEMA "{quoted}" CASCADE')
+
+    async def test_a_schema_that_is_not_there(self, home: str) -> None:
+        with pytest.raises(ConfigurationError, match="has no schema 'nowhere'"):
+            await provider_of(home, "nowhere").start()
+
+    @pytest.mark.parametrize(
+        ("change", "error", "text"),
+        [
+            ("INSERT INTO session_history_schema VALUES (2)", IncompatibleStore, "has schema version 2"),
+            ("DELETE FROM session_history_schema", Corrupt, "names no version"),
+            ("DROP TABLE session_history_schema", IncompatibleStore, "somebody else's tables"),
+            ("ALTER TABLE session_history_schema RENAME version TO v", IncompatibleStore, "somebody else's"),
+            ("DROP TABLE session_history_entry", Corrupt, "session_history_entry is missing"),
+            (
+                "ALTER TABLE session_history_head DROP COLUMN beat",
+                Corrupt,
+                "session_history_head is missing, or lacks beat",
+            ),
+        ],
+    )
+    async def test_tables_that_are_not_as_we_made_them(
+        self, home: str, schema: str, change: str, error: type[Exception], text: str
+    ) -> None:
+        async with opened(lambda: provider_of(home, schema)):
+            pass
+        await execute(home, f"SET search_path TO {schema}", change)
+        for provider in (provider_of(home, schema), provider_of(home, schema, migrate=False)):
+            with pytest.raises(error, match=text):
+                await provider.start()
+            assert not await provider.health()
+
+    async def test_a_column_of_a_newer_version_does_no_harm(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        await fill(provider, 1)
+        for table in ("head", "entry"):
+            await admin.execute(
+                f"ALTER TABLE {schema}.session_history_{table} ADD COLUMN new integer NOT NULL DEFAULT 0"
+            )
+        await append(provider, 2)
+        assert len((await read(provider)).entries) == 2
+
+
+class TestRights(OnOwnServer):
+    """Roles and databases."""
+
+    async def test_what_is_up_to_date_needs_no_right_to_make_tables(self, server: Server, admin: Any) -> None:
+        schema = await a_schema(server.url())
+        role = f"r{uuid4().hex}"
+        await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA {schema} TO {role}")
+        limited = server.url(user=role)
+        with pytest.raises(StoreReadOnly, match="rights"):
+            await provider_of(limited, schema).start()
+        assert await tables(admin, schema) == []
+        async with opened(lambda: provider_of(server.url(), schema)):
+            pass
+        with pytest.raises(StoreReadOnly, match="may not read and write"):
+            await provider_of(limited, schema).start()
+        await admin.execute(
+            f"GRANT SELECT ON {schema}.session_history_schema TO {role};"
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_head TO {role};"
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_entry TO {role}"
+        )
+        async with opened(lambda: provider_of(limited, schema)) as provider:
+            await fill(provider, 2)
+            await admin.execute(f"REVOKE INSERT ON {schema}.session_history_entry FROM {role}")
+            with pytest.raises(StoreReadOnly, match="42501"):
+                await append(provider, 3)
+            assert (await read(provider)).head.tail == Position(0, 2)
+            await admin.execute(f"GRANT INSERT ON {schema}.session_history_entry TO {role}")
+            await admin.execute(f"REVOKE DELETE ON {schema}.session_history_entry FROM {role}")
+            with pytest.raises(StoreReadOnly, match="42501"):
+                await provider.delete(KEY)
+            assert not (await read(provider)).head.deleted
+
+    async def test_another_encoding_is_refused(self, server: Server, admin: Any) -> None:
+        await admin.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
+        with pytest.raises(ConfigurationError, match="encoding LATIN1"):
+            await provider_of(server.url("latin"), None).start()
+
+
+async def tables(admin: Any, schema: str) -> list[str]:
+    rows = await admin.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1 ORDER BY 1", schema)
+    return [row[0] for row in rows]
+
+
+async def shape(admin: Any, schema: str) -> list[tuple[object, ...]]:
+    columns = await admin.fetch(
+        "SELECT table_name, column_name, data_type, collation_name, is_nullable FROM information_schema.columns"
+        " WHERE table_schema = $1 ORDER BY 1, 2",
+        schema,
+    )
+    indexes = await admin.fetch(
+        "SELECT replace(indexdef, $1, '') FROM pg_indexes WHERE schemaname = $1 ORDER BY 1", schema
+    )
+    assert columns
+    assert indexes
+    return [tuple(row) for row in [*columns, *indexes]]
+
+
+def starting(gate: Any, connect: Connect) -> None:
+    async def started() -> None:
+        await asyncio.to_thread(gate.wait, 60)
+        async with opened(connect):
+            pass
+
+    asyncio.run(started())

@@ -1,0 +1,50 @@
+"""``make torture``, two blows of each scenario; and that it finds what it looks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from torture.__main__ import torture
+from torture.manifest import Manifest, Pen, flaws
+from torture.scenarios import SCENARIOS
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nothing_that_was_acknowledged_is_lost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TABLESTORE_ACCESS_KEY_ID", "ak")
+    monkeypatch.setenv("TABLESTORE_ACCESS_KEY_SECRET", "sk")
+    assert torture(name, SCENARIOS[name], 2) == []
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    pen = Pen(tmp_path / "manifest")
+    for number in range(4):
+        pen.attempt("s", f"a/{number}")
+    for number in range(3):
+        pen.acknowledged("s", f"a/{number}")
+    return Manifest.read(tmp_path / "manifest")
+
+
+@pytest.mark.parametrize(
+    ("log", "found"),
+    [
+        (["a/0", "a/1", "a/2"], []),
+        (["a/0", "a/1", "a/2", "a/3"], []),
+        (["a/0", "a/2"], ["s has lost 1 acknowledged turns"]),
+        ([], ["s has lost 3 acknowledged turns"]),
+        (["a/0", "a/1", "a/2", "a/2"], ["s holds 1 turns twice"]),
+        (["a/0", "a/1", "a/2", "b/0"], ["s holds 1 turns that nobody attempted"]),
+        (["a/0", "a/2", "a/1"], ["s holds the turns of a in another order"]),
+    ],
+)
+def test_flaws_are_found(manifest: Manifest, log: list[str], found: list[str]) -> None:
+    assert flaws(manifest, {"s": log}) == found
+
+
+def test_a_loss_is_allowed_where_no_more_was_promised(manifest: Manifest) -> None:
+    when = manifest.acknowledged["s"]["a/1"]
+    assert flaws(manifest, {"s": ["a/0", "a/2"]}, lossy=[(when - 1, when + 1)]) == []
+    assert flaws(manifest, {"s": ["a/0", "a/2"]}, lossy=[(when + 1, when + 2)]) != []

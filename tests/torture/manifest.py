@@ -1,0 +1,105 @@
+"""What writers said of their turns, kept where no kill can take it back; and what the store may hold by that."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from session_history import SessionHistoryService
+from session_history_hooks import SessionKey
+
+USER = "tortured"
+
+Log = list[str]
+"""The ids of a session's turns, the oldest first."""
+
+
+class Pen:
+    """Writes a manifest: a line is there when the call returns, whatever happens to the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def attempt(self, session_id: str, turn_id: str) -> None:
+        os.write(self._file, f"try {session_id} {turn_id}\n".encode())
+
+    def acknowledged(self, session_id: str, turn_id: str) -> None:
+        os.write(self._file, f"ok {session_id} {turn_id} {time.monotonic()}\n".encode())
+
+
+@dataclass
+class Manifest:
+    """Turns that were attempted, and when which of them were acknowledged, by session."""
+
+    attempted: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    acknowledged: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        manifest = cls()
+        for line in path.read_text().splitlines() if path.exists() else ():
+            match line.split():
+                case ["try", session_id, turn_id]:
+                    manifest.attempted[session_id].add(turn_id)
+                case ["ok", session_id, turn_id, seconds]:
+                    manifest.acknowledged[session_id][turn_id] = float(seconds)
+        return manifest
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.acknowledged.values()))
+
+
+async def logs(service: SessionHistoryService, session_ids: set[str]) -> dict[str, Log]:
+    """What the store holds, down to the provider: a gap or a torn turn is an error of its own."""
+    found = {}
+    for session_id in session_ids:
+        log = await service._provider.read(SessionKey(USER, session_id), last=10**6)
+        session = await service.get_session(USER, session_id, native=True)
+        entries = [entry.id for entry in log.entries] if log else []
+        assert log is None or log.head.tail.seq == len(entries), f"{session_id} has a gap"
+        assert session is not None
+        turns = [session.messages[start : start + 3] for start in range(0, len(session.messages), 3)]
+        assert all([part["part"] for part in turn] == [0, 1, 2] for turn in turns), f"{session_id} has a torn turn"
+        assert all(len({part["turn"] for part in turn}) == 1 for turn in turns), f"{session_id} has a torn turn"
+        found[session_id] = [turn[0]["turn"] for turn in turns]
+        assert len(entries) == len(turns)
+    return found
+
+
+def flaws(manifest: Manifest, held: dict[str, Log], *, lossy: Sequence[tuple[float, float]] = ()) -> list[str]:
+    """What is wrong with a store: acknowledged ⊆ log ⊆ attempted, each once, in the order of each writer.
+
+    :param lossy: stretches of time, by the monotonic clock, in which no more than an asynchronous replication was
+        promised: what was acknowledged then may be lost.
+    """
+    found = []
+    for session_id, log in held.items():
+        lost = {
+            turn: when
+            for turn, when in manifest.acknowledged[session_id].items()
+            if not any(start <= when <= stop for start, stop in lossy)
+        }.keys() - set(log)
+        if lost:
+            found.append(f"{session_id} has lost {len(lost)} acknowledged turns")
+        if len(set(log)) < len(log):
+            found.append(f"{session_id} holds {len(log) - len(set(log))} turns twice")
+        if foreign := set(log) - manifest.attempted[session_id]:
+            found.append(f"{session_id} holds {len(foreign)} turns that nobody attempted")
+        for writer, numbers in by_writer(log).items():
+            if numbers != sorted(numbers):
+                found.append(f"{session_id} holds the turns of {writer} in another order")
+    return found
+
+
+def by_writer(log: Log) -> dict[str, list[int]]:
+    """The numbers of each writer's turns; a turn's id is ``writer/number``."""
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for turn in log:
+        writer, _, number = turn.rpartition("/")
+        numbers[writer].append(int(number))
+    return numbers
