@@ -21,7 +21,7 @@ from tablestore.credentials import Credentials, CredentialsProvider
 
 from session_history import SessionHistoryService, TablestoreSessionHistoryService, create_tablestore_client
 from session_history.errors import ConfigurationError, IncompatibleStore, MissingDriver, StoreReadOnly, Unavailable
-from session_history.providers.tablestore import TablestoreProvider, table, writing
+from session_history.providers.tablestore import TablestoreProvider, errors, heads, table
 from session_history.registry import open_provider
 from session_history_hooks import Appended, Corrupt, Entry, Fold, LimitExceeded, Position, SessionKey
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
@@ -533,7 +533,7 @@ async def test_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_who_waits_behind_others_does_not_wait_for_all_of_them(
     server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "PATIENCE", 0.2)
+    monkeypatch.setattr(heads, "PATIENCE", 0.2)
     made = provider(server.endpoint)
     await made.start()
     server.faults = Faults(kinds=("delay",), delay=0.6)
@@ -588,8 +588,8 @@ async def test_what_may_not_be_written_is_told_so(server: TablestoreServer, monk
         "OTSAuthFailed": ConfigurationError,
         "OTSParameterInvalid": Unavailable,
     }.items():
-        assert type(table._refusal(code, "request-1")) is error
-        assert code in str(table._refusal(code, "request-1"))
+        assert type(errors._refusal(code, "request-1")) is error
+        assert code in str(errors._refusal(code, "request-1"))
 
 
 async def test_an_unreadable_head_is_corrupt_and_can_be_deleted(server: TablestoreServer) -> None:

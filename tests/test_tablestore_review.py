@@ -13,7 +13,7 @@ import pytest
 from tablestore import Condition, Row, RowExistenceExpectation
 
 from session_history.providers.tablestore import TablestoreProvider, rows
-from session_history.providers.tablestore.table import Outcome
+from session_history.providers.tablestore.errors import Outcome
 from session_history_hooks import (
     Conflict,
     Corrupt,

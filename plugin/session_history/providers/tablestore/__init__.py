@@ -19,6 +19,8 @@ from tablestore import AsyncOTSClient
 
 from session_history.providers.tablestore import rows
 from session_history.providers.tablestore.client import create_client
+from session_history.providers.tablestore.deleting import Deleting
+from session_history.providers.tablestore.heads import Heads
 from session_history.providers.tablestore.memory import Memory
 from session_history.providers.tablestore.reading import PAGE, Reading
 from session_history.providers.tablestore.table import Table
@@ -62,6 +64,7 @@ class _Open(NamedTuple):
     table: Table
     reading: Reading
     writing: Writing
+    deleting: Deleting
 
 
 class TablestoreProvider:
@@ -151,11 +154,11 @@ class TablestoreProvider:
 
     async def delete(self, key: SessionKey) -> bool:
         opened = self._running()
-        return await opened.thread.finish(lambda: opened.writing.delete(key))
+        return await opened.thread.finish(lambda: opened.deleting.delete(key))
 
     async def delete_user(self, user_id: str) -> int:
         opened = self._running()
-        return await opened.thread.finish(lambda: opened.writing.delete_user(user_id))
+        return await opened.thread.finish(lambda: opened.deleting.delete_user(user_id))
 
     def _running(self) -> _Open:
         if self._opened is None:
@@ -179,7 +182,9 @@ class TablestoreProvider:
                 raise
             memory = Memory()
             reading = Reading(self._table, memory)
-            self._opened = _Open(thread, self._table, reading, Writing(self._table, reading, memory))
+            heads = Heads(self._table, reading, memory)
+            writing, deleting = Writing(self._table, reading, heads, memory), Deleting(self._table, reading, heads)
+            self._opened = _Open(thread, self._table, reading, writing, deleting)
             self._close = close  # also when the provider is dropped, or the process ends, without a stop
 
     def _stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -184,10 +184,6 @@ def put_part(key: SessionKey, generation: int, parts: Parts, number: int, payloa
     part = memoryview(payload)[number * CELL_BYTES : (number + 1) * CELL_BYTES]
     columns = {"v": VERSION, "g": generation, "p": bytearray(part)}
     return _put(key, parts.place(number), columns, ALWAYS)
-
-
-def delete_rows(keys: Iterable[PrimaryKey]) -> list[DeleteRowItem]:
-    return [DeleteRowItem(Row(key), ALWAYS) for key in keys]
 
 
 def delete_entry(key: SessionKey, row: EntryRow) -> DeleteRowItem:

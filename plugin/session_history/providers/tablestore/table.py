@@ -7,17 +7,17 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from enum import Enum
-from http import HTTPStatus
 from typing import Any, NamedTuple, TypeVar
 
 from tablestore import (
     BatchWriteRowRequest,
     CapacityUnit,
-    OTSClientError,
+    Condition,
+    DeleteRowItem,
     OTSServiceError,
     ReservedThroughput,
     Row,
+    RowExistenceExpectation,
     SecondaryIndexMeta,
     SecondaryIndexType,
     TableInBatchWriteRowItem,
@@ -25,12 +25,10 @@ from tablestore import (
     TableOptions,
 )
 
+from session_history.providers.tablestore.errors import Outcome, TableMissing, TransientError, outcome_of, translated
 from session_history_hooks import (
     ConfigurationError,
     IncompatibleStore,
-    SessionHistoryError,
-    StoreFull,
-    StoreReadOnly,
     Unavailable,
 )
 
@@ -60,22 +58,6 @@ DEFINED = [
 ]  # fmt: skip
 """The columns of a head that a listing needs; ``r`` orders it."""
 INDEXED = [name for name, _ in DEFINED if name != "r"]
-
-_BUSY = {
-    "OTSInternalServerError", "OTSNotEnoughCapacityUnit", "OTSOperationConflict", "OTSOperationThrottled",
-    "OTSPartitionUnavailable", "OTSRowOperationConflict", "OTSServerBusy", "OTSServerUnavailable", "OTSTableNotReady",
-    "OTSTimeout",
-}  # fmt: skip
-"""What the service asks to repeat, and what says nothing of whether a write was stored."""
-
-
-class Outcome(Enum):
-    """What became of a row that was to be written."""
-
-    DONE = "done"
-    REFUSED = "refused"
-    """Its condition does not hold. Nothing was written, unless by an earlier try."""
-    UNKNOWN = "unknown"
 
 
 class Found(NamedTuple):
@@ -178,11 +160,22 @@ class Table:
         request.add(TableInBatchWriteRowItem(self.name, list(items)))
         try:
             response = await self._once(lambda: self._client.batch_write_row(request))
-        except _Transient:
+        except TransientError:
             return [Outcome.UNKNOWN] * len(items)
         table = self.name
         rows = [*response.get_put_by_table(table), *response.get_delete_by_table(table)]
-        return [_outcome(row) for row in sorted(rows, key=lambda row: row.index)]
+        return [outcome_of(row) for row in sorted(rows, key=lambda row: row.index)]
+
+    async def delete(self, keys: Sequence[PrimaryKey]) -> None:
+        """Delete rows, in as many requests as it takes, and again those whose outcome is unknown."""
+        patience = Patience()
+        while keys:
+            batch = keys[:ROWS_PER_WRITE]
+            outcomes = await self.write([DeleteRowItem(Row(key), _ALWAYS) for key in batch])
+            left = [key for key, outcome in zip(batch, outcomes, strict=True) if outcome is not Outcome.DONE]
+            if len(left) == len(batch):
+                await patience.wait("a delete of unknown outcome")
+            keys = [*left, *keys[ROWS_PER_WRITE:]]
 
     # Start and health
 
@@ -206,7 +199,7 @@ class Table:
         """:raises SessionHistoryError: it does not."""
         try:
             await self._once(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
-        except _Transient as error:
+        except TransientError as error:
             raise Unavailable(f"Tablestore: {error}") from None
 
     async def _described(self) -> Any:
@@ -248,7 +241,7 @@ class Table:
         while True:
             try:
                 await self._once(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
-            except (_Transient, TableMissing) as error:
+            except (TransientError, TableMissing) as error:
                 await patience.wait(error)
                 if time.monotonic() - told > TELL_EVERY:
                     logger.warning("Tablestore: still waiting for table %r: %s", self.name, error)
@@ -273,79 +266,20 @@ class Table:
         while True:
             try:
                 return await self._once(request, settled_by)
-            except _Transient as error:
+            except TransientError as error:
                 await patience.wait(error)
 
     async def _once(self, request: Callable[[], Awaitable[T]], settled_by: str | None = None) -> Any:
         try:
             async with asyncio.timeout(self._timeout):
                 return await request()
-        except OTSServiceError as error:
-            if error.get_error_code() == settled_by:
+        except Exception as error:
+            if isinstance(error, OTSServiceError) and error.get_error_code() == settled_by:
                 return None
-            raise _service_error(error, self.name) from None
-        except OTSClientError as error:
-            if error.get_http_status() is None:
-                raise Unavailable(f"the SDK of Tablestore refuses: {type(error).__name__}") from None
-            raise _Transient(f"an answer that the SDK does not trust, HTTP status {error.get_http_status()}") from None
-        except TimeoutError:
-            raise _Transient(f"no answer within {self._timeout:g} s") from None
-        except RuntimeError as error:
-            raise _foreign_loop(error) from None
-        except Exception as error:  # of the SDK or what is below it; its text may show content
-            raise _Transient(type(error).__name__) from None
+            raise translated(error, self.name, self._timeout) from None
 
+
+_ALWAYS = Condition(RowExistenceExpectation.IGNORE)
 
 _NOBODY = [("u", " "), ("s", " "), ("q", 0)]
 """A key that no session can have: it is blank."""
-
-
-class _Transient(Exception):
-    """It may succeed another time, and may have been done."""
-
-
-class TableMissing(Unavailable):
-    """There is no such table."""
-
-
-def _outcome(row: Any) -> Outcome:
-    if row.is_ok:
-        return Outcome.DONE
-    if row.error_code == "OTSConditionCheckFail":
-        return Outcome.REFUSED
-    if row.error_code in _BUSY:
-        return Outcome.UNKNOWN
-    if row.error_code == "OTSObjectNotExist":
-        raise TableMissing("Tablestore does not have the table any more")
-    raise _refusal(row.error_code, "")
-
-
-def _service_error(error: OTSServiceError, table: str) -> Exception:
-    code, status = error.get_error_code() or "", error.get_http_status() or 0
-    if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return _Transient(f"{code or status}, request {error.get_request_id()}")
-    if code == "OTSObjectNotExist":
-        return TableMissing(f"Tablestore has no table {table!r}")
-    if code == "OTSQuotaExhausted" and "frequent" in (error.get_error_message() or ""):
-        return _Transient(code)
-    return _refusal(code or f"HTTP status {status}", error.get_request_id() or "")
-
-
-def _refusal(code: str, request_id: str) -> SessionHistoryError:
-    """The error for a code. The service's own message may show content."""
-    told = f"{code}, request {request_id}" if request_id else code
-    if code in {"OTSAuthFailed", "OTSInvalidAccessKeyID"}:
-        return ConfigurationError(f"Tablestore refuses the credentials, or this host's clock is wrong: {told}")
-    if code in {"OTSNoPermissionAccess", "OTSUnauthorizedAccess"}:
-        return StoreReadOnly(f"Tablestore does not allow this to these credentials: {told}")
-    if code == "OTSQuotaExhausted":
-        return StoreFull(f"Tablestore: {told}")
-    return Unavailable(f"Tablestore refuses: {told}")
-
-
-def _foreign_loop(error: RuntimeError) -> Exception:
-    if "loop" in str(error) or "task" in str(error):
-        return ConfigurationError(
-            "the client was used on another event loop before: give the service a client of its own"
-        )
-    return _Transient(type(error).__name__)

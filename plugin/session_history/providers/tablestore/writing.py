@@ -2,69 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from session_history.providers.tablestore import rows
+from session_history.providers.tablestore.errors import Outcome
+from session_history.providers.tablestore.heads import Heads
 from session_history.providers.tablestore.known import Known, settled
 from session_history.providers.tablestore.memory import Memory
-from session_history.providers.tablestore.reading import PAGE, Reading
-from session_history.providers.tablestore.rows import ABSENT, ALWAYS, EntryRow, HeadRow, Parts, new_mark, unchanged
-from session_history.providers.tablestore.table import PATIENCE, ROWS_PER_WRITE, Outcome, Patience, PrimaryKey, Table
-from session_history_hooks import (
-    Appended,
-    Conflict,
-    Corrupt,
-    Entry,
-    Fold,
-    Head,
-    LimitExceeded,
-    Position,
-    SessionKey,
-    Unavailable,
-)
+from session_history.providers.tablestore.reading import Reading
+from session_history.providers.tablestore.rows import ABSENT, EntryRow, HeadRow, Parts, new_mark, unchanged
+from session_history.providers.tablestore.table import Patience, Table
+from session_history_hooks import Appended, Conflict, Entry, Fold, Head, LimitExceeded, Position, SessionKey
 
 _DONE = Outcome.DONE
 
 
-class Changed(NamedTuple):
-    """Where a session stands after its head was to be changed, and whether it was."""
-
-    known: Known
-    mine: bool
-
-
 class Writing:
-    """Writes to a table. Of the calls of this process on a session, one goes at a time."""
+    """Writes to a table."""
 
-    def __init__(self, table: Table, reading: Reading, memory: Memory) -> None:
+    def __init__(self, table: Table, reading: Reading, heads: Heads, memory: Memory) -> None:
         self._table = table
         self._reading = reading
+        self._heads = heads
         self._memory = memory
-        self._turns: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
-
-    @asynccontextmanager
-    async def alone(self, key: SessionKey) -> AsyncIterator[None]:
-        """:raises Unavailable: those before have not ended in time, as in an outage."""
-        turn = self._turns.setdefault(key, asyncio.Lock())
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await turn.acquire()
-        except TimeoutError:
-            raise Unavailable(f"{key}: other calls on it have not ended within {PATIENCE:.0f} s") from None
-        try:
-            yield
-        finally:
-            turn.release()
 
     # Append
 
     async def append(self, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
-        async with self.alone(key):
+        async with self._heads.alone(key):
             known = self._memory.get(key)
             if known is None or known.place != at or known.seqs(entry.id):
                 known = await self._reading.look(key)
@@ -122,7 +87,7 @@ class Writing:
             is_tail = (living.tail, living.tail_id) == (standing.position, standing.id)
             return known.changed(replace(living, fold=fold) if fold and is_tail else living)
 
-        known, _ = await self._change(key, known, covering)
+        known, _ = await self._heads.change(key, known, covering)
         if not known.lives(standing.position.generation):
             await self._withdraw(key, standing, known)
             raise Conflict(known.head)
@@ -149,23 +114,23 @@ class Writing:
 
     async def _discard(self, key: SessionKey, payload: bytes | Parts) -> None:
         if isinstance(payload, Parts):
-            await self._delete([rows.primary_key(key, payload.place(number)) for number in range(payload.count)])
+            await self._table.delete([rows.primary_key(key, payload.place(number)) for number in range(payload.count)])
 
     # Beat and rewrite
 
     async def renew(self, key: SessionKey, at: Position) -> bool:
-        async with self.alone(key):
+        async with self._heads.alone(key):
 
             def beating(known: Known) -> HeadRow | None:
                 living = known.living
                 return known.changed(replace(living, beat=living.beat + 1)) if living and living.tail == at else None
 
-            known, mine = await self._change(key, await self._reading.look(key), beating)
+            known, mine = await self._heads.change(key, await self._reading.look(key), beating)
             return mine and known.living is not None and known.living.tail == at
 
     async def rewrite(self, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None) -> Head:
         """The entry first, so that nobody holds its old payload to be of the new number; then the number."""
-        async with self.alone(key):
+        async with self._heads.alone(key):
             known = await self._reading.look(key)
             old = await self._rewritable(key, known, entry.id, at, edits)
             payload = await self._spilled(key, at.generation, entry.payload)
@@ -222,96 +187,4 @@ class Writing:
                 return None
             return known.changed(replace(living, edits=entry.edits, fold=fold), rewrite=entry.mark)
 
-        return (await self._change(key, known, numbering)).known
-
-    # Delete
-
-    async def delete(self, key: SessionKey) -> bool:
-        """The tombstone first: what an interrupted delete leaves is not seen, and the next one removes it.
-
-        Of a life that did not begin, parts of its first payload may be there. It shall not begin, since they are to go.
-        """
-        async with self.alone(key):
-            try:
-                known = await self._reading.look(key)
-            except Corrupt:
-                known, mine = await self._bury_damaged(key), True
-            else:
-                known, mine = await self._bury(key, known) if known.living else Changed(known, mine=False)
-            if await self._sweep(key, known.place.generation - 1) and known.living is None:
-                unborn, _ = await self._bury(key, known)
-                await self._sweep(key, unborn.place.generation - 1)
-            return mine
-
-    async def delete_user(self, user_id: str) -> int:
-        count, below = 0, None
-        while key := await self._reading.session_below(user_id, below):
-            count += await self.delete(key)
-            below = key.session_id
-        return count
-
-    async def _bury(self, key: SessionKey, known: Known) -> Changed:
-        """The tombstone of the life that is, or else of the next one, if that has not begun meanwhile."""
-        lives, generation = known.living is not None, known.place.generation
-
-        def burying(known: Known) -> HeadRow | None:
-            same = (known.living is not None, known.place.generation) == (lives, generation)
-            return known.tombstone(key, generation) if same else None
-
-        return await self._change(key, known, burying)
-
-    async def _bury_damaged(self, key: SessionKey) -> Known:
-        """What can not be read can be deleted."""
-        row = Known(None, None, b"", settled=True).tombstone(key, await self._reading.newest_generation(key))
-        patience = Patience()
-        while await self._table.write([rows.put_head(row, ALWAYS)]) != [_DONE]:
-            await patience.wait("a delete of unknown outcome")
-        return settled(row)
-
-    async def _sweep(self, key: SessionKey, generation: int) -> bool:
-        """Remove all that a generation and those before it have left; whether there are parts for a later one."""
-        later = False
-        start: PrimaryKey | None = rows.primary_key(key, rows.LOWEST)
-        end = rows.primary_key(key, rows.place_of(Position(generation + 1, 0)))
-        while start is not None:
-            found = await self._table.page(start, end, limit=PAGE, columns=["v", "g"])
-            old = [row.primary_key for row in found.rows if rows.generation(row) <= generation]
-            await self._delete(old)
-            later = later or len(old) < len(found.rows)
-            start = found.next_key
-        return later
-
-    async def _delete(self, keys: list[PrimaryKey]) -> None:
-        patience = Patience()
-        while keys:
-            batch = keys[:ROWS_PER_WRITE]
-            outcomes = await self._table.write(rows.delete_rows(batch))
-            left = [key for key, outcome in zip(batch, outcomes, strict=True) if outcome is not _DONE]
-            if len(left) == len(batch):
-                await patience.wait("a delete of unknown outcome")
-            keys = left + keys[ROWS_PER_WRITE:]
-
-    # The head
-
-    async def _change(self, key: SessionKey, known: Known, change: Callable[[Known], HeadRow | None]) -> Changed:
-        """Put another row in place of the head's, as often as others come between.
-
-        :param change: what is to stand there instead; ``None`` to leave it.
-        """
-        patience = Patience()
-        life = known.place.generation
-        tried: set[int | None] = set()
-        unsure = False
-        while known.mark not in tried:
-            row = change(known)
-            if row is None:
-                return Changed(known, mine=unsure and not known.buries(life))
-            [outcome] = await self._table.write([rows.put_head(row, unchanged(known.mark))])
-            if outcome is _DONE:
-                self._memory.keep(key, settled(row))
-                return Changed(settled(row), mine=True)
-            tried.add(row.mark)
-            unsure = unsure or outcome is Outcome.UNKNOWN
-            await patience.wait("a change of unknown outcome")
-            known = await self._reading.look(key)
-        return Changed(known, mine=True)
+        return (await self._heads.change(key, known, numbering)).known
