@@ -94,8 +94,11 @@ class Writing:
 
     async def _withdraw(self, key: SessionKey, mine: EntryRow, known: Known) -> None:
         """Remove what is left of an append that has no place. In a log that lives, another's entry has that place."""
-        if not known.lives(mine.position.generation):
-            await self._table.write([rows.delete_entry(key, mine)])
+        patience = Patience()
+        while not known.lives(mine.position.generation):
+            if await self._table.write([rows.delete_entry(key, mine)]) != [Outcome.UNKNOWN]:
+                break  # it is gone, or was never there
+            await patience.wait("an entry that is to be withdrawn")
         await self._discard(key, mine.payload)
 
     # Parts
