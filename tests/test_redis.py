@@ -272,7 +272,7 @@ async def test_cancelled_calls_leave_no_answers_to_others(provider: RedisProvide
         assert [each.payload for each in log.entries] == [key.session_id.encode()]
 
     cancelled = 0
-    [connections] = (await provider._running().servers())._servers.values()
+    [connections] = (await provider._servers())._servers.values()
     for turn in range(200):
         if turn % 3 == 0:
             await connections.close()  # so that calls are also cancelled while they connect
@@ -816,7 +816,7 @@ async def stored_by(provider: RedisProvider, user: str) -> list[str]:
 
 def located(cluster: ValkeyCluster, provider: RedisProvider, user: str) -> tuple[ValkeyServer, int, list[bytes]]:
     """The server of a user's slot, the slot, and the keys in it."""
-    name = provider._slot(user)
+    name = provider._keys.slot(user)
     owner = cluster.owner(name)
     with owner.client() as client:
         return owner, key_slot(name), list(client.execute_command("CLUSTER GETKEYSINSLOT", key_slot(name), 99))

@@ -126,7 +126,7 @@ def cluster_master_not_waited_for(folder: Path) -> Iterator[Scene]:
 
 
 def fail_over(cluster: ValkeyCluster, writers: Writers) -> None:
-    master = cluster.owner(RedisProvider(cluster.url)._slot(USER))
+    master = cluster.owner(RedisProvider(cluster.url)._keys.slot(USER))
     master.kill()
     writers.wait_until_something_is_acknowledged()
     master.start()

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from typing import Literal
 
 from session_history.providers.redis import scripts
+from session_history.providers.redis.calls import Calls
 from session_history.providers.redis.examination import examine
+from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.loops import Loops
 from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
 from session_history.providers.redis.packing import (
-    digest,
-    insist_on_format,
     living_head,
     packed_entry,
     unpacked_entries,
     unpacked_head,
 )
-from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED, Script
-from session_history.providers.redis.servers import Call, Command, Word
+from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED
+from session_history.providers.redis.servers import Servers, Word
 from session_history.providers.redis.windows import PAGE, Window
 from session_history_hooks import (
     Appended,
@@ -37,7 +37,6 @@ from session_history_hooks import (
     Position,
     ProviderSpec,
     SessionKey,
-    StoreFull,
     Unavailable,
     hookimpl,
     stretch,
@@ -107,7 +106,8 @@ class RedisProvider:
                 **tls,
             }
         )
-        self._prefix = self._options.prefix.encode()
+        self._keys = Keys(self._options.prefix)
+        self._calls = Calls(self._options, self._keys, self._servers)
         self._ttl_us = (self._options.ttl or 0) * 1_000_000
         self._loops: Loops | None = None
         self._process = 0
@@ -166,7 +166,7 @@ class RedisProvider:
     async def health(self) -> bool:
         try:
             async with asyncio.timeout(self._options.timeout):
-                return await (await self._running().servers()).ping()
+                return await (await self._servers()).ping()
         except Exception:
             return False
 
@@ -180,7 +180,7 @@ class RedisProvider:
         entry_id: str | None = None,
     ) -> Log | None:
         window = Window.around(last=last, before=before, after=after)
-        answer, raws = await self._look(key, window, entry_id)
+        answer, raws = await self._calls.look(key, window, entry_id)
         head = unpacked_head(answer[1], key)
         if head is None:
             return None
@@ -194,7 +194,7 @@ class RedisProvider:
 
     async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
         self._limits.check(entry, fold, at)
-        answer = await self._session(
+        answer = await self._calls.session(
             scripts.APPEND,
             key,
             key.user_id.encode(),
@@ -211,12 +211,12 @@ class RedisProvider:
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        answer = await self._session(scripts.RENEW, key, at.generation, at.seq)
+        answer = await self._calls.session(scripts.RENEW, key, at.generation, at.seq)
         return bool(answer[0] == DONE)
 
     async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
         self._limits.check(entry, fold)
-        answer = await self._session(
+        answer = await self._calls.session(
             scripts.REWRITE,
             key,
             entry.id.encode(),
@@ -235,7 +235,7 @@ class RedisProvider:
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None
         place: Sequence[Word] = (-behind.active_us, behind.session_id.encode()) if behind else ()
-        answer = await self._user(scripts.LIST, _user_keys(self._slot(user_id)), min(limit, PAGE), *place)
+        answer = await self._calls.user(scripts.LIST, self._keys.of_user(user_id), min(limit, PAGE), *place)
         names, heads = answer[1][::2], answer[1][1::2]
         page = tuple(living_head(raw, user_id, name) for name, raw in zip(names, heads, strict=True))
         return Page(page, _cursor(*answer[2:]))
@@ -247,7 +247,7 @@ class RedisProvider:
         return outcome == DONE
 
     async def delete_user(self, user_id: str) -> int:
-        names: Sequence[bytes] = (await self._user(scripts.SESSIONS, _user_keys(self._slot(user_id))[:1]))[1]
+        names: Sequence[bytes] = (await self._calls.user(scripts.SESSIONS, self._keys.of_user(user_id)[:1]))[1]
         outcomes: list[int] = []
         for start in range(0, len(names), BATCH):
             outcomes += await self._delete(user_id, names[start : start + BATCH])
@@ -256,86 +256,19 @@ class RedisProvider:
         return outcomes.count(DONE)
 
     async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
-        slot = self._slot(user_id)
-        keys = [*_user_keys(slot), *(key for name in names for key in _session_keys(slot, name))]
-        answer: Sequence[int] = await self._user(scripts.DELETE, keys, _mark(), *names)
+        keys = [*self._keys.of_user(user_id), *(key for name in names for key in self._keys.of_session(user_id, name))]
+        answer: Sequence[int] = await self._calls.user(scripts.DELETE, keys, _mark(), *names)
         return answer[1:]
 
-    async def _look(self, key: SessionKey, window: Window | None, entry_id: str | None) -> tuple[Any, Sequence[bytes]]:
-        """The answer of the script, and the entries of the window, of the same moment."""
-        name, keys = self._names(key)
-        wanted = () if entry_id is None else (entry_id.encode(),)
-        alone = Call(scripts.READ, keys, (name, *(window or (b"", b"")), *wanted))
-        if window is None:
-            return (await self._answers(alone, key))[0], ()
-        try:
-            call = Call(scripts.READ, keys, (name, b"", b"", *wanted), beside=("LRANGE", keys[3], *window))
-            answer, raws = await self._answers(call, key)
-        except StoreFull:  # a transaction is refused, a script that only reads is not
-            [answer] = await self._answers(alone, key)
-            raws = answer[2]
-        return answer, raws
-
-    async def _session(self, script: Script, key: SessionKey, *values: Word) -> Sequence[Any]:
-        name, keys = self._names(key)
-        call = Call(script, keys, (name, *values), behind=self._wait(script))
-        answer, *confirmed = await self._answers(call, key)
-        if confirmed and answer[0] in {DONE, REPLAYED}:
-            self._insist_on_replicas(*confirmed)
-        return cast("Sequence[Any]", answer)
-
-    def _wait(self, script: Script) -> Command | None:
-        """What follows an append, on its connection, since a server waits for the writes of the connection alone."""
-        if script is not scripts.APPEND or not self._options.wait_replicas:
-            return None
-        return "WAIT", self._options.wait_replicas, self._options.wait_ms
-
-    async def _user(self, script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
-        [answer] = await self._answers(Call(script, keys, values), "a listing")
-        return cast("Sequence[Any]", answer)
-
-    async def _answers(self, call: Call, subject: object) -> Sequence[Any]:
-        answers = await (await self._running().servers()).call(call)
-        if answers[0][0] == CORRUPT:
-            _, flaw, raw = answers[0]
-            insist_on_format(raw)
-            raise Corrupt(f"{subject}: {flaw.decode()}")
-        return answers
-
-    def _insist_on_replicas(self, confirmed: object) -> None:
-        wanted = self._options.wait_replicas
-        if not isinstance(confirmed, int) or confirmed < wanted:
-            raise Unavailable(
-                f"{self._options.shown}: the entry is stored, but only {confirmed} of {wanted} replicas confirmed it"
-                f" within {self._options.wait_timeout:g} s; tried again, it will be found by its id"
-            )
-
-    def _running(self) -> Loops:
+    async def _servers(self) -> Servers:
+        """Those of the running event loop."""
         if self._loops is None:
             raise Unavailable(f"{self._options.shown} is not open: the service was stopped, or never started")
         if self._forked:
             raise Unavailable(
                 f"{self._options.shown} was open when this process was forked; open it after the fork, or spawn"
             )
-        return self._loops
-
-    def _names(self, key: SessionKey) -> tuple[bytes, tuple[bytes, ...]]:
-        """A session's name in the values of its user's keys, and all keys that a script of a session knows."""
-        name, slot = key.session_id.encode(), self._slot(key.user_id)
-        return name, _user_keys(slot) + _session_keys(slot, name)
-
-    def _slot(self, user_id: str) -> bytes:
-        """What the names of a user's keys begin with; a cluster hashes what stands in the braces."""
-        return b"%b:{%b}:" % (self._prefix, digest(user_id.encode()))
-
-
-def _user_keys(slot: bytes) -> tuple[bytes, ...]:
-    return slot + b"heads", slot + b"index", slot + b"graves"
-
-
-def _session_keys(slot: bytes, session_id: bytes) -> tuple[bytes, ...]:
-    name = slot + digest(session_id)
-    return name + b":entries", name + b":ids"
+        return await self._loops.servers()
 
 
 def _cover(fold: Fold | None) -> Sequence[Word]:
