@@ -12,7 +12,7 @@ from tablestore import INF_MAX, INF_MIN, Row
 
 from session_history import SessionHistoryService
 from session_history.providers.tablestore import TablestoreProvider, create_client
-from session_history.providers.tablestore.rows import HEAD_PLACE
+from session_history.providers.tablestore.keys import HEAD_PLACE
 from session_history_hooks.testing import Connect
 from tablestore_server import Faults, TablestoreServer
 from tablestore_server.faults import Kind

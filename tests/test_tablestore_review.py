@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tablestore import Condition, Row, RowExistenceExpectation
 
-from session_history.providers.tablestore import TablestoreProvider, rows
+from session_history.providers.tablestore import TablestoreProvider, keys, rows
 from session_history.providers.tablestore.errors import Outcome
 from session_history_hooks import (
     Conflict,
@@ -97,7 +97,7 @@ def before_write(
 
 async def places(made: TablestoreProvider) -> list[int]:
     """Of all rows of the session."""
-    ends = [rows.primary_key(KEY, end) for end in (rows.LOWEST, rows.HEAD_PLACE)]
+    ends = [keys.primary_key(KEY, end) for end in (keys.LOWEST, keys.HEAD_PLACE)]
     assert made._opened is not None
     found = await made._opened.thread.run(lambda: made._table.rows(*ends, limit=100, columns=["v"]))
     return [rows.place(row) for row in found.rows]
@@ -194,12 +194,12 @@ async def test_parts_of_an_append_whose_answer_was_lost_stay_if_it_was_rewritten
         await second.rewrite(KEY, entry(1, b"won"), at=at(1), edits=0, fold=None)
 
     async def rewritten_in_vain() -> None:
-        number = puts(rows.HEAD_PLACE)
+        number = puts(keys.HEAD_PLACE)
         before_write(first, number, wins)
         with pytest.raises(Conflict):
             await first.rewrite(KEY, entry(2, b"lost"), at=at(2), edits=0, fold=None)
 
-    before_write(appending, puts(rows.place_of(at(2))), rewritten_in_vain, lost=True)
+    before_write(appending, puts(keys.place_of(at(2))), rewritten_in_vain, lost=True)
     assert (await appending.append(KEY, entry(2, payload), at=at(1))).position == at(2)
     log = await second.read(KEY, last=1)
     assert log is not None
@@ -228,8 +228,8 @@ async def test_two_rewrites_in_vain_of_one_entry_leave_it_readable(make: Make) -
         await rivals(1)
 
     waiting: list[Future[Any]] = []
-    before_write(first, puts(rows.HEAD_PLACE), between)
-    before_write(second, puts(rows.HEAD_PLACE), after)
+    before_write(first, puts(keys.HEAD_PLACE), between)
+    before_write(second, puts(keys.HEAD_PLACE), after)
     with pytest.raises(Conflict):
         await first.rewrite(KEY, entry(2, bytes(LARGE)), at=at(2), edits=0, fold=None)
     undone.set()
@@ -247,7 +247,7 @@ async def test_parts_of_a_session_that_never_began_are_deleted(make: Make) -> No
     async def die() -> None:
         raise Unavailable("this process died")
 
-    before_write(dying, puts(rows.place_of(at(1))), die)
+    before_write(dying, puts(keys.place_of(at(1))), die)
     with pytest.raises(Unavailable, match="died"):
         await dying.append(KEY, entry(1, bytes(LARGE)), at=at(0))
     assert len(await places(other)) == 3

@@ -8,12 +8,10 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar, Literal, TypeVar
-from urllib.parse import urlencode
-
-from pydantic import ConfigDict, Field, model_validator
+from typing import Literal, TypeVar
 
 from session_history.providers.postgresql.address import parse
+from session_history.providers.postgresql.options import PostgresqlOptions
 from session_history.providers.postgresql.pool import Link, Pool
 from session_history.providers.postgresql.rows import MAX_SEQ, Rows, check_id
 from session_history.providers.postgresql.schema import examine, prepare
@@ -29,7 +27,6 @@ from session_history_hooks import (
     Log,
     Page,
     Position,
-    ProviderOptions,
     ProviderSpec,
     SessionKey,
     Unavailable,
@@ -234,65 +231,6 @@ def _check_options(schema: object, pool_size: object, timeout: object, durabilit
         raise ConfigurationError("timeout must be a number of seconds above 0")
     if durability not in ("disk", "host"):
         raise ConfigurationError("durability must be 'disk' or 'host'")
-
-
-class PostgresqlOptions(ProviderOptions):
-    """``postgresql://user:password@host:port/database``, then ``?option=value``.
-
-    See :class:`PostgresqlProvider` for the first options; the others are settings of libpq.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(coerce_numbers_to_str=True)  # TOML has numbers
-
-    schema_: str | None = Field(default=None, alias="schema")  # pydantic has a "schema" of its own
-    pool_size: int = Field(default=10, ge=1)
-    timeout: float = Field(default=10.0, gt=0)
-    statement_cache: bool = True
-    migrate: bool = True
-    durability: Literal["disk", "host"] = "disk"
-
-    host: str | None = None
-    port: str | None = None
-    dbname: str | None = None
-    user: str | None = None
-    password: str | None = Field(default=None, repr=False)
-    passfile: str | None = None
-    service: str | None = None
-    sslmode: str | None = None
-    sslnegotiation: str | None = None
-    sslcert: str | None = None
-    sslkey: str | None = None
-    sslpassword: str | None = Field(default=None, repr=False)
-    sslrootcert: str | None = None
-    sslcrl: str | None = None
-    ssl_min_protocol_version: str | None = None
-    ssl_max_protocol_version: str | None = None
-    target_session_attrs: str | None = None
-    krbsrvname: str | None = None
-    gsslib: str | None = None
-    application_name: str | None = None
-    options: str | None = None
-    connect_timeout: str | None = None
-    channel_binding: str | None = None
-    client_encoding: str | None = None
-    gssencmode: str | None = None
-    sslcompression: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _may_hold_a_password(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A ? in a password that was not percent-encoded makes options of its rest; their names must not show."""
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        if "@" not in values["url"] and any("@" in str(value) for value in values.values()) and values.keys() - known:
-            raise ValueError("characters such as ? and @ in a password must be percent-encoded")
-        return values
-
-    @property
-    def target(self) -> str:
-        """The URL with its settings of libpq."""
-        own = {"url", "schema_", "pool_size", "timeout", "statement_cache", "migrate", "durability"}
-        settings = self.model_dump(exclude=own, exclude_none=True)
-        return f"{self.url}?{urlencode(settings)}" if settings else self.url
 
 
 def _open(options: PostgresqlOptions) -> PostgresqlProvider:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from tablestore import AsyncOTSClient
 
-from session_history.providers.tablestore import rows
+from session_history.providers.tablestore import keys, rows
 from session_history.providers.tablestore.client import create_client
 from session_history.providers.tablestore.deleting import Deleting
 from session_history.providers.tablestore.heads import Heads
@@ -51,7 +51,7 @@ LIMITS = Limits(
     # As SQLite's and far above any real turn; in 32 rows, since a row holds 2 MB.
     entry_bytes=64 * 2**20,
     card_bytes=2**20,
-    entries=rows.MAX_SEQ,
+    entries=keys.MAX_SEQ,
     page=PAGE,
     remembered_ids=rows.REMEMBERED_IDS,
     durability=Durability.DISK,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from session_history.providers.tablestore import rows
+from session_history.providers.tablestore import keys, rows
 from session_history.providers.tablestore.errors import Outcome
 from session_history.providers.tablestore.heads import Changed, Heads
+from session_history.providers.tablestore.keys import PrimaryKey
 from session_history.providers.tablestore.known import UNSEEN, Known, settled
 from session_history.providers.tablestore.reading import PAGE, Reading
 from session_history.providers.tablestore.rows import ALWAYS, HeadRow
-from session_history.providers.tablestore.table import Patience, PrimaryKey, Table
+from session_history.providers.tablestore.table import Patience, Table
 from session_history_hooks import Corrupt, Position, SessionKey
 
 
@@ -65,8 +66,8 @@ class Deleting:
     async def _sweep(self, key: SessionKey, generation: int) -> bool:
         """Remove all that a generation and those before it have left; whether there are parts for a later one."""
         later = False
-        start: PrimaryKey | None = rows.primary_key(key, rows.LOWEST)
-        end = rows.primary_key(key, rows.place_of(Position(generation + 1, 0)))
+        start: PrimaryKey | None = keys.primary_key(key, keys.LOWEST)
+        end = keys.primary_key(key, keys.place_of(Position(generation + 1, 0)))
         while start is not None:
             found = await self._table.page(start, end, limit=PAGE, columns=["v", "g"])
             old = [row.primary_key for row in found.rows if rows.generation(row) <= generation]

@@ -7,10 +7,11 @@ from typing import NamedTuple, TypeVar
 
 from tablestore import INF_MAX, INF_MIN
 
-from session_history.providers.tablestore import rows
+from session_history.providers.tablestore import keys, rows
+from session_history.providers.tablestore.keys import HEAD_PLACE
 from session_history.providers.tablestore.known import UNSEEN, Known, TornError, derive, settled
 from session_history.providers.tablestore.memory import Memory
-from session_history.providers.tablestore.rows import HEAD_PLACE, REMEMBERED_IDS, EntryRow, HeadRow, Parts
+from session_history.providers.tablestore.rows import REMEMBERED_IDS, EntryRow, HeadRow, Parts
 from session_history.providers.tablestore.table import Patience, Table
 from session_history_hooks import Corrupt, Entry, Head, ListingCursor, Log, Page, Position, SessionKey, stretch
 
@@ -63,14 +64,14 @@ class Reading:
         return next((row for row in entries if row.id == entry_id), None)
 
     async def entry(self, key: SessionKey, position: Position) -> EntryRow | None:
-        row = await self._table.get(rows.primary_key(key, rows.place_of(position)))
+        row = await self._table.get(keys.primary_key(key, keys.place_of(position)))
         return rows.read_entry(row) if row else None
 
     async def listing(self, user_id: str, limit: int, behind: ListingCursor | None) -> Page:
         recency, session_id = (-behind.active_us, behind.session_id) if behind else (INF_MIN, INF_MIN)
         found = await self._table.rows(
-            rows.listing_key(user_id, recency, session_id, INF_MAX if behind else INF_MIN),
-            rows.listing_key(user_id, INF_MAX, INF_MAX, INF_MAX),
+            keys.listing_key(user_id, recency, session_id, INF_MAX if behind else INF_MIN),
+            keys.listing_key(user_id, INF_MAX, INF_MAX, INF_MAX),
             limit=limit,
             columns=rows.LISTED,
             of_index=True,
@@ -81,8 +82,8 @@ class Reading:
     async def session_below(self, user_id: str, session_id: str | None) -> SessionKey | None:
         """The next session of a user, backwards by session id, whether deleted or not."""
         found = await self._table.rows(
-            rows.below_session(user_id, INF_MAX if session_id is None else session_id),
-            rows.below_session(user_id, INF_MIN),
+            keys.below_session(user_id, INF_MAX if session_id is None else session_id),
+            keys.below_session(user_id, INF_MIN),
             limit=1,
             backward=True,
             columns=["v"],
@@ -92,7 +93,7 @@ class Reading:
     async def newest_generation(self, key: SessionKey) -> int:
         """So far as rows can be read."""
         found = await self._table.rows(
-            rows.primary_key(key, HEAD_PLACE), rows.primary_key(key, 0), limit=2, backward=True, columns=["v", "g"]
+            keys.primary_key(key, HEAD_PLACE), keys.primary_key(key, 0), limit=2, backward=True, columns=["v", "g"]
         )
         return max(map(rows.generation, found.rows), default=0)
 
@@ -132,7 +133,7 @@ class Reading:
         living = (self._memory.get(key) or UNSEEN).living
         if living is None or living.tail.seq != after:
             return await self._newest(key, 1)
-        seen = await self._scan(key, max(count, 1), floor=rows.place_of(living.tail))
+        seen = await self._scan(key, max(count, 1), floor=keys.place_of(living.tail))
         if seen.head is not None and seen.entries:
             return await self._known(key, seen), seen.entries
         if seen.head is None or not _same_tail(seen.head.head, living):
@@ -154,8 +155,8 @@ class Reading:
     async def _scan(self, key: SessionKey, count: int, *, floor: int = 0, columns: list[str] | None = None) -> Seen:
         """The head and the newest entries above a place."""
         found = await self._table.rows(
-            rows.primary_key(key, HEAD_PLACE),
-            rows.primary_key(key, floor),
+            keys.primary_key(key, HEAD_PLACE),
+            keys.primary_key(key, floor),
             limit=count + 1,
             backward=True,
             columns=columns,
@@ -180,8 +181,8 @@ class Reading:
         self, key: SessionKey, generation: int, seqs: range, columns: list[str] | None = None
     ) -> list[EntryRow]:
         found = await self._table.rows(
-            rows.primary_key(key, rows.place_of(Position(generation, seqs.start))),
-            rows.primary_key(key, rows.place_of(Position(generation, seqs.stop))),
+            keys.primary_key(key, keys.place_of(Position(generation, seqs.start))),
+            keys.primary_key(key, keys.place_of(Position(generation, seqs.stop))),
             limit=len(seqs),
             columns=columns,
         )
@@ -203,8 +204,8 @@ class Reading:
 
     async def _joined(self, key: SessionKey, parts: Parts) -> bytes:
         found = await self._table.rows(
-            rows.primary_key(key, parts.place(0)),
-            rows.primary_key(key, parts.place(parts.count)),
+            keys.primary_key(key, parts.place(0)),
+            keys.primary_key(key, parts.place(parts.count)),
             limit=parts.count,
             backward=True,
         )

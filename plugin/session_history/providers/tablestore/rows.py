@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tablestore import (
-    INF_MAX,
-    INF_MIN,
     ComparatorType,
     Condition,
     DeleteRowItem,
@@ -20,19 +18,11 @@ from tablestore import (
     SingleColumnCondition,
 )
 
-from session_history.providers.tablestore.table import PrimaryKey
+from session_history.providers.tablestore.keys import HEAD_PLACE, place_of, position_of, primary_key
 from session_history_hooks import Corrupt, Fold, Head, IncompatibleStore, Position, SessionKey
 
 VERSION = 1
 """Of the layout of a row, in each row's column ``v``. A reader refuses a newer one."""
-
-SEQ_BITS = 32
-MAX_SEQ = 2**SEQ_BITS - 1
-MAX_GENERATION = 2**31 - 2
-"""One below what fits: the place of the very last entry is the head's."""
-
-HEAD_PLACE = 2**63 - 1
-"""The ``q`` of a head. It is the first row of a session that is read backwards."""
 
 CELL_BYTES = 2 * 2**20
 """What Tablestore takes in a column; a larger payload is stored in parts of this size."""
@@ -47,10 +37,6 @@ WITHOUT_PAYLOAD = ["v", "i", "x", "t", "g", "n", "b", "e", "k", "w", "r", "fn", 
 """What tells which entries a session has, and not what is in them."""
 LISTED = ["v", "g", "n", "i", "b", "e", "fn", "fi", "fc"]
 """What a listing shows of a head, besides its keys."""
-
-Place = int | type
-"""``q``, or an end of the range of all."""
-LOWEST: Place = INF_MIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,29 +94,8 @@ def new_mark() -> int:
     return random.getrandbits(63)
 
 
-def place_of(position: Position) -> int:
-    return position.generation << SEQ_BITS | position.seq
-
-
-def position_of(place: int) -> Position:
-    return Position(place >> SEQ_BITS, place & MAX_SEQ)
-
-
 def digest(entry_id: str) -> bytes:
     return hashlib.blake2b(entry_id.encode(), digest_size=DIGEST_BYTES).digest()
-
-
-def primary_key(key: SessionKey, place: Place) -> PrimaryKey:
-    return [("u", key.user_id), ("s", key.session_id), ("q", place)]
-
-
-def below_session(user_id: str, session_id: str | type) -> PrimaryKey:
-    """In front of all rows of a session; with INF_MAX, behind all sessions of a user."""
-    return [("u", user_id), ("s", session_id), ("q", INF_MAX if session_id is INF_MAX else INF_MIN)]
-
-
-def listing_key(user_id: str, recency: Place, session_id: str | type, place: Place) -> PrimaryKey:
-    return [("u", user_id), ("r", recency), ("s", session_id), ("q", place)]
 
 
 # Writing

@@ -26,6 +26,7 @@ from tablestore import (
 )
 
 from session_history.providers.tablestore.errors import Outcome, TableMissing, TransientError, outcome_of, translated
+from session_history.providers.tablestore.keys import PrimaryKey
 from session_history_hooks import (
     ConfigurationError,
     IncompatibleStore,
@@ -33,8 +34,6 @@ from session_history_hooks import (
 )
 
 T = TypeVar("T")
-
-PrimaryKey = list[tuple[str, Any]]
 
 logger: logging.Logger = logging.getLogger("session_history")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from session_history.providers.tablestore import rows
+from session_history.providers.tablestore import keys, rows
 from session_history.providers.tablestore.errors import Outcome
 from session_history.providers.tablestore.heads import Heads
 from session_history.providers.tablestore.known import Known, settled
@@ -39,8 +39,8 @@ class Writing:
                     return Appended(standing.position, replayed=True)
             if known.place != at:
                 raise Conflict(known.head)
-            if at.generation > rows.MAX_GENERATION:
-                raise LimitExceeded("generations", at.generation, rows.MAX_GENERATION)
+            if at.generation > keys.MAX_GENERATION:
+                raise LimitExceeded("generations", at.generation, keys.MAX_GENERATION)
             return await self._append(key, entry, at, fold, known)
 
     async def _append(self, key: SessionKey, entry: Entry, at: Position, fold: Fold | None, known: Known) -> Appended:
@@ -117,7 +117,7 @@ class Writing:
 
     async def _discard(self, key: SessionKey, payload: bytes | Parts) -> None:
         if isinstance(payload, Parts):
-            await self._table.delete([rows.primary_key(key, payload.place(number)) for number in range(payload.count)])
+            await self._table.delete([keys.primary_key(key, payload.place(number)) for number in range(payload.count)])
 
     # Beat and rewrite
 
