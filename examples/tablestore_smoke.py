@@ -1,6 +1,6 @@
 """What docs/tablestore.md takes on trust of Tablestore, asked of a real instance.
 
-    pip install 'session-history[tablestore]'
+    pip install '/path/to/this/clone[tablestore]'
     export TABLESTORE_ACCESS_KEY_ID=... TABLESTORE_ACCESS_KEY_SECRET=...
     python tablestore_smoke.py https://my-instance.cn-hangzhou.ots.aliyuncs.com my-instance
 

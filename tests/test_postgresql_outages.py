@@ -9,11 +9,13 @@ import random
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from conftest import missing
@@ -198,6 +200,21 @@ class TestLoss(OnOwnServer):
             await admin.execute(terminate, name)
             await asyncio.sleep(0.1)
             assert await provider.delete(KEY) is True
+
+    async def test_a_server_that_refuses_who_comes_back_is_quoted_at_once(self, fragile: Server) -> None:
+        admin = await asyncpg.connect(fragile.url())
+        await admin.execute("CREATE ROLE comer LOGIN PASSWORD 'first'; CREATE SCHEMA comer AUTHORIZATION comer")
+        async with opened(lambda: provider_of(fragile.url(user="comer", password="first"), "comer")) as provider:
+            await append(provider, 1)
+            await admin.execute("ALTER ROLE comer PASSWORD 'second'")
+            await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'comer'")
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="28P01"):
+                await provider.read(KEY)
+            assert time.monotonic() - began < 3
+            await admin.execute("ALTER ROLE comer PASSWORD 'first'")
+            assert (await read(provider)).entries == (entry(1),)
+        await admin.close()
 
     async def test_a_server_that_is_restarted(self, fragile: Server) -> None:
         async with hurried(provider_of(fragile.url(), None), 1.0) as provider:
@@ -500,6 +517,8 @@ class TestErrors(OnOwnServer):
             ("postgresql://h/db?host=a&host=b", {}, "twice"),
             ("postgresql://h/db?host", {}, "name=value"),
             ("postgresql://h/db?connect_timeout=soon", {}, "whole number"),
+            ("postgresql://h/db?port=5433", {}, "leave the setting out: port"),
+            ("postgresql://u:hunter2@h/db?user=x&password=y&dbname=z", {}, "setting out: user, password, dbname"),
             ("postgresql://h/db", {"pool_size": 0}, "pool_size"),
             ("postgresql://h/db", {"timeout": float("inf")}, "timeout"),
             ("postgresql://h/db", {"schema": "s" * 64}, "schema must be"),
@@ -515,11 +534,11 @@ class TestErrors(OnOwnServer):
         provider = open_provider(
             f"postgresql://u:{PASSWORD}@h:5433,i/db?sslmode=verify-full&sslrootcert=%2Fa%20b&application_name=x"
             "&channel_binding=prefer&connect_timeout=3&schema=s&pool_size=4&timeout=2.5&migrate=false",
-            {"target_session_attrs": "read-write", "port": 5433},
+            {"target_session_attrs": "read-write"},
         )
         assert isinstance(provider, PostgresqlProvider)
         assert provider._address.dsn == (
-            f"postgresql://u:{PASSWORD}@h:5433,i/db?port=5433&sslmode=verify-full&sslrootcert=%2Fa+b"
+            f"postgresql://u:{PASSWORD}@h:5433,i/db?sslmode=verify-full&sslrootcert=%2Fa+b"
             "&target_session_attrs=read-write&application_name=x"
         )
         assert provider._address.connect_timeout == 3
@@ -527,6 +546,17 @@ class TestErrors(OnOwnServer):
         pool = provider._new_pool()
         assert (pool.size, pool.timeout, pool.caching) == (4, 2.5, True)
         assert repr(provider) == "PostgresqlProvider('postgresql://h:5433,i/db')"
+
+    @pytest.mark.parametrize(
+        ("url", "dsn"),
+        [
+            ("postgresql://h/", "postgresql://h"),
+            ("postgresql:///", "postgresql://"),
+            ("postgresql://h/?dbname=d&password=p", "postgresql://h?dbname=d&password=p"),
+        ],
+    )
+    def test_a_url_that_ends_with_a_slash_names_no_database(self, url: str, dsn: str) -> None:
+        assert PostgresqlProvider(url)._address.dsn == dsn
 
     @pytest.mark.parametrize(
         "address",

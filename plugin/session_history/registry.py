@@ -116,9 +116,9 @@ def _plugin_errors(point: EntryPoint) -> Iterator[None]:
 def _missing(point: EntryPoint, module: str) -> str:
     package = point.dist.name if point.dist else "the plugin"
     extras = point.dist.metadata.get_all("Provides-Extra") or () if point.dist else ()
-    remedy = (
-        f"pip install '{package}[{point.name}]'" if point.name in extras else f"install {package} with all it requires"
-    )
+    # Of several schemes of one plugin, the extra has the name of one: the module's.
+    extra = next((name for name in (point.name, point.module.rpartition(".")[2]) if name in extras), None)
+    remedy = f"pip install '{package}[{extra}]'" if extra else f"install {package} with all it requires"
     if module.partition(".")[0] in sys.stdlib_module_names:
         remedy = "this Python was built without it"
     return f"{point.name}:// needs the module {module!r}: {remedy}"

@@ -53,6 +53,8 @@ def parse(url: str) -> Address:
     doubtful = "@" not in address and any("@" in each for pair in settings.items() for each in pair)
     connect_timeout = _seconds(settings.pop("connect_timeout", None))
     _insist_known(settings, shown=not doubtful)
+    _insist_once(address, settings)
+    address = address.removesuffix("/")  # else it names a database, whose name is empty
     passed_on = {name: value for name, value in settings.items() if name in PASSED_ON}
     dsn = f"{address}?{urlencode(passed_on)}" if passed_on else address
     return Address(dsn, connect_timeout, "postgresql://" if doubtful else _shown(address))
@@ -87,6 +89,17 @@ def _insist_known(settings: dict[str, str], *, shown: bool) -> None:
                 if shown
                 else "unknown setting in the URL: characters such as ? and @ in a password must be percent-encoded"
             )
+
+
+def _insist_once(address: str, settings: dict[str, str]) -> None:
+    """The driver would overlook the setting."""
+    login, _, place = address.partition("://")[2].rpartition("@")
+    hosts, _, database = place.partition("/")
+    user, _, password = login.partition(":")
+    said = {"host": hosts, "port": hosts, "dbname": database, "user": user, "password": password}
+    twice = [name for name in settings if said.get(name)]
+    if twice:
+        raise ConfigurationError(f"the URL names it already, so leave the setting out: {', '.join(twice)}")
 
 
 def _shown(address: str) -> str:

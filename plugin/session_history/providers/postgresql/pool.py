@@ -15,7 +15,7 @@ import asyncpg
 
 from session_history.providers.postgresql.address import Address
 from session_history.providers.postgresql.errors import DRIVER_ERRORS, forgotten, lost, spoilt, translate, undone
-from session_history_hooks import SessionHistoryError, Unavailable
+from session_history_hooks import ConfigurationError, SessionHistoryError, Unavailable
 
 T = TypeVar("T")
 
@@ -126,6 +126,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
         unknown = False
+        refused: SessionHistoryError | None = None
         pause = 0.005
         while True:
             try:
@@ -133,8 +134,9 @@ class Pool:
             except SessionHistoryError:
                 raise
             except _NoConnectionError as error:
-                if not unknown or loop.time() > deadline:
-                    raise error.reason from None
+                if not unknown or loop.time() > deadline or isinstance(error.reason, ConfigurationError):
+                    raise refused or error.reason from None
+                refused = error.reason  # the last try only says that the time was up
             except DRIVER_ERRORS as error:
                 if not unknown and again and lost(error):
                     kind = type(error).__name__
