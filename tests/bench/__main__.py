@@ -12,14 +12,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
-from bench import agents
+from bench import agents, postgresql, valkey
 from bench.picture import draw
 from bench.stores import PAYLOAD, WINDOW, Floor, Ours, Peer, Store
+from postgresql_server import running, servers
 from session_history import Message, SqliteSessionHistoryService, with_session_history
+from valkey_server import ValkeyServer
 
 Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
 
@@ -33,7 +35,20 @@ STORES: dict[str, Opener] = {
     "memory": Ours.memory,
 }
 
+Opening = Callable[[str], AbstractAsyncContextManager[Store]]
+
+ON_POSTGRESQL: dict[str, Opening] = {
+    FLOOR: postgresql.Floor.open,
+    "ours": Ours.open,
+    "openai-agents": postgresql.Agents.open,
+    "google-adk": postgresql.Adk.open,
+    "langgraph": postgresql.Langgraph.open,
+}
+ON_VALKEY: dict[str, Opening] = {FLOOR: valkey.Floor.open, "ours": Ours.open, "openai-agents": valkey.Agents.open}
+
 MESSAGES = (10, 1_000, 10_000, 100_000)
+FEWER_MESSAGES = (10, 1_000, 10_000)
+"""On servers: some peers take minutes to fill more."""
 AT_ONCE = 64
 
 Costs = dict[int, dict[str, float]]
@@ -41,18 +56,18 @@ Costs = dict[int, dict[str, float]]
 
 
 def row(name: object, cells: list[str]) -> None:
-    print(f"{name!s:>24}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+    print(f"{name!s:>24}" + "".join(f"{cell:>28}" for cell in cells), flush=True)
 
 
 def ratio(value: float, base: float) -> str:
     return f"{value / base:.2f} x"
 
 
-async def cost_by_length(stores: dict[str, Store], rounds: int) -> Costs:
+async def cost_by_length(stores: dict[str, Store], rounds: int, lengths: Sequence[int] = MESSAGES) -> Costs:
     """Fill a session of each length in each store, then let the stores take turns alternately."""
     costs: Costs = {}
     row("messages", [f"{name} ms (x floor)" for name in stores])
-    for number, messages in enumerate(MESSAGES):
+    for number, messages in enumerate(lengths):
         session_id = f"s{number}"
         for store in stores.values():
             await store.fill(session_id, messages // 2)
@@ -83,6 +98,24 @@ async def throughput(stores: dict[str, Store], turns: int) -> dict[str, float]:
             await asyncio.gather(*(talk(store, f"s{100 + attempt * AT_ONCE + each}") for each in range(AT_ONCE)))
             found[name].append(AT_ONCE * turns / (time.perf_counter() - began))
     return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+async def on_a_server(name: str, url: str, openings: dict[str, Opening], rounds: int) -> None:
+    """What a turn costs there, and how many there are of 64 sessions at once; stores with 10 connections each."""
+    print(f"\n{name}: a turn (medians)")
+    async with AsyncExitStack() as stack:
+        stores = {name: await stack.enter_async_context(opening(url)) for name, opening in openings.items()}
+        await cost_by_length(stores, rounds, FEWER_MESSAGES)
+        rates = await throughput(stores, turns=12)
+    print(f"{name}: {AT_ONCE} sessions at once, turns per second")
+    row("", [f"{rate:,.0f} ({ratio(rate, rates[FLOOR])})" for rate in rates.values()])
+
+
+async def on_servers(rounds: int) -> None:
+    with servers() as machine, running(machine) as server:
+        await on_a_server("PostgreSQL", server.url(), ON_POSTGRESQL, rounds)
+    with ValkeyServer() as server:
+        await on_a_server("Valkey", server.url, ON_VALKEY, rounds)
 
 
 async def bytes_on_disk(folder: Path, turns: int) -> dict[str, float]:
@@ -146,6 +179,7 @@ async def main(rounds: int, picture: Path | None) -> None:
         print(f"\nFirst streamed piece, 1,000 messages: {await first_piece(folder):.2f} ms")
         print(f"\nAgentScope agents, {agents.TURNS} turns with a tool in each (medians of {agents.PART})")
         await agents.report(folder, row)
+    await on_servers(max(1, rounds // 4))
     for module in ("session_history", "agents"):
         print(f"import {module}: {import_seconds(module):.2f} s")
     if picture:

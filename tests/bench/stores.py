@@ -58,6 +58,12 @@ class Ours:
 
     @classmethod
     @asynccontextmanager
+    async def open(cls, url: str) -> AsyncIterator[Ours]:
+        async with SessionHistoryService.from_url(url) as service:
+            yield cls(service)
+
+    @classmethod
+    @asynccontextmanager
     async def memory(cls, folder: Path) -> AsyncIterator[Ours]:
         async with InMemorySessionHistoryService() as service:
             yield cls(service)
