@@ -10,7 +10,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 from uuid import uuid4
 
 from conftest import missing
+from ports import free_port
 
 PATIENCE = 30.0
 """Seconds for a server to come up or go down."""
@@ -175,13 +175,6 @@ class Server:
             process.kill()
             process.wait()
             raise
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

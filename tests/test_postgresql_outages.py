@@ -19,7 +19,8 @@ import asyncpg
 import pytest
 
 from conftest import missing
-from postgresql_server import PASSWORD, USER, Machine, Server, free_port, replicated, running, servers
+from ports import free_port
+from postgresql_server import PASSWORD, USER, Machine, Server, replicated, running, servers
 from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
 from postgresql_wire import certificate, relay
 from session_history.providers.postgresql import PostgresqlProvider

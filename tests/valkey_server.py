@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from redis import Redis, exceptions
+
+from ports import free_port
 
 PATIENCE = 20.0
 """Seconds for a server, or a cluster, to become ready."""
@@ -234,13 +235,3 @@ def _bytes(answer: object) -> bytes:
     if isinstance(answer, dict):  # as the driver reads some texts
         return "\n".join(f"{name}:{value}" for name, value in answer.items()).encode()
     return answer if isinstance(answer, bytes) else str(answer).encode()
-
-
-def free_port() -> int:
-    """A port that is free, and so is the one of the cluster's bus, 10,000 above it."""
-    while True:
-        port = random.randrange(20_000, 45_000)
-        with suppress(OSError), socket.socket() as one, socket.socket() as bus:
-            one.bind(("127.0.0.1", port))
-            bus.bind(("127.0.0.1", port + 10_000))
-            return port
