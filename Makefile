@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check types mutants torture docs bench install clean
+.PHONY: demo test lint check types mutants torture docs bench capacity install clean
 
 # A real AgentScope agent with a tool that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
@@ -32,6 +32,11 @@ docs: install
 bench: $(BIN)/python
 	$(INSTALL) '.[bench]'
 	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
+
+# What a turn and a session weigh in each store, and what a plan comes to: ARGS="--sessions 1e9 --turns 10 valkey".
+capacity: $(BIN)/python
+	$(INSTALL) '.[bench]'
+	cd tests && ../$(BIN)/python -m bench.capacity $(ARGS)
 
 # What mypy and pyright say to users of the wheel and of an editable install. Part of check, too.
 types: install

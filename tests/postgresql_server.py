@@ -149,9 +149,12 @@ class Server:
     def promote(self) -> None:
         self.machine.run("pg_ctl", "promote", "-D", self.data, "-w")
 
-    def _signal_all(self, number: int) -> None:
+    def pids(self) -> list[int]:
         assert self._process is not None
-        for each in (self._process.pid, *self._children()):
+        return [self._process.pid, *self._children()]
+
+    def _signal_all(self, number: int) -> None:
+        for each in self.pids():
             with suppress(ProcessLookupError):
                 os.kill(each, number)
 

@@ -107,6 +107,21 @@ async def test_a_turn_is_one_load_and_one_append(server: TablestoreServer, servi
         assert count.taken() == APPEND
 
 
+async def test_the_capacity_units_of_a_turn(server: TablestoreServer, service: SessionHistoryService) -> None:
+    """As docs/tablestore.md has them, for a turn of some 1,000 bytes."""
+
+    async def units(service: SessionHistoryService) -> tuple[int, int]:
+        before = server.units
+        async with service.turn("u", "s", native=True) as turn:
+            turn.add([{"role": "user", "content": "?" * 190}, {"role": "assistant", "content": "!" * 806}])
+        spent = server.units - before
+        return spent["read"], spent["write"]
+
+    assert [await units(service) for _ in range(30)] == [(3, 2)] * 30
+    async with service_on(server) as other:
+        assert await units(other) == (10 + 2, 2)
+
+
 @pytest.mark.parametrize("options", [{}, {"last_turns": 2}, {"turn_id": "mine"}, {"slot": "agent"}], ids=str)
 async def test_a_process_that_did_not_see_the_session_before(
     server: TablestoreServer, service: SessionHistoryService, options: dict[str, Any]

@@ -13,9 +13,9 @@ class Durability(StrEnum):
     """What an acknowledged append survives."""
 
     PROCESS = "process"
-    """Nothing: it is gone with the process."""
+    """Nothing: it is gone with the process that keeps it, be that the caller's or a server."""
     HOST = "host"
-    """The death of the process, not that of the machine."""
+    """The death of that process, not that of the machine."""
     DISK = "disk"
     """A power cut."""
 

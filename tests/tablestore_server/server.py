@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from types import TracebackType
@@ -86,6 +87,19 @@ class TablestoreServer(Settings):
 
     def count(self, api: str) -> int:
         return sum(name == api for name, _ in self.requests)
+
+    @property
+    def units(self) -> Counter[str]:
+        """Capacity units that requests have cost so far: ``read`` and ``write``."""
+        return self._service.units.copy()
+
+    def sizes(self, table: str) -> tuple[int, int]:
+        """Bytes of the rows of a table, and of its indexes. Nothing, if there is no such table."""
+
+        async def sizes() -> tuple[int, int]:
+            return self._service.sizes(table)
+
+        return self._run(sizes())
 
     def _stop(self) -> None:
         self._run(self._end())

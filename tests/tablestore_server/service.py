@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,6 +51,7 @@ class RowFault:
 
 class Service:
     def __init__(self, settings: Settings) -> None:
+        self.units: Counter[str] = Counter()
         self._settings = settings
         self._instance = Instance(self._now)
         self._row_fault: RowFault | None = None
@@ -91,7 +93,20 @@ class Service:
             raise invalid(f"Invalid PlainBuffer: {error}.") from None
         except DecodeError:
             raise invalid("Invalid filter.") from None
+        for consumed in _consumptions(answer):
+            self.units["read"] += consumed.capacity_unit.read
+            self.units["write"] += consumed.capacity_unit.write
         return bytes(answer.SerializeToString())
+
+    def sizes(self, table_name: str) -> tuple[int, int]:
+        """Bytes of the rows of a table, and of its indexes. Nothing, if there is no such table."""
+        table = self._instance.tables.get(table_name)
+        if table is None:
+            return 0, 0
+        for index in table.indexes.values():
+            index.settle(self._now())
+        of_indexes = (row.size for index in table.indexes.values() for row in index.rows)
+        return sum(row.size for row in table.rows), sum(of_indexes)
 
     # tables
 
@@ -319,6 +334,14 @@ def _error(refused: Refused) -> Any:
 
 def _consumed(*, read: int = 0, write: int = 0) -> Any:
     return pb.ConsumedCapacity(capacity_unit=pb.CapacityUnit(read=read, write=write))
+
+
+def _consumptions(answer: Any) -> Iterator[Any]:
+    """What an answer says that it has cost, in each of its rows if it is a batch's."""
+    if hasattr(answer, "consumed"):
+        yield answer.consumed
+    for table in getattr(answer, "tables", ()):
+        yield from (row.consumed for row in table.rows)
 
 
 def _key_schema(columns: Any) -> list[KeyColumn]:

@@ -10,8 +10,8 @@ from session_history_hooks import Durability, Limits, Position, SessionHistoryPr
 from session_history_hooks.testing.subject import KEY, Subject, append, covering, fill
 
 SURVIVES = {
-    Durability.PROCESS: "nothing: it is gone with the process",
-    Durability.HOST: "the death of the process",
+    Durability.PROCESS: "nothing: it is gone with the process that keeps it",
+    Durability.HOST: "the death of the process that keeps it",
     Durability.DISK: "a power cut",
 }
 
