@@ -22,7 +22,7 @@ from tablestore import INF_MIN, Condition, Row, RowExistenceExpectation
 
 from session_history import create_tablestore_client
 from session_history.providers.tablestore import TablestoreProvider
-from session_history_hooks import Conflict, Entry, Fold, Position, SessionKey
+from session_history_hooks import Conflict, Entry, Fold, Position, SessionHistoryError, SessionKey
 
 HEAD_PLACE = 2**63 - 1
 
@@ -192,7 +192,11 @@ def main() -> int:
     parser.add_argument("--region", help="sign with version 4 for this region, e.g. cn-hangzhou")
     given = parser.parse_args()
     connect = lambda: create_tablestore_client(given.end_point, given.instance_name, region=given.region)  # noqa: E731
-    return 0 if asyncio.run(smoke(connect)) else 1
+    try:
+        return 0 if asyncio.run(smoke(connect)) else 1
+    except SessionHistoryError as error:  # of the start: it says what is wrong
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def create_tablestore_client(
     :param sts_token: of a temporary key.
     :param credentials_provider: a ``tablestore.credentials.CredentialsProvider``, asked before each request.
     :param region: signs requests with version 4 for this region, instead of version 2.
-    :param options: more of ``AsyncOTSClient``.
+    :param options: more of ``AsyncOTSClient``: ``max_connection``, ``socket_timeout``, ``extra_headers`` …
     :raises ConfigurationError: an argument is missing or unfit, or there are no credentials.
     """
     with _driver("tablestore"):

@@ -16,6 +16,12 @@ CREDENTIALS = (
 )
 """Environment variables of an access key, and of the token of a temporary one. The first pair that is set counts."""
 
+OPTIONS = {
+    "enable_native", "encoding", "extra_headers", "force_close", "keepalive_timeout", "logger_name", "max_connection",
+    "native_fallback", "retry_policy", "socket_timeout", "ssl_version",
+}  # fmt: skip
+"""What else ``AsyncOTSClient`` takes, in version 6.4. It overlooks any other."""
+
 
 def create_client(
     end_point: str,
@@ -32,6 +38,10 @@ def create_client(
 
     :raises ConfigurationError: an argument is missing or unfit, or there are no credentials.
     """
+    if unknown := options.keys() - OPTIONS:
+        raise ConfigurationError(
+            f"AsyncOTSClient has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(OPTIONS))}"
+        )
     if credentials_provider is None:
         access_key_id, access_key_secret, sts_token = _credentials(access_key_id, access_key_secret, sts_token)
     elif access_key_id or access_key_secret or sts_token:

@@ -6,6 +6,7 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any
 
+import aiohttp
 from tablestore import OTSClientError, OTSServiceError
 
 from session_history_hooks import ConfigurationError, SessionHistoryError, StoreFull, StoreReadOnly, Unavailable
@@ -29,6 +30,17 @@ class Outcome(Enum):
 
 class TransientError(Exception):
     """It may succeed another time, and may have been done."""
+
+
+class NotReachedError(TransientError):
+    """There was no connection.
+
+    :ivar final: what it means to one who does not try again.
+    """
+
+    def __init__(self, final: SessionHistoryError) -> None:
+        super().__init__(str(final))
+        self.final = final
 
 
 class TableMissing(Unavailable):
@@ -55,10 +67,9 @@ def translated(error: Exception, table: str, timeout: float) -> Exception:
     if isinstance(error, OTSServiceError):
         return _of_service(error, table)
     if isinstance(error, OTSClientError):
-        status = error.get_http_status()
-        if status is None:
-            return Unavailable(f"the SDK of Tablestore refuses: {type(error).__name__}")
-        return TransientError(f"an answer that the SDK does not trust, HTTP status {status}")
+        return _of_sdk(error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return NotReachedError(_not_reached(error))
     if isinstance(error, TimeoutError):
         return TransientError(f"no answer within {timeout:g} s")
     if isinstance(error, RuntimeError) and ("loop" in str(error) or "task" in str(error)):
@@ -66,6 +77,23 @@ def translated(error: Exception, table: str, timeout: float) -> Exception:
             "the client was used on another event loop before: give the service a client of its own"
         )
     return TransientError(type(error).__name__)
+
+
+def _of_sdk(error: OTSClientError) -> Exception:
+    status = error.get_http_status()
+    if status is None:
+        return Unavailable(f"the SDK of Tablestore refuses: {type(error).__name__}")
+    return TransientError(f"an answer that the SDK does not trust, HTTP status {status}")
+
+
+def _not_reached(error: aiohttp.ClientConnectorError) -> SessionHistoryError:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return ConfigurationError("Tablestore: the certificate of the end point is not trusted, or is another host's")
+    if isinstance(error, aiohttp.ClientSSLError):
+        return ConfigurationError("Tablestore: there is no TLS with the end point; is it one of HTTPS?")
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Unavailable("Tablestore: the host of the end point is not known")
+    return Unavailable("Tablestore: the end point takes no connection")
 
 
 def _of_service(error: OTSServiceError, table: str) -> Exception:

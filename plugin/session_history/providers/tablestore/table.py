@@ -25,7 +25,14 @@ from tablestore import (
     TableOptions,
 )
 
-from session_history.providers.tablestore.errors import Outcome, TableMissing, TransientError, outcome_of, translated
+from session_history.providers.tablestore.errors import (
+    NotReachedError,
+    Outcome,
+    TableMissing,
+    TransientError,
+    outcome_of,
+    translated,
+)
 from session_history.providers.tablestore.keys import PrimaryKey
 from session_history_hooks import (
     ConfigurationError,
@@ -179,12 +186,15 @@ class Table:
     # Start and health
 
     async def prepare(self, *, create: bool) -> None:
-        """See that the table is there, is ours and can be used.
+        """See that the table is there, is ours and can be used. An end point that can not be reached is told at once.
 
         :raises ConfigurationError: it is missing and not to be made, or the credentials are refused.
         :raises IncompatibleStore: a table of this name is another's.
         """
-        described = await self._described()
+        try:
+            described = await self._described()
+        except NotReachedError as error:
+            raise error.final from None
         if described is None and not create:
             raise ConfigurationError(f"there is no table {self.name!r}, and create=False says not to make it")
         if described is None:
@@ -202,8 +212,9 @@ class Table:
             raise Unavailable(f"Tablestore: {error}") from None
 
     async def _described(self) -> Any:
+        """:raises NotReachedError: there is no connection."""
         try:
-            return await self._insist(lambda: self._client.describe_table(self.name))
+            return await self._insist(lambda: self._client.describe_table(self.name), unreached=False)
         except TableMissing:
             return None
 
@@ -256,16 +267,21 @@ class Table:
 
     # Requests
 
-    async def _insist(self, request: Callable[[], Awaitable[T]], settled_by: str | None = None) -> Any:
+    async def _insist(
+        self, request: Callable[[], Awaitable[T]], settled_by: str | None = None, *, unreached: bool = True
+    ) -> Any:
         """Make a request that may be repeated until it has an answer.
 
         :param settled_by: the code of an error that is as good as success.
+        :param unreached: also while there is no connection; else that is raised.
         """
         patience = Patience()
         while True:
             try:
                 return await self._once(request, settled_by)
             except TransientError as error:
+                if isinstance(error, NotReachedError) and not unreached:
+                    raise
                 await patience.wait(error)
 
     async def _once(self, request: Callable[[], Awaitable[T]], settled_by: str | None = None) -> Any:
