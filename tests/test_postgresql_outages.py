@@ -578,11 +578,17 @@ class TestErrors(OnOwnServer):
         assert "hunter2" not in made(lambda: PostgresqlProvider(url))
         assert "hunter2" not in made(lambda: open_provider(url, {}))
 
-    def test_an_unknown_option_is_named_with_those_there_are(self) -> None:
-        with pytest.raises(
-            ConfigurationError, match=r"unknown option 'size'\. Options: .*passfile.*, schema, .*timeout"
-        ):
-            open_provider("postgresql://h/db?size=1", {})
+    @pytest.mark.parametrize(
+        ("query", "text"),
+        [
+            ("size=1", r"unknown option 'size': did you mean 'pool_size'\?$"),
+            ("SSL-mode=require", r"unknown option 'SSL-mode': did you mean 'sslmode'"),
+            ("color=red", r"unknown option 'color'\. Options: .*passfile.*, schema, .*timeout"),
+        ],
+    )
+    def test_an_unknown_option_is_named_with_what_is_like_it(self, query: str, text: str) -> None:
+        with pytest.raises(ConfigurationError, match=text):
+            open_provider(f"postgresql://h/db?{query}", {})
 
     def test_a_driver_that_is_missing(self) -> None:
         code = (
