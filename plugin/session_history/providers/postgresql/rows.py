@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from functools import cached_property
 
-from session_history.providers.postgresql.pool import Link, Row
+from session_history.providers.postgresql.link import Link, Row
 from session_history.providers.postgresql.schema import PERIOD_BITS, Tables
 from session_history_hooks import (
     Appended,
@@ -201,7 +201,8 @@ class Rows:
     def _begin(self) -> str:
         return f"""WITH moved AS (
                 INSERT INTO {self._tables.head} ({_HEAD}, user_id, session_id)
-                VALUES (0, 1, $4, false, 0, 0, {_NOW}, $1, $2, $3, $6, $7) ON CONFLICT DO NOTHING RETURNING log
+                VALUES (0, 1, $4, false, 0, 0, {_NOW}, $1, $2, $3, $6, $7)
+                ON CONFLICT (user_id, session_id) DO NOTHING RETURNING log
             )
             INSERT INTO {self._tables.entry} (log, seq, id, payload) SELECT log, 1, $4, $5 FROM moved RETURNING seq"""
 
