@@ -20,6 +20,7 @@ from postgresql_server import PASSWORD, USER, Machine, Server, replicated, runni
 from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
 from postgresql_wire import relay
 from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.postgresql.link import Link
 from session_history.registry import open_provider
 from session_history_hooks import (
     Appended,
@@ -175,6 +176,22 @@ class TestLoss(OnOwnServer):
                 assert wire.logins == logins
             wire.lossy = False
             assert (await read(provider)).head == head, "its first statement is not yet the delete"
+
+    async def test_a_client_that_is_gone_in_a_transaction_keeps_no_locks(
+        self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await fill(provider, 1)
+        monkeypatch.setattr("session_history.providers.postgresql.link.ABANDONED", 300)
+        gone = Link(admin, caching=False)
+        with pytest.raises((asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.InterfaceError)):
+            async with gone.transaction():
+                await gone.fetch(f"SELECT FROM {schema}.session_history_head FOR UPDATE")
+                assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
+
+    async def test_a_transaction_leaves_nothing_in_its_session(self, admin: Any) -> None:
+        async with Link(admin, caching=False).transaction():
+            assert await admin.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"
+        assert await admin.fetchval("SHOW idle_in_transaction_session_timeout") == "0"
 
     async def test_a_backend_that_is_terminated_in_the_middle_of_an_append(
         self, home: str, schema: str, provider: PostgresqlProvider, admin: Any

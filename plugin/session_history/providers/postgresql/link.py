@@ -19,6 +19,11 @@ from session_history_hooks import SessionHistoryError
 Row = Any
 """A ``Record`` of asyncpg."""
 
+ABANDONED = 30_000
+"""Milliseconds without a statement after which the server ends a transaction: a client that is gone without a word
+would keep its locks for the hours that TCP takes to notice.
+"""
+
 
 class Link:
     """A connection, and the statements that the server has prepared for it."""
@@ -43,8 +48,11 @@ class Link:
         """Without a rollback: a server that does not answer would not answer that either. What fails in here takes
         the connection with it.
         """
-        # Each statement sees what was committed before it, also where the server's default is another.
-        await self.connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+        # Each statement sees what was committed before it, also where the server's default is another. SET LOCAL ends
+        # with the transaction, so that a pooler may hand on the session.
+        await self.connection.execute(
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout TO {ABANDONED}"
+        )
         yield
         await self.connection.execute("COMMIT")
 
