@@ -710,6 +710,35 @@ class TestDurability:
                 assert (await read(provider)).entries == tuple(entry(number) for number in range(1, 51))
                 await append(provider, 51)
 
+    async def test_what_the_standby_has_not_got_is_not_acknowledged(self, machine: Machine) -> None:
+        other = SessionKey("other", "s")
+        with replicated(machine) as (primary, standby):
+            async with hurried(provider_of(primary.url(), None, durability="disk"), 1.0) as provider:
+                await fill(provider, 1)
+                await provider.append(other, entry(1), at=Position(0, 0))
+                standby.freeze()
+                try:
+                    # The first of each is cut short in its wait for the standby, and can be found from then on.
+                    for call in (
+                        append(provider, 2),
+                        append(provider, 2),
+                        provider.delete(other),
+                        provider.delete(other),
+                        provider.delete_user(other.user_id),
+                    ):
+                        with pytest.raises(Unavailable):
+                            await call
+                finally:
+                    standby.thaw()
+                provider._pool().timeout = 30.0
+                assert await append(provider, 2) == Appended(Position(0, 2), replayed=True)
+                assert await provider.delete(other) is False
+                primary.kill()
+            standby.promote()
+            async with opened(lambda: provider_of(standby.url(), None)) as survivor:
+                assert (await read(survivor)).entries == (entry(1), entry(2))
+                assert (await read(survivor, other)).head.deleted
+
 
 async def anything(provider: Any) -> Position:
     """Append something, and say where it stands."""

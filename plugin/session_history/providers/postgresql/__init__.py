@@ -11,10 +11,11 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from session_history.providers.postgresql.address import SCHEMES, parse
+from session_history.providers.postgresql.ids import check_id
 from session_history.providers.postgresql.link import Link
 from session_history.providers.postgresql.options import PostgresqlOptions
 from session_history.providers.postgresql.pool import Pool
-from session_history.providers.postgresql.rows import MAX_SEQ, Rows, check_id
+from session_history.providers.postgresql.rows import MAX_SEQ, Rows
 from session_history.providers.postgresql.schema import examine, prepare
 from session_history_hooks import (
     Appended,
