@@ -26,10 +26,14 @@ would keep its locks for the hours that TCP takes to notice.
 
 
 class Link:
-    """A connection, and the statements that the server has prepared for it."""
+    """A connection, and the statements that the server has prepared for it.
 
-    def __init__(self, connection: Any, *, caching: bool) -> None:
+    :ivar dsn: of the host that it leads to.
+    """
+
+    def __init__(self, connection: Any, *, caching: bool, dsn: str = "") -> None:
         self.connection = connection
+        self.dsn = dsn
         self.left: float = 0.0
         self._prepared: dict[str, Any] | None = {} if caching else None
         _LINKS.add(self)
@@ -91,25 +95,24 @@ class Hosts:
         self._dsns = address.dsns
         self._tls: ssl.SSLContext | None = None
 
-    async def connect(self, timeout: float) -> Any:  # noqa: ASYNC109
+    async def connect(self, timeout: float, *, caching: bool) -> Link:  # noqa: ASYNC109
         """:param timeout: seconds for all hosts; one that does not answer must leave some for the others."""
         share = timeout / len(self._dsns)
         self._tls = self._tls or self._address.tls.context()
-        return await self._first_of(self._dsns, min(share, self._address.connect_timeout or share))
+        link = await self._first_of(self._dsns, min(share, self._address.connect_timeout or share), caching)
+        self._dsns = (link.dsn, *(each for each in self._dsns if each != link.dsn))
+        return link
 
-    def turn_away(self) -> None:
-        """Ask the host that took the last connection after all others."""
-        first, *others = self._dsns
-        self._dsns = (*others, first)
+    def turn_away(self, dsn: str) -> None:
+        """Ask this host after all others."""
+        self._dsns = (*(each for each in self._dsns if each != dsn), dsn)
 
-    async def _first_of(self, dsns: Sequence[str], limit: float) -> Any:
+    async def _first_of(self, dsns: Sequence[str], limit: float, caching: bool) -> Link:  # noqa: FBT001
         first, *others = dsns
         try:
             connection = await asyncpg.connect(first, timeout=limit, ssl=self._tls, statement_cache_size=0)
+            return Link(connection, caching=caching, dsn=first)
         except NEXT_HOST:
             if not others:
                 raise
-        else:
-            self._dsns = (first, *(each for each in self._dsns if each != first))
-            return connection
-        return await self._first_of(others, limit)
+        return await self._first_of(others, limit, caching)

@@ -159,7 +159,7 @@ class Pool:
         if self._farewell is None:
             self._farewell = self._until_the_loop_ends()
             await anext(self._farewell)
-        return Link(await self._hosts.connect(self.timeout), caching=self.caching)
+        return await self._hosts.connect(self.timeout, caching=self.caching)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         """An event loop that ends closes its generators: the one moment to close connections that nobody stopped."""
@@ -184,7 +184,7 @@ class Pool:
         if lost(error) or read_only(error):
             self.abort()  # what happened to one has happened to all, most of the time
         if read_only(error):
-            self._hosts.turn_away()
+            self._hosts.turn_away(link.dsn)
         try:
             # Whoever is cancelled here is so by an event loop that ends.
             await _close(link) if isinstance(error, Exception) else link.connection.terminate()
