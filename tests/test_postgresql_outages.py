@@ -377,6 +377,42 @@ class TestPool(OnServer):
             assert (await read(provider)).head.tail == Position(0, 2)
             assert [link.connection.get_server_pid() for link in provider._pool()._idle] == [backend]
 
+    async def test_a_cancelled_append_that_waits_for_a_connection_is_dropped(self, home: str, schema: str) -> None:
+        async with opened(lambda: provider_of(home, schema, pool_size=1)) as provider:
+            assert isinstance(provider, PostgresqlProvider)
+            await append(provider, 1)
+            pool = provider._pool()
+            held = await pool._take()
+            calls = [asyncio.create_task(append(provider, 2)) for _ in range(20)]
+            await asyncio.sleep(0.01)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not pool._tasks
+            pool._give_back(held)
+            assert (await read(provider)).head.tail == Position(0, 1)
+
+    async def test_what_fails_after_its_caller_was_cancelled_is_not_logged(
+        self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await fill(provider, 1)
+        async with locked(home, schema):
+            calls = [
+                asyncio.create_task(provider.append(KEY, Entry(f"r{rival}", b""), at=Position(0, 1)))
+                for rival in range(3)
+            ]
+            await waiting(admin, 3)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            calls.clear()
+        await until(lambda: not provider._pool()._tasks)
+        gc.collect()
+        assert (await read(provider)).head.tail == Position(0, 2), "two of them met a conflict"
+        assert "never retrieved" not in caplog.text
+
     async def test_stop_finishes_what_was_begun(self, home: str, schema: str, admin: Any) -> None:
         provider = provider_of(home, schema)
         await provider.start()

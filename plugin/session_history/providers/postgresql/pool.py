@@ -41,6 +41,7 @@ class Pool:
     """Lends connections to what is to be done, a bounded number at once.
 
     Work that was begun runs to its end, also when its caller is cancelled: nobody is left with a statement in the air.
+    What still waits for its first connection then is dropped.
 
     :ivar timeout: seconds for one call, with the wait for a connection. A call whose outcome is unknown gets them once
         more, to learn it.
@@ -52,6 +53,7 @@ class Pool:
     caching: bool
     _idle: list[Link] = field(init=False, default_factory=list)
     _tasks: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
+    _waiting: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
     _places: asyncio.Semaphore = field(init=False)
     _hosts: Hosts = field(init=False)
     _farewell: AsyncGenerator[None, None] | None = field(init=False, default=None)
@@ -70,8 +72,20 @@ class Pool:
             raise Unavailable(f"{self.address.shown} is closed")
         task = asyncio.create_task(self._insist(work, again=again))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        self._waiting.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task in self._waiting:
+                task.cancel()
+            raise
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self._waiting.discard(task)
+        if not task.cancelled():
+            task.exception()  # asyncio would log it, with a traceback, if nobody were left to see it
 
     async def close(self) -> None:
         """Finish what waits, then close all connections."""
@@ -139,6 +153,7 @@ class Pool:
 
     async def _take(self) -> Link:
         await self._places.acquire()
+        self._waiting -= {asyncio.current_task()}
         try:
             return self._rested() or await self._connect()
         except BaseException:
