@@ -239,6 +239,20 @@ class TestPlugins:
             registry.open_provider("mongodb://x", {})
         assert (error.value.scheme, error.value.installed) == ("mongodb", registry.installed_schemes())
 
+    @pytest.mark.parametrize(
+        ("scheme", "like"),
+        [("sqlite3", "sqlite"), ("postgressql", "postgresql"), ("Reddis", "redis' or 'rediss")],
+    )
+    def test_an_unknown_scheme_is_told_what_is_like_it(self, scheme: str, like: str) -> None:
+        with pytest.raises(UnknownScheme, match=f"'{scheme.lower()}': did you mean '{like}.* Installed: "):
+            registry.open_provider(f"{scheme}://x", {})
+
+    def test_an_unknown_option_is_told_what_is_like_it(self) -> None:
+        with pytest.raises(
+            ConfigurationError, match=r"'sinchronous': did you mean 'synchronous'\?; unknown .*Options:"
+        ):
+            registry.open_provider("sqlite:///h.db?sinchronous=FULL&colour=red", {})
+
     def test_a_missing_driver_names_its_extra(self, install: Install) -> None:
         install("paint-store", "paint", "import no_such_driver")
         with pytest.raises(MissingDriver, match=r"'no_such_driver': pip install 'paint-store\[paint\]'") as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import asyncpg
@@ -16,6 +16,7 @@ from postgresql_server import Server
 from postgresql_support import OnServer, a_schema, home_url, new_schema, provider_of, waiting
 from postgresql_wire import relay
 from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.postgresql.rows import Rows
 from session_history_hooks import (
     Appended,
     Corrupt,
@@ -95,6 +96,35 @@ class TestStatements(OnServer):
                 f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", KEY.user_id, KEY.session_id, *values
             )
             assert entries_read(json.loads(plan)[0]["Plan"]) == 20
+
+    async def test_every_statement_finds_what_it_needs_by_an_index(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        await admin.execute(
+            f"""SET search_path TO {schema};
+            INSERT INTO session_history_head
+                (user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us)
+                SELECT 'u' || i % 100, 's' || i, 0, 1, 'e', false, 0, 0, i FROM generate_series(1, 20000) i;
+            INSERT INTO session_history_entry SELECT log, 1, 'e', 'x' FROM session_history_head;
+            INSERT INTO session_history_entry
+                SELECT 0, i, decode(md5('' || i), 'hex'), 'x' FROM generate_series(1, 20000) i;
+            ANALYZE session_history_head, session_history_entry;
+            SET plan_cache_mode TO force_generic_plan"""
+        )
+        rows = provider._rows
+        assert rows is not None
+        statements = {
+            name: getattr(rows, name) for name, each in vars(Rows).items() if isinstance(each, cached_property)
+        }
+        assert {"_newest", "_oldest_and_one", "_begin", "_extend", "_stand", "_renew", "_rewrite", "_list"} < set(
+            statements
+        )
+        for name, statement in statements.items():
+            prepared = await admin.prepare(statement)
+            nulls = ", ".join(["NULL"] * len(prepared.get_parameters()))
+            await admin.execute(f"PREPARE {name} AS {statement}")
+            plan = "\n".join(row[0] for row in await admin.fetch(f"EXPLAIN EXECUTE {name} ({nulls})"))
+            assert "Seq Scan" not in plan, f"{name}: {plan}"
 
     async def test_an_append_leaves_the_indexes_of_heads_alone(self, home: str, schema: str, admin: Any) -> None:
         async with opened(lambda: provider_of(home, schema)) as provider:
@@ -177,6 +207,18 @@ class TestStatements(OnServer):
         await provider.append(KEY, entry(1), at=Position(1, 0))
         head = (await read(provider)).head
         assert (head.beat, head.edits, head.fold, head.deleted) == (0, 0, None, False)
+
+    async def test_a_copy_that_counts_logs_anew_mixes_no_sessions(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        other = SessionKey("other", "s")
+        await provider.append(other, entry(1), at=Position(0, 0))
+        await provider.delete(other)
+        await admin.execute(f"ALTER TABLE {schema}.session_history_head ALTER log RESTART")
+        with pytest.raises(Corrupt, match="one log of two sessions"):
+            await append(provider, 1)
+        await append(provider, 1)
+        assert (await read(provider, other, entry_id="e1")).found is None
 
     async def test_what_is_missing_of_a_log_is_noticed(
         self, provider: PostgresqlProvider, admin: Any, schema: str

@@ -6,24 +6,21 @@ import asyncio
 import gc
 import hashlib
 import random
-import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from conftest import missing
 from ports import free_port
 from postgresql_server import PASSWORD, USER, Machine, Server, replicated, running, servers
 from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
-from postgresql_wire import certificate, relay
+from postgresql_wire import relay
 from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.postgresql.link import Link
 from session_history.registry import open_provider
 from session_history_hooks import (
     Appended,
@@ -39,6 +36,9 @@ from session_history_hooks import (
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
+
+WRITE = "target_session_attrs=read-write"
+ANY = "target_session_attrs=any"
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +177,22 @@ class TestLoss(OnOwnServer):
             wire.lossy = False
             assert (await read(provider)).head == head, "its first statement is not yet the delete"
 
+    async def test_a_client_that_is_gone_in_a_transaction_keeps_no_locks(
+        self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await fill(provider, 1)
+        monkeypatch.setattr("session_history.providers.postgresql.link.ABANDONED", 300)
+        gone = Link(admin, caching=False)
+        with pytest.raises((asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.InterfaceError)):
+            async with gone.transaction():
+                await gone.fetch(f"SELECT FROM {schema}.session_history_head FOR UPDATE")
+                assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
+
+    async def test_a_transaction_leaves_nothing_in_its_session(self, admin: Any) -> None:
+        async with Link(admin, caching=False).transaction():
+            assert await admin.fetchval("SHOW idle_in_transaction_session_timeout") == "30s"
+        assert await admin.fetchval("SHOW idle_in_transaction_session_timeout") == "0"
+
     async def test_a_backend_that_is_terminated_in_the_middle_of_an_append(
         self, home: str, schema: str, provider: PostgresqlProvider, admin: Any
     ) -> None:
@@ -259,6 +275,59 @@ class TestLoss(OnOwnServer):
         await refuse(admin, schema, state, times=3)
         assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
 
+    async def test_an_outcome_that_the_server_does_not_know(
+        self, provider: PostgresqlProvider, admin: Any, schema: str
+    ) -> None:
+        await fill(provider, 1)
+        await refuse(admin, schema, "40003", times=2, at="DELETE ON session_history_entry")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="40003"):
+                await provider.delete(KEY)
+        assert await provider.delete(KEY) is True
+
+    async def test_a_primary_that_has_become_read_only_is_left_by_all_connections(
+        self, provider: PostgresqlProvider
+    ) -> None:
+        await asyncio.gather(*(append(provider, 1) for _ in range(4)))
+        for link in provider._pool()._idle:
+            await link.connection.execute("SET default_transaction_read_only = on")
+        with pytest.raises(StoreReadOnly):
+            await append(provider, 2)
+        assert (await append(provider, 2)).position == Position(0, 2)
+
+    async def test_a_host_that_has_become_read_only_is_asked_last(self, server: Server, schema: str) -> None:
+        async with relay(server.port) as first, relay(server.port) as second:
+            hosts = f"127.0.0.1:{first.port},127.0.0.1:{second.port}"
+            url = f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?sslmode=disable&{ANY}"
+            async with opened(lambda: provider_of(url, schema, pool_size=2)) as provider:
+                assert isinstance(provider, PostgresqlProvider)
+                await asyncio.gather(*(append(provider, 1) for _ in range(2)))
+                for link in provider._pool()._idle:
+                    await link.connection.execute("SET default_transaction_read_only = on")
+                outcomes = await asyncio.gather(*(append(provider, 2) for _ in range(2)), return_exceptions=True)
+                assert [type(each) for each in outcomes] == [StoreReadOnly] * 2
+                await append(provider, 2)
+                assert (first.logins, second.logins) == (2, 1)
+
+    async def test_a_host_that_does_not_answer_leaves_time_for_the_next(self, server: Server, schema: str) -> None:
+        logins = 0
+
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal logins
+            logins += 1
+            await reader.read()
+            writer.close()
+
+        dead = await asyncio.start_server(swallow, "127.0.0.1")
+        hosts = f"127.0.0.1:{dead.sockets[0].getsockname()[1]},127.0.0.1:{server.port}"
+        url = f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?target_session_attrs=read-write"
+        async with dead, opened(lambda: provider_of(url, schema, timeout=2.0)) as provider:
+            assert isinstance(provider, PostgresqlProvider)
+            await fill(provider, 1)
+            provider._pool().abort()
+            await append(provider, 2)
+            assert logins == 1, "the host that answered is asked first"
+
     async def test_a_deadlock_is_not_the_callers_affair(self, home: str, schema: str, admin: Any) -> None:
         async with opened(
             lambda: provider_of(f"{home}?options=-c%20default_transaction_isolation%3Dserializable", schema)
@@ -307,6 +376,42 @@ class TestPool(OnServer):
                 assert await waiting(admin) == [backend]
             assert (await read(provider)).head.tail == Position(0, 2)
             assert [link.connection.get_server_pid() for link in provider._pool()._idle] == [backend]
+
+    async def test_a_cancelled_append_that_waits_for_a_connection_is_dropped(self, home: str, schema: str) -> None:
+        async with opened(lambda: provider_of(home, schema, pool_size=1)) as provider:
+            assert isinstance(provider, PostgresqlProvider)
+            await append(provider, 1)
+            pool = provider._pool()
+            held = await pool._take()
+            calls = [asyncio.create_task(append(provider, 2)) for _ in range(20)]
+            await asyncio.sleep(0.01)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert not pool._tasks
+            pool._give_back(held)
+            assert (await read(provider)).head.tail == Position(0, 1)
+
+    async def test_what_fails_after_its_caller_was_cancelled_is_not_logged(
+        self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await fill(provider, 1)
+        async with locked(home, schema):
+            calls = [
+                asyncio.create_task(provider.append(KEY, Entry(f"r{rival}", b""), at=Position(0, 1)))
+                for rival in range(3)
+            ]
+            await waiting(admin, 3)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            calls.clear()
+        await until(lambda: not provider._pool()._tasks)
+        gc.collect()
+        assert (await read(provider)).head.tail == Position(0, 2), "two of them met a conflict"
+        assert "never retrieved" not in caplog.text
 
     async def test_stop_finishes_what_was_begun(self, home: str, schema: str, admin: Any) -> None:
         provider = provider_of(home, schema)
@@ -405,7 +510,7 @@ class TestPool(OnServer):
 
     def test_a_fork(self, home: str, schema: str) -> None:
         code = (
-            "import asyncio, os, sys\n"
+            "import asyncio, gc, os, sys\n"
             "from session_history.providers.postgresql import PostgresqlProvider\n"
             "from session_history_hooks import SessionKey\n"
             "provider = PostgresqlProvider(sys.argv[1], schema=sys.argv[2], durability='host')\n"
@@ -421,6 +526,7 @@ class TestPool(OnServer):
             "        asyncio.set_event_loop(None)\n"
             "        asyncio.events._set_running_loop(None)\n"
             "        asyncio.run(use(read, provider.start, provider.stop, provider.start, read))\n"
+            "        gc.collect()\n"
             "        os._exit(0)\n"
             "    os.wait()\n"
             "    runner.run(use(read, provider.stop))\n"
@@ -430,6 +536,7 @@ class TestPool(OnServer):
         )
         expected = ["fine"] * 2 + ["Unavailable True"] * 2 + ["fine"] * 3 + ["fine"] * 2
         assert run.stdout.splitlines() == expected, run.stderr
+        assert "lost" not in run.stderr, "the child has taken the connection from its parent"
 
 
 class TestErrors(OnOwnServer):
@@ -442,11 +549,13 @@ class TestErrors(OnOwnServer):
             server.url(user="nobody", password=wrong): (ConfigurationError, "refuses this user or password"),
             server.url("nowhere"): (ConfigurationError, "has no database of this name"),
             f"postgresql://{USER}:{wrong}@127.0.0.1:{free_port()}/postgres": (Unavailable, "can not be reached"),
-            f"postgresql://{USER}:{wrong}@host.invalid/postgres": (Unavailable, "can not be reached"),
+            f"postgresql://{USER}:{wrong}@host.invalid/postgres": (Unavailable, "host name is unknown"),
             f"postgresql://{USER}:{wrong}@127.0.0.1:port/postgres": (SessionHistoryError, None),
             f"{server.url()}?sslmode=sometimes": (ConfigurationError, "does not take this URL"),
-            f"{server.url()}?sslmode=verify-full&sslrootcert=/nowhere": (Unavailable, "a file of its TLS settings"),
-            f"{server.url()}?sslmode=require": (Unavailable, None),
+            f"{server.url()}?sslmode=verify-full&sslrootcert=/nowhere": (ConfigurationError, "sslrootcert: /nowhere"),
+            f"{server.url()}?sslmode=require&sslcert=/none": (ConfigurationError, "sslcert: /none can not be read"),
+            f"{server.url()}?sslmode=require": (ConfigurationError, "has no TLS, and sslmode insists on it"),
+            f"{server.url()}?target_session_attrs=standby": (Unavailable, "what target_session_attrs asks for"),
             f"{server.url()}?options=-c%20nonsense%3D1": (SessionHistoryError, None),
         }
         for url, (kind, text) in cases.items():
@@ -458,7 +567,7 @@ class TestErrors(OnOwnServer):
                 await provider.migration()
             for secret in (wrong, PASSWORD):
                 assert secret not in repr(provider) + repr(caught.value) + str(caught.value) + caplog.text
-            assert caught.value.__cause__ is None
+            assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
     async def test_a_password_that_is_refused_later(self, server: Server, admin: Any, schema: str) -> None:
         await admin.execute(f"CREATE ROLE rotated SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
@@ -492,7 +601,7 @@ class TestErrors(OnOwnServer):
             await append(provider, 2)
         assert type(caught.value) is error
         assert "payload" not in str(caught.value)
-        assert caught.value.__cause__ is None
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
         assert (await read(provider)).head.tail == Position(0, 1)
         assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
 
@@ -538,9 +647,9 @@ class TestErrors(OnOwnServer):
             {"target_session_attrs": "read-write"},
         )
         assert isinstance(provider, PostgresqlProvider)
-        assert provider._address.dsn == (
-            f"postgresql://u:{PASSWORD}@h:5433,i/db?sslmode=verify-full&sslrootcert=%2Fa+b"
-            "&target_session_attrs=read-write&application_name=x"
+        settings = "sslmode=verify-full&sslrootcert=%2Fa+b&target_session_attrs=read-write&application_name=x"
+        assert provider._address.dsns == tuple(
+            f"postgresql://u:{PASSWORD}@{host}/db?{settings}" for host in ("h:5433", "i")
         )
         assert provider._address.connect_timeout == 3
         assert (provider._schema, provider._migrate) == ("s", False)
@@ -549,15 +658,25 @@ class TestErrors(OnOwnServer):
         assert repr(provider) == "PostgresqlProvider('postgresql://h:5433,i/db')"
 
     @pytest.mark.parametrize(
-        ("url", "dsn"),
+        ("url", "dsns"),
         [
-            ("postgresql://h/", "postgresql://h"),
-            ("postgresql:///", "postgresql://"),
-            ("postgresql://h/?dbname=d&password=p", "postgresql://h?dbname=d&password=p"),
+            ("postgresql://h/", ["postgresql://h"]),
+            ("postgresql:///", ["postgresql://"]),
+            ("postgresql://h/?dbname=d&password=p", ["postgresql://h?dbname=d&password=p"]),
+            ("postgres://h/d", ["postgres://h/d"]),
+            ("postgres://h,[::1]:1/d", [f"postgres://h/d?{WRITE}", f"postgres://[::1]:1/d?{WRITE}"]),
+            ("postgresql://h,i/d?target_session_attrs=any", [f"postgresql://{h}/d?{ANY}" for h in "hi"]),
+            ("postgresql:///d?host=h,i", [f"postgresql:///d?host={h}&{WRITE}" for h in "hi"]),
+            ("postgresql:///d?host=h,i&port=1", [f"postgresql:///d?host={h}&port=1&{WRITE}" for h in "hi"]),
+            (
+                "postgresql:///d?host=h,i&port=1,2",
+                [f"postgresql:///d?host={h}&{WRITE}" for h in ("h&port=1", "i&port=2")],
+            ),
+            ("postgresql:///d?host=h,i&port=1,2,3", ["postgresql:///d?host=h%2Ci&port=1%2C2%2C3"]),
         ],
     )
-    def test_a_url_that_ends_with_a_slash_names_no_database(self, url: str, dsn: str) -> None:
-        assert PostgresqlProvider(url)._address.dsn == dsn
+    def test_hosts_and_databases_of_a_url(self, url: str, dsns: list[str]) -> None:
+        assert PostgresqlProvider(url)._address.dsns == tuple(dsns)
 
     @pytest.mark.parametrize(
         "address",
@@ -578,11 +697,20 @@ class TestErrors(OnOwnServer):
         assert "hunter2" not in made(lambda: PostgresqlProvider(url))
         assert "hunter2" not in made(lambda: open_provider(url, {}))
 
-    def test_an_unknown_option_is_named_with_those_there_are(self) -> None:
-        with pytest.raises(
-            ConfigurationError, match=r"unknown option 'size'\. Options: .*passfile.*, schema, .*timeout"
-        ):
-            open_provider("postgresql://h/db?size=1", {})
+    @pytest.mark.parametrize(
+        ("query", "text"),
+        [
+            ("size=1", r"unknown option 'size': did you mean 'pool_size'\?$"),
+            ("SSL-mode=require", r"unknown option 'SSL-mode': did you mean 'sslmode'"),
+            ("color=red", r"unknown option 'color'\. Options: .*passfile.*, schema, .*timeout"),
+        ],
+    )
+    def test_an_unknown_option_is_named_with_what_is_like_it(self, query: str, text: str) -> None:
+        with pytest.raises(ConfigurationError, match=text):
+            open_provider(f"postgresql://h/db?{query}", {})
+
+    def test_both_schemes_of_libpq(self) -> None:
+        assert repr(open_provider("postgres://u@h/db", {})) == repr(open_provider("postgresql://u@h/db", {}))
 
     def test_a_driver_that_is_missing(self) -> None:
         code = (
@@ -592,20 +720,6 @@ class TestErrors(OnOwnServer):
         run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
         assert "MissingDriver" in run.stderr
         assert "pip install 'session-history[postgresql]'" in run.stderr
-
-    async def test_tls(self, server: Server, schema: str, tmp_path: Path) -> None:
-        try:
-            (own, key), (other, _) = certificate(tmp_path, "own"), certificate(tmp_path, "other")
-        except FileNotFoundError:
-            missing("it takes openssl to make a certificate")
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(own, key)
-        async with relay(server.port, tls) as wire:
-            for settings in ("sslmode=require", f"sslmode=verify-full&sslrootcert={own}"):
-                async with opened(partial(provider_of, f"{wire.url}?{settings}", schema)) as provider:
-                    assert await provider.health()
-            with pytest.raises(Unavailable, match="TLS failed"):
-                await provider_of(f"{wire.url}?sslmode=verify-full&sslrootcert={other}", schema).start()
 
 
 class TestDurability:
@@ -631,6 +745,35 @@ class TestDurability:
                 standby.promote()
                 assert (await read(provider)).entries == tuple(entry(number) for number in range(1, 51))
                 await append(provider, 51)
+
+    async def test_what_the_standby_has_not_got_is_not_acknowledged(self, machine: Machine) -> None:
+        other = SessionKey("other", "s")
+        with replicated(machine) as (primary, standby):
+            async with hurried(provider_of(primary.url(), None, durability="disk"), 1.0) as provider:
+                await fill(provider, 1)
+                await provider.append(other, entry(1), at=Position(0, 0))
+                standby.freeze()
+                try:
+                    # The first of each is cut short in its wait for the standby, and can be found from then on.
+                    for call in (
+                        append(provider, 2),
+                        append(provider, 2),
+                        provider.delete(other),
+                        provider.delete(other),
+                        provider.delete_user(other.user_id),
+                    ):
+                        with pytest.raises(Unavailable):
+                            await call
+                finally:
+                    standby.thaw()
+                provider._pool().timeout = 30.0
+                assert await append(provider, 2) == Appended(Position(0, 2), replayed=True)
+                assert await provider.delete(other) is False
+                primary.kill()
+            standby.promote()
+            async with opened(lambda: provider_of(standby.url(), None)) as survivor:
+                assert (await read(survivor)).entries == (entry(1), entry(2))
+                assert (await read(survivor, other)).head.deleted
 
 
 async def anything(provider: Any) -> Position:
@@ -665,16 +808,19 @@ async def another_waits(admin: Any, first: int) -> None:
     pytest.fail("nobody else waits")
 
 
-async def refuse(admin: Any, schema: str, state: str, *, times: int) -> None:
-    """Let the server raise an error the next so many times that an entry is to be stored."""
+async def refuse(
+    admin: Any, schema: str, state: str, *, times: int, at: str = "INSERT ON session_history_entry"
+) -> None:
+    """Let the server raise an error the next so many times that this is to happen to a row."""
     await admin.execute(
         f"""CREATE SEQUENCE {schema}.refusals;
         CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             IF nextval('{schema}.refusals') <= {times} THEN
-                RAISE EXCEPTION 'payload of %', NEW.payload USING ERRCODE = '{state}';
+                RAISE EXCEPTION 'payload of %', NEW USING ERRCODE = '{state}';
             END IF;
-            RETURN NEW;
+            RETURN coalesce(NEW, OLD);
         END $$;
-        CREATE TRIGGER refusing BEFORE INSERT ON {schema}.session_history_entry
-            FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()"""
+        SET search_path TO {schema};
+        CREATE TRIGGER refusing BEFORE {at} FOR EACH ROW EXECUTE FUNCTION refuse();
+        RESET search_path"""
     )

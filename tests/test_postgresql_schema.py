@@ -13,6 +13,7 @@ import pytest
 from postgresql_server import PASSWORD, Server
 from postgresql_support import OnOwnServer, OnServer, a_schema, connections, execute, provider_of
 from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.postgresql.schema import LOCK
 from session_history_hooks import (
     ConfigurationError,
     Corrupt,
@@ -33,6 +34,15 @@ class TestMigrations(OnServer):
         await run_together(starting, [(connect,)] * 4)
         async with opened(connect) as provider:
             assert await provider.health()
+
+    async def test_whoever_waits_for_the_tables_sees_them(self, home: str, schema: str, admin: Any) -> None:
+        options = quote("-c default_transaction_isolation=repeatable\\ read")
+        url = f"{home}?options={options}"
+        await admin.execute(f"SELECT pg_advisory_lock({LOCK})")
+        starting = [asyncio.create_task(provider_of(url, schema).start()) for _ in range(3)]
+        await blocked(admin, len(starting))
+        await admin.execute(f"SELECT pg_advisory_unlock({LOCK})")
+        await asyncio.gather(*starting)
 
     async def test_tasks_that_start_at_once_share_what_was_started(self, home: str, schema: str, admin: Any) -> None:
         name = f"n{uuid4().hex}"
@@ -155,6 +165,15 @@ class TestRights(OnOwnServer):
         await admin.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
         with pytest.raises(ConfigurationError, match="encoding LATIN1"):
             await provider_of(server.url("latin"), None).start()
+
+
+async def blocked(admin: Any, count: int) -> None:
+    """Wait until so many wait for the lock under which tables are made."""
+    for _ in range(500):
+        if await admin.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") >= count:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("nobody waits for the lock")
 
 
 async def tables(admin: Any, schema: str) -> list[str]:

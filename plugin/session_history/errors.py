@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 from session_history_hooks import (
     ConfigurationError,
     Conflict,
@@ -121,6 +124,12 @@ class TurnClosed(SessionHistoryError, RuntimeError):
     """Something was added to a turn that has ended."""
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error that names something unknown; ``""`` if nothing is like it."""
+    close = " or ".join(map(repr, get_close_matches(name.lower(), known)))
+    return close and f": did you mean {close}?"
+
+
 class UnknownScheme(ConfigurationError, LookupError):
     """No installed plugin provides this URL scheme.
 
@@ -135,7 +144,8 @@ class UnknownScheme(ConfigurationError, LookupError):
 
     def __str__(self) -> str:
         return (
-            f"no provider for the URL scheme {self.scheme!r}. Installed: {', '.join(self.installed) or 'none'}. "
+            f"no provider for the URL scheme {self.scheme!r}{did_you_mean(self.scheme, self.installed) or '.'} "
+            f"Installed: {', '.join(self.installed) or 'none'}. "
             f"Install a package with an entry point {self.scheme!r} in the group 'session_history'."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -18,6 +18,7 @@ from session_history.errors import (
     PluginError,
     SessionHistoryError,
     UnknownScheme,
+    did_you_mean,
 )
 from session_history_hooks import ProviderOptions, ProviderSpec, SessionHistoryProvider, spec
 from session_history_hooks.spec import PROJECT
@@ -134,14 +135,13 @@ def _validated(provider: ProviderSpec, values: dict[str, Any]) -> ProviderOption
     except SessionHistoryError:
         raise
     except ValidationError as error:
-        flaws = "; ".join(_flaw(flaw["loc"], flaw["msg"]) for flaw in error.errors(include_input=False))
-        names = {field.alias or name for name, field in provider.options.model_fields.items()}
-        known = ", ".join(sorted(names - {"url"})) or "none"
-        raise ConfigurationError(f"{provider.scheme}://: {flaws}. Options: {known}") from None
+        known = sorted({field.alias or name for name, field in provider.options.model_fields.items()} - {"url"})
+        flaws = "; ".join(_flaw(flaw["loc"], flaw["msg"], known) for flaw in error.errors(include_input=False))
+        raise ConfigurationError(f"{provider.scheme}://: {flaws}") from None
 
 
-def _flaw(place: tuple[int | str, ...], message: str) -> str:
+def _flaw(place: tuple[int | str, ...], message: str, known: Sequence[str]) -> str:
     name = ".".join(map(str, place))
     if message.startswith("Extra inputs"):
-        return f"unknown option {name!r}"
+        return f"unknown option {name!r}{did_you_mean(name, known) or '. Options: ' + (', '.join(known) or 'none')}"
     return f"{name}: {message.removeprefix('Value error, ')}".removeprefix(": ")

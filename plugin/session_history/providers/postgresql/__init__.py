@@ -10,10 +10,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal, TypeVar
 
-from session_history.providers.postgresql.address import parse
+from session_history.providers.postgresql.address import SCHEMES, parse
+from session_history.providers.postgresql.ids import check_id
+from session_history.providers.postgresql.link import Link
 from session_history.providers.postgresql.options import PostgresqlOptions
-from session_history.providers.postgresql.pool import Link, Pool
-from session_history.providers.postgresql.rows import MAX_SEQ, Rows, check_id
+from session_history.providers.postgresql.pool import Pool
+from session_history.providers.postgresql.rows import MAX_SEQ, Rows
 from session_history.providers.postgresql.schema import examine, prepare
 from session_history_hooks import (
     Appended,
@@ -247,4 +249,5 @@ def _open(options: PostgresqlOptions) -> PostgresqlProvider:
 
 @hookimpl
 def session_history_providers() -> Iterable[ProviderSpec]:
-    yield ProviderSpec("postgresql", PostgresqlOptions, _open)
+    for scheme in SCHEMES:
+        yield ProviderSpec(scheme, PostgresqlOptions, _open)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
 
+from session_history.providers.postgresql.tls import Tls
 from session_history_hooks import ConfigurationError
 
-SCHEMES = ("postgresql://", "postgres://")
+SCHEMES = ("postgresql", "postgres")
 
 PASSED_ON = frozenset(
     {
@@ -31,19 +33,20 @@ HARMLESS = {
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """:ivar dsn: for asyncpg; may hold a password.
-    :ivar connect_timeout: seconds; ``None`` = as long as the call may take.
+    """:ivar dsns: for asyncpg, one for each host; they may hold a password.
+    :ivar connect_timeout: seconds for a host; ``None`` = as long as the call may take.
     :ivar shown: the URL without user, password and query, for errors and ``repr``.
     """
 
-    dsn: str = field(repr=False)
+    dsns: tuple[str, ...] = field(repr=False)
     connect_timeout: float | None
     shown: str
+    tls: Tls = field(repr=False)
 
 
 def parse(url: str) -> Address:
     """:raises ConfigurationError: not a URL of PostgreSQL, or a setting that can not be kept. The URL is not shown."""
-    if not isinstance(url, str) or not url.startswith(SCHEMES):
+    if not isinstance(url, str) or not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
         raise ConfigurationError("a URL is needed: postgresql://user:password@host:port/database")
     if "#" in url or "\0" in url:
         raise ConfigurationError("the URL has a fragment or holds NUL: write %23 for a # in it")
@@ -56,8 +59,13 @@ def parse(url: str) -> Address:
     _insist_once(address, settings)
     address = address.removesuffix("/")  # else it names a database, whose name is empty
     passed_on = {name: value for name, value in settings.items() if name in PASSED_ON}
-    dsn = f"{address}?{urlencode(passed_on)}" if passed_on else address
-    return Address(dsn, connect_timeout, "postgresql://" if doubtful else _shown(address))
+    shown = "postgresql://" if doubtful else _shown(address)
+    dsns = _each_host(address, passed_on)
+    if len(dsns) > 1 and not os.environ.get("PGTARGETSESSIONATTRS"):
+        # A standby is of no use to us, and a connection to one would be kept for as long as it is only read from.
+        passed_on.setdefault("target_session_attrs", "read-write")
+        dsns = _each_host(address, passed_on)
+    return Address(dsns, connect_timeout, shown, Tls.of(settings))
 
 
 def _settings(query: str) -> dict[str, str]:
@@ -100,6 +108,26 @@ def _insist_once(address: str, settings: dict[str, str]) -> None:
     twice = [name for name in settings if said.get(name)]
     if twice:
         raise ConfigurationError(f"the URL names it already, so leave the setting out: {', '.join(twice)}")
+
+
+def _each_host(address: str, settings: dict[str, str]) -> tuple[str, ...]:
+    """Asyncpg would wait for the first of several hosts for as long as there is time."""
+    scheme, _, rest = address.partition("://")
+    login, at, place = rest.rpartition("@")
+    hosts, slash, database = place.partition("/")
+    if hosts:
+        addresses = [f"{scheme}://{login}{at}{host}{slash}{database}" for host in hosts.split(",")]
+        return tuple(_dsn(each, settings) for each in addresses)
+    named, ports = settings.get("host", "").split(","), settings.get("port", "").split(",")
+    if len(named) == 1 or len(ports) not in {1, len(named)}:
+        return (_dsn(address, settings),)  # wrong numbers are the driver's to refuse
+    ports = ports * len(named) if len(ports) == 1 else ports
+    places = [{"host": host, "port": port} if port else {"host": host} for host, port in zip(named, ports, strict=True)]
+    return tuple(_dsn(address, {**settings, **place}) for place in places)
+
+
+def _dsn(address: str, settings: dict[str, str]) -> str:
+    return f"{address}?{urlencode(settings)}" if settings else address
 
 
 def _shown(address: str) -> str:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import asyncpg
+from typing import Any, NamedTuple, TypeVar
 
 from session_history.providers.postgresql.address import Address
-from session_history.providers.postgresql.errors import DRIVER_ERRORS, forgotten, lost, spoilt, translate, undone
+from session_history.providers.postgresql.errors import (
+    DRIVER_ERRORS,
+    forgotten,
+    lost,
+    read_only,
+    translate,
+    undone,
+)
+from session_history.providers.postgresql.link import Hosts, Link
 from session_history_hooks import ConfigurationError, SessionHistoryError, Unavailable
 
 T = TypeVar("T")
-
-Row = Any
-"""A ``Record`` of asyncpg."""
 
 logger: logging.Logger = logging.getLogger("session_history")
 
@@ -34,49 +36,12 @@ FAREWELL = 1.0
 """Seconds that a server gets to acknowledge the end of a connection, or of a statement that took too long."""
 
 
-class Link:
-    """A connection, and the statements that the server has prepared for it."""
-
-    def __init__(self, connection: Any, *, caching: bool) -> None:
-        self.connection = connection
-        self.left: float = 0.0
-        self._prepared: dict[str, Any] | None = {} if caching else None
-
-    async def fetch(self, statement: str, *values: object) -> list[Row]:
-        if self._prepared is None:
-            return await self.connection.fetch(statement, *values)  # type: ignore[no-any-return]
-        prepared = self._prepared.get(statement)
-        if prepared is None:
-            prepared = await self.connection.prepare(statement, name=_name(statement))
-            self._prepared[statement] = prepared
-        return await prepared.fetch(*values)  # type: ignore[no-any-return]
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """Without a rollback: a server that does not answer would not answer that either. What fails in here takes
-        the connection with it.
-        """
-        await self.connection.execute("BEGIN")
-        yield
-        await self.connection.execute("COMMIT")
-
-    def usable_after(self, error: BaseException) -> bool:
-        """Whether the connection stands as it did before what failed."""
-        if self.connection.is_closed() or self.connection.is_in_transaction():
-            return False
-        return isinstance(error, SessionHistoryError) or not (lost(error) or spoilt(error))
-
-
-def _name(statement: str) -> str:
-    """Says what the statement is: behind a pooler, one of this name may be another client's, and must be the same."""
-    return f"session_history_{hashlib.sha256(statement.encode()).hexdigest()[:32]}"
-
-
 @dataclass(slots=True, eq=False)
 class Pool:
     """Lends connections to what is to be done, a bounded number at once.
 
     Work that was begun runs to its end, also when its caller is cancelled: nobody is left with a statement in the air.
+    What still waits for its first connection then is dropped.
 
     :ivar timeout: seconds for one call, with the wait for a connection. A call whose outcome is unknown gets them once
         more, to learn it.
@@ -88,12 +53,15 @@ class Pool:
     caching: bool
     _idle: list[Link] = field(init=False, default_factory=list)
     _tasks: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
+    _waiting: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
     _places: asyncio.Semaphore = field(init=False)
+    _hosts: Hosts = field(init=False)
     _farewell: AsyncGenerator[None, None] | None = field(init=False, default=None)
     _closed: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._places = asyncio.Semaphore(self.size)
+        self._hosts = Hosts(self.address)
 
     async def run(self, work: Callable[[Link], Awaitable[T]], *, again: bool) -> T:
         """Do ``work`` with a connection.
@@ -104,8 +72,20 @@ class Pool:
             raise Unavailable(f"{self.address.shown} is closed")
         task = asyncio.create_task(self._insist(work, again=again))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        self._waiting.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task in self._waiting:
+                task.cancel()
+            raise
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        self._waiting.discard(task)
+        if not task.cancelled():
+            task.exception()  # asyncio would log it, with a traceback, if nobody were left to see it
 
     async def close(self) -> None:
         """Finish what waits, then close all connections."""
@@ -134,16 +114,18 @@ class Pool:
             except SessionHistoryError:
                 raise
             except _NoConnectionError as error:
-                if not unknown or loop.time() > deadline or isinstance(error.reason, ConfigurationError):
-                    raise refused or error.reason from None
-                refused = error.reason  # the last try only says that the time was up
+                failure = _Failure(error.reason, asked=False)
             except DRIVER_ERRORS as error:
-                if not unknown and again and lost(error):
-                    kind = type(error).__name__
-                    logger.warning("%s was lost in a call, which is done again (%s)", self.address.shown, kind)
-                    unknown, deadline = True, loop.time() + self.timeout
-                elif not (undone(error) or (again and lost(error))) or loop.time() > deadline:
-                    raise translate(error, self.address.shown) from None
+                failure = _Failure(translate(error, self.address.shown), lost=lost(error), undone=undone(error))
+            if not failure.asked:
+                if not unknown or loop.time() > deadline or isinstance(failure.reason, ConfigurationError):
+                    raise refused or failure.reason
+                refused = failure.reason  # the last try only says that the time was up
+            elif not unknown and again and failure.lost:
+                logger.warning("a call was lost, and is done again: %s", failure.reason)
+                unknown, deadline = True, loop.time() + self.timeout
+            elif not (failure.undone or (again and failure.lost)) or loop.time() > deadline:
+                raise failure.reason
             await asyncio.sleep(random.uniform(0.2, 1) * pause)
             pause = min(2 * pause, 0.5)
 
@@ -165,10 +147,13 @@ class Pool:
     def _reason(self, error: Exception) -> SessionHistoryError:
         if isinstance(error, TimeoutError) and self._places.locked():
             return Unavailable(f"{self.address.shown}: all {self.size} connections of this event loop are in use")
+        if isinstance(error, OSError) and (flaw := self.address.tls.flaw()):
+            return ConfigurationError(f"{self.address.shown}: {flaw}")
         return translate(error, self.address.shown)
 
     async def _take(self) -> Link:
         await self._places.acquire()
+        self._waiting -= {asyncio.current_task()}
         try:
             return self._rested() or await self._connect()
         except BaseException:
@@ -189,10 +174,7 @@ class Pool:
         if self._farewell is None:
             self._farewell = self._until_the_loop_ends()
             await anext(self._farewell)
-        connection = await asyncpg.connect(
-            self.address.dsn, timeout=self.address.connect_timeout, statement_cache_size=0
-        )
-        return Link(connection, caching=self.caching)
+        return await self._hosts.connect(self.timeout, caching=self.caching)
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         """An event loop that ends closes its generators: the one moment to close connections that nobody stopped."""
@@ -214,13 +196,27 @@ class Pool:
         if link.usable_after(error):
             self._give_back(link)
             return
-        if lost(error):
+        if lost(error) or read_only(error):
             self.abort()  # what happened to one has happened to all, most of the time
+        if read_only(error):
+            self._hosts.turn_away(link.dsn)
         try:
             # Whoever is cancelled here is so by an event loop that ends.
             await _close(link) if isinstance(error, Exception) else link.connection.terminate()
         finally:
             self._places.release()
+
+
+class _Failure(NamedTuple):
+    """What an error of the driver means. The error itself may show content, so what we raise has it not as its context.
+
+    :ivar asked: something was asked of the server.
+    """
+
+    reason: SessionHistoryError
+    asked: bool = True
+    lost: bool = False
+    undone: bool = False
 
 
 class _NoConnectionError(Exception):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 from functools import cached_property
 
-from session_history.providers.postgresql.pool import Link, Row
+from session_history.providers.postgresql.ids import decoded, encoded
+from session_history.providers.postgresql.link import Link, Row
 from session_history.providers.postgresql.schema import PERIOD_BITS, Tables
 from session_history_hooks import (
     Appended,
@@ -14,7 +15,6 @@ from session_history_hooks import (
     Entry,
     Fold,
     Head,
-    LimitExceeded,
     ListingCursor,
     Log,
     Page,
@@ -27,8 +27,8 @@ from session_history_hooks import (
 MAX_SEQ = 2**31 - 1
 MAX_BIGINT = 2**63 - 1
 
-ID_BYTES = 2048
-"""The longest id of an entry, in UTF-8 bytes: an index of PostgreSQL takes some 2,700."""
+ONE = "user_id = $1 AND session_id = $2"
+ALL = "user_id = $1"
 
 TRIES = 20
 """How often one looks again when others change the session between two statements. Each time, one of them got on."""
@@ -70,7 +70,7 @@ class Rows:
             rows = await link.fetch(self._oldest if oldest else self._newest, *values)
         else:
             statement = self._oldest_and_one if oldest else self._newest_and_one
-            rows = await link.fetch(statement, *values, _bytes(entry_id))
+            rows = await link.fetch(statement, *values, encoded(entry_id))
         if not rows:
             return None
         parts: tuple[list[Row], ...] = ([], [], [])
@@ -96,6 +96,7 @@ class Rows:
             head, known = await self._standing(link, key, entry.id)
             alive = head is not None and not head.deleted
             if head and alive and known and at.generation == head.tail.generation:
+                await self._confirm(link, ONE, key.user_id, key.session_id)
                 return Appended(Position(at.generation, known), replayed=True)
             if at != (head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)):
                 raise Conflict(head)
@@ -105,8 +106,8 @@ class Rows:
         """Write the entry, if the head stands there. Who has changed the head has its lock until the end, so all
         others wait for it, look again at what stands there by then, and change nothing.
         """
-        cover = (fold.seq, _bytes(fold.entry_id), fold.card) if fold else (None, None, None)
-        values = (*cover, _bytes(entry.id), entry.payload, key.user_id, key.session_id)
+        cover = (fold.seq, encoded(fold.entry_id), fold.card) if fold else (None, None, None)
+        values = (*cover, encoded(entry.id), entry.payload, key.user_id, key.session_id)
         if at == Position(0, 0):
             return bool(await link.fetch(self._begin, *values))
         revived = at.seq == 0
@@ -120,8 +121,8 @@ class Rows:
     async def rewrite(
         self, link: Link, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None
     ) -> Head:
-        cover = (fold.seq, _bytes(fold.entry_id), fold.card) if fold else (None, None, None)
-        values = (*cover, _bytes(entry.id), entry.payload, key.user_id, key.session_id)
+        cover = (fold.seq, encoded(fold.entry_id), fold.card) if fold else (None, None, None)
+        values = (*cover, encoded(entry.id), entry.payload, key.user_id, key.session_id)
         for _ in range(TRIES):
             place = (_big(at.generation), _small(at.seq), _big(edits))
             rows = await link.fetch(self._rewrite, *values, *place)
@@ -141,10 +142,10 @@ class Rows:
         return Page(heads, ListingCursor.behind(heads[-1]).encode() if len(rows) > limit else None)
 
     async def delete(self, link: Link, key: SessionKey) -> bool:
-        return bool(await self._bury(link, "user_id = $1 AND session_id = $2", key.user_id, key.session_id))
+        return bool(await self._bury(link, ONE, key.user_id, key.session_id))
 
     async def delete_user(self, link: Link, user_id: str) -> int:
-        return await self._bury(link, "user_id = $1", user_id)
+        return await self._bury(link, ALL, user_id)
 
     async def answers(self, link: Link) -> bool:
         await link.fetch(f"SELECT log FROM {self._tables.head} LIMIT 1")
@@ -152,7 +153,7 @@ class Rows:
 
     async def _standing(self, link: Link, key: SessionKey, entry_id: str) -> tuple[Head | None, int | None]:
         """The head, and the seq of this id."""
-        rows = await link.fetch(self._stand, key.user_id, key.session_id, _bytes(entry_id))
+        rows = await link.fetch(self._stand, key.user_id, key.session_id, encoded(entry_id))
         return (_head(key, rows[0][1:]), rows[0][0]) if rows else (None, None)
 
     async def _bury(self, link: Link, which: str, *values: str) -> int:
@@ -166,7 +167,20 @@ class Rows:
             )
             logs = [row[0] for row in buried]
             await link.fetch(f"DELETE FROM {self._tables.entry} WHERE log = ANY($1::bigint[])", logs)
+            if not logs:
+                await self._confirm(link, which, *values)
         return len(logs)
+
+    async def _confirm(self, link: Link, which: str, *values: str) -> None:
+        """Wait for what is found to be done already: the commit of that may have been cut short in its wait for a
+        standby. One that writes waits for all before it.
+        """
+        head = self._tables.head
+        await link.fetch(
+            f"UPDATE {head} SET beat = beat"
+            f" WHERE {which} AND session_id = (SELECT min(session_id) FROM {head} WHERE {which})",
+            *values,
+        )
 
     @cached_property
     def _newest(self) -> str:
@@ -201,7 +215,8 @@ class Rows:
     def _begin(self) -> str:
         return f"""WITH moved AS (
                 INSERT INTO {self._tables.head} ({_HEAD}, user_id, session_id)
-                VALUES (0, 1, $4, false, 0, 0, {_NOW}, $1, $2, $3, $6, $7) ON CONFLICT DO NOTHING RETURNING log
+                VALUES (0, 1, $4, false, 0, 0, {_NOW}, $1, $2, $3, $6, $7)
+                ON CONFLICT (user_id, session_id) DO NOTHING RETURNING log
             )
             INSERT INTO {self._tables.entry} (log, seq, id, payload) SELECT log, 1, $4, $5 FROM moved RETURNING seq"""
 
@@ -247,43 +262,25 @@ class Rows:
             ORDER BY period DESC, active_us DESC, session_id LIMIT $5"""
 
 
-def check_id(entry_id: str) -> None:
-    """:raises LimitExceeded: it is too long for an index."""
-    size = len(_bytes(entry_id))
-    if size > ID_BYTES:
-        raise LimitExceeded("entry id bytes", size, ID_BYTES)
-
-
 def _head(key: SessionKey, row: Row) -> Head:
     generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card = row
     return Head(
         key,
         Position(generation, seq),
-        _text(tail_id),
+        decoded(tail_id),
         deleted=deleted,
         beat=beat,
         edits=edits,
         active_us=active_us,
-        fold=None if fold_seq is None else Fold(fold_seq, _text(fold_id), card),
+        fold=None if fold_seq is None else Fold(fold_seq, decoded(fold_id), card),
     )
 
 
 def _numbered(row: Row) -> tuple[int, Entry]:
-    return row[2], Entry(_text(row[3]), row[10])
+    return row[2], Entry(decoded(row[3]), row[10])
 
 
 _seq = operator.itemgetter(2)
-
-
-def _bytes(entry_id: str) -> bytes:
-    return entry_id.encode("utf-8", "surrogatepass")  # exact for every str
-
-
-def _text(entry_id: bytes) -> str:
-    try:
-        return entry_id.decode("utf-8", "surrogatepass")
-    except (UnicodeDecodeError, AttributeError):
-        raise Corrupt("the id of an entry is unreadable") from None
 
 
 def _small(number: int) -> int:

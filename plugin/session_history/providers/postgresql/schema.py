@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from session_history.providers.postgresql.pool import Link, Row
+from session_history.providers.postgresql.link import Link, Row
 from session_history_hooks import ConfigurationError, Corrupt, IncompatibleStore, StoreReadOnly
 
 LOCK = int.from_bytes(b"SHLG")
@@ -85,6 +85,8 @@ def _first(tables: Tables) -> tuple[str, ...]:
     listing has an index over the period of the last activity, not over the activity itself; the few sessions of one
     period are sorted.
 
+    A log is unique, since a copy of a database may count them from the start again.
+
     A payload is encoded already, so it is not compressed, and up to a page in size it stays in its row: a window of
     them is then read without a detour for each.
     """
@@ -94,7 +96,7 @@ def _first(tables: Tables) -> tuple[str, ...]:
     applied timestamptz NOT NULL DEFAULT now()
 )""",
         f"""CREATE TABLE {tables.head} (
-    log        bigint GENERATED ALWAYS AS IDENTITY,
+    log        bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     user_id    text COLLATE "C" NOT NULL,
     session_id text COLLATE "C" NOT NULL,
     generation bigint NOT NULL,

@@ -1,0 +1,26 @@
+"""Ids of entries as the database holds them."""
+
+from __future__ import annotations
+
+from session_history_hooks import Corrupt, LimitExceeded
+
+ID_BYTES = 2048
+"""The longest id of an entry, in UTF-8 bytes: an index of PostgreSQL takes some 2,700."""
+
+
+def check_id(entry_id: str) -> None:
+    """:raises LimitExceeded: it is too long for an index."""
+    size = len(encoded(entry_id))
+    if size > ID_BYTES:
+        raise LimitExceeded("entry id bytes", size, ID_BYTES)
+
+
+def encoded(entry_id: str) -> bytes:
+    return entry_id.encode("utf-8", "surrogatepass")  # exact for every str
+
+
+def decoded(entry_id: bytes) -> str:
+    try:
+        return entry_id.decode("utf-8", "surrogatepass")
+    except (UnicodeDecodeError, AttributeError):
+        raise Corrupt("the id of an entry is unreadable") from None

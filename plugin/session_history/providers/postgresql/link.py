@@ -1,0 +1,118 @@
+"""A connection: how one comes about, and what is asked over it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import weakref
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from session_history.providers.postgresql.address import Address
+from session_history.providers.postgresql.errors import NEXT_HOST, lost, spoilt
+from session_history_hooks import SessionHistoryError
+
+Row = Any
+"""A ``Record`` of asyncpg."""
+
+ABANDONED = 30_000
+"""Milliseconds without a statement after which the server ends a transaction: a client that is gone without a word
+would keep its locks for the hours that TCP takes to notice.
+"""
+
+
+class Link:
+    """A connection, and the statements that the server has prepared for it.
+
+    :ivar dsn: of the host that it leads to.
+    """
+
+    def __init__(self, connection: Any, *, caching: bool, dsn: str = "") -> None:
+        self.connection = connection
+        self.dsn = dsn
+        self.left: float = 0.0
+        self._prepared: dict[str, Any] | None = {} if caching else None
+        _LINKS.add(self)
+
+    async def fetch(self, statement: str, *values: object) -> list[Row]:
+        if self._prepared is None:
+            return await self.connection.fetch(statement, *values)  # type: ignore[no-any-return]
+        prepared = self._prepared.get(statement)
+        if prepared is None:
+            prepared = await self.connection.prepare(statement, name=_name(statement))
+            self._prepared[statement] = prepared
+        return await prepared.fetch(*values)  # type: ignore[no-any-return]
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Without a rollback: a server that does not answer would not answer that either. What fails in here takes
+        the connection with it.
+        """
+        # Each statement sees what was committed before it, also where the server's default is another. SET LOCAL ends
+        # with the transaction, so that a pooler may hand on the session.
+        await self.connection.execute(
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout TO {ABANDONED}"
+        )
+        yield
+        await self.connection.execute("COMMIT")
+
+    def usable_after(self, error: BaseException) -> bool:
+        """Whether the connection stands as it did before what failed."""
+        if self.connection.is_closed() or self.connection.is_in_transaction():
+            return False
+        return isinstance(error, SessionHistoryError) or not (lost(error) or spoilt(error))
+
+
+_LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+def _disown() -> None:
+    """In a child, what is collected must not be ended by the driver: this would take it out of the epoll instance that
+    the child shares with its parent, which would never hear of its connections again.
+    """
+    for link in _LINKS:
+        link.connection._aborted = True
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_disown)
+
+
+def _name(statement: str) -> str:
+    """Says what the statement is: behind a pooler, one of this name may be another client's, and must be the same."""
+    return f"session_history_{hashlib.sha256(statement.encode()).hexdigest()[:32]}"
+
+
+class Hosts:
+    """The hosts of an address. The one that took the last connection is asked first for the next."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._dsns = address.dsns
+        self._tls: ssl.SSLContext | None = None
+
+    async def connect(self, timeout: float, *, caching: bool) -> Link:  # noqa: ASYNC109
+        """:param timeout: seconds for all hosts; one that does not answer must leave some for the others."""
+        share = timeout / len(self._dsns)
+        self._tls = self._tls or self._address.tls.context()
+        link = await self._first_of(self._dsns, min(share, self._address.connect_timeout or share), caching)
+        self._dsns = (link.dsn, *(each for each in self._dsns if each != link.dsn))
+        return link
+
+    def turn_away(self, dsn: str) -> None:
+        """Ask this host after all others."""
+        self._dsns = (*(each for each in self._dsns if each != dsn), dsn)
+
+    async def _first_of(self, dsns: Sequence[str], limit: float, caching: bool) -> Link:  # noqa: FBT001
+        first, *others = dsns
+        try:
+            connection = await asyncpg.connect(first, timeout=limit, ssl=self._tls, statement_cache_size=0)
+            return Link(connection, caching=caching, dsn=first)
+        except NEXT_HOST:
+            if not others:
+                raise
+        return await self._first_of(others, limit, caching)

@@ -1,0 +1,101 @@
+"""TLS to a PostgreSQL server: who is trusted, and what is said when it is not possible."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from conftest import missing
+from postgresql_server import Server
+from postgresql_support import OnOwnServer, provider_of
+from postgresql_wire import Wire, certificate, relay
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history_hooks import ConfigurationError
+from session_history_hooks.testing.subject import opened
+
+
+class TestTls(OnOwnServer):
+    @pytest.fixture(autouse=True)
+    def home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without certificates of the user's."""
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name in ("PGSSLROOTCERT", "PGSSLMODE", "SSL_CERT_DIR"):
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.fixture
+    def own(self, tmp_path: Path) -> tuple[Path, Path]:
+        try:
+            return certificate(tmp_path, "own")
+        except FileNotFoundError:
+            missing("it takes openssl to make a certificate")
+
+    @pytest.fixture
+    async def wire(self, server: Server, own: tuple[Path, Path]) -> AsyncIterator[Wire]:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*own)
+        async with relay(server.port, tls) as wire:
+            yield wire
+
+    async def test_who_is_trusted(self, wire: Wire, own: tuple[Path, Path], schema: str) -> None:
+        for settings in ("sslmode=require", f"sslmode=verify-full&sslrootcert={own[0]}"):
+            async with opened(partial(provider_of, f"{wire.url}?{settings}", schema)) as provider:
+                assert await provider.health()
+
+    async def test_the_authorities_of_the_system(
+        self, wire: Wire, own: tuple[Path, Path], schema: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(own[0]))  # where OpenSSL looks for them
+        client = f"sslcert={own[0]}&sslkey={own[1]}"
+        for settings in ("sslrootcert=system", f"sslmode=verify-full&sslrootcert=system&{client}"):
+            async with opened(partial(provider_of, f"{wire.url}?{settings}", schema)) as provider:
+                assert await provider.health()
+        monkeypatch.setenv("PGSSLROOTCERT", "system")
+        async with opened(lambda: provider_of(wire.url, schema)) as provider:
+            assert await provider.health()
+
+    async def test_a_certificate_that_is_not_trusted(self, wire: Wire, schema: str, tmp_path: Path) -> None:
+        other, _ = certificate(tmp_path, "other")
+        for settings in (f"sslmode=verify-full&sslrootcert={other}", "sslrootcert=system"):
+            with pytest.raises(ConfigurationError, match=r"certificate is not trusted \(self.signed certificate\)"):
+                await provider_of(f"{wire.url}?{settings}", schema).start()
+
+    async def test_a_certificate_of_another_host(self, wire: Wire, own: tuple[Path, Path], schema: str) -> None:
+        url = wire.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(ConfigurationError, match=r"not trusted \(Hostname mismatch.*'localhost'\)"):
+            await provider_of(f"{url}?sslmode=verify-full&sslrootcert={own[0]}", schema).start()
+        async with opened(lambda: provider_of(f"{url}?sslmode=verify-ca&sslrootcert={own[0]}", schema)) as provider:
+            assert await provider.health()
+
+    @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+    async def test_nobody_to_trust(self, wire: Wire, schema: str, mode: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"no ~/\.postgresql/root\.crt\. Name .*sslrootcert=system"):
+            await provider_of(f"{wire.url}?sslmode={mode}", schema).start()
+
+    async def test_files_that_are_none(self, wire: Wire, own: tuple[Path, Path], schema: str, tmp_path: Path) -> None:
+        _, other = certificate(tmp_path, "other")
+        nonsense = tmp_path / "nonsense"
+        nonsense.write_text("nonsense")
+        for settings, text in {
+            f"sslmode=verify-full&sslrootcert={nonsense}": "certificate or key of its settings",
+            f"sslrootcert=system&sslcert={nonsense}": "certificate or key of its settings",
+            f"sslmode=require&sslcert={own[0]}&sslkey={other}": "certificate or key of its settings",
+            f"sslmode=require&sslcert={tmp_path}": f"sslcert: {tmp_path} can not be read",
+            f"sslrootcert=system&sslcert={own[0]}&sslkey=/none": "sslkey: /none can not be read",
+        }.items():
+            with pytest.raises(ConfigurationError, match=text):
+                await provider_of(f"{wire.url}?{settings}", schema).start()
+
+    @pytest.mark.parametrize(
+        ("settings", "text"),
+        [
+            ("sslmode=require&sslrootcert=system", "with sslmode=verify-full only"),
+            ("sslrootcert=system&sslcrl=/x", "not possible with sslrootcert=system: sslcrl"),
+        ],
+    )
+    def test_what_does_not_go_with_the_systems(self, settings: str, text: str) -> None:
+        with pytest.raises(ConfigurationError, match=text):
+            PostgresqlProvider(f"postgresql://h/d?{settings}")
