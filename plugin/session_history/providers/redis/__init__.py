@@ -46,18 +46,6 @@ BATCH = 100
 """The most sessions that one script deletes: others wait while it runs."""
 
 
-_PROCESS = [os.getpid()]
-"""The one that this is. Where a sandbox watches what a process asks of the system, to ask at each call is dear."""
-
-if hasattr(os, "register_at_fork"):  # Windows has no forks
-    os.register_at_fork(after_in_child=lambda: _PROCESS.__setitem__(0, os.getpid()))
-
-_INHERITED: list[Loops] = []
-"""Connections of the process that this one is a fork of. They are never collected: closing one here would take it
-out of the epoll instance that both processes share.
-"""
-
-
 class RedisProvider:
     """Keeps sessions in Redis 7.0 or newer, or in Valkey.
 
@@ -110,7 +98,6 @@ class RedisProvider:
         self._calls = Calls(self._options, self._keys, self._servers)
         self._ttl_us = (self._options.ttl or 0) * 1_000_000
         self._loops: Loops | None = None
-        self._process = 0
         self._limits = Limits(
             # A round figure above any real turn: while a server takes in an entry, all who use it wait.
             entry_bytes=16 * 2**20,
@@ -131,7 +118,7 @@ class RedisProvider:
         return self._limits
 
     async def start(self) -> None:
-        if self._loops is not None and not self._forked:
+        if self._is_open:
             return
         loops = Loops(self._options)
         try:
@@ -140,28 +127,20 @@ class RedisProvider:
         except BaseException:
             await loops.close()
             raise
-        if self._loops is not None and not self._forked:
+        if self._is_open:
             await loops.close()  # another start was faster
             return
-        self._leave()
-        self._loops, self._process = loops, _PROCESS[0]
+        await self.stop()
+        self._loops = loops
 
     async def stop(self) -> None:
-        loops = self._leave()
+        loops, self._loops = self._loops, None
         if loops is not None:
             await loops.close()
 
-    def _leave(self) -> Loops | None:
-        """Forget the connections; returns them if they are this process's own."""
-        loops, self._loops = self._loops, None
-        if loops is not None and self._forked:
-            _INHERITED.append(loops)
-            return None
-        return loops
-
     @property
-    def _forked(self) -> bool:
-        return self._process != _PROCESS[0]
+    def _is_open(self) -> bool:
+        return self._loops is not None and not self._loops.inherited
 
     async def health(self) -> bool:
         try:
@@ -264,7 +243,7 @@ class RedisProvider:
         """Those of the running event loop."""
         if self._loops is None:
             raise Unavailable(f"{self._options.shown} is not open: the service was stopped, or never started")
-        if self._forked:
+        if self._loops.inherited:
             raise Unavailable(
                 f"{self._options.shown} was open when this process was forked; open it after the fork, or spawn"
             )
