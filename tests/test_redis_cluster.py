@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 from redis.crc import key_slot
 
 from redis_support import started
 from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.options import Address
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -66,6 +68,21 @@ async def test_a_slot_that_moves_while_sessions_are_written(cluster: ValkeyClust
     cluster.wait_until_ready()
 
 
+def say_where(cluster: ValkeyCluster, kind: str) -> None:
+    for server in cluster.servers:
+        with server.client() as client:
+            client.config_set("cluster-preferred-endpoint-type", kind)
+
+
+@pytest.fixture(params=["ip", "unknown-endpoint"])
+def endpoint(request: pytest.FixtureRequest, cluster: ValkeyCluster) -> Iterator[str]:
+    """What the servers say of where they are: in the second case that it is the host that was asked."""
+    say_where(cluster, request.param)
+    yield request.param
+    say_where(cluster, "ip")
+
+
+@pytest.mark.usefixtures("endpoint")
 async def test_a_call_that_is_asked_to_go_elsewhere_goes_there(cluster: ValkeyCluster, prefix: str) -> None:
     """ASK, for the one script that has a single key: where some of several are missing, a server says TRYAGAIN."""
     async with started(cluster.url, prefix=prefix, timeout=0.5) as provider:
@@ -124,3 +141,16 @@ async def test_a_replica_that_lags_is_waited_for_by_a_repeat_too(own: ValkeyServ
                     with pytest.raises(Unavailable, match="0 of 1 replicas"):
                         await append(another, 2)
             assert (await append(provider, 2)).replayed is True
+
+
+async def test_servers_that_left_are_asked_no_more(cluster: ValkeyCluster, prefix: str) -> None:
+    async with started(cluster.url, prefix=prefix) as provider:
+        servers = await provider._servers()
+        known = set(servers._servers)
+        servers._at(Address("127.0.0.1", 1))
+        owner = located(cluster, provider, prefix)[0]
+        await add(provider, prefix, 1)
+        owner.restart()  # whoever is asked next learns of the slots anew
+        await add(provider, prefix, 2)
+        assert set(servers._servers) <= known | {Address("127.0.0.1", each.port) for each in cluster.servers}
+    cluster.wait_until_ready()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from session_history_hooks import (
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, entry, fill, opened, read
-from valkey_server import ValkeyServer
+from valkey_server import ValkeyCluster, ValkeyServer
 
 pytest_plugins = ["redis_fixtures"]
 
@@ -102,6 +104,104 @@ async def test_a_server_that_hangs_is_unavailable_in_time(own: ValkeyServer) -> 
                 await RedisProvider(own.url, timeout=0.1).start()
             assert time.monotonic() - begun < 3
         assert (await append(provider, 2)).position == Position(0, 2)
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often a host of this name is still not found."""
+    unknown: dict[str, int] = {}
+    found = asyncio.BaseEventLoop.getaddrinfo
+
+    async def look_up(loop: asyncio.BaseEventLoop, host: str, *args: Any, **options: Any) -> Any:
+        if host in unknown:
+            unknown[host] -= 1
+            if unknown[host] >= 0:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            host = "127.0.0.1"
+        return await found(loop, host, *args, **options)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+    return unknown
+
+
+async def test_a_name_that_is_unknown_at_the_start_is_not_waited_for(
+    nameless: dict[str, int], cluster: ValkeyCluster
+) -> None:
+    nameless["nowhere.test"] = 10**9
+    begun = time.monotonic()
+    for url in ("redis://nowhere.test", "redis+cluster://nowhere.test,nowhere.test:1"):
+        with pytest.raises(Unavailable, match="its host name is unknown"):
+            await RedisProvider(url, timeout=60).start()
+    assert time.monotonic() - begun < 30
+    async with started(f"redis+cluster://nowhere.test,127.0.0.1:{cluster.servers[0].port}") as provider:
+        assert await provider.health() is True
+
+
+async def test_a_name_that_is_unknown_for_a_while_is_waited_for(nameless: dict[str, int], own: ValkeyServer) -> None:
+    nameless["host.test"] = 0
+    async with started(f"redis://host.test:{own.port}", timeout=20) as provider:
+        await fill(provider, 1)
+        await asyncio.to_thread(own.restart)
+        nameless["host.test"] = 3
+        assert (await append(provider, 2)).position == Position(0, 2)
+        assert nameless["host.test"] < 0
+
+
+async def test_a_master_whose_name_leads_to_another_by_now(own: ValkeyServer) -> None:
+    with ValkeyServer(appendonly="yes") as other, own.client() as client, other.client() as heir:
+        heir.config_set("repl-diskless-sync-delay", 0)
+        heir.replicaof("127.0.0.1", str(own.port))
+        async with relay(own.port) as between, started(f"redis://127.0.0.1:{between.port}") as provider:
+            await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(4)))
+            await fill(provider, 1)
+            own.wait_until(lambda: bool(client.incr("tries") and client.wait(1, 100)))
+            heir.replicaof("NO", "ONE")
+            client.replicaof("127.0.0.1", str(other.port))
+            between._target = other.port
+            assert (await append(provider, 2)).position == Position(0, 2)
+            assert len((await read(provider)).entries) == 2
+
+
+async def test_connections_that_fell_silent_cost_one_call(server: ValkeyServer, prefix: str) -> None:
+    way = Way(server.port)
+    async with await asyncio.start_server(way.lead, "127.0.0.1", 0) as listening:
+        url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with started(url, prefix=prefix, timeout=0.5) as provider:
+            await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(9)))
+            assert len(way.connections) == 9
+            way.silent = 9
+            with pytest.raises(Unavailable, match="no answer"):
+                await append(provider, 1)
+            assert (await append(provider, 1)).position == Position(0, 1)
+        await asyncio.wait(way.connections)
+
+
+class Way:
+    """To a server.
+
+    :ivar silent: the first so many connections carry nothing any more, and nobody hears of it.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.connections: list[asyncio.Task[Any]] = []
+        self.silent = 0
+        self._target = target
+
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.connections.append(task)
+        number = len(self.connections)
+        above, below = await asyncio.open_connection("127.0.0.1", self._target)
+
+        async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await source.read(2**16):
+                    if number > self.silent:
+                        target.write(data)
+            target.close()
+
+        await asyncio.gather(carry(reader, below), carry(above, writer))
 
 
 async def test_nobody_listens() -> None:

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
 
 
 RIGHTS = """
-+hello +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
++hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
 +hget +hset +hdel +hlen +hmget +hkeys +exists +llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember +unlink +pexpireat +pttl +persist
 """
@@ -72,6 +73,8 @@ async def test_the_rights_that_the_documentation_names_are_enough(own: ValkeySer
     assert RIGHTS in page
     with own.client() as client:
         client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["sh:*"], commands=RIGHTS.split())
+    async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}/1"):
+        pass
     for options in ({"ttl": 60}, {}, {"wait_replicas": 1, "wait_timeout": 0.01}):
         async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}", **options) as provider:
             assert await provider.health() is True
@@ -84,6 +87,19 @@ async def test_the_rights_that_the_documentation_names_are_enough(own: ValkeySer
             await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=(await read(provider)).head.edits, fold=None)
     async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}") as provider:
         assert await provider.delete_user("user") == 1
+
+
+async def test_waiting_for_replicas_takes_a_right_of_its_own(own: ValkeyServer) -> None:
+    url = f"redis://writer:hunter2@127.0.0.1:{own.port}"
+    with own.client() as client:
+        client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@all"])
+        async with started(url, wait_replicas=1) as provider:
+            client.execute_command("ACL SETUSER writer -wait")
+            with pytest.raises(StoreReadOnly, match="NOPERM") as refusal:
+                await append(provider, 1)
+            assert "writer" not in _all_of(refusal.value)
+        with pytest.raises(StoreReadOnly, match="WAIT"):
+            await RedisProvider(url, wait_replicas=1).start()
 
 
 @pytest.mark.parametrize("login", ["default:hunter2", "nobody:hunter2", ":hunter2", "a%40b:hunter2%2f"])
@@ -109,6 +125,7 @@ def _all_of(error: BaseException | None) -> str:
     [
         "127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1/x", "127.0.0.1/-1", "", "a,b", "127.0.0.1?speed=9",
         "127.0.0.1?timeout=0", "127.0.0.1?prefix=a{b", "127.0.0.1?ttl=0", "127.0.0.1?ssl_ca_certs=x",
+        "127.0.0.1?wait_timeout=1", "127.0.0.1?wait_replicas=0&wait_timeout=1",
         "127.0.0.1?durability=none", "127.0.0.1?wait_replicas=1&wait_timeout=9",
     ],
 )  # fmt: skip
@@ -120,10 +137,11 @@ def test_what_can_not_be_configured(login: str, rest: str) -> None:
 
 async def test_every_scheme_opens(single_url: str, cluster_url: str, prefix: str) -> None:
     place = single_url.partition("://")[2]
-    for url in (f"redis://{place}", f"valkey://{place}", cluster_url):
+    places = cluster_url.partition("://")[2]
+    for url in (f"redis://{place}", f"valkey://{place}", cluster_url, f"valkey+cluster://{places}"):
         async with SessionHistoryService.from_url(url, prefix=prefix) as service:
             assert await service.health() is True
-    for scheme in ("rediss", "valkeys", "rediss+cluster"):
+    for scheme in ("rediss", "valkeys", "rediss+cluster", "valkeys+cluster"):
         service = SessionHistoryService.from_url(f"{scheme}://127.0.0.1:1?timeout=0.1&ssl_cert_reqs=none")
         with pytest.raises(Unavailable):
             await service.start()
@@ -185,5 +203,48 @@ async def test_over_tls_only_who_is_trusted_is_spoken_to(server: ValkeyServer, c
             assert len((await read(provider)).entries) == 2
         async with started(url, prefix=prefix, ssl_cert_reqs="none") as provider:
             await append(provider, 3)
-        with pytest.raises(Unavailable):
-            await RedisProvider(url, timeout=0.3).start()
+        for place in (url, f"rediss+cluster://127.0.0.1:{between.port}"):
+            with pytest.raises(ConfigurationError, match="not trusted: self-signed certificate"):
+                await RedisProvider(place, timeout=30).start()
+
+
+async def test_tls_with_a_server_that_speaks_none(own: ValkeyServer) -> None:
+    url = f"rediss://127.0.0.1:{own.port}"
+    with pytest.raises(ConfigurationError, match="speaks no TLS"):
+        await RedisProvider(url, timeout=0.2).start()
+    with own.frozen(), pytest.raises(Unavailable):  # nobody can tell
+        await RedisProvider(url, timeout=0.2).start()
+
+
+@pytest.fixture
+def files(certificate: Path, tmp_path: Path) -> Path:
+    """A folder with files of all kinds."""
+    (tmp_path / "cert").write_bytes(certificate.read_bytes())
+    (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n")
+    lock = ["openssl", "pkey", "-aes256", "-passout", "pass:hunter2", "-in", str(certificate)]
+    subprocess.run([*lock, "-out", str(tmp_path / "locked")], check=True, capture_output=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ({"ssl_ca_certs": "none"}, "ssl_ca_certs.*No such file"),
+        ({"ssl_ca_certs": "junk"}, "ssl_ca_certs"),
+        ({"ssl_certfile": "none"}, "ssl_certfile.*No such file"),
+        ({"ssl_certfile": "cert", "ssl_keyfile": "none"}, "ssl_keyfile.*No such file"),
+        ({"ssl_certfile": "cert", "ssl_keyfile": "junk"}, "ssl_keyfile"),
+        ({"ssl_certfile": "cert", "ssl_keyfile": "locked"}, "ssl_keyfile.*without a password"),
+        ({"ssl_keyfile": "cert"}, "set ssl_certfile"),
+    ],
+)
+async def test_files_of_tls_that_are_none(names: dict[str, str], shown: str, files: Path) -> None:
+    options: dict[str, Any] = {option: str(files / name) for option, name in names.items()}
+    with pytest.raises(ConfigurationError, match=shown) as refusal:
+        await RedisProvider("rediss://127.0.0.1:1", timeout=30, **options).start()
+    assert "hunter2" not in _all_of(refusal.value)
+
+
+async def test_a_database_that_is_not_there(own: ValkeyServer) -> None:
+    with pytest.raises(ConfigurationError, match="/99 has no database of this number"):
+        await RedisProvider(f"redis://127.0.0.1:{own.port}/99").start()

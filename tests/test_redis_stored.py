@@ -11,7 +11,8 @@ import pytest
 from redis.crc import key_slot
 
 from redis_support import names, started
-from session_history import SessionHistoryService
+from session_history import Session, SessionHistoryService
+from session_history.errors import SessionDeleted
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
     Appended,
@@ -106,6 +107,23 @@ async def test_keys_of_somebody_else_are_left_alone(server: ValkeyServer, provid
         with pytest.raises(IncompatibleStore):
             await provider.read(KEY)
         assert client.get(heads) == b"theirs"
+
+
+@pytest.mark.parametrize("part", ["index", "graves"])
+async def test_keys_of_somebody_else_are_noticed_before_anything_is_written(
+    server: ValkeyServer, prefix: str, part: str
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        await fill(provider, 1)
+        with server.client() as client:
+            theirs = names(server, prefix)[part]
+            client.delete(theirs)
+            client.set(theirs, "theirs")
+            before = {name: client.dump(name) for name in names(server, prefix).values()}
+            for call in (append(provider, 2), provider.delete(KEY), provider.delete_user(KEY.user_id)):
+                with pytest.raises(IncompatibleStore):
+                    await call
+            assert {name: client.dump(name) for name in names(server, prefix).values()} == before
 
 
 async def test_an_entry_that_is_cut_off_is_corrupt(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
@@ -285,17 +303,73 @@ async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, pr
             async with service.turn("user", "session") as turn:
                 assert turn.history == []
                 turn.add({"role": "user", "content": "Hello"})
-            assert await turns_of(service) == 1
-            deadline = time.monotonic() + 5
-            while await turns_of(service):
-                assert time.monotonic() < deadline
-                await asyncio.sleep(0.05)
+            assert (await session_of(service, "user")).turns == 1
+            await until_gone(service, "user")
 
 
-async def turns_of(service: SessionHistoryService) -> int:
-    session = await service.get_session("user", "session")
+async def test_two_first_turns_at_once_begin_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
+    async with (
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as another,
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as third,
+    ):
+        for name in ("user", "other"):
+            await service.append_message(
+                await service.create_session(name, "session"), {"role": "user", "content": "Hello"}
+            )
+        for name in ("user", "other"):
+            await until_gone(service, name)
+        for first, second, name in ((another, another, "user"), (another, third, "other")):
+            async with first.turn(name, "session") as one, second.turn(name, "session") as two:
+                assert one.history == two.history == []
+                one.add({"role": "user", "content": "one"})
+                two.add({"role": "user", "content": "two"})
+            assert (await session_of(another, name)).turns == 2
+
+
+async def test_a_first_turn_does_not_bring_back_what_was_deleted_after_it_began_anew(
+    server: ValkeyServer, prefix: str
+) -> None:
+    async with (
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,
+        started(server.url, prefix=prefix, ttl=60) as provider,
+    ):
+        key = SessionKey("user", "session")
+        await service.append_message(
+            await service.create_session("user", "session"), {"role": "user", "content": "Hello"}
+        )
+        await until_gone(service, "user")
+        with pytest.raises(SessionDeleted):
+            async with service.turn("user", "session") as turn:
+                turn.add({"role": "user", "content": "Hello"})
+                await provider.append(key, entry(1), at=Position(0, 0))
+                with pytest.raises(Conflict) as conflict:
+                    await provider.append(key, entry(2), at=Position(0, 0))
+                assert conflict.value.anew is True
+                await provider.delete(key)
+                await provider.append(key, entry(1), at=Position(2, 0))
+                with pytest.raises(Conflict) as conflict:
+                    await provider.append(key, entry(2), at=Position(0, 0))
+                assert conflict.value.anew is False
+        assert (await read(provider, key)).head.tail == Position(2, 1)
+
+
+async def greet(service: SessionHistoryService, user: str) -> None:
+    async with service.turn(user, "session") as turn:
+        turn.add({"role": "user", "content": "Hello"})
+
+
+async def until_gone(service: SessionHistoryService, user: str) -> None:
+    deadline = time.monotonic() + 5
+    while (await session_of(service, user)).turns:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:
+    session = await service.get_session(user, "session")
     assert session is not None
-    return session.turns
+    return session
 
 
 async def test_a_tombstone_is_not_forgotten_when_sessions_expire(server: ValkeyServer, prefix: str) -> None:

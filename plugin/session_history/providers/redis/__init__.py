@@ -9,7 +9,8 @@ from typing import Literal
 
 from session_history.providers.redis import scripts
 from session_history.providers.redis.calls import Calls
-from session_history.providers.redis.examination import examine
+from session_history.providers.redis.connections import Word
+from session_history.providers.redis.examination import introduce
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.loops import Loops
 from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
@@ -20,7 +21,7 @@ from session_history.providers.redis.packing import (
     unpacked_head,
 )
 from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED
-from session_history.providers.redis.servers import Servers, Word
+from session_history.providers.redis.servers import Servers
 from session_history.providers.redis.windows import PAGE, Window
 from session_history_hooks import (
     Appended,
@@ -57,7 +58,8 @@ class RedisProvider:
         ``"host"`` = the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``.
         Start sees to it.
     :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
-    :param wait_timeout: seconds for which they are waited for, after which the append is of unknown outcome.
+    :param wait_timeout: seconds for which they are waited for, 1 if not given, after which the append is of unknown
+        outcome.
     :param max_connections: of each event loop, to each server.
     :param ssl_ca_certs: file of the authorities to trust, instead of the system's; for ``rediss``, as the next three.
     :param ssl_certfile: file of the client's own certificate.
@@ -77,7 +79,7 @@ class RedisProvider:
         ttl: int | None = None,
         durability: Durability | Literal["process", "host", "disk"] = Durability.PROCESS,
         wait_replicas: int = 0,
-        wait_timeout: float = 1.0,
+        wait_timeout: float | None = None,
         max_connections: int = 32,
         **tls: str | None,
     ) -> None:
@@ -89,8 +91,8 @@ class RedisProvider:
                 "ttl": ttl,
                 "durability": durability,
                 "wait_replicas": wait_replicas,
-                "wait_timeout": wait_timeout,
                 "max_connections": max_connections,
+                **({} if wait_timeout is None else {"wait_timeout": wait_timeout}),
                 **tls,
             }
         )
@@ -123,7 +125,7 @@ class RedisProvider:
         loops = Loops(self._options)
         try:
             servers = await loops.servers()
-            await servers.insist(lambda: examine(servers, self._options))
+            await introduce(servers, self._options)
         except BaseException:
             await loops.close()
             raise
@@ -186,7 +188,7 @@ class RedisProvider:
             *_cover(fold),
         )
         if answer[0] == NOTHING:
-            raise Conflict(unpacked_head(answer[1], key))
+            raise Conflict(unpacked_head(answer[1], key), anew=answer[2:] == [1])
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+from collections.abc import Iterator
+
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -39,13 +43,37 @@ _PASSING = (TryAgainError, ClusterDownError, BusyLoadingError)
 _FINAL = (AuthenticationError, AuthorizationError)
 
 
+_UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
 def passes(error: Exception, *, cluster: bool) -> bool:
     """Whether the same call may succeed a little later."""
-    if isinstance(error, (*_FINAL, SessionHistoryError)):
+    if isinstance(error, (*_FINAL, SessionHistoryError)) or _distrusted(error):
         return False
     if isinstance(error, MovedError):
         return cluster
     return isinstance(error, (*_PASSING, *LOST)) or code(error) == "BUSY"
+
+
+def names_nobody(error: Exception) -> bool:
+    """Whether the name of a host is unknown: for good as a rule, but also while the host that had it is replaced."""
+    return any(isinstance(each, socket.gaierror) and each.errno in _UNKNOWN_NAME for each in _causes(error))
+
+
+def _distrusted(error: Exception) -> ssl.SSLCertVerificationError | None:
+    return next((each for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came from, which the driver wraps."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def reason(error: Exception) -> str:
+    """A few words of ours."""
+    return "its host name is unknown" if names_nobody(error) else code(error)
 
 
 def code(error: Exception) -> str:
@@ -64,19 +92,29 @@ def translated(error: Exception, shown: str) -> SessionHistoryError:  # noqa: PL
     """
     if isinstance(error, SessionHistoryError):
         return error
-    name = code(error)
-    if isinstance(error, _FINAL):
-        return ConfigurationError(f"{shown} refuses the user or the password ({name})")
+    if mistake := _mistake(error):
+        return ConfigurationError(f"{shown} {mistake}")
     if isinstance(error, OutOfMemoryError):
         return StoreFull(f"{shown} has no memory left (maxmemory); nothing was written")
     if isinstance(error, NoPermissionError):
         return StoreReadOnly(f"{shown} does not allow this user what a provider needs (NOPERM): see the page on Redis")
     if isinstance(error, ReadOnlyError):
         return StoreReadOnly(f"{shown} is a replica that can not be written")
-    if isinstance(error, AskError):
-        return ConfigurationError(f"{shown} belongs to a cluster: write redis+cluster:// or rediss+cluster://")
-    if name == "WRONGTYPE":
+    if code(error) == "WRONGTYPE":
         return IncompatibleStore(f"{shown} has keys of somebody else under this prefix")
     if isinstance(error, (RedisError, *LOST)):
-        return Unavailable(f"{shown} can not be used now ({name})")
+        return Unavailable(f"{shown} can not be used now ({reason(error)})")
     raise error
+
+
+def _mistake(error: Exception) -> str | None:
+    """What is wrong with the configuration, if anything."""
+    if isinstance(error, _FINAL):
+        return f"refuses the user or the password ({code(error)})"
+    if distrusted := _distrusted(error):
+        return f"has a certificate that is not trusted: {distrusted.verify_message}"
+    if isinstance(error, AskError):
+        return "belongs to a cluster: write redis+cluster:// or rediss+cluster://"
+    if isinstance(error, ResponseError) and "DB index" in str(error):  # the driver chooses it before all else
+        return "has no database of this number"
+    return None

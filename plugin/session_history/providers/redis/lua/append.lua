@@ -22,12 +22,15 @@ end
 
 local session, user, id, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local generation, seq, ttl, waits = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
+insist_on_types()
 local head, past, raw, flaw = find(session, entries, ids)
 flaw = flaw or head and missing(head)
 if flaw then
   return {CORRUPT, flaw, raw}
 elseif head then
-  if head.reborn == 1 and generation == 0 and seq == 0 then
+  -- Its author saw no session, since the one before had expired: it belongs to this life as much as to the first.
+  local anew = head.reborn == 1 and generation == 0 and seq == 0 and 1 or 0
+  if anew == 1 then
     generation = head.generation
   end
   if generation ~= head.generation then
@@ -40,7 +43,7 @@ elseif head then
     end
     return {REPLAYED, generation, known}
   elseif seq ~= head.seq then
-    return {NOTHING, raw}
+    return {NOTHING, raw, anew}
   end
 else
   local next = past and past.generation + 1 or 0

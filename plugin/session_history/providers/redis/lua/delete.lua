@@ -14,6 +14,7 @@ local function bury(session, mark, entries, ids)
   return head and DONE or NOTHING
 end
 
+insist_on_types()
 local answer = {DONE}
 for place = 2, #ARGV do
   answer[place] = bury(ARGV[place], ARGV[1], KEYS[2 * place], KEYS[2 * place + 1])

@@ -81,3 +81,10 @@ end
 local function dig(session, deleted, generation, active, mark)
   redis.call('HSET', graves, session, struct.pack(GRAVE, 1, deleted, generation, active) .. mark)
 end
+
+-- A key of somebody else's is an error before anything is written, not after half of it.
+local function insist_on_types()
+  redis.call('HLEN', heads)
+  redis.call('ZCARD', index)
+  redis.call('HLEN', graves)
+end
