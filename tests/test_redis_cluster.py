@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -141,6 +143,26 @@ async def test_a_replica_that_lags_is_waited_for_by_a_repeat_too(own: ValkeyServ
                     with pytest.raises(Unavailable, match="0 of 1 replicas"):
                         await append(another, 2)
             assert (await append(provider, 2)).replayed is True
+
+
+async def test_a_server_that_hangs_holds_up_nobody_else(
+    cluster: ValkeyCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(cluster.url, prefix=prefix, timeout=0.8) as provider:
+        owner = located(cluster, provider, prefix)[0]
+        others = [f"{n}" for n in range(99) if cluster.owner(provider._keys.slot(f"{n}")) is not owner][:20]
+        for user in (prefix, *others):
+            await add(provider, user, 1)
+        monkeypatch.setattr(random, "shuffle", lambda known: known.sort(key=lambda each: each.port != owner.port))
+        with owner.frozen():
+            with pytest.raises(Unavailable):
+                await add(provider, prefix, 2)
+            begun = time.monotonic()
+            for user in others:
+                (await provider._servers())._owners = []  # as when another call has failed
+                await stored_by(provider, user)
+            assert time.monotonic() - begun < 0.2 * len(others) / 2, "the one that hangs is asked first"
+    cluster.wait_until_ready()
 
 
 async def test_servers_that_left_are_asked_no_more(cluster: ValkeyCluster, prefix: str) -> None:

@@ -297,6 +297,18 @@ async def test_expired_sessions_leave_the_heads_of_a_user_who_goes_on(server: Va
         assert [head.key.session_id for head in (await long.list("user", limit=9)).heads] == ["new"]
 
 
+async def test_expired_sessions_leave_the_heads_of_a_user_whose_sessions_are_kept_now(
+    server: ValkeyServer, prefix: str
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=1) as short, started(server.url, prefix=prefix) as forever:
+        await fill(short, 1)
+        await forever.append(SessionKey("user", "kept"), entry(1), at=Position(0, 0))
+        await expired(short)
+        await forever.append(SessionKey("user", "kept"), entry(2), at=Position(0, 1))
+        with server.client() as client:
+            assert client.hkeys(names(server, prefix)["heads"]) == [b"kept"]
+
+
 async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
     async with SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service:
         for _ in range(2):

@@ -64,14 +64,15 @@ class Server:
     def __init__(self, options: RedisOptions, address: Address) -> None:
         self._options = options
         self.address = address
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[Connection, float]] = []  # each with the time when it was heard from
+        self._clock = asyncio.get_running_loop().time
         self._retired = False
         self._places = asyncio.Semaphore(options.max_connections)
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, of which each may be the :class:`~redis.exceptions.ResponseError` that it is."""
         async with self._places:
-            connection = self._idle.pop() if self._idle else self._options.connection(self.address)
+            connection = self._idle.pop()[0] if self._idle else self._options.connection(self.address)
             try:
                 await connection.send_packed_command(packed(commands), check_health=False)
                 answers = [await _answer(connection) for _ in commands]
@@ -84,13 +85,23 @@ class Server:
             if self._retired:
                 await connection.disconnect(nowait=True)
             else:
-                self._idle.append(connection)
+                self._idle.append((connection, self._clock()))
             return answers
 
-    async def give_up(self) -> None:
-        """The idle connections were made before one broke, and may be broken, too."""
-        while self._idle:
-            await self._idle.pop().disconnect(nowait=True)
+    @property
+    def is_known(self) -> bool:
+        """Whether nothing has spoken against it since it answered."""
+        return bool(self._idle)
+
+    async def give_up(self, silence: float = 0) -> None:
+        """The idle connections were made before one broke, and may be broken, too.
+
+        :param silence: those that were heard from in the last so many seconds are kept.
+        """
+        given_up = [each for each, heard in self._idle if heard <= self._clock() - silence]
+        self._idle = [each for each in self._idle if each[0] not in given_up]
+        for connection in given_up:
+            await connection.disconnect(nowait=True)
 
     async def retire(self) -> None:
         """Give up all connections; a call that goes on does so with its own when it ends."""
@@ -101,7 +112,7 @@ class Server:
         while self._idle:
             with suppress(*LOST):
                 async with asyncio.timeout(FAREWELL):
-                    await self._idle.pop().disconnect()
+                    await self._idle.pop()[0].disconnect()
 
 
 def packed(commands: Iterable[Command]) -> list[bytes]:

@@ -12,7 +12,6 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
-    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -50,7 +49,7 @@ def passes(error: Exception, *, cluster: bool) -> bool:
     """Whether the same call may succeed a little later."""
     if isinstance(error, (*_FINAL, SessionHistoryError)) or _distrusted(error):
         return False
-    if isinstance(error, MovedError):
+    if isinstance(error, AskError):  # or MOVED
         return cluster
     return isinstance(error, (*_PASSING, *LOST)) or code(error) == "BUSY"
 

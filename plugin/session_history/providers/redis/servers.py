@@ -106,7 +106,7 @@ class Servers:
         """A connection whose other end is gone without a word is not known by anything but silence."""
         self._owners = []
         for server in list(self._servers.values()):
-            await server.give_up()
+            await server.give_up(self._options.timeout)
 
     def _doubt(self, error: Exception) -> None:
         """What is known of the slots may be old."""
@@ -133,12 +133,13 @@ class Servers:
         return self._at(address)
 
     async def _learn(self) -> None:
-        """Ask the servers, in any order, who has which slot; the first that answers is believed."""
+        """Ask the servers who has which slot, those first that answered of late; the first that answers is believed."""
         async with self._learning:
             if self._owners:
                 return
             known = list({*self._servers, *self._options.place.seeds})
             random.shuffle(known)
+            known.sort(key=lambda address: not self._at(address).is_known)
             failures: list[Exception] = []
             for address in known:
                 try:

@@ -83,10 +83,12 @@ if ttl > 0 then
   keep(heads, fresh, at + EXPIRED_AFTER)
   keep(index, fresh, at + EXPIRED_AFTER)
   keep(graves, no_grave, at + GRAVE_AFTER)
-  sweep()
 elseif expired > 0 or redis.call('PTTL', heads) >= 0 then
   for _, key in ipairs(KEYS) do
     redis.call('PERSIST', key)
   end
+end
+if redis.call('EXISTS', graves) == 1 then -- what may expire has a grave
+  sweep()
 end
 return {DONE, head.generation, head.seq}
