@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import socket
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -52,6 +53,22 @@ async def test_what_was_lost_is_settled_before_the_caller_hears_of_it(
         between.lose = loss
         assert await provider.delete_user(KEY.user_id) == 1
         assert between.connections >= 5, "nothing was lost"
+
+
+@pytest.mark.parametrize("unrelated", [ssl.SSLCertVerificationError(), socket.gaierror(socket.EAI_NONAME, "")])
+async def test_what_the_caller_is_about_to_handle_is_no_cause(
+    server: ValkeyServer, prefix: str, unrelated: Exception
+) -> None:
+    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+        await fill(provider, 1)
+        try:
+            raise unrelated  # as by the call of a model
+        except OSError:
+            between.lose = Loss.REQUEST
+            assert (await append(provider, 2)).position == Position(0, 2)
+            between.lose = Loss.REQUEST
+            async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix):
+                pass
 
 
 async def test_a_server_that_was_killed_is_found_again(own: ValkeyServer) -> None:

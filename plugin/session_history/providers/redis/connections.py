@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, ResponseError
 
-from session_history.providers.redis.failures import LOST
+from session_history.providers.redis.failures import LOST, told_apart
 from session_history.providers.redis.options import Address, RedisOptions
 from session_history.providers.redis.scripts import Script
 
@@ -71,6 +72,7 @@ class Server:
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The answers, of which each may be the :class:`~redis.exceptions.ResponseError` that it is."""
+        handled = sys.exception()
         async with self._places:
             connection = self._idle.pop()[0] if self._idle else self._options.connection(self.address)
             try:
@@ -81,6 +83,7 @@ class Server:
                 await connection.disconnect(nowait=True)
                 if isinstance(error, LOST):
                     await self.give_up()
+                    raise told_apart(error, handled) from None
                 raise
             if self._retired:
                 await connection.disconnect(nowait=True)

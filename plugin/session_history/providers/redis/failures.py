@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
 
 from redis.exceptions import (
     AskError,
@@ -39,40 +38,48 @@ LOST: tuple[type[Exception], ...] = (DriverConnectionError, DriverTimeoutError, 
 """A connection broke, or none could be made: what was asked for has happened or has not."""
 
 _PASSING = (TryAgainError, ClusterDownError, BusyLoadingError)
-_FINAL = (AuthenticationError, AuthorizationError)
-
 
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
+class Nameless(DriverConnectionError):
+    """The name of a host is unknown: for good as a rule, but also while the host that had it is replaced."""
+
+
+class Distrusted(DriverConnectionError):
+    """A certificate is not trusted; with the reason."""
+
+
+_FINAL = (AuthenticationError, AuthorizationError, Distrusted)
+
+
+def told_apart(error: Exception, handled: BaseException | None) -> Exception:
+    """A lost connection, or what the driver hides behind it.
+
+    :param handled: what the caller was about to handle when it asked, which Python takes for a cause.
+    """
+    cause = error.__cause__ or error.__context__
+    while cause is not None and cause is not handled:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Distrusted(cause.verify_message)
+        if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME:
+            return Nameless()
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
 def passes(error: Exception, *, cluster: bool) -> bool:
     """Whether the same call may succeed a little later."""
-    if isinstance(error, (*_FINAL, SessionHistoryError)) or _distrusted(error):
+    if isinstance(error, (*_FINAL, SessionHistoryError)):
         return False
     if isinstance(error, AskError):  # or MOVED
         return cluster
     return isinstance(error, (*_PASSING, *LOST)) or code(error) == "BUSY"
 
 
-def names_nobody(error: Exception) -> bool:
-    """Whether the name of a host is unknown: for good as a rule, but also while the host that had it is replaced."""
-    return any(isinstance(each, socket.gaierror) and each.errno in _UNKNOWN_NAME for each in _causes(error))
-
-
-def _distrusted(error: Exception) -> ssl.SSLCertVerificationError | None:
-    return next((each for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from, which the driver wraps."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def reason(error: Exception) -> str:
     """A few words of ours."""
-    return "its host name is unknown" if names_nobody(error) else code(error)
+    return "its host name is unknown" if isinstance(error, Nameless) else code(error)
 
 
 def code(error: Exception) -> str:
@@ -108,10 +115,10 @@ def translated(error: Exception, shown: str) -> SessionHistoryError:  # noqa: PL
 
 def _mistake(error: Exception) -> str | None:
     """What is wrong with the configuration, if anything."""
+    if isinstance(error, Distrusted):
+        return f"has a certificate that is not trusted: {error}"
     if isinstance(error, _FINAL):
         return f"refuses the user or the password ({code(error)})"
-    if distrusted := _distrusted(error):
-        return f"has a certificate that is not trusted: {distrusted.verify_message}"
     if isinstance(error, AskError):
         return "belongs to a cluster: write redis+cluster:// or rediss+cluster://"
     if isinstance(error, ResponseError) and "DB index" in str(error):  # the driver chooses it before all else

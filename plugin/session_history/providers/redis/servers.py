@@ -12,7 +12,7 @@ from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError
 
 from session_history.providers.redis.connections import Call, Server, run
 from session_history.providers.redis.deadlines import Deadlines
-from session_history.providers.redis.failures import LOST, names_nobody, passes, reason, translated
+from session_history.providers.redis.failures import LOST, Nameless, passes, reason, translated
 from session_history.providers.redis.options import Address, RedisOptions
 from session_history_hooks import ConfigurationError, Unavailable
 
@@ -82,7 +82,7 @@ class Servers:
             try:
                 return await attempt()
             except Exception as error:
-                if not passes(error, cluster=self._options.place.cluster) or (starting and names_nobody(error)):
+                if not passes(error, cluster=self._options.place.cluster) or (starting and isinstance(error, Nameless)):
                     raise
                 failures.append(error)
                 self._doubt(error)
@@ -163,7 +163,7 @@ class Servers:
 
 
 def _hopelessness(error: Exception) -> tuple[bool, bool]:
-    return not passes(error, cluster=True), names_nobody(error)
+    return not passes(error, cluster=True), isinstance(error, Nameless)
 
 
 def _no_cluster(refusal: ResponseError, address: Address) -> Exception:
