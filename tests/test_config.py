@@ -259,7 +259,7 @@ class TestPlugins:
             registry.open_provider("paint://", {})
         assert error.value.name == "no_such_driver"
 
-    @pytest.mark.parametrize("scheme", ["redis", "valkeys", "rediss+cluster"])
+    @pytest.mark.parametrize("scheme", ["redis", "valkeys", "rediss+cluster", "valkey+cluster"])
     def test_every_scheme_of_a_plugin_names_the_one_extra(self, scheme: str) -> None:
         code = (
             "import sys; sys.modules['redis'] = None; from session_history.registry import open_provider;"

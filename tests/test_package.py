@@ -14,6 +14,8 @@ from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[1]
 
+CODE = (".py", ".lua")
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
@@ -34,8 +36,9 @@ def test_the_wheel_holds_two_typed_packages_and_nothing_else(wheel: zipfile.ZipF
 
 def test_every_module_of_the_tree_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     roots = (ROOT / "hooks", ROOT / "plugin")
-    modules = {path.relative_to(root).as_posix() for root in roots for path in root.rglob("*.py")}
-    assert modules == {name for name in wheel.namelist() if name.endswith(".py")}
+    modules = {path.relative_to(root).as_posix() for root in roots for kind in CODE for path in root.rglob(f"*{kind}")}
+    assert modules == {name for name in wheel.namelist() if name.endswith(CODE)}
+    assert any(name.endswith(".lua") for name in modules)
 
 
 def test_the_installed_distribution() -> None:

@@ -58,13 +58,16 @@ class Conflict(SessionHistoryError, RuntimeError):
     """Something else stands where an entry should go. Nothing was written.
 
     :ivar head: what stands there now; ``None`` if the session was never seen.
+    :ivar anew: the life that stands there began where one had expired, which shows no tombstone. An append at
+        ``(0, 0)``, of an author who saw no session, belongs to it. Never true of a life that began behind a delete.
     """
 
-    def __init__(self, head: Head | None) -> None:
+    def __init__(self, head: Head | None, *, anew: bool = False) -> None:
         if head is not None and not hasattr(head, "tail"):
             raise TypeError(f"a Conflict takes the Head that stands there, or None, not {type(head).__name__}")
         super().__init__(head)
         self.head = head
+        self.anew = anew
 
     def __str__(self) -> str:
         return f"the log stands at {self.head.tail if self.head else 'nothing'}"

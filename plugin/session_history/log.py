@@ -114,6 +114,7 @@ class SessionLog:
                 return await self.append_at(key, entry, record, head)
             except Conflict as conflict:
                 head = conflict.head
+                known = head if known is None and conflict.anew else known
             await asyncio.sleep(_pause(attempt))
             attempt += 1
 
@@ -203,19 +204,23 @@ class _Queue:
         self.head: Head | None = None
 
     def newest(self, known: Head | None) -> Head | None:
-        """What was known, or what a task before this one left behind, if that is newer."""
-        if self.head is None or (known is not None and known.tail >= self.head.tail):
+        """What was known, or what a task before this one left behind in the same life, if that is newer."""
+        if self.head is None or self.head.tail.generation != _generation(known):
             return known
-        return self.head
+        return known if known and known.tail >= self.head.tail else self.head
 
 
 def _insist_alive(key: SessionKey, head: Head | None, known: Head | None) -> None:
     """A session never seen may have come into being since, as generation 0; nothing else may have changed."""
-    generation = known.tail.generation if known else 0
     if head is None and known is None:
         return
-    if head is None or head.deleted or head.tail.generation != generation:
+    if head is None or head.deleted or head.tail.generation != _generation(known):
         raise SessionDeleted(key)
+
+
+def _generation(known: Head | None) -> int:
+    """The life that an author writes for: a session never seen begins as generation 0."""
+    return known.tail.generation if known else 0
 
 
 def _moved(key: SessionKey, head: Head | None, tail: Position, cover: Fold) -> Head:

@@ -89,7 +89,7 @@ def flaws(manifest: Manifest, held: dict[str, Log], *, lossy: Sequence[tuple[flo
         if len(set(log)) < len(log):
             found.append(f"{session_id} holds {len(log) - len(set(log))} turns twice")
         if foreign := set(log) - manifest.attempted[session_id]:
-            found.append(f"{session_id} holds {len(foreign)} turns that nobody attempted")
+            found.append(f"{session_id} holds {len(foreign)} turns that nobody attempted, {min(foreign)} the first")
         for writer, numbers in by_writer(log).items():
             if numbers != sorted(numbers):
                 found.append(f"{session_id} holds the turns of {writer} in another order")

@@ -9,7 +9,8 @@ from typing import Literal
 
 from session_history.providers.redis import scripts
 from session_history.providers.redis.calls import Calls
-from session_history.providers.redis.examination import examine
+from session_history.providers.redis.connections import Word
+from session_history.providers.redis.examination import introduce
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.loops import Loops
 from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
@@ -20,7 +21,7 @@ from session_history.providers.redis.packing import (
     unpacked_head,
 )
 from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED
-from session_history.providers.redis.servers import Servers, Word
+from session_history.providers.redis.servers import Servers
 from session_history.providers.redis.windows import PAGE, Window
 from session_history_hooks import (
     Appended,
@@ -46,18 +47,6 @@ BATCH = 100
 """The most sessions that one script deletes: others wait while it runs."""
 
 
-_PROCESS = [os.getpid()]
-"""The one that this is. Where a sandbox watches what a process asks of the system, to ask at each call is dear."""
-
-if hasattr(os, "register_at_fork"):  # Windows has no forks
-    os.register_at_fork(after_in_child=lambda: _PROCESS.__setitem__(0, os.getpid()))
-
-_INHERITED: list[Loops] = []
-"""Connections of the process that this one is a fork of. They are never collected: closing one here would take it
-out of the epoll instance that both processes share.
-"""
-
-
 class RedisProvider:
     """Keeps sessions in Redis 7.0 or newer, or in Valkey.
 
@@ -69,7 +58,8 @@ class RedisProvider:
         ``"host"`` = the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``.
         Start sees to it.
     :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
-    :param wait_timeout: seconds for which they are waited for, after which the append is of unknown outcome.
+    :param wait_timeout: seconds for which they are waited for, 1 if not given, after which the append is of unknown
+        outcome.
     :param max_connections: of each event loop, to each server.
     :param ssl_ca_certs: file of the authorities to trust, instead of the system's; for ``rediss``, as the next three.
     :param ssl_certfile: file of the client's own certificate.
@@ -89,7 +79,7 @@ class RedisProvider:
         ttl: int | None = None,
         durability: Durability | Literal["process", "host", "disk"] = Durability.PROCESS,
         wait_replicas: int = 0,
-        wait_timeout: float = 1.0,
+        wait_timeout: float | None = None,
         max_connections: int = 32,
         **tls: str | None,
     ) -> None:
@@ -101,8 +91,8 @@ class RedisProvider:
                 "ttl": ttl,
                 "durability": durability,
                 "wait_replicas": wait_replicas,
-                "wait_timeout": wait_timeout,
                 "max_connections": max_connections,
+                **({} if wait_timeout is None else {"wait_timeout": wait_timeout}),
                 **tls,
             }
         )
@@ -110,7 +100,6 @@ class RedisProvider:
         self._calls = Calls(self._options, self._keys, self._servers)
         self._ttl_us = (self._options.ttl or 0) * 1_000_000
         self._loops: Loops | None = None
-        self._process = 0
         self._limits = Limits(
             # A round figure above any real turn: while a server takes in an entry, all who use it wait.
             entry_bytes=16 * 2**20,
@@ -131,37 +120,29 @@ class RedisProvider:
         return self._limits
 
     async def start(self) -> None:
-        if self._loops is not None and not self._forked:
+        if self._is_open:
             return
         loops = Loops(self._options)
         try:
             servers = await loops.servers()
-            await servers.insist(lambda: examine(servers, self._options))
+            await introduce(servers, self._options)
         except BaseException:
             await loops.close()
             raise
-        if self._loops is not None and not self._forked:
+        if self._is_open:
             await loops.close()  # another start was faster
             return
-        self._leave()
-        self._loops, self._process = loops, _PROCESS[0]
+        await self.stop()
+        self._loops = loops
 
     async def stop(self) -> None:
-        loops = self._leave()
+        loops, self._loops = self._loops, None
         if loops is not None:
             await loops.close()
 
-    def _leave(self) -> Loops | None:
-        """Forget the connections; returns them if they are this process's own."""
-        loops, self._loops = self._loops, None
-        if loops is not None and self._forked:
-            _INHERITED.append(loops)
-            return None
-        return loops
-
     @property
-    def _forked(self) -> bool:
-        return self._process != _PROCESS[0]
+    def _is_open(self) -> bool:
+        return self._loops is not None and not self._loops.inherited
 
     async def health(self) -> bool:
         try:
@@ -207,7 +188,7 @@ class RedisProvider:
             *_cover(fold),
         )
         if answer[0] == NOTHING:
-            raise Conflict(unpacked_head(answer[1], key))
+            raise Conflict(unpacked_head(answer[1], key), anew=answer[2:] == [1])
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
@@ -264,7 +245,7 @@ class RedisProvider:
         """Those of the running event loop."""
         if self._loops is None:
             raise Unavailable(f"{self._options.shown} is not open: the service was stopped, or never started")
-        if self._forked:
+        if self._loops.inherited:
             raise Unavailable(
                 f"{self._options.shown} was open when this process was forked; open it after the fork, or spawn"
             )

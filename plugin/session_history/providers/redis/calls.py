@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 from session_history.providers.redis import scripts
+from session_history.providers.redis.connections import Call, Command, Word
+from session_history.providers.redis.failures import translated
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.options import RedisOptions
 from session_history.providers.redis.packing import insist_on_format
 from session_history.providers.redis.scripts import CORRUPT, DONE, REPLAYED, Script
-from session_history.providers.redis.servers import Call, Command, Servers, Word
+from session_history.providers.redis.servers import Servers
 from session_history.providers.redis.windows import Window
 from session_history_hooks import Corrupt, SessionKey, StoreFull, Unavailable
 
@@ -69,6 +71,8 @@ class Calls:
 
     def _insist_on_replicas(self, confirmed: object) -> None:
         wanted = self._options.wait_replicas
+        if isinstance(confirmed, Exception):
+            raise translated(confirmed, self._options.shown) from None
         if not isinstance(confirmed, int) or confirmed < wanted:
             raise Unavailable(
                 f"{self._options.shown}: the entry is stored, but only {confirmed} of {wanted} replicas confirmed it"

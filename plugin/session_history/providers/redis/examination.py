@@ -9,14 +9,32 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from session_history.providers.redis.connections import Server
 from session_history.providers.redis.options import RedisOptions
-from session_history.providers.redis.servers import Server, Servers
-from session_history_hooks import ConfigurationError, Durability, StoreReadOnly
+from session_history.providers.redis.servers import Servers
+from session_history.providers.redis.tls import check_files, speaks_none
+from session_history_hooks import ConfigurationError, Durability, StoreReadOnly, Unavailable
 
 logger: logging.Logger = logging.getLogger("session_history")
 
 OLDEST = 7
 """Flags of scripts came with Redis 7.0; every Valkey has them, and says that it is a Redis 7.2."""
+
+
+async def introduce(servers: Servers, options: RedisOptions) -> None:
+    """Speak to servers for the first time.
+
+    :raises ConfigurationError: files of TLS are none, or a server speaks no TLS; and as :func:`examine`.
+    :raises StoreReadOnly: as there.
+    """
+    if options.place.tls:
+        check_files(options)
+    try:
+        await servers.insist(lambda: examine(servers, options), starting=True)
+    except Unavailable:
+        if options.place.tls and await speaks_none(options.place.seeds[0]):
+            raise ConfigurationError(f"{options.shown} speaks no TLS: write redis:// or redis+cluster://") from None
+        raise
 
 
 async def examine(servers: Servers, options: RedisOptions) -> None:
@@ -30,7 +48,10 @@ async def examine(servers: Servers, options: RedisOptions) -> None:
 
 
 async def _examine(server: Server, options: RedisOptions) -> None:
-    info, fsync = await server.ask([("INFO",), ("CONFIG", "GET", "appendfsync")])
+    waiting = [("WAIT", 0, 0)] if options.wait_replicas else []
+    info, fsync, *waited = await server.ask([("INFO",), ("CONFIG", "GET", "appendfsync"), *waiting])
+    if waited and isinstance(waited[0], NoPermissionError):
+        raise StoreReadOnly(f"{options.shown} does not allow this user WAIT, which wait_replicas needs")
     if isinstance(info, NoPermissionError):
         logger.warning("%s: the user may not call INFO, so what it keeps could not be examined", options.shown)
         return

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+
 from redis.exceptions import (
     AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
-    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -36,16 +38,48 @@ LOST: tuple[type[Exception], ...] = (DriverConnectionError, DriverTimeoutError, 
 """A connection broke, or none could be made: what was asked for has happened or has not."""
 
 _PASSING = (TryAgainError, ClusterDownError, BusyLoadingError)
-_FINAL = (AuthenticationError, AuthorizationError)
+
+_UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+
+
+class Nameless(DriverConnectionError):
+    """The name of a host is unknown: for good as a rule, but also while the host that had it is replaced."""
+
+
+class Distrusted(DriverConnectionError):
+    """A certificate is not trusted; with the reason."""
+
+
+_FINAL = (AuthenticationError, AuthorizationError, Distrusted)
+
+
+def told_apart(error: Exception, handled: BaseException | None) -> Exception:
+    """A lost connection, or what the driver hides behind it.
+
+    :param handled: what the caller was about to handle when it asked, which Python takes for a cause.
+    """
+    cause = error.__cause__ or error.__context__
+    while cause is not None and cause is not handled:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Distrusted(cause.verify_message)
+        if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME:
+            return Nameless()
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def passes(error: Exception, *, cluster: bool) -> bool:
     """Whether the same call may succeed a little later."""
     if isinstance(error, (*_FINAL, SessionHistoryError)):
         return False
-    if isinstance(error, MovedError):
+    if isinstance(error, AskError):  # or MOVED
         return cluster
     return isinstance(error, (*_PASSING, *LOST)) or code(error) == "BUSY"
+
+
+def reason(error: Exception) -> str:
+    """A few words of ours."""
+    return "its host name is unknown" if isinstance(error, Nameless) else code(error)
 
 
 def code(error: Exception) -> str:
@@ -64,19 +98,29 @@ def translated(error: Exception, shown: str) -> SessionHistoryError:  # noqa: PL
     """
     if isinstance(error, SessionHistoryError):
         return error
-    name = code(error)
-    if isinstance(error, _FINAL):
-        return ConfigurationError(f"{shown} refuses the user or the password ({name})")
+    if mistake := _mistake(error):
+        return ConfigurationError(f"{shown} {mistake}")
     if isinstance(error, OutOfMemoryError):
         return StoreFull(f"{shown} has no memory left (maxmemory); nothing was written")
     if isinstance(error, NoPermissionError):
         return StoreReadOnly(f"{shown} does not allow this user what a provider needs (NOPERM): see the page on Redis")
     if isinstance(error, ReadOnlyError):
         return StoreReadOnly(f"{shown} is a replica that can not be written")
-    if isinstance(error, AskError):
-        return ConfigurationError(f"{shown} belongs to a cluster: write redis+cluster:// or rediss+cluster://")
-    if name == "WRONGTYPE":
+    if code(error) == "WRONGTYPE":
         return IncompatibleStore(f"{shown} has keys of somebody else under this prefix")
     if isinstance(error, (RedisError, *LOST)):
-        return Unavailable(f"{shown} can not be used now ({name})")
+        return Unavailable(f"{shown} can not be used now ({reason(error)})")
     raise error
+
+
+def _mistake(error: Exception) -> str | None:
+    """What is wrong with the configuration, if anything."""
+    if isinstance(error, Distrusted):
+        return f"has a certificate that is not trusted: {error}"
+    if isinstance(error, _FINAL):
+        return f"refuses the user or the password ({code(error)})"
+    if isinstance(error, AskError):
+        return "belongs to a cluster: write redis+cluster:// or rediss+cluster://"
+    if isinstance(error, ResponseError) and "DB index" in str(error):  # the driver chooses it before all else
+        return "has no database of this number"
+    return None

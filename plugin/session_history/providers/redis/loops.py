@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -11,13 +12,30 @@ from session_history.providers.redis.servers import Servers
 
 Holder = AsyncGenerator[Servers, None]
 
+_PROCESS = [os.getpid()]
+"""The one that this is. Where a sandbox watches what a process asks of the system, to ask at each call is dear."""
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=lambda: _PROCESS.__setitem__(0, os.getpid()))
+
+_INHERITED: list[Loops] = []
+"""Those of the process that this one is a fork of. They are never collected: closing a connection here would take it
+out of the epoll instance that both processes share.
+"""
+
 
 class Loops:
     """The :class:`Servers` of each event loop."""
 
     def __init__(self, options: RedisOptions) -> None:
         self._options = options
+        self._process = _PROCESS[0]
         self._open: dict[asyncio.AbstractEventLoop, tuple[Servers, Holder]] = {}
+
+    @property
+    def inherited(self) -> bool:
+        """Whether they are those of the process that this one is a fork of."""
+        return self._process != _PROCESS[0]
 
     async def servers(self) -> Servers:
         """Those of the running loop."""
@@ -32,6 +50,9 @@ class Loops:
 
     async def close(self) -> None:
         """Close the connections of all loops, those of another thread's by its loop, as long as that one runs."""
+        if self.inherited:
+            _INHERITED.append(self)
+            return
         for loop, (_, holder) in list(self._open.items()):
             if loop is asyncio.get_running_loop():
                 await holder.aclose()

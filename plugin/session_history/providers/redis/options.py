@@ -13,7 +13,10 @@ from redis.asyncio.connection import Connection, SSLConnection
 
 from session_history_hooks import ConfigurationError, Durability, ProviderOptions
 
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "redis+cluster", "rediss+cluster")
+PLAIN = ("redis", "valkey")
+TLS = ("rediss", "valkeys")
+CLUSTER = "+cluster"
+SCHEMES = (*PLAIN, *TLS, *(scheme + CLUSTER for scheme in PLAIN + TLS))
 
 PORT = 6379
 
@@ -49,8 +52,8 @@ class Place:
         hosts, _, path = place.partition("/")
         username, colon, password = login.partition(":")
         return cls(
-            tls=scheme.removesuffix("+cluster") in {"rediss", "valkeys"},
-            cluster=scheme.endswith("+cluster"),
+            tls=scheme.removesuffix(CLUSTER) in TLS,
+            cluster=scheme.endswith(CLUSTER),
             seeds=tuple(_address(host) for host in hosts.split(",")),
             database=_number("database", path or "0", 2**31),
             username=unquote(username) or None,
@@ -75,7 +78,7 @@ def _number(what: str, text: str, end: int) -> int:
 
 
 class RedisOptions(ProviderOptions):
-    """``redis://[user[:password]@]host[:port][/database]``, also called ``valkey``; ``rediss`` or ``valkeys`` for TLS.
+    """``redis://[user[:password]@]host[:port][/database]``; ``rediss`` for TLS. Also ``valkey`` and ``valkeys``.
 
     ``redis+cluster://host[:port][,host[:port]…]`` is a cluster, of which one server that answers is enough. User and
     password are percent-encoded. See :class:`~session_history.providers.redis.RedisProvider` for the options.
@@ -108,6 +111,10 @@ class RedisOptions(ProviderOptions):
             raise ValueError("several hosts make a cluster: write redis+cluster://")
         if not place.tls and self.model_fields_set & {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs"}:
             raise ValueError("options of TLS need the scheme rediss, valkeys or rediss+cluster")
+        if self.ssl_keyfile and not self.ssl_certfile:
+            raise ValueError("ssl_keyfile is the key of a certificate: set ssl_certfile, too")
+        if not self.wait_replicas and "wait_timeout" in self.model_fields_set:
+            raise ValueError("wait_timeout is nothing without wait_replicas: set both, or none")
         if self.wait_replicas and self.wait_timeout >= self.timeout:
             raise ValueError("wait_timeout must be shorter than timeout")
         return self

@@ -1,0 +1,10 @@
+local session, generation, seq = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local head, _, raw, flaw = find(session, entries, ids)
+if flaw then
+  return {CORRUPT, flaw, raw}
+elseif not head or head.generation ~= generation or head.seq ~= seq then
+  return {NOTHING}
+end
+head.beat = head.beat + 1
+redis.call('HSET', heads, session, closed(head))
+return {DONE}

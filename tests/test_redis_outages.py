@@ -1,0 +1,323 @@
+"""Servers of Redis that are slow or gone, and callers that do not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from redis_support import started
+from relay import Loss, relay
+from session_history.providers.redis import RedisProvider
+from session_history_hooks import (
+    Appended,
+    Entry,
+    Position,
+    SessionKey,
+    Unavailable,
+)
+from session_history_hooks.testing.subject import KEY, append, entry, fill, opened, read
+from valkey_server import ValkeyCluster, ValkeyServer
+
+pytest_plugins = ["redis_fixtures"]
+
+
+@pytest.mark.parametrize("loss", [Loss.REQUEST, Loss.ANSWER])
+async def test_what_was_lost_is_settled_before_the_caller_hears_of_it(
+    server: ValkeyServer, prefix: str, loss: Loss
+) -> None:
+    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+        await fill(provider, 3)
+        await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None)
+        await provider.delete(SessionKey("user", "none"))  # every script is known
+        between.lose = loss
+        assert await append(provider, 4) == Appended(Position(0, 4), replayed=loss is Loss.ANSWER)
+        between.lose = loss
+        assert len((await read(provider)).entries) == 4
+        between.lose = loss
+        new = Entry("e2", b"new")
+        assert (await provider.rewrite(KEY, new, at=Position(0, 2), edits=1, fold=None)).edits == 2
+        assert (await read(provider)).entries == (entry(1), new, entry(3), entry(4))
+        between.lose = loss
+        assert await provider.delete(KEY) is True
+        assert await provider.delete(KEY) is False
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        between.lose = loss
+        assert await provider.delete_user(KEY.user_id) == 1
+        assert between.connections >= 5, "nothing was lost"
+
+
+@pytest.mark.parametrize("unrelated", [ssl.SSLCertVerificationError(), socket.gaierror(socket.EAI_NONAME, "")])
+async def test_what_the_caller_is_about_to_handle_is_no_cause(
+    server: ValkeyServer, prefix: str, unrelated: Exception
+) -> None:
+    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+        await fill(provider, 1)
+        try:
+            raise unrelated  # as by the call of a model
+        except OSError:
+            between.lose = Loss.REQUEST
+            assert (await append(provider, 2)).position == Position(0, 2)
+            between.lose = Loss.REQUEST
+            async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix):
+                pass
+
+
+async def test_a_server_that_was_killed_is_found_again(own: ValkeyServer) -> None:
+    async with started(own.url, durability="host") as provider:
+        await asyncio.gather(*(provider.append(SessionKey("u", f"{n}"), entry(1), at=Position(0, 0)) for n in range(9)))
+        await fill(provider, 3)
+        own.kill()
+        assert await provider.health() is False
+        appending = asyncio.create_task(append(provider, 4))
+        await asyncio.sleep(0.2)
+        assert not appending.done()
+        await asyncio.to_thread(own.start)
+        assert (await appending).position == Position(0, 4)
+        assert await provider.health() is True
+        assert (await read(provider)).entries == tuple(entry(number) for number in range(1, 5))
+
+
+async def test_nothing_acknowledged_is_lost_when_a_server_is_killed_in_mid_write(own: ValkeyServer) -> None:
+    async with started(own.url, durability="host", timeout=20) as provider:
+        acknowledged: list[str] = []
+
+        async def writing() -> None:
+            for number in range(1, 10**9):
+                await append(provider, number)
+                acknowledged.append(f"e{number}")
+
+        task = asyncio.create_task(writing())
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(own.restart)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        stored = [each.id for each in (await read(provider, last=10**6)).entries]
+        assert len(acknowledged) > 100
+        assert stored[: len(acknowledged)] == acknowledged
+        assert len(stored) - len(acknowledged) in {0, 1}
+
+
+async def test_a_server_that_hangs_is_unavailable_in_time(own: ValkeyServer) -> None:
+    async with started(own.url, timeout=0.5) as provider:
+        await fill(provider, 1)
+        with own.frozen():
+            begun = time.monotonic()
+            with pytest.raises(Unavailable, match=r"0\.5 s"):
+                await append(provider, 2)
+            assert await provider.health() is False
+            with pytest.raises(Unavailable):
+                await RedisProvider(own.url, timeout=0.1).start()
+            assert time.monotonic() - begun < 3
+        assert (await append(provider, 2)).position == Position(0, 2)
+
+
+@pytest.fixture
+def nameless(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often a host of this name is still not found."""
+    unknown: dict[str, int] = {}
+    found = asyncio.BaseEventLoop.getaddrinfo
+
+    async def look_up(loop: asyncio.BaseEventLoop, host: str, *args: Any, **options: Any) -> Any:
+        if host in unknown:
+            unknown[host] -= 1
+            if unknown[host] >= 0:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            host = "127.0.0.1"
+        return await found(loop, host, *args, **options)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
+    return unknown
+
+
+async def test_a_name_that_is_unknown_at_the_start_is_not_waited_for(
+    nameless: dict[str, int], cluster: ValkeyCluster
+) -> None:
+    nameless["nowhere.test"] = 10**9
+    begun = time.monotonic()
+    for url in ("redis://nowhere.test", "redis+cluster://nowhere.test,nowhere.test:1"):
+        with pytest.raises(Unavailable, match="its host name is unknown"):
+            await RedisProvider(url, timeout=60).start()
+    assert time.monotonic() - begun < 30
+    async with started(f"redis+cluster://nowhere.test,127.0.0.1:{cluster.servers[0].port}") as provider:
+        assert await provider.health() is True
+
+
+async def test_a_name_that_is_unknown_for_a_while_is_waited_for(nameless: dict[str, int], own: ValkeyServer) -> None:
+    nameless["host.test"] = 0
+    async with started(f"redis://host.test:{own.port}", timeout=20) as provider:
+        await fill(provider, 1)
+        await asyncio.to_thread(own.restart)
+        nameless["host.test"] = 3
+        assert (await append(provider, 2)).position == Position(0, 2)
+        assert nameless["host.test"] < 0
+
+
+async def test_a_master_whose_name_leads_to_another_by_now(own: ValkeyServer) -> None:
+    with ValkeyServer(appendonly="yes") as other, own.client() as client, other.client() as heir:
+        heir.config_set("repl-diskless-sync-delay", 0)
+        heir.replicaof("127.0.0.1", str(own.port))
+        async with relay(own.port) as between, started(f"redis://127.0.0.1:{between.port}") as provider:
+            await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(4)))
+            await fill(provider, 1)
+            own.wait_until(lambda: bool(client.incr("tries") and client.wait(1, 100)))
+            heir.replicaof("NO", "ONE")
+            client.replicaof("127.0.0.1", str(other.port))
+            between._target = other.port
+            assert (await append(provider, 2)).position == Position(0, 2)
+            assert len((await read(provider)).entries) == 2
+
+
+async def test_connections_that_fell_silent_cost_one_call(server: ValkeyServer, prefix: str) -> None:
+    way = Way(server.port)
+    async with await asyncio.start_server(way.lead, "127.0.0.1", 0) as listening:
+        url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with started(url, prefix=prefix, timeout=0.5) as provider:
+            await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(9)))
+            assert len(way.connections) == 9
+            way.silent = 9
+            with pytest.raises(Unavailable, match="no answer"):
+                await append(provider, 1)
+            assert (await append(provider, 1)).position == Position(0, 1)
+        await asyncio.wait(way.connections)
+
+
+class Way:
+    """To a server.
+
+    :ivar silent: the first so many connections carry nothing any more, and nobody hears of it.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.connections: list[asyncio.Task[Any]] = []
+        self.silent = 0
+        self._target = target
+
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.connections.append(task)
+        number = len(self.connections)
+        above, below = await asyncio.open_connection("127.0.0.1", self._target)
+
+        async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await source.read(2**16):
+                    if number > self.silent:
+                        target.write(data)
+            target.close()
+
+        await asyncio.gather(carry(reader, below), carry(above, writer))
+
+
+async def test_nobody_listens() -> None:
+    provider = RedisProvider("redis://127.0.0.1:1", timeout=0.2)
+    with pytest.raises(Unavailable):
+        await provider.start()
+    with pytest.raises(Unavailable):
+        await provider.read(KEY)
+
+
+async def test_cancelled_calls_leave_no_answers_to_others(provider: RedisProvider) -> None:
+    keys = [SessionKey("user", f"s{number}") for number in range(20)]
+    for key in keys:
+        await provider.append(key, Entry("e1", key.session_id.encode()), at=Position(0, 0))
+
+    async def look(key: SessionKey) -> None:
+        log = await read(provider, key)
+        assert [each.payload for each in log.entries] == [key.session_id.encode()]
+
+    cancelled = 0
+    [connections] = (await provider._servers())._servers.values()
+    for turn in range(200):
+        if turn % 3 == 0:
+            await connections.close()  # so that calls are also cancelled while they connect
+        tasks = [asyncio.create_task(look(key)) for key in random.sample(keys, 5)]
+        for _ in range(turn % 9):
+            await asyncio.sleep(0)
+        if turn % 2:
+            await asyncio.sleep(random.uniform(0, 0.001))
+        tasks[0].cancel()
+        tasks[3].cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        cancelled += sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+        assert not [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert cancelled > 30
+
+
+async def test_connections_are_few_and_end_with_the_provider(own: ValkeyServer) -> None:
+    with own.client() as client:
+        async with started(own.url, max_connections=4) as provider:
+            await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(40)))
+            assert len(client.client_list()) == 4 + 1
+            await asyncio.to_thread(asyncio.run, provider.read(KEY))
+            own.wait_until(lambda: len(client.client_list()) == 4 + 1)
+        own.wait_until(lambda: len(client.client_list()) == 1)
+
+
+async def test_a_stop_waits_for_the_calls_that_go_on(server: ValkeyServer, prefix: str) -> None:
+    provider = RedisProvider(server.url, prefix=prefix)
+    await provider.start()
+    calls = [
+        asyncio.create_task(provider.append(SessionKey("u", f"{n}"), entry(1), at=Position(0, 0))) for n in range(9)
+    ]
+    await asyncio.sleep(0)
+    await provider.stop()
+    assert {call.result().position for call in calls} == {Position(0, 1)}
+    with pytest.raises(Unavailable):
+        await provider.read(KEY)
+
+
+async def test_of_several_starts_at_once_one_counts(own: ValkeyServer) -> None:
+    provider = RedisProvider(own.url)
+    await asyncio.gather(*(provider.start() for _ in range(5)))
+    with own.client() as client:
+        own.wait_until(lambda: len(client.client_list()) == 1 + 1)
+        await provider.stop()
+        own.wait_until(lambda: len(client.client_list()) == 1)
+
+
+async def test_a_start_waits_for_a_server_that_is_about_to_come(own: ValkeyServer) -> None:
+    own.kill()
+    provider = RedisProvider(own.url)
+    starting = asyncio.create_task(provider.start())
+    await asyncio.sleep(0.1)
+    await asyncio.to_thread(own.start)
+    await starting
+    assert await provider.health() is True
+    await provider.stop()
+
+
+async def test_a_forked_child_may_not_use_the_connections_of_its_parent(provider: RedisProvider) -> None:
+    async def child() -> bool:
+        with pytest.raises(Unavailable, match="fork"):
+            await provider.read(KEY)
+        await provider.stop()
+        async with opened(lambda: provider):
+            return len((await read(provider)).entries) == 1
+
+    await fill(provider, 1)
+    assert await asyncio.to_thread(_in_a_fork, child)
+    assert len((await read(provider)).entries) == 1
+
+
+def _in_a_fork(work: Callable[[], Coroutine[None, None, bool]]) -> bool:
+    process = os.fork()
+    if not process:
+        done = False
+        try:
+            done = asyncio.run(work())
+        finally:
+            os._exit(0 if done else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0

@@ -1,0 +1,250 @@
+"""What a server of Redis refuses, and what can not be configured."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import ssl
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import missing
+from redis_support import started
+from relay import relay
+from session_history import SessionHistoryService
+from session_history.providers.redis import RedisProvider
+from session_history_hooks import (
+    ConfigurationError,
+    Position,
+    StoreFull,
+    StoreReadOnly,
+    Unavailable,
+)
+from session_history_hooks.testing.subject import KEY, append, entry, fill, read
+from valkey_server import ValkeyCluster, ValkeyServer
+
+pytest_plugins = ["redis_fixtures"]
+
+
+async def test_a_full_server_takes_nothing_and_lets_go(own: ValkeyServer) -> None:
+    with own.client() as client:
+        async with started(own.url) as provider:
+            await fill(provider, 2)
+            client.config_set("maxmemory", 1)
+            with pytest.raises(StoreFull):
+                await append(provider, 3)
+            assert len((await read(provider)).entries) == 2
+            assert await provider.delete(KEY) is True
+            client.config_set("maxmemory", 0)
+            assert (await read(provider)).head.deleted
+            assert (await provider.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)
+
+
+async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServer) -> None:
+    with own.client() as client:
+        client.acl_setuser(
+            "reader", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@read", "+hello", "+info"]
+        )
+        async with started(own.url) as provider, started(f"redis://reader:hunter2@127.0.0.1:{own.port}") as reader:
+            await fill(provider, 1)
+            with pytest.raises(StoreReadOnly, match="NOPERM"):
+                await append(reader, 2)
+            client.replicaof("127.0.0.1", "1")
+            with pytest.raises(StoreReadOnly, match="replica"):
+                await append(provider, 2)
+            assert len((await read(provider)).entries) == 1
+            with pytest.raises(StoreReadOnly, match="replica"):
+                await RedisProvider(own.url).start()
+
+
+RIGHTS = """
++hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
++hget +hset +hdel +hlen +hmget +hkeys +exists +llen +lrange +lindex +lset +rpush
++zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember +unlink +pexpireat +pttl +persist
+"""
+
+
+async def test_the_rights_that_the_documentation_names_are_enough(own: ValkeyServer) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "redis.md").read_text()
+    assert RIGHTS in page
+    with own.client() as client:
+        client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["sh:*"], commands=RIGHTS.split())
+    async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}/1"):
+        pass
+    for options in ({"ttl": 60}, {}, {"wait_replicas": 1, "wait_timeout": 0.01}):
+        async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}", **options) as provider:
+            assert await provider.health() is True
+            with suppress(Unavailable):
+                await fill(provider, 1)
+            await read(provider, last=1, entry_id="e1")
+            page_of = await provider.list("user", limit=1)
+            await provider.list("user", limit=1, cursor=page_of.cursor)
+            await provider.renew(KEY, at=Position(0, 1))
+            await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=(await read(provider)).head.edits, fold=None)
+    async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}") as provider:
+        assert await provider.delete_user("user") == 1
+
+
+async def test_waiting_for_replicas_takes_a_right_of_its_own(own: ValkeyServer) -> None:
+    url = f"redis://writer:hunter2@127.0.0.1:{own.port}"
+    with own.client() as client:
+        client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@all"])
+        async with started(url, wait_replicas=1) as provider:
+            client.execute_command("ACL SETUSER writer -wait")
+            with pytest.raises(StoreReadOnly, match="NOPERM") as refusal:
+                await append(provider, 1)
+            assert "writer" not in _all_of(refusal.value)
+        with pytest.raises(StoreReadOnly, match="WAIT"):
+            await RedisProvider(url, wait_replicas=1).start()
+
+
+@pytest.mark.parametrize("login", ["default:hunter2", "nobody:hunter2", ":hunter2", "a%40b:hunter2%2f"])
+async def test_no_password_shows_anywhere(own: ValkeyServer, login: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with own.client() as client:
+        client.config_set("requirepass", "secret")
+    provider = RedisProvider(f"redis://{login}@127.0.0.1:{own.port}", timeout=1)
+    with pytest.raises(ConfigurationError, match="refuses the user or the password") as refusal:
+        await provider.start()
+    shown = repr(provider) + caplog.text + _all_of(refusal.value)
+    assert "hunter2" not in shown
+    assert "nobody" not in shown
+
+
+def _all_of(error: BaseException | None) -> str:
+    return f"{error!r} {error} {_all_of(error.__cause__)} {_all_of(error.__context__)}" if error else ""
+
+
+@pytest.mark.parametrize("login", ["", "user:hunter2@"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1/x", "127.0.0.1/-1", "", "a,b", "127.0.0.1?speed=9",
+        "127.0.0.1?timeout=0", "127.0.0.1?prefix=a{b", "127.0.0.1?ttl=0", "127.0.0.1?ssl_ca_certs=x",
+        "127.0.0.1?wait_timeout=1", "127.0.0.1?wait_replicas=0&wait_timeout=1",
+        "127.0.0.1?durability=none", "127.0.0.1?wait_replicas=1&wait_timeout=9",
+    ],
+)  # fmt: skip
+def test_what_can_not_be_configured(login: str, rest: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        SessionHistoryService.from_url(f"redis://{login}{rest}")
+    assert "hunter2" not in _all_of(refusal.value)
+
+
+async def test_every_scheme_opens(single_url: str, cluster_url: str, prefix: str) -> None:
+    place = single_url.partition("://")[2]
+    places = cluster_url.partition("://")[2]
+    for url in (f"redis://{place}", f"valkey://{place}", cluster_url, f"valkey+cluster://{places}"):
+        async with SessionHistoryService.from_url(url, prefix=prefix) as service:
+            assert await service.health() is True
+    for scheme in ("rediss", "valkeys", "rediss+cluster", "valkeys+cluster"):
+        service = SessionHistoryService.from_url(f"{scheme}://127.0.0.1:1?timeout=0.1&ssl_cert_reqs=none")
+        with pytest.raises(Unavailable):
+            await service.start()
+
+
+async def test_a_cluster_and_a_single_server_are_told_apart(server: ValkeyServer, cluster: ValkeyCluster) -> None:
+    with pytest.raises(ConfigurationError, match=r"redis\+cluster"):
+        await RedisProvider(cluster.servers[0].url).start()
+    with pytest.raises(ConfigurationError, match="belongs to no cluster"):
+        await RedisProvider(f"redis+cluster://127.0.0.1:{server.port}").start()
+    with pytest.raises(ConfigurationError, match="database 0"):
+        RedisProvider("redis+cluster://127.0.0.1:1/2")
+
+
+async def test_durability_is_what_the_server_keeps(own: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
+    with own.client() as client:
+        async with started(own.url, durability="host"):
+            pass
+        with pytest.raises(ConfigurationError, match="appendfsync always"):
+            await RedisProvider(own.url, durability="disk").start()
+        client.config_set("appendfsync", "always")
+        async with started(own.url, durability="disk") as provider:
+            assert provider.limits.durability == "disk"
+        client.config_set("appendonly", "no")
+        for claim in ("host", "disk"):
+            with pytest.raises(ConfigurationError, match="appendonly yes"):
+                await RedisProvider(own.url, durability=claim).start()
+        async with started(own.url):
+            assert not caplog.records
+        client.config_set("maxmemory-policy", "volatile-lru")
+        async with started(own.url):
+            assert not caplog.records
+        async with started(own.url, ttl=9):
+            assert "evicts" in caplog.records.pop().message
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        async with started(own.url):
+            assert "evicts" in caplog.records.pop().message
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("openssl") is None:
+        missing("it takes the program openssl")
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    return file
+
+
+async def test_over_tls_only_who_is_trusted_is_spoken_to(server: ValkeyServer, certificate: Path, prefix: str) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    async with relay(server.port, context) as between:
+        url = f"rediss://127.0.0.1:{between.port}"
+        async with started(url, prefix=prefix, ssl_ca_certs=f"{certificate}.crt") as provider:
+            await fill(provider, 2)
+            assert len((await read(provider)).entries) == 2
+        async with started(url, prefix=prefix, ssl_cert_reqs="none") as provider:
+            await append(provider, 3)
+        for place in (url, f"rediss+cluster://127.0.0.1:{between.port}"):
+            with pytest.raises(ConfigurationError, match="not trusted: self-signed certificate"):
+                await RedisProvider(place, timeout=30).start()
+
+
+async def test_tls_with_a_server_that_speaks_none(own: ValkeyServer) -> None:
+    url = f"rediss://127.0.0.1:{own.port}"
+    with pytest.raises(ConfigurationError, match="speaks no TLS"):
+        await RedisProvider(url, timeout=0.2).start()
+    with own.frozen(), pytest.raises(Unavailable):  # nobody can tell
+        await RedisProvider(url, timeout=0.2).start()
+
+
+@pytest.fixture
+def files(certificate: Path, tmp_path: Path) -> Path:
+    """A folder with files of all kinds."""
+    (tmp_path / "cert").write_bytes(certificate.read_bytes())
+    (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n")
+    lock = ["openssl", "pkey", "-aes256", "-passout", "pass:hunter2", "-in", str(certificate)]
+    subprocess.run([*lock, "-out", str(tmp_path / "locked")], check=True, capture_output=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ({"ssl_ca_certs": "none"}, "ssl_ca_certs.*No such file"),
+        ({"ssl_ca_certs": "junk"}, "ssl_ca_certs"),
+        ({"ssl_certfile": "none"}, "ssl_certfile.*No such file"),
+        ({"ssl_certfile": "cert", "ssl_keyfile": "none"}, "ssl_keyfile.*No such file"),
+        ({"ssl_certfile": "cert", "ssl_keyfile": "junk"}, "ssl_keyfile"),
+        ({"ssl_certfile": "cert", "ssl_keyfile": "locked"}, "ssl_keyfile.*without a password"),
+        ({"ssl_keyfile": "cert"}, "set ssl_certfile"),
+    ],
+)
+async def test_files_of_tls_that_are_none(names: dict[str, str], shown: str, files: Path) -> None:
+    options: dict[str, Any] = {option: str(files / name) for option, name in names.items()}
+    with pytest.raises(ConfigurationError, match=shown) as refusal:
+        await RedisProvider("rediss://127.0.0.1:1", timeout=30, **options).start()
+    assert "hunter2" not in _all_of(refusal.value)
+
+
+async def test_a_database_that_is_not_there(own: ValkeyServer) -> None:
+    with pytest.raises(ConfigurationError, match="/99 has no database of this number"):
+        await RedisProvider(f"redis://127.0.0.1:{own.port}/99").start()
