@@ -36,7 +36,7 @@ def manifest(tmp_path: Path) -> Manifest:
         (["a/0", "a/2"], ["s has lost 1 acknowledged turns"]),
         ([], ["s has lost 3 acknowledged turns"]),
         (["a/0", "a/1", "a/2", "a/2"], ["s holds 1 turns twice"]),
-        (["a/0", "a/1", "a/2", "b/0"], ["s holds 1 turns that nobody attempted"]),
+        (["a/0", "a/1", "a/2", "b/0"], ["s holds 1 turns that nobody attempted, b/0 the first"]),
         (["a/0", "a/2", "a/1"], ["s holds the turns of a in another order"]),
     ],
 )
