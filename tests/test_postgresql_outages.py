@@ -20,6 +20,7 @@ from postgresql_server import PASSWORD, USER, Machine, Server, replicated, runni
 from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
 from postgresql_wire import relay
 from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.postgresql.errors import DRIVER_ERRORS
 from session_history.providers.postgresql.link import Link
 from session_history.registry import open_provider
 from session_history_hooks import (
@@ -183,7 +184,7 @@ class TestLoss(OnOwnServer):
         await fill(provider, 1)
         monkeypatch.setattr("session_history.providers.postgresql.link.ABANDONED", 300)
         gone = Link(admin, caching=False)
-        with pytest.raises((asyncpg.IdleInTransactionSessionTimeoutError, asyncpg.InterfaceError)):
+        with pytest.raises(DRIVER_ERRORS):
             async with gone.transaction():
                 await gone.fetch(f"SELECT FROM {schema}.session_history_head FOR UPDATE")
                 assert await append(provider, 2) == Appended(Position(0, 2), replayed=False)
