@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ import pytest
 from conftest import missing
 from ports import free_port
 from postgresql_server import PASSWORD, USER, Machine, Server, replicated, running, servers
-from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
-from postgresql_wire import certificate, relay
+from postgresql_support import OnOwnServer, OnServer, certificate, connections, hurried, locked, provider_of, waiting
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.registry import open_provider
 from session_history_hooks import (
@@ -39,6 +39,10 @@ from session_history_hooks import (
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
+from tcp_proxy import Mishap, Proxy
+
+TLS_REQUEST = bytes.fromhex("00000008 04d2162f")
+"""With what a client asks for TLS, ahead of anything else."""
 
 
 @pytest.fixture(scope="module")
@@ -118,63 +122,55 @@ class TestTime(OnServer):
 class TestLoss(OnOwnServer):
     """Connections that break."""
 
-    async def test_an_append_whose_answer_is_lost_was_stored_once(self, server: Server, schema: str) -> None:
-        async with (
-            relay(server.port) as wire,
-            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
-        ):
+    async def test_an_append_whose_answer_is_lost_was_stored_once(
+        self, proxy: Proxy, proxied: str, schema: str
+    ) -> None:
+        async with opened(lambda: provider_of(proxied, schema)) as provider:
             await fill(provider, 2)
-            wire.lossy = True
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
             appending = asyncio.create_task(append(provider, 3, covering(3)))
-            await until(lambda: wire.logins > 1)
-            wire.lossy = False
+            await until(lambda: proxy.connections > 1)
+            proxy.mishaps = repeat(None)
             assert await appending == Appended(Position(0, 3), replayed=True)
             log = await read(provider)
             assert log.entries == (entry(1), entry(2), entry(3))
             assert log.head.folded == covering(3)
 
-    async def test_an_append_whose_outcome_can_not_be_learned(self, server: Server, schema: str) -> None:
-        async with relay(server.port) as wire:
-            url = f"{wire.url}?sslmode=disable"
-            async with hurried(provider_of(url, schema)) as provider:
-                await append(provider, 1)
-                wire.lossy = True
-                with pytest.raises(Unavailable):
-                    await append(provider, 2)
-                assert wire.logins > 2, "it was tried more than once"
-                wire.lossy = False
-                assert (await append(provider, 2)).position == Position(0, 2)
+    async def test_an_append_whose_outcome_can_not_be_learned(self, proxy: Proxy, proxied: str, schema: str) -> None:
+        async with hurried(provider_of(proxied, schema)) as provider:
+            await append(provider, 1)
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
+            with pytest.raises(Unavailable):
+                await append(provider, 2)
+            assert proxy.connections > 2, "it was tried more than once"
+            proxy.mishaps = repeat(None)
+            assert (await append(provider, 2)).position == Position(0, 2)
 
-    async def test_connections_that_died_without_a_word(self, server: Server, schema: str) -> None:
-        async with relay(server.port) as wire:
-            url = f"{wire.url}?sslmode=disable"
-            async with hurried(provider_of(url, schema)) as provider:
-                await asyncio.gather(*(append(provider, 1) for _ in range(3)))
-                wire.mute = wire.logins
-                assert wire.mute == 3
-                assert (await append(provider, 2)).position == Position(0, 2)
-                assert wire.logins >= 4
+    async def test_connections_that_died_without_a_word(self, proxy: Proxy, proxied: str, schema: str) -> None:
+        async with hurried(provider_of(proxied, schema)) as provider:
+            await asyncio.gather(*(append(provider, 1) for _ in range(3)))
+            assert proxy.connections == 3
+            proxy.mute()
+            assert (await append(provider, 2)).position == Position(0, 2)
+            assert proxy.connections > 3
 
-    async def test_what_may_not_be_done_twice_is_not(self, server: Server, schema: str) -> None:
-        async with (
-            relay(server.port) as wire,
-            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
-        ):
+    async def test_what_may_not_be_done_twice_is_not(self, proxy: Proxy, proxied: str, schema: str) -> None:
+        async with opened(lambda: provider_of(proxied, schema)) as provider:
             await fill(provider, 2)
             await provider.rewrite(KEY, Entry("e1", b"old"), at=Position(0, 1), edits=0, fold=None)
-            wire.lossy = True
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
             with pytest.raises(Unavailable):
                 await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), edits=1, fold=None)
-            assert wire.logins == 1
-            wire.lossy = False
+            assert proxy.connections == 1
+            proxy.mishaps = repeat(None)
             head = (await read(provider)).head
-            assert (head.edits, wire.logins) == (2, 2)
-            wire.lossy = True
+            assert (head.edits, proxy.connections) == (2, 2)
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
             for call, logins in ((provider.delete(KEY), 2), (provider.delete_user(KEY.user_id), 3)):
                 with pytest.raises(Unavailable):
                     await call
-                assert wire.logins == logins
-            wire.lossy = False
+                assert proxy.connections == logins
+            proxy.mishaps = repeat(None)
             assert (await read(provider)).head == head, "its first statement is not yet the delete"
 
     async def test_a_backend_that_is_terminated_in_the_middle_of_an_append(
@@ -600,12 +596,13 @@ class TestErrors(OnOwnServer):
             missing("it takes openssl to make a certificate")
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(own, key)
-        async with relay(server.port, tls) as wire:
+        with Proxy(server.port, tls=tls, tls_request=TLS_REQUEST) as proxy:
+            url = server.url(proxy=proxy)
             for settings in ("sslmode=require", f"sslmode=verify-full&sslrootcert={own}"):
-                async with opened(partial(provider_of, f"{wire.url}?{settings}", schema)) as provider:
+                async with opened(partial(provider_of, f"{url}?{settings}", schema)) as provider:
                     assert await provider.health()
             with pytest.raises(Unavailable, match="TLS failed"):
-                await provider_of(f"{wire.url}?sslmode=verify-full&sslrootcert={other}", schema).start()
+                await provider_of(f"{url}?sslmode=verify-full&sslrootcert={other}", schema).start()
 
 
 class TestDurability:

@@ -23,7 +23,6 @@ from hypothesis.stateful import run_state_machine_as_test
 from redis.crc import key_slot
 
 from conftest import missing
-from relay import Loss, relay
 from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
@@ -42,6 +41,7 @@ from session_history_hooks import (
 )
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
+from tcp_proxy import Mishap, Proxy
 from valkey_server import ValkeyCluster, ValkeyServer, binary
 
 SINGLE = os.environ.get("SESSION_HISTORY_TEST_REDIS_URL")
@@ -81,6 +81,13 @@ def own(_wheel: None) -> Iterator[ValkeyServer]:
     """A server of the test's own, to be broken."""
     with ValkeyServer(appendonly="yes") as server:
         yield server
+
+
+@pytest.fixture
+def between(server: ValkeyServer) -> Iterator[Proxy]:
+    """Stands between a client and the server."""
+    with Proxy(server.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -140,30 +147,31 @@ def test_random_histories(kind: str, request: pytest.FixtureRequest) -> None:
 # Round trips
 
 
-async def test_a_load_and_an_append_take_one_round_trip_each(server: ValkeyServer, prefix: str) -> None:
-    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+async def test_a_load_and_an_append_take_one_round_trip_each(between: Proxy, prefix: str) -> None:
+    async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
         await fill(provider, 3)
+        await read(provider)
+        await provider.list(KEY.user_id, limit=5)  # every script is known
         assert await trips(between, provider.read(KEY, last=2, entry_id="e1")) == 1
         assert await trips(between, append(provider, 4, covering(4))) == 1
         assert await trips(between, provider.list(KEY.user_id, limit=5)) == 1
         assert between.connections == 1
 
 
-async def trips(between: Any, call: Any) -> int:
-    before: int = between.trips
+async def trips(between: Proxy, call: Any) -> int:
+    before = between.requests
     await call
-    return int(between.trips - before)
+    return between.requests - before
 
 
-async def test_an_append_that_waits_for_replicas_takes_one_round_trip_too(server: ValkeyServer, prefix: str) -> None:
-    async with relay(server.port) as between:
-        url = f"redis://127.0.0.1:{between.port}"
-        async with started(url, prefix=prefix, wait_replicas=1, wait_timeout=0.01) as provider:
-            for number in (1, 2):
-                with pytest.raises(Unavailable):
-                    await append(provider, number)
-            with pytest.raises(Unavailable, match="0 of 1 replicas"):
-                assert await trips(between, append(provider, 3)) == 1
+async def test_an_append_that_waits_for_replicas_takes_one_round_trip_too(between: Proxy, prefix: str) -> None:
+    url = f"redis://127.0.0.1:{between.port}"
+    async with started(url, prefix=prefix, wait_replicas=1, wait_timeout=0.01) as provider:
+        for number in (1, 2):
+            with pytest.raises(Unavailable):
+                await append(provider, number)
+        with pytest.raises(Unavailable, match="0 of 1 replicas"):
+            assert await trips(between, append(provider, 3)) == 1
 
 
 async def test_scripts_that_the_server_forgot_are_sent_again(server: ValkeyServer, provider: RedisProvider) -> None:
@@ -177,27 +185,27 @@ async def test_scripts_that_the_server_forgot_are_sent_again(server: ValkeyServe
 # Outages
 
 
-@pytest.mark.parametrize("loss", [Loss.REQUEST, Loss.ANSWER])
+@pytest.mark.parametrize("loss", [Mishap.CUT_BEFORE, Mishap.CUT_AFTER])
 async def test_what_was_lost_is_settled_before_the_caller_hears_of_it(
-    server: ValkeyServer, prefix: str, loss: Loss
+    between: Proxy, prefix: str, loss: Mishap
 ) -> None:
-    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+    async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
         await fill(provider, 3)
         await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None)
         await provider.delete(SessionKey("user", "none"))  # every script is known
-        between.lose = loss
-        assert await append(provider, 4) == Appended(Position(0, 4), replayed=loss is Loss.ANSWER)
-        between.lose = loss
+        between.mishaps = iter([loss])
+        assert await append(provider, 4) == Appended(Position(0, 4), replayed=loss is Mishap.CUT_AFTER)
+        between.mishaps = iter([loss])
         assert len((await read(provider)).entries) == 4
-        between.lose = loss
+        between.mishaps = iter([loss])
         new = Entry("e2", b"new")
         assert (await provider.rewrite(KEY, new, at=Position(0, 2), edits=1, fold=None)).edits == 2
         assert (await read(provider)).entries == (entry(1), new, entry(3), entry(4))
-        between.lose = loss
+        between.mishaps = iter([loss])
         assert await provider.delete(KEY) is True
         assert await provider.delete(KEY) is False
         await provider.append(KEY, entry(1), at=Position(1, 0))
-        between.lose = loss
+        between.mishaps = iter([loss])
         assert await provider.delete_user(KEY.user_id) == 1
         assert between.connections >= 5, "nothing was lost"
 
@@ -508,7 +516,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_over_tls_only_who_is_trusted_is_spoken_to(server: ValkeyServer, certificate: Path, prefix: str) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    async with relay(server.port, context) as between:
+    with Proxy(server.port, tls=context) as between:
         url = f"rediss://127.0.0.1:{between.port}"
         async with started(url, prefix=prefix, ssl_ca_certs=f"{certificate}.crt") as provider:
             await fill(provider, 2)
