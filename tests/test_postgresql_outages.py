@@ -304,6 +304,20 @@ class TestPool(OnServer):
             assert (await read(provider)).head.tail == Position(0, 2)
             assert [link.connection.get_server_pid() for link in provider._pool()._idle] == [backend]
 
+    async def test_what_goes_wrong_after_a_cancellation_is_not_complained_of(
+        self, provider: PostgresqlProvider
+    ) -> None:
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        conflicting = asyncio.create_task(append(provider, 5))
+        await asyncio.sleep(0)
+        conflicting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await conflicting
+        await provider.stop()
+        gc.collect()
+        assert complaints == []
+
     async def test_stop_finishes_what_was_begun(self, home: str, schema: str, admin: Any) -> None:
         provider = provider_of(home, schema)
         await provider.start()

@@ -105,6 +105,7 @@ class Pool:
         task = asyncio.create_task(self._insist(work, again=again))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asked may be gone
         return await asyncio.shield(task)
 
     async def close(self) -> None:
