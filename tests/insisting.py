@@ -28,7 +28,8 @@ T = TypeVar("T")
 Place = tuple[SessionKey, int, str]
 """Session, generation and id of an entry."""
 
-TRIES = 20
+TRIES = 100
+"""After which a caller gives up: a call of many requests, after a login of many more, may well fail ten times."""
 
 
 @dataclass

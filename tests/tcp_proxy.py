@@ -29,7 +29,7 @@ class Mishap(Enum):
 
 SILENT = (Mishap.HALF_OPEN, Mishap.MUTE)
 
-WEIGHTS = {Mishap.CUT_BEFORE: 8, Mishap.CUT_AFTER: 8, Mishap.DELAY: 2, Mishap.HALF_OPEN: 1, Mishap.MUTE: 1}
+WEIGHTS = {Mishap.CUT_BEFORE: 16, Mishap.CUT_AFTER: 16, Mishap.DELAY: 3, Mishap.HALF_OPEN: 1, Mishap.MUTE: 1}
 """How often what happens: whatever falls silent costs a time-out, a cut next to nothing."""
 
 
