@@ -23,6 +23,7 @@ from uuid import uuid4
 
 from conftest import missing
 from ports import free_port
+from tcp_proxy import Proxy
 
 PATIENCE = 30.0
 """Seconds for a server to come up or go down."""
@@ -94,8 +95,11 @@ class Server:
         self.port = free_port()
         self._process: subprocess.Popen[Any] | None = None
 
-    def url(self, database: str = "postgres", *, user: str = USER, password: str = PASSWORD) -> str:
-        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+    def url(
+        self, database: str = "postgres", *, user: str = USER, password: str = PASSWORD, proxy: Proxy | None = None
+    ) -> str:
+        port = proxy.port if proxy else self.port
+        return f"postgresql://{user}:{password}@127.0.0.1:{port}/{database}"
 
     def create(self) -> None:
         secret = self.machine.folder / "password"

@@ -6,8 +6,10 @@ import asyncio
 import atexit
 import functools
 import os
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +19,7 @@ import pytest
 from postgresql_server import FAST, Server, running, servers
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history_hooks.testing.subject import opened
+from tcp_proxy import Proxy
 
 OUTSIDE = os.environ.get("SESSION_HISTORY_TEST_POSTGRESQL_URL")
 """A database of the user's, in place of ours where no test has to break the server. The user must be a superuser, and
@@ -94,12 +97,34 @@ async def a_schema(url: str) -> str:
     return name
 
 
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A certificate for the loopback address that nobody but itself vouches for, and its key.
+
+    :raises FileNotFoundError: there is no openssl.
+    """
+    made, key = folder / f"{name}.crt", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(made)], check=True, capture_output=True)
+    return made, key
+
+
 class OnServer:
     """The fixtures of tests that use the shared server."""
 
     @pytest.fixture
     def server(self) -> Server:
         return shared_server()
+
+    @pytest.fixture
+    def proxy(self, server: Server) -> Iterator[Proxy]:
+        with Proxy(server.port) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def proxied(self, server: Server, proxy: Proxy) -> str:
+        """The URL of the server behind its proxy, which can not speak TLS."""
+        return f"{server.url(proxy=proxy)}?sslmode=disable"
 
     @pytest.fixture
     def home(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 from conftest import missing
 from redis_support import started
 from session_history.providers.redis import RedisProvider
+from tcp_proxy import Proxy
 from valkey_server import ValkeyCluster, ValkeyServer, binary
 
 SINGLE = os.environ.get("SESSION_HISTORY_TEST_REDIS_URL")
@@ -50,6 +51,13 @@ def own(_wheel: None) -> Iterator[ValkeyServer]:
     """A server of the test's own, to be broken."""
     with ValkeyServer(appendonly="yes") as server:
         yield server
+
+
+@pytest.fixture
+def between(server: ValkeyServer) -> Iterator[Proxy]:
+    """Stands between a client and the server."""
+    with Proxy(server.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from hypothesis import settings
 
 from postgresql_server import Server
 from postgresql_support import OnServer, a_schema, home_url, new_schema, provider_of, waiting
-from postgresql_wire import relay
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.postgresql.rows import Rows
 from session_history_hooks import (
@@ -33,6 +32,7 @@ from session_history_hooks.testing.listing import ListingContract
 from session_history_hooks.testing.reading import ReadingContract
 from session_history_hooks.testing.rewriting import RewritingContract
 from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
+from tcp_proxy import Proxy
 
 
 class TestPostgresql(ProviderContract):
@@ -65,12 +65,11 @@ TestPostgresqlAtRandom.settings = settings(max_examples=30, stateful_step_count=
 class TestStatements(OnServer):
     """What a call costs, and what it leaves."""
 
-    async def test_a_load_and_an_append_are_one_round_trip_each(self, server: Server) -> None:
+    async def test_a_load_and_an_append_are_one_round_trip_each(
+        self, server: Server, proxy: Proxy, proxied: str
+    ) -> None:
         schema = await a_schema(server.url())
-        async with (
-            relay(server.port) as wire,
-            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
-        ):
+        async with opened(lambda: provider_of(proxied, schema)) as provider:
             for number in range(1, 4):
                 await append(provider, number, covering(number))
                 await read(provider, last=20, entry_id="e1")
@@ -80,10 +79,10 @@ class TestStatements(OnServer):
                 lambda: read(provider, last=20, entry_id="e1"),
                 lambda: provider.renew(KEY, at=Position(0, 4)),
             ):
-                wire.round_trips = 0
+                proxy.requests = 0
                 await work()
-                assert wire.round_trips == 1
-            assert wire.logins == 1
+                assert proxy.requests == 1
+            assert proxy.connections == 1
 
     async def test_a_window_of_a_long_log_reads_no_more_than_itself(
         self, provider: PostgresqlProvider, admin: Any

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any
 
 import asyncpg
@@ -18,7 +19,6 @@ import pytest
 from ports import free_port
 from postgresql_server import PASSWORD, USER, Machine, Server, replicated, running, servers
 from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
-from postgresql_wire import relay
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.postgresql.errors import DRIVER_ERRORS
 from session_history.providers.postgresql.link import Link
@@ -37,6 +37,7 @@ from session_history_hooks import (
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
+from tcp_proxy import Mishap, Proxy
 
 WRITE = "target_session_attrs=read-write"
 ANY = "target_session_attrs=any"
@@ -119,63 +120,55 @@ class TestTime(OnServer):
 class TestLoss(OnOwnServer):
     """Connections that break."""
 
-    async def test_an_append_whose_answer_is_lost_was_stored_once(self, server: Server, schema: str) -> None:
-        async with (
-            relay(server.port) as wire,
-            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
-        ):
+    async def test_an_append_whose_answer_is_lost_was_stored_once(
+        self, proxy: Proxy, proxied: str, schema: str
+    ) -> None:
+        async with opened(lambda: provider_of(proxied, schema)) as provider:
             await fill(provider, 2)
-            wire.lossy = True
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
             appending = asyncio.create_task(append(provider, 3, covering(3)))
-            await until(lambda: wire.logins > 1)
-            wire.lossy = False
+            await until(lambda: proxy.connections > 1)
+            proxy.mishaps = repeat(None)
             assert await appending == Appended(Position(0, 3), replayed=True)
             log = await read(provider)
             assert log.entries == (entry(1), entry(2), entry(3))
             assert log.head.folded == covering(3)
 
-    async def test_an_append_whose_outcome_can_not_be_learned(self, server: Server, schema: str) -> None:
-        async with relay(server.port) as wire:
-            url = f"{wire.url}?sslmode=disable"
-            async with hurried(provider_of(url, schema)) as provider:
-                await append(provider, 1)
-                wire.lossy = True
-                with pytest.raises(Unavailable):
-                    await append(provider, 2)
-                assert wire.logins > 2, "it was tried more than once"
-                wire.lossy = False
-                assert (await append(provider, 2)).position == Position(0, 2)
+    async def test_an_append_whose_outcome_can_not_be_learned(self, proxy: Proxy, proxied: str, schema: str) -> None:
+        async with hurried(provider_of(proxied, schema)) as provider:
+            await append(provider, 1)
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
+            with pytest.raises(Unavailable):
+                await append(provider, 2)
+            assert proxy.connections > 2, "it was tried more than once"
+            proxy.mishaps = repeat(None)
+            assert (await append(provider, 2)).position == Position(0, 2)
 
-    async def test_connections_that_died_without_a_word(self, server: Server, schema: str) -> None:
-        async with relay(server.port) as wire:
-            url = f"{wire.url}?sslmode=disable"
-            async with hurried(provider_of(url, schema)) as provider:
-                await asyncio.gather(*(append(provider, 1) for _ in range(3)))
-                wire.mute = wire.logins
-                assert wire.mute == 3
-                assert (await append(provider, 2)).position == Position(0, 2)
-                assert wire.logins >= 4
+    async def test_connections_that_died_without_a_word(self, proxy: Proxy, proxied: str, schema: str) -> None:
+        async with hurried(provider_of(proxied, schema)) as provider:
+            await asyncio.gather(*(append(provider, 1) for _ in range(3)))
+            assert proxy.connections == 3
+            proxy.mute()
+            assert (await append(provider, 2)).position == Position(0, 2)
+            assert proxy.connections > 3
 
-    async def test_what_may_not_be_done_twice_is_not(self, server: Server, schema: str) -> None:
-        async with (
-            relay(server.port) as wire,
-            opened(lambda: provider_of(f"{wire.url}?sslmode=disable", schema)) as provider,
-        ):
+    async def test_what_may_not_be_done_twice_is_not(self, proxy: Proxy, proxied: str, schema: str) -> None:
+        async with opened(lambda: provider_of(proxied, schema)) as provider:
             await fill(provider, 2)
             await provider.rewrite(KEY, Entry("e1", b"old"), at=Position(0, 1), edits=0, fold=None)
-            wire.lossy = True
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
             with pytest.raises(Unavailable):
                 await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), edits=1, fold=None)
-            assert wire.logins == 1
-            wire.lossy = False
+            assert proxy.connections == 1
+            proxy.mishaps = repeat(None)
             head = (await read(provider)).head
-            assert (head.edits, wire.logins) == (2, 2)
-            wire.lossy = True
+            assert (head.edits, proxy.connections) == (2, 2)
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
             for call, logins in ((provider.delete(KEY), 2), (provider.delete_user(KEY.user_id), 3)):
                 with pytest.raises(Unavailable):
                     await call
-                assert wire.logins == logins
-            wire.lossy = False
+                assert proxy.connections == logins
+            proxy.mishaps = repeat(None)
             assert (await read(provider)).head == head, "its first statement is not yet the delete"
 
     async def test_a_client_that_is_gone_in_a_transaction_keeps_no_locks(
@@ -297,7 +290,7 @@ class TestLoss(OnOwnServer):
         assert (await append(provider, 2)).position == Position(0, 2)
 
     async def test_a_host_that_has_become_read_only_is_asked_last(self, server: Server, schema: str) -> None:
-        async with relay(server.port) as first, relay(server.port) as second:
+        with Proxy(server.port) as first, Proxy(server.port) as second:
             hosts = f"127.0.0.1:{first.port},127.0.0.1:{second.port}"
             url = f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?sslmode=disable&{ANY}"
             async with opened(lambda: provider_of(url, schema, pool_size=2)) as provider:
@@ -308,7 +301,7 @@ class TestLoss(OnOwnServer):
                 outcomes = await asyncio.gather(*(append(provider, 2) for _ in range(2)), return_exceptions=True)
                 assert [type(each) for each in outcomes] == [StoreReadOnly] * 2
                 await append(provider, 2)
-                assert (first.logins, second.logins) == (2, 1)
+                assert (first.connections, second.connections) == (2, 1)
 
     async def test_a_host_that_does_not_answer_leaves_time_for_the_next(self, server: Server, schema: str) -> None:
         logins = 0

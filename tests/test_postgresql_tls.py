@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +11,14 @@ import pytest
 
 from conftest import missing
 from postgresql_server import Server
-from postgresql_support import OnOwnServer, provider_of
-from postgresql_wire import Wire, certificate, relay
+from postgresql_support import OnOwnServer, certificate, provider_of
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history_hooks import ConfigurationError
 from session_history_hooks.testing.subject import opened
+from tcp_proxy import Proxy
+
+TLS_REQUEST = bytes.fromhex("00000008 04d2162f")
+"""With what a client asks for TLS, ahead of anything else."""
 
 
 class TestTls(OnOwnServer):
@@ -34,48 +37,51 @@ class TestTls(OnOwnServer):
             missing("it takes openssl to make a certificate")
 
     @pytest.fixture
-    async def wire(self, server: Server, own: tuple[Path, Path]) -> AsyncIterator[Wire]:
+    def url(self, server: Server, own: tuple[Path, Path]) -> Iterator[str]:
+        """Of the server, behind a proxy that speaks TLS."""
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(*own)
-        async with relay(server.port, tls) as wire:
-            yield wire
+        with Proxy(server.port, tls=tls, tls_request=TLS_REQUEST) as proxy:
+            yield server.url(proxy=proxy)
 
-    async def test_who_is_trusted(self, wire: Wire, own: tuple[Path, Path], schema: str) -> None:
+    async def test_who_is_trusted(self, url: str, own: tuple[Path, Path], schema: str) -> None:
         for settings in ("sslmode=require", f"sslmode=verify-full&sslrootcert={own[0]}"):
-            async with opened(partial(provider_of, f"{wire.url}?{settings}", schema)) as provider:
+            async with opened(partial(provider_of, f"{url}?{settings}", schema)) as provider:
                 assert await provider.health()
 
     async def test_the_authorities_of_the_system(
-        self, wire: Wire, own: tuple[Path, Path], schema: str, monkeypatch: pytest.MonkeyPatch
+        self, url: str, own: tuple[Path, Path], schema: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SSL_CERT_FILE", str(own[0]))  # where OpenSSL looks for them
         client = f"sslcert={own[0]}&sslkey={own[1]}"
         for settings in ("sslrootcert=system", f"sslmode=verify-full&sslrootcert=system&{client}"):
-            async with opened(partial(provider_of, f"{wire.url}?{settings}", schema)) as provider:
+            async with opened(partial(provider_of, f"{url}?{settings}", schema)) as provider:
                 assert await provider.health()
         monkeypatch.setenv("PGSSLROOTCERT", "system")
-        async with opened(lambda: provider_of(wire.url, schema)) as provider:
+        async with opened(lambda: provider_of(url, schema)) as provider:
             assert await provider.health()
 
-    async def test_a_certificate_that_is_not_trusted(self, wire: Wire, schema: str, tmp_path: Path) -> None:
+    async def test_a_certificate_that_is_not_trusted(self, url: str, schema: str, tmp_path: Path) -> None:
         other, _ = certificate(tmp_path, "other")
         for settings in (f"sslmode=verify-full&sslrootcert={other}", "sslrootcert=system"):
             with pytest.raises(ConfigurationError, match=r"certificate is not trusted \(self.signed certificate\)"):
-                await provider_of(f"{wire.url}?{settings}", schema).start()
+                await provider_of(f"{url}?{settings}", schema).start()
 
-    async def test_a_certificate_of_another_host(self, wire: Wire, own: tuple[Path, Path], schema: str) -> None:
-        url = wire.url.replace("127.0.0.1", "localhost")
+    async def test_a_certificate_of_another_host(self, url: str, own: tuple[Path, Path], schema: str) -> None:
+        elsewhere = url.replace("127.0.0.1", "localhost")
         with pytest.raises(ConfigurationError, match=r"not trusted \(Hostname mismatch.*'localhost'\)"):
-            await provider_of(f"{url}?sslmode=verify-full&sslrootcert={own[0]}", schema).start()
-        async with opened(lambda: provider_of(f"{url}?sslmode=verify-ca&sslrootcert={own[0]}", schema)) as provider:
+            await provider_of(f"{elsewhere}?sslmode=verify-full&sslrootcert={own[0]}", schema).start()
+        async with opened(
+            lambda: provider_of(f"{elsewhere}?sslmode=verify-ca&sslrootcert={own[0]}", schema)
+        ) as provider:
             assert await provider.health()
 
     @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
-    async def test_nobody_to_trust(self, wire: Wire, schema: str, mode: str) -> None:
+    async def test_nobody_to_trust(self, url: str, schema: str, mode: str) -> None:
         with pytest.raises(ConfigurationError, match=r"no ~/\.postgresql/root\.crt\. Name .*sslrootcert=system"):
-            await provider_of(f"{wire.url}?sslmode={mode}", schema).start()
+            await provider_of(f"{url}?sslmode={mode}", schema).start()
 
-    async def test_files_that_are_none(self, wire: Wire, own: tuple[Path, Path], schema: str, tmp_path: Path) -> None:
+    async def test_files_that_are_none(self, url: str, own: tuple[Path, Path], schema: str, tmp_path: Path) -> None:
         _, other = certificate(tmp_path, "other")
         nonsense = tmp_path / "nonsense"
         nonsense.write_text("nonsense")
@@ -87,7 +93,7 @@ class TestTls(OnOwnServer):
             f"sslrootcert=system&sslcert={own[0]}&sslkey=/none": "sslkey: /none can not be read",
         }.items():
             with pytest.raises(ConfigurationError, match=text):
-                await provider_of(f"{wire.url}?{settings}", schema).start()
+                await provider_of(f"{url}?{settings}", schema).start()
 
     @pytest.mark.parametrize(
         ("settings", "text"),

@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from redis_support import started
-from relay import relay
 from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
@@ -19,6 +18,7 @@ from session_history_hooks import (
 )
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from session_history_hooks.testing.subject import KEY, append, covering, fill, read
+from tcp_proxy import Proxy
 from valkey_server import ValkeyServer
 
 pytest_plugins = ["redis_fixtures"]
@@ -59,30 +59,31 @@ def test_random_histories(kind: str, request: pytest.FixtureRequest) -> None:
 # Round trips
 
 
-async def test_a_load_and_an_append_take_one_round_trip_each(server: ValkeyServer, prefix: str) -> None:
-    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+async def test_a_load_and_an_append_take_one_round_trip_each(between: Proxy, prefix: str) -> None:
+    async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
         await fill(provider, 3)
+        await read(provider)
+        await provider.list(KEY.user_id, limit=5)  # every script is known
         assert await trips(between, provider.read(KEY, last=2, entry_id="e1")) == 1
         assert await trips(between, append(provider, 4, covering(4))) == 1
         assert await trips(between, provider.list(KEY.user_id, limit=5)) == 1
         assert between.connections == 1
 
 
-async def trips(between: Any, call: Any) -> int:
-    before: int = between.trips
+async def trips(between: Proxy, call: Any) -> int:
+    before = between.requests
     await call
-    return int(between.trips - before)
+    return between.requests - before
 
 
-async def test_an_append_that_waits_for_replicas_takes_one_round_trip_too(server: ValkeyServer, prefix: str) -> None:
-    async with relay(server.port) as between:
-        url = f"redis://127.0.0.1:{between.port}"
-        async with started(url, prefix=prefix, wait_replicas=1, wait_timeout=0.01) as provider:
-            for number in (1, 2):
-                with pytest.raises(Unavailable):
-                    await append(provider, number)
-            with pytest.raises(Unavailable, match="0 of 1 replicas"):
-                assert await trips(between, append(provider, 3)) == 1
+async def test_an_append_that_waits_for_replicas_takes_one_round_trip_too(between: Proxy, prefix: str) -> None:
+    url = f"redis://127.0.0.1:{between.port}"
+    async with started(url, prefix=prefix, wait_replicas=1, wait_timeout=0.01) as provider:
+        for number in (1, 2):
+            with pytest.raises(Unavailable):
+                await append(provider, number)
+        with pytest.raises(Unavailable, match="0 of 1 replicas"):
+            assert await trips(between, append(provider, 3)) == 1
 
 
 async def test_scripts_that_the_server_forgot_are_sent_again(server: ValkeyServer, provider: RedisProvider) -> None:

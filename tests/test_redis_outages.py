@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from redis_support import started
-from relay import Loss, relay
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
     Appended,
@@ -25,48 +24,49 @@ from session_history_hooks import (
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, entry, fill, opened, read
+from tcp_proxy import Mishap, Proxy
 from valkey_server import ValkeyCluster, ValkeyServer
 
 pytest_plugins = ["redis_fixtures"]
 
 
-@pytest.mark.parametrize("loss", [Loss.REQUEST, Loss.ANSWER])
+@pytest.mark.parametrize("loss", [Mishap.CUT_BEFORE, Mishap.CUT_AFTER])
 async def test_what_was_lost_is_settled_before_the_caller_hears_of_it(
-    server: ValkeyServer, prefix: str, loss: Loss
+    between: Proxy, prefix: str, loss: Mishap
 ) -> None:
-    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+    async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
         await fill(provider, 3)
         await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None)
         await provider.delete(SessionKey("user", "none"))  # every script is known
-        between.lose = loss
-        assert await append(provider, 4) == Appended(Position(0, 4), replayed=loss is Loss.ANSWER)
-        between.lose = loss
+        between.mishaps = iter([loss])
+        assert await append(provider, 4) == Appended(Position(0, 4), replayed=loss is Mishap.CUT_AFTER)
+        between.mishaps = iter([loss])
         assert len((await read(provider)).entries) == 4
-        between.lose = loss
+        between.mishaps = iter([loss])
         new = Entry("e2", b"new")
         assert (await provider.rewrite(KEY, new, at=Position(0, 2), edits=1, fold=None)).edits == 2
         assert (await read(provider)).entries == (entry(1), new, entry(3), entry(4))
-        between.lose = loss
+        between.mishaps = iter([loss])
         assert await provider.delete(KEY) is True
         assert await provider.delete(KEY) is False
         await provider.append(KEY, entry(1), at=Position(1, 0))
-        between.lose = loss
+        between.mishaps = iter([loss])
         assert await provider.delete_user(KEY.user_id) == 1
         assert between.connections >= 5, "nothing was lost"
 
 
 @pytest.mark.parametrize("unrelated", [ssl.SSLCertVerificationError(), socket.gaierror(socket.EAI_NONAME, "")])
 async def test_what_the_caller_is_about_to_handle_is_no_cause(
-    server: ValkeyServer, prefix: str, unrelated: Exception
+    between: Proxy, prefix: str, unrelated: Exception
 ) -> None:
-    async with relay(server.port) as between, started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
+    async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix) as provider:
         await fill(provider, 1)
         try:
             raise unrelated  # as by the call of a model
         except OSError:
-            between.lose = Loss.REQUEST
+            between.mishaps = iter([Mishap.CUT_BEFORE])
             assert (await append(provider, 2)).position == Position(0, 2)
-            between.lose = Loss.REQUEST
+            between.mishaps = iter([Mishap.CUT_BEFORE])
             async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix):
                 pass
 
@@ -168,57 +168,26 @@ async def test_a_master_whose_name_leads_to_another_by_now(own: ValkeyServer) ->
     with ValkeyServer(appendonly="yes") as other, own.client() as client, other.client() as heir:
         heir.config_set("repl-diskless-sync-delay", 0)
         heir.replicaof("127.0.0.1", str(own.port))
-        async with relay(own.port) as between, started(f"redis://127.0.0.1:{between.port}") as provider:
-            await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(4)))
-            await fill(provider, 1)
-            own.wait_until(lambda: bool(client.incr("tries") and client.wait(1, 100)))
-            heir.replicaof("NO", "ONE")
-            client.replicaof("127.0.0.1", str(other.port))
-            between._target = other.port
-            assert (await append(provider, 2)).position == Position(0, 2)
-            assert len((await read(provider)).entries) == 2
+        with Proxy(own.port) as between:
+            async with started(f"redis://127.0.0.1:{between.port}") as provider:
+                await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(4)))
+                await fill(provider, 1)
+                own.wait_until(lambda: bool(client.incr("tries") and client.wait(1, 100)))
+                heir.replicaof("NO", "ONE")
+                client.replicaof("127.0.0.1", str(other.port))
+                between.target = other.port
+                assert (await append(provider, 2)).position == Position(0, 2)
+                assert len((await read(provider)).entries) == 2
 
 
-async def test_connections_that_fell_silent_cost_one_call(server: ValkeyServer, prefix: str) -> None:
-    way = Way(server.port)
-    async with await asyncio.start_server(way.lead, "127.0.0.1", 0) as listening:
-        url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        async with started(url, prefix=prefix, timeout=0.5) as provider:
-            await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(9)))
-            assert len(way.connections) == 9
-            way.silent = 9
-            with pytest.raises(Unavailable, match="no answer"):
-                await append(provider, 1)
-            assert (await append(provider, 1)).position == Position(0, 1)
-        await asyncio.wait(way.connections)
-
-
-class Way:
-    """To a server.
-
-    :ivar silent: the first so many connections carry nothing any more, and nobody hears of it.
-    """
-
-    def __init__(self, target: int) -> None:
-        self.connections: list[asyncio.Task[Any]] = []
-        self.silent = 0
-        self._target = target
-
-    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self.connections.append(task)
-        number = len(self.connections)
-        above, below = await asyncio.open_connection("127.0.0.1", self._target)
-
-        async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            with suppress(OSError):
-                while data := await source.read(2**16):
-                    if number > self.silent:
-                        target.write(data)
-            target.close()
-
-        await asyncio.gather(carry(reader, below), carry(above, writer))
+async def test_connections_that_fell_silent_cost_one_call(between: Proxy, prefix: str) -> None:
+    async with started(f"redis://127.0.0.1:{between.port}", prefix=prefix, timeout=0.5) as provider:
+        await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(9)))
+        assert between.connections == 9
+        between.mute()
+        with pytest.raises(Unavailable, match="no answer"):
+            await append(provider, 1)
+        assert (await append(provider, 1)).position == Position(0, 1)
 
 
 async def test_nobody_listens() -> None:

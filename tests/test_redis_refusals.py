@@ -14,7 +14,6 @@ import pytest
 
 from conftest import missing
 from redis_support import started
-from relay import relay
 from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
@@ -25,6 +24,7 @@ from session_history_hooks import (
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, entry, fill, read
+from tcp_proxy import Proxy
 from valkey_server import ValkeyCluster, ValkeyServer
 
 pytest_plugins = ["redis_fixtures"]
@@ -196,7 +196,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_over_tls_only_who_is_trusted_is_spoken_to(server: ValkeyServer, certificate: Path, prefix: str) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    async with relay(server.port, context) as between:
+    with Proxy(server.port, tls=context) as between:
         url = f"rediss://127.0.0.1:{between.port}"
         async with started(url, prefix=prefix, ssl_ca_certs=f"{certificate}.crt") as provider:
             await fill(provider, 2)

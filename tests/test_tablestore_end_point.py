@@ -16,7 +16,7 @@ from tablestore import AsyncOTSClient
 
 from conftest import missing
 from ports import free_port
-from postgresql_wire import certificate
+from postgresql_support import certificate
 from session_history import create_tablestore_client
 from session_history.errors import ConfigurationError, SessionHistoryError, Unavailable
 from session_history.providers.tablestore import client, table

@@ -31,6 +31,7 @@ NEXT_HOST: tuple[type[Exception], ...] = (
 """Why another host may do better."""
 
 _KINDS: dict[str, tuple[type[SessionHistoryError], str]] = {
+    "08": (Unavailable, "can not be reached, or has closed the connection"),
     "25006": (StoreReadOnly, "can only be read: a standby, or set to read only"),
     "28": (ConfigurationError, "refuses this user or password"),
     "3D000": (ConfigurationError, "has no database of this name"),
