@@ -44,6 +44,13 @@ def test_flaws_are_found(manifest: Manifest, log: list[str], found: list[str]) -
     assert flaws(manifest, {"s": log}) == found
 
 
+def test_half_a_line_is_none_and_hides_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "manifest"
+    file.write_text("\ntry s a/0\n\ntry s")
+    Pen(file).attempt("s", "b/0")
+    assert Manifest.read(file).attempted["s"] == {"a/0", "b/0"}
+
+
 def test_a_loss_is_allowed_where_no_more_was_promised(manifest: Manifest) -> None:
     when = manifest.acknowledged["s"]["a/1"]
     assert flaws(manifest, {"s": ["a/0", "a/2"]}, lossy=[(when - 1, when + 1)]) == []

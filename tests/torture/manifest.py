@@ -25,10 +25,14 @@ class Pen:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def attempt(self, session_id: str, turn_id: str) -> None:
-        os.write(self._file, f"try {session_id} {turn_id}\n".encode())
+        self._write(f"try {session_id} {turn_id}")
 
     def acknowledged(self, session_id: str, turn_id: str) -> None:
-        os.write(self._file, f"ok {session_id} {turn_id} {time.monotonic()}\n".encode())
+        self._write(f"ok {session_id} {turn_id} {time.monotonic()}")
+
+    def _write(self, line: str) -> None:
+        # Whoever is killed while it writes leaves half a line, which must not swallow the next one of another.
+        os.write(self._file, f"\n{line}\n".encode())
 
 
 @dataclass
