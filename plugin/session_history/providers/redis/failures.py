@@ -42,11 +42,11 @@ _PASSING = (TryAgainError, ClusterDownError, BusyLoadingError)
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
-class Nameless(DriverConnectionError):
+class Nameless(ConnectionError):
     """The name of a host is unknown: for good as a rule, but also while the host that had it is replaced."""
 
 
-class Distrusted(DriverConnectionError):
+class Distrusted(ConnectionError):
     """A certificate is not trusted; with the reason."""
 
 
