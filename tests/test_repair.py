@@ -24,7 +24,7 @@ from pairing import (
 from session_history import Message, Repair, SessionHistoryService, Turn, with_session_history
 from session_history.messages import NATIVE, Stored
 from session_history.repair import repaired
-from session_history.toolcalls import UNKNOWN_OUTCOME
+from session_history.toolcalls import UNKNOWN_OUTCOME, concerned
 from support import json_lines, same
 
 Json = dict[str, Any]
@@ -578,3 +578,20 @@ async def test_a_window_repairs_what_it_shows(service: SessionHistoryService) ->
     await say(service, [chat_result("a")])
     assert await history(service, native=True, last_turns=1) == ([], [Repair("result left out", "a", 0)])
     assert await history(service, native=True) == ([chat("a"), chat_result("a")], [])
+
+
+@pytest.mark.parametrize(
+    ("value", "is_text"),
+    [
+        ({"role": "user", "content": "hello"}, True),
+        ({"role": "tool", "content": "hello"}, False),
+        ({"role": None, "content": "hello"}, False),
+        ({"role": "user", "content": ["hello"]}, False),
+        ({"role": "assistant", "tool_calls": "none"}, False),
+        ({"role": "user", "content": "hello", "type": "function_call_output"}, False),
+    ],
+)
+def test_what_is_nothing_but_text_says_nothing_of_tools(value: dict[str, Any], is_text: bool) -> None:
+    message = Stored(NATIVE, value)
+    assert message.is_text is is_text
+    assert not (message.is_text and concerned(value))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -117,14 +118,25 @@ MessageInput = Message | dict[str, Any] | Sequence[Message | dict[str, Any]]
 """What can be appended: a message, a dict, or a sequence of both."""
 
 
-class Stored(NamedTuple):
-    """A message as the log keeps it: verbatim, with the name of its format."""
+_TEXT = {"role", "content"}
+
+_NO_TEXT = {None, Role.TOOL}
+
+
+@dataclass(slots=True)
+class Stored:
+    """A message as the log keeps it: verbatim, with the name of its format.
+
+    :ivar is_text: it has a role and a text, nothing else, and is no tool's. Told once, since each turn asks it of all
+        that was said.
+    """
 
     format: str
-    value: dict[str, Any]
+    value: dict[str, Any] = field(repr=False)
+    is_text: bool = field(init=False, repr=False, compare=False)
 
-    def __repr__(self) -> str:
-        return f"Stored(format={self.format!r})"
+    def __post_init__(self) -> None:
+        self.is_text = self.value.keys() == _TEXT and type(self.value["content"]) is str and self.role not in _NO_TEXT
 
     @property
     def role(self) -> str | None:
@@ -149,7 +161,7 @@ def freeze(messages: MessageInput, *, native: bool) -> list[Stored]:
 def thaw(messages: Iterable[Stored], *, native: bool) -> list[Any]:
     """Copies of stored messages as the caller wants them: the values as they are, or as :class:`Message`."""
     if native:
-        return [copied(message.value) for message in messages]
+        return [message.value.copy() if message.is_text else copied(message.value) for message in messages]
     return [Message.read(copied(message.value)) for message in messages]
 
 

@@ -168,7 +168,7 @@ class Record:
             "turn": self.turn_id,
             "changes": self.changes,
             "part": self.part,
-            "revisions": [[*place, kept, *message] for place, kept, message in self.revisions],
+            "revisions": [[*place, kept, new.format, new.value] for place, kept, new in self.revisions],
             "slots": {
                 name: [state, on, begin and [*begin.place, begin.skip], pending]
                 for name, (state, on, begin, pending) in self.slots.items()

@@ -37,7 +37,7 @@ def repaired(messages: Sequence[Stored]) -> tuple[Sequence[Stored], list[Repair]
 
     Shapes are told message by message, see :class:`~session_history.toolcalls.Shape`. Anything else is left alone.
     """
-    if not any([concerned(message.value) for message in messages]):  # noqa: C419 - a list is faster here
+    if not any([not message.is_text and concerned(message.value) for message in messages]):  # noqa: C419 - a list is faster
         return messages, []
     pairing = _Pairing(messages)
     return _Building(pairing).built() if pairing.flawed else (messages, [])

@@ -132,7 +132,7 @@ class _Msgs:
         """
         if not isinstance(msgs, list) or not all(isinstance(msg, self._runtime.Msg) for msg in msgs):
             raise InvalidMessage(path, "must be of agentscope's Msg; other frameworks have no messages of this kind")
-        return [Stored(FORMAT, value) for _, value in freeze([_value(msg) for msg in msgs], native=True)]
+        return [Stored(FORMAT, kept.value) for kept in freeze([_value(msg) for msg in msgs], native=True)]
 
     def converted(self, message: Stored) -> Stored:
         """A message of any format as one of this; what the runtime can not read becomes text with a role."""
