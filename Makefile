@@ -34,8 +34,7 @@ bench: $(BIN)/python
 	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
 
 # What a turn and a session weigh in each store, and what a plan comes to: ARGS="--sessions 1e9 --turns 10 valkey".
-capacity: $(BIN)/python
-	$(INSTALL) '.[bench]'
+capacity: install
 	cd tests && ../$(BIN)/python -m bench.capacity $(ARGS)
 
 # What mypy and pyright say to users of the wheel and of an editable install. Part of check, too.

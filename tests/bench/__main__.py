@@ -18,7 +18,8 @@ from pathlib import Path
 
 from bench import agents, postgresql, valkey
 from bench.picture import draw
-from bench.stores import PAYLOAD, WINDOW, Floor, Ours, Peer, Store
+from bench.stores import Floor, Ours, Peer, Store
+from bench.turns import PAYLOAD, WINDOW
 from postgresql_server import running, servers
 from session_history import Message, SqliteSessionHistoryService, with_session_history
 from valkey_server import ValkeyServer

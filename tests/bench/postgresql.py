@@ -20,7 +20,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from bench.stores import TURN, WINDOW
+from bench.turns import TURN, WINDOW
 
 CONNECTIONS = 10
 """Of each store's pool: the default of ours."""

@@ -14,25 +14,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import orjson
 from agents.memory import SQLiteSession
 
+from bench.turns import TURN, WINDOW
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 
 T = TypeVar("T")
-Json = dict[str, Any]
-
-WINDOW = 20
-"""Turns."""
-
-USER: Json = {"role": "user", "content": "Where is my order? " * 10}
-ASSISTANT: Json = {"role": "assistant", "content": "It left the warehouse this morning and is on its way to you. " * 13}
-TURN = [USER, ASSISTANT]
-"""About 200 and 800 bytes."""
-
-PAYLOAD = sum(len(orjson.dumps(message)) for message in TURN)
 
 
 class Store(Protocol):

@@ -9,7 +9,7 @@ import orjson
 from agents.extensions.memory import RedisSession
 from redis.asyncio import Redis
 
-from bench.stores import TURN, WINDOW
+from bench.turns import TURN, WINDOW
 
 
 class Floor:
