@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -45,7 +46,11 @@ async def test_nobody_listens() -> None:
     assert "takes no connection" in str(error)
 
 
-async def test_a_host_that_does_not_exist() -> None:
+async def test_a_host_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(host: str, *_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, f"{host} is unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     error = await refusal("https://no-such-instance.invalid")
     assert isinstance(error, Unavailable)
     assert "host of the end point is not known" in str(error)

@@ -143,11 +143,12 @@ class UnknownScheme(ConfigurationError, LookupError):
         self.installed = installed
 
     def __str__(self) -> str:
-        return (
-            f"no provider for the URL scheme {self.scheme!r}{did_you_mean(self.scheme, self.installed) or '.'} "
-            f"Installed: {', '.join(self.installed) or 'none'}. "
-            f"Install a package with an entry point {self.scheme!r} in the group 'session_history'."
-        )
+        unknown = f"no provider for the URL scheme {self.scheme!r}"
+        installed = f"Installed: {', '.join(self.installed) or 'none'}."
+        if close := did_you_mean(self.scheme, self.installed):
+            return f"{unknown}{close} {installed}"
+        remedy = f"Install a package with an entry point {self.scheme!r} in the group 'session_history'."
+        return f"{unknown}. {installed} {remedy}"
 
 
 class MissingDriver(SessionHistoryError, ImportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -91,7 +92,7 @@ def _not_reached(error: aiohttp.ClientConnectorError) -> SessionHistoryError:
         return ConfigurationError("Tablestore: the certificate of the end point is not trusted, or is another host's")
     if isinstance(error, aiohttp.ClientSSLError):
         return ConfigurationError("Tablestore: there is no TLS with the end point; is it one of HTTPS?")
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error.os_error, socket.gaierror):
         return Unavailable("Tablestore: the host of the end point is not known")
     return Unavailable("Tablestore: the end point takes no connection")
 
