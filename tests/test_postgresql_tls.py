@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import missing
+from certificates import certificate
 from postgresql_server import Server
-from postgresql_support import OnOwnServer, certificate, provider_of
+from postgresql_support import OnOwnServer, provider_of
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history_hooks import ConfigurationError
 from session_history_hooks.testing.subject import opened
@@ -31,10 +31,7 @@ class TestTls(OnOwnServer):
 
     @pytest.fixture
     def own(self, tmp_path: Path) -> tuple[Path, Path]:
-        try:
-            return certificate(tmp_path, "own")
-        except FileNotFoundError:
-            missing("it takes openssl to make a certificate")
+        return certificate(tmp_path, "own")
 
     @pytest.fixture
     def url(self, server: Server, own: tuple[Path, Path]) -> Iterator[str]:
