@@ -23,7 +23,7 @@ SHARED = Path(os.environ.get("SESSION_HISTORY_TEST_SHARED") or Path(__file__).pa
 
 @pytest.fixture(autouse=True)
 def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("SESSION_HISTORY_")]:
+    for name in [name for name in os.environ if name.startswith(("SESSION_HISTORY_", "PG"))]:  # libpq's, too
         monkeypatch.delenv(name)
 
 

@@ -6,10 +6,8 @@ import asyncio
 import atexit
 import functools
 import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -95,18 +93,6 @@ async def a_schema(url: str) -> str:
     name = f"s{uuid4().hex}"
     await execute(url, f"CREATE SCHEMA {name}")
     return name
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for the loopback address that nobody but itself vouches for, and its key.
-
-    :raises FileNotFoundError: there is no openssl.
-    """
-    made, key = folder / f"{name}.crt", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(made)], check=True, capture_output=True)
-    return made, key
 
 
 class OnServer:

@@ -6,10 +6,12 @@ import asyncio
 import gc
 import hashlib
 import random
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 
 from ports import free_port
 from postgresql_server import PASSWORD, USER, Machine, Server, replicated, running, servers
-from postgresql_support import OnOwnServer, OnServer, connections, hurried, locked, provider_of, waiting
+from postgresql_support import OnOwnServer, OnServer, a_schema, connections, hurried, locked, provider_of, waiting
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.postgresql.errors import DRIVER_ERRORS
 from session_history.providers.postgresql.link import Link
@@ -241,25 +243,32 @@ class TestLoss(OnOwnServer):
                 tail = (await provider.append(KEY, Entry(f"after {end.__name__}", b""), at=tail)).position
             assert (await read(provider, last=0)).head.tail == tail
 
-    async def test_a_restart_in_the_middle_of_turns_is_not_noticed(self, fragile: Server) -> None:
+    async def test_a_restart_in_the_middle_of_turns_loses_and_doubles_nothing(self, fragile: Server) -> None:
+        turns = 40
+
         async def insist(writer: int) -> None:
-            key = SessionKey("restart", f"w{writer}")
-            tail = log.head.tail if (log := await provider.read(key)) else Position(0, 0)
-            for number in range(40):
-                tail = (await provider.append(key, Entry(f"{number}", b"x"), at=tail)).position
+            tail = Position(0, 0)
+            for number in range(turns):
+                tail = await acknowledged(SessionKey("restart", f"w{writer}"), Entry(f"{number}", b"x"), tail)
+                assert tail == Position(0, number + 1)
                 await asyncio.sleep(0.01)
+
+        async def acknowledged(key: SessionKey, entry: Entry, at: Position) -> Position:
+            while True:
+                try:
+                    return (await provider.append(key, entry, at=at)).position
+                except Unavailable:  # who was refused a connection learns it at once
+                    await asyncio.sleep(0.02)
 
         async with opened(lambda: provider_of(fragile.url(), None, pool_size=4)) as provider:
             await asyncio.gather(*(provider.read(KEY) for _ in range(4)))
-            writing = asyncio.gather(*(insist(writer) for writer in range(3)), return_exceptions=True)
+            writing = asyncio.gather(*(insist(writer) for writer in range(3)))
             await asyncio.sleep(0.1)
             await asyncio.to_thread(fragile.restart)
-            outcomes = await writing
-            # Who was refused a connection has learned it at once, and had written nothing of that turn.
-            assert all(each is None or isinstance(each, Unavailable) for each in outcomes)
+            await writing
             for writer in range(3):
                 entries = (await read(provider, SessionKey("restart", f"w{writer}"))).entries
-                assert [each.id for each in entries] == [f"{number}" for number in range(len(entries))]
+                assert [each.id for each in entries] == [f"{number}" for number in range(turns)]
 
     @pytest.mark.parametrize("state", ["40001", "40P01"])
     async def test_what_was_undone_for_others_is_tried_again(
@@ -313,14 +322,24 @@ class TestLoss(OnOwnServer):
             writer.close()
 
         dead = await asyncio.start_server(swallow, "127.0.0.1")
-        hosts = f"127.0.0.1:{dead.sockets[0].getsockname()[1]},127.0.0.1:{server.port}"
-        url = f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?target_session_attrs=read-write"
+        url = behind(dead, server)
         async with dead, opened(lambda: provider_of(url, schema, timeout=2.0)) as provider:
             assert isinstance(provider, PostgresqlProvider)
             await fill(provider, 1)
             provider._pool().abort()
             await append(provider, 2)
             assert logins == 1, "the host that answered is asked first"
+
+    async def test_a_host_that_hangs_up_is_not_the_last_one(self, server: Server, schema: str) -> None:
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.close()
+
+        for tls in ("disable", "prefer"):
+            empty = await asyncio.start_server(hang_up, "127.0.0.1")
+            url = f"{behind(empty, server)}&sslmode={tls}"
+            async with empty, opened(partial(provider_of, url, schema)) as provider:
+                assert await provider.health()
 
     async def test_a_deadlock_is_not_the_callers_affair(self, home: str, schema: str, admin: Any) -> None:
         async with opened(
@@ -337,6 +356,26 @@ class TestLoss(OnOwnServer):
 
 class TestPool(OnServer):
     """Connections: how many, whose, and for how long."""
+
+    async def test_an_append_that_is_cancelled_while_it_logs_in_is_dropped(
+        self, server: Server, proxy: Proxy, proxied: str
+    ) -> None:
+        schema = await a_schema(server.url())
+        async with opened(lambda: provider_of(proxied, schema, pool_size=1, timeout=30.0)) as provider:
+            assert isinstance(provider, PostgresqlProvider)
+            await append(provider, 1)
+            pool = provider._pool()
+            pool.abort()
+            proxy.mishaps = repeat(Mishap.HALF_OPEN)
+            logins = proxy.connections
+            appending = asyncio.create_task(append(provider, 2))
+            await until(lambda: proxy.connections > logins)
+            appending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await appending
+            await until(lambda: not pool._tasks)
+            proxy.mishaps = repeat(None)
+            assert (await read(provider)).head.tail == Position(0, 1)
 
     async def test_a_storm_of_cancellations_leaves_no_connection_behind(
         self, home: str, schema: str, admin: Any
@@ -536,16 +575,24 @@ class TestPool(OnServer):
 class TestErrors(OnOwnServer):
     """What is raised, and what does not show."""
 
-    async def test_who_may_not_connect(self, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_who_may_not_connect(
+        self, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = asyncio.BaseEventLoop.getaddrinfo
+
+        async def look_up(loop: asyncio.BaseEventLoop, host: str, *args: Any, **options: Any) -> Any:
+            if host == "nowhere.test":
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return await found(loop, host, *args, **options)
+
+        monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
         wrong = "s3same-open"
         cases = {
             server.url(password=wrong): (ConfigurationError, "refuses this user or password"),
             server.url(user="nobody", password=wrong): (ConfigurationError, "refuses this user or password"),
-            server.url("nowhere"): (ConfigurationError, "has no database of this name"),
+            server.url("nowhere"): (ConfigurationError, "has no database of this name; a URL without one"),
             f"postgresql://{USER}:{wrong}@127.0.0.1:{free_port()}/postgres": (Unavailable, "can not be reached"),
-            f"postgresql://{USER}:{wrong}@host.invalid/postgres": (Unavailable, "host name is unknown"),
-            f"postgresql://{USER}:{wrong}@127.0.0.1:port/postgres": (SessionHistoryError, None),
-            f"{server.url()}?sslmode=sometimes": (ConfigurationError, "does not take this URL"),
+            f"postgresql://{USER}:{wrong}@nowhere.test/postgres": (Unavailable, "host name is unknown"),
             f"{server.url()}?sslmode=verify-full&sslrootcert=/nowhere": (ConfigurationError, "sslrootcert: /nowhere"),
             f"{server.url()}?sslmode=require&sslcert=/none": (ConfigurationError, "sslcert: /none can not be read"),
             f"{server.url()}?sslmode=require": (ConfigurationError, "has no TLS, and sslmode insists on it"),
@@ -617,11 +664,21 @@ class TestErrors(OnOwnServer):
             ("mysql://h/db", {}, "a URL is needed"),
             ("postgresql://h/db#x", {}, "%23"),
             ("postgresql://h/db?nonsense=1", {}, "unknown setting 'nonsense'"),
-            ("postgresql://h/db?channel_binding=require", {}, "channel_binding=require is not possible"),
+            ("postgresql://h/db?channel_binding=require", {}, "channel_binding can be disable or prefer"),
             ("postgresql://h/db?host=a&host=b", {}, "twice"),
             ("postgresql://h/db?host", {}, "name=value"),
             ("postgresql://h/db?connect_timeout=soon", {}, "whole number"),
             ("postgresql://h/db?port=5433", {}, "leave the setting out: port"),
+            ("postgresql://h/db?sslmode=verfy", {}, "sslmode must be one of disable, .*verify-full$"),
+            ("postgresql://h/db?sslnegotiation=now", {}, "sslnegotiation must be one of postgres, direct"),
+            ("postgresql://h/db?target_session_attrs=primry", {}, "target_session_attrs must be .*read-write"),
+            ("postgresql://h:port/db", {}, "a port must be a number from 1 to 65535"),
+            ("postgresql://h:1,[::1]:0/db", {}, "a port must be"),
+            ("postgresql:///db?host=h,i&port=1,65536", {}, "a port must be"),
+            ("postgresql://app:s@cret@h/d", {}, "percent-encoded"),
+            ("postgresql://app:se/cret@h/d", {}, "percent-encoded"),
+            ("postgresql://app:se?cret@h/d", {}, "percent-encoded"),
+            ("postgresql://app:se?host=cret@h/d", {}, "percent-encoded"),
             ("postgresql://u:hunter2@h/db?user=x&password=y&dbname=z", {}, "setting out: user, password, dbname"),
             ("postgresql://h/db", {"pool_size": 0}, "pool_size"),
             ("postgresql://h/db", {"timeout": float("inf")}, "timeout"),
@@ -649,7 +706,7 @@ class TestErrors(OnOwnServer):
         assert (provider._schema, provider._migrate) == ("s", False)
         pool = provider._new_pool()
         assert (pool.size, pool.timeout, pool.caching) == (4, 2.5, True)
-        assert repr(provider) == "PostgresqlProvider('postgresql://h:5433,i/db')"
+        assert repr(provider) == "PostgresqlProvider('postgresql://h:5433,i/db', schema='s')"
 
     @pytest.mark.parametrize(
         ("url", "dsns"),
@@ -681,6 +738,8 @@ class TestErrors(OnOwnServer):
             "u:a?{}@h/db",
             "u:{}?options=x@h/db",
             "u:a?{}=x@h/db",
+            "u:a?sslmode={}@h/db",
+            "u:a?channel_binding={}@h/db",
             "u:a#{}@h/db",
             "u:a:{}@h/db",
             "h/db?user=u@s&password={}",
@@ -696,12 +755,23 @@ class TestErrors(OnOwnServer):
         [
             ("size=1", r"unknown option 'size': did you mean 'pool_size'\?$"),
             ("SSL-mode=require", r"unknown option 'SSL-mode': did you mean 'sslmode'"),
+            ("ssl=true", "say sslmode=require, or sslmode=verify-full"),
             ("color=red", r"unknown option 'color'\. Options: .*passfile.*, schema, .*timeout"),
         ],
     )
     def test_an_unknown_option_is_named_with_what_is_like_it(self, query: str, text: str) -> None:
         with pytest.raises(ConfigurationError, match=text):
             open_provider(f"postgresql://h/db?{query}", {})
+
+    @pytest.mark.parametrize("password", ["s@cret", "se/cret", "se?cret", "se?host=cret"])
+    def test_a_password_that_is_not_encoded_is_told_so(self, password: str) -> None:
+        with pytest.raises(ConfigurationError, match="percent-encoded"):
+            open_provider(f"postgresql://app:{password}@h/d", {})
+
+    def test_a_variable_that_can_not_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PGTARGETSESSIONATTRS", "primry")
+        with pytest.raises(ConfigurationError, match="PGTARGETSESSIONATTRS must be one of any, "):
+            PostgresqlProvider("postgresql://h/d")
 
     def test_both_schemes_of_libpq(self) -> None:
         assert repr(open_provider("postgres://u@h/db", {})) == repr(open_provider("postgresql://u@h/db", {}))
@@ -768,6 +838,50 @@ class TestDurability:
             async with opened(lambda: provider_of(standby.url(), None)) as survivor:
                 assert (await read(survivor)).entries == (entry(1), entry(2))
                 assert (await read(survivor, other)).head.deleted
+
+    async def test_a_wait_for_the_standby_that_the_server_cuts_short_is_not_acknowledged(
+        self, machine: Machine
+    ) -> None:
+        edited, deleted = SessionKey("u", "edited"), SessionKey("u", "deleted")
+        with replicated(machine) as (primary, standby):
+            admin = await asyncpg.connect(primary.url())
+            async with opened(lambda: provider_of(primary.url(), None, durability="disk", timeout=30.0)) as provider:
+                for key in (KEY, edited, deleted):
+                    await provider.append(key, entry(1), at=Position(0, 0))
+                standby.freeze()
+                try:
+                    for call in (
+                        provider.rewrite(edited, Entry("e1", b"new"), at=Position(0, 1), edits=0, fold=None),
+                        provider.delete(deleted),
+                    ):
+                        changing = asyncio.create_task(call)
+                        await cut_wait_short(admin)
+                        with pytest.raises(Unavailable, match="whether a standby has it"):
+                            await changing
+                    appending = asyncio.create_task(append(provider, 2))
+                    for _ in range(3):
+                        await cut_wait_short(admin)
+                    assert not appending.done()
+                finally:
+                    standby.thaw()
+                assert await appending == Appended(Position(0, 2), replayed=True)
+                assert await provider.delete(deleted) is False
+            await admin.close()
+
+
+async def cut_wait_short(admin: Any) -> None:
+    """Cancel the wait for the standby of whoever is in it."""
+    for _ in range(1000):
+        if await admin.fetch("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("nobody waits for the standby")
+
+
+def behind(first: asyncio.Server, second: Server) -> str:
+    """The URL of two hosts."""
+    hosts = f"127.0.0.1:{first.sockets[0].getsockname()[1]},127.0.0.1:{second.port}"
+    return f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?{WRITE}"
 
 
 async def anything(provider: Any) -> Position:

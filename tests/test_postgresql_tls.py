@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import missing
+from certificates import certificate
+from ports import free_port
 from postgresql_server import Server
-from postgresql_support import OnOwnServer, certificate, provider_of
+from postgresql_support import OnOwnServer, provider_of
 from session_history.providers.postgresql import PostgresqlProvider
-from session_history_hooks import ConfigurationError
+from session_history_hooks import ConfigurationError, Unavailable
 from session_history_hooks.testing.subject import opened
 from tcp_proxy import Proxy
 
@@ -26,15 +27,11 @@ class TestTls(OnOwnServer):
     def home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without certificates of the user's."""
         monkeypatch.setenv("HOME", str(tmp_path))
-        for name in ("PGSSLROOTCERT", "PGSSLMODE", "SSL_CERT_DIR"):
-            monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv("SSL_CERT_DIR", raising=False)
 
     @pytest.fixture
     def own(self, tmp_path: Path) -> tuple[Path, Path]:
-        try:
-            return certificate(tmp_path, "own")
-        except FileNotFoundError:
-            missing("it takes openssl to make a certificate")
+        return certificate(tmp_path, "own")
 
     @pytest.fixture
     def url(self, server: Server, own: tuple[Path, Path]) -> Iterator[str]:
@@ -105,3 +102,33 @@ class TestTls(OnOwnServer):
     def test_what_does_not_go_with_the_systems(self, settings: str, text: str) -> None:
         with pytest.raises(ConfigurationError, match=text):
             PostgresqlProvider(f"postgresql://h/d?{settings}")
+
+    @pytest.mark.parametrize("name", ["PGSSLCRL", "PGSSLMINPROTOCOLVERSION", "PGSSLMAXPROTOCOLVERSION"])
+    def test_a_variable_that_does_not_go_with_the_systems(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(name, "TLSv1.3")
+        with pytest.raises(ConfigurationError, match=f"not possible with sslrootcert=system: {name}$"):
+            PostgresqlProvider("postgresql://h/d?sslrootcert=system")
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            "",
+            "sslmode=disable&sslcert=/none",
+            "sslmode=verify-full&sslrootcert=/none",
+            "sslcert=/none",
+            "sslkey=/none",
+        ],
+    )
+    async def test_a_file_is_blamed_only_for_what_it_can_cause(
+        self, settings: str, server: Server, schema: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PGSSLROOTCERT", "/no/such.crt")
+        read = settings in {"sslmode=verify-full&sslrootcert=/none", "sslcert=/none"}
+        down = f"postgresql://app@127.0.0.1:{free_port()}/d?{settings}".rstrip("?")
+        with pytest.raises(
+            ConfigurationError if read else Unavailable, match="/none" if read else "can not be reached"
+        ):
+            await provider_of(down, schema).start()
+        if not read:
+            async with opened(lambda: provider_of(f"{server.url()}?{settings}".rstrip("?"), schema)) as provider:
+                assert await provider.health()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import ssl
 import subprocess
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import missing
+import certificates
 from redis_support import started
 from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
@@ -183,13 +182,11 @@ async def test_durability_is_what_the_server_keeps(own: ValkeyServer, caplog: py
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("openssl") is None:
-        missing("it takes the program openssl")
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt"]
-    subprocess.run(command, check=True, capture_output=True)
-    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
+    """Of one file with its key."""
+    made, key = certificates.certificate(tmp_path_factory.mktemp("tls"), "own")
+    file = made.with_name("both.pem")
+    file.write_text(key.read_text() + made.read_text())
+    made.rename(f"{file}.crt")
     return file
 
 

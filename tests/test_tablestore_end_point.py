@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 from tablestore import AsyncOTSClient
 
-from conftest import missing
+from certificates import certificate
 from ports import free_port
-from postgresql_support import certificate
 from session_history import create_tablestore_client
 from session_history.errors import ConfigurationError, SessionHistoryError, Unavailable
 from session_history.providers.tablestore import client, table
@@ -64,10 +63,7 @@ async def test_tls_to_a_server_that_has_none() -> None:
 
 
 async def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
-    try:
-        made, key = certificate(tmp_path, "own")
-    except FileNotFoundError:
-        missing("it takes openssl to make a certificate")
+    made, key = certificate(tmp_path, "own")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made, key)
     listening = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)

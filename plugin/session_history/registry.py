@@ -60,7 +60,9 @@ def _split(url: str) -> tuple[str, str, dict[str, str]]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise ConfigurationError("the query of the URL is not a list of name=value") from None
+        raise ConfigurationError(
+            "the query of the URL is not a list of name=value; a ? ahead of it must be percent-encoded"
+        ) from None
     if len(dict(pairs)) < len(pairs):
         raise ConfigurationError("the query of the URL names an option twice")
     return scheme.lower(), address, dict(pairs)

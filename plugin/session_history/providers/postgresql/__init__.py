@@ -52,7 +52,8 @@ class PostgresqlProvider:
     :param schema: the PostgreSQL schema of the tables; it must exist. Without it, the first of the search path.
     :param pool_size: the most connections of an event loop.
     :param timeout: seconds for a call, with its wait for a connection, until the store counts as unavailable. A call
-        that lost its connection, so that nobody knows what became of it, gets them once more to find out.
+        that lost its connection, so that nobody knows what became of it, gets them once more to find out. A server
+        that takes no part in the end of a connection costs a second each time.
     :param statement_cache: let the server keep prepared statements. A pooler that can not do that is noticed, so it
         need not be turned off for it.
     :param migrate: make and upgrade the tables on start; else :meth:`migration` says what an administrator has to run.
@@ -94,7 +95,8 @@ class PostgresqlProvider:
         )
 
     def __repr__(self) -> str:
-        return f"PostgresqlProvider({self._address.shown!r})"
+        schema = f", schema={self._schema!r}" if self._schema else ""
+        return f"PostgresqlProvider({self._address.shown!r}{schema})"
 
     @property
     def limits(self) -> Limits:

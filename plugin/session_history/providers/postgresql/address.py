@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote_plus, urlencode
 
-from session_history.providers.postgresql.tls import Tls
+from session_history.providers.postgresql.tls import Tls, setting, variable
 from session_history_hooks import ConfigurationError
 
 SCHEMES = ("postgresql", "postgres")
@@ -23,12 +23,22 @@ PASSED_ON = frozenset(
 """What asyncpg, or the server, does as libpq would."""
 
 HARMLESS = {
-    "channel_binding": {"disable", "prefer"},
-    "client_encoding": {"utf8", "utf-8", "auto"},
-    "gssencmode": {"disable", "prefer"},
-    "sslcompression": {"0"},
+    "channel_binding": ("disable", "prefer"),
+    "client_encoding": ("utf8", "utf-8", "auto"),
+    "gssencmode": ("disable", "prefer"),
+    "sslcompression": ("0",),
 }
 """What asyncpg can not be told, with the values for which that makes no difference."""
+
+CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
+
+MAX_PORT = 65535
+
+ENCODE = "characters such as @ / ? in a user or password must be percent-encoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +61,13 @@ def parse(url: str) -> Address:
     if "#" in url or "\0" in url:
         raise ConfigurationError("the URL has a fragment or holds NUL: write %23 for a # in it")
     address, _, query = url.partition("?")
-    settings = _settings(query)
-    # A ? in a password that was not percent-encoded makes settings of its rest.
-    doubtful = "@" not in address and any("@" in each for pair in settings.items() for each in pair)
+    _insist_encoded(address)
+    doubtful = _doubtful(address, query)
+    settings = _settings(query, doubtful=doubtful)
     connect_timeout = _seconds(settings.pop("connect_timeout", None))
-    _insist_known(settings, shown=not doubtful)
+    _insist_known(settings, doubtful=doubtful)
+    _insist_possible(settings)
+    _insist_ports(address, settings.get("port", ""), doubtful=doubtful)
     _insist_once(address, settings)
     address = address.removesuffix("/")  # else it names a database, whose name is empty
     passed_on = {name: value for name, value in settings.items() if name in PASSED_ON}
@@ -68,11 +80,24 @@ def parse(url: str) -> Address:
     return Address(dsns, connect_timeout, shown, Tls.of(settings))
 
 
-def _settings(query: str) -> dict[str, str]:
+def _insist_encoded(address: str) -> None:
+    """A raw @ or / in a password would make a host or a database of its rest."""
+    login_and_hosts, _, database = address.partition("://")[2].partition("/")
+    if login_and_hosts.count("@") > 1 or "@" in database:
+        raise ConfigurationError(ENCODE)
+
+
+def _doubtful(address: str, query: str) -> bool:
+    """Whether the query may be the rest of a password with a raw ? in it, so that nothing of it must show."""
+    return "@" not in address and "@" in unquote_plus(query)
+
+
+def _settings(query: str, *, doubtful: bool) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise ConfigurationError("the query of the URL is not a list of name=value") from None
+        flaw = ENCODE if doubtful else "the query of the URL is not a list of name=value"
+        raise ConfigurationError(flaw) from None
     if len(dict(pairs)) < len(pairs):
         raise ConfigurationError("the query of the URL names a setting twice")
     return dict(pairs)
@@ -87,16 +112,31 @@ def _seconds(value: str | None) -> float | None:
     return float(seconds) if seconds > 0 else None
 
 
-def _insist_known(settings: dict[str, str], *, shown: bool) -> None:
-    for name, value in settings.items():
-        if name in HARMLESS and value.lower() not in HARMLESS[name]:
-            raise ConfigurationError(f"{name}={value} is not possible with the driver asyncpg: leave it out")
+def _insist_known(settings: dict[str, str], *, doubtful: bool) -> None:
+    for name in settings:
         if name not in PASSED_ON and name not in HARMLESS:
+            raise ConfigurationError(ENCODE if doubtful else f"unknown setting {name!r} in the URL")
+
+
+def _insist_possible(settings: dict[str, str]) -> None:
+    for name, harmless in HARMLESS.items():
+        if settings.get(name, harmless[0]).lower() not in harmless:
             raise ConfigurationError(
-                f"unknown setting {name!r} in the URL"
-                if shown
-                else "unknown setting in the URL: characters such as ? and @ in a password must be percent-encoded"
+                f"{name} can be {' or '.join(harmless)} with the driver asyncpg, which changes nothing: leave it out"
             )
+    for name, choices in CHOICES.items():
+        if (setting(settings, name) or choices[0]) not in choices:
+            source = name if settings.get(name) else variable(name)
+            raise ConfigurationError(f"{source} must be one of {', '.join(choices)}")
+
+
+def _insist_ports(address: str, ports: str, *, doubtful: bool) -> None:
+    """:param ports: as the setting says; in the address, each host may have its own."""
+    hosts = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    named = [host.rpartition("]")[2].partition(":")[2] for host in hosts.split(",")]
+    for port in filter(None, [*named, *ports.split(",")]):
+        if not (port.isdecimal() and 1 <= int(port) <= MAX_PORT):
+            raise ConfigurationError(ENCODE if doubtful else f"a port must be a number from 1 to {MAX_PORT}")
 
 
 def _insist_once(address: str, settings: dict[str, str]) -> None:

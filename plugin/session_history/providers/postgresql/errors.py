@@ -25,6 +25,7 @@ DRIVER_ERRORS: tuple[type[Exception], ...] = (
 
 NEXT_HOST: tuple[type[Exception], ...] = (
     OSError,
+    asyncpg.PostgresConnectionError,  # HAProxy takes a connection and hangs up when no server is behind it
     asyncpg.CannotConnectNowError,
     asyncpg.TargetServerAttributeNotMatched,
 )
@@ -34,7 +35,7 @@ _KINDS: dict[str, tuple[type[SessionHistoryError], str]] = {
     "08": (Unavailable, "can not be reached, or has closed the connection"),
     "25006": (StoreReadOnly, "can only be read: a standby, or set to read only"),
     "28": (ConfigurationError, "refuses this user or password"),
-    "3D000": (ConfigurationError, "has no database of this name"),
+    "3D000": (ConfigurationError, "has no database of this name; a URL without one asks for that of the user's name"),
     "3F000": (ConfigurationError, "has no schema of this name"),
     "23505": (Corrupt, "holds entries behind the tail of their log, or one log of two sessions"),
     "42501": (StoreReadOnly, "does not give this user the rights that are needed"),
@@ -45,6 +46,7 @@ _KINDS: dict[str, tuple[type[SessionHistoryError], str]] = {
     "53300": (Unavailable, "takes no more connections"),
     "57014": (Unavailable, "has cancelled the statement"),
     "57P": (Unavailable, "is starting, or is being shut down"),
+    "40003": (Unavailable, "can not tell whether it was done, or whether a standby has it"),
     "40": (Unavailable, "is too busy: others kept coming first"),
     "XX001": (Corrupt, "is damaged"),
     "XX002": (Corrupt, "has a damaged index"),
@@ -103,7 +105,7 @@ def _refusal(error: Exception) -> str:
             "sslmode=verify-ca and verify-full need a root certificate, and there is no ~/.postgresql/root.crt. "
             "Name its file with sslrootcert, or say sslrootcert=system for those that this system trusts"
         )
-    return "the driver does not take this URL"
+    return "the driver does not take this URL, or what a variable PG… of the environment adds to it"
 
 
 def undone(error: BaseException) -> bool:

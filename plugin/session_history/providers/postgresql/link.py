@@ -36,9 +36,17 @@ class Link:
         self.dsn = dsn
         self.left: float = 0.0
         self._prepared: dict[str, Any] | None = {} if caching else None
+        self._cut_short = False
+        connection.add_log_listener(self._hear)
         _LINKS.add(self)
 
     async def fetch(self, statement: str, *values: object) -> list[Row]:
+        """:raises asyncpg.StatementCompletionUnknownError: it may be lost with the primary."""
+        rows = await self._fetch(statement, *values)
+        self._insist_replicated()
+        return rows
+
+    async def _fetch(self, statement: str, *values: object) -> list[Row]:
         if self._prepared is None:
             return await self.connection.fetch(statement, *values)  # type: ignore[no-any-return]
         prepared = self._prepared.get(statement)
@@ -59,6 +67,19 @@ class Link:
         )
         yield
         await self.connection.execute("COMMIT")
+        self._insist_replicated()
+
+    def _hear(self, _: object, message: Any) -> None:
+        # Its text is in the language of the server, and its SQLSTATE that of any warning.
+        if message.server_source_function == "SyncRepWaitForLSN":
+            self._cut_short = True
+
+    def _insist_replicated(self) -> None:
+        """A server whose wait for a standby is cancelled, by an administrator or a time limit of its own, warns, and
+        reports success.
+        """
+        if self._cut_short:
+            raise asyncpg.StatementCompletionUnknownError("the wait for a standby was cut short")
 
     def usable_after(self, error: BaseException) -> bool:
         """Whether the connection stands as it did before what failed."""

@@ -20,6 +20,7 @@ from session_history.providers.postgresql.errors import (
     undone,
 )
 from session_history.providers.postgresql.link import Hosts, Link
+from session_history.providers.postgresql.tls import FILE_ERRORS
 from session_history_hooks import ConfigurationError, SessionHistoryError, Unavailable
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ IDLE = 300.0
 """Seconds after which a connection that nobody used is replaced: firewalls drop such ones without a word."""
 
 CONNECTING_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, ValueError)
-"""A port that is no number is a ValueError."""
+"""A PGPORT that is no number is a ValueError."""
 
 FAREWELL = 1.0
 """Seconds that a server gets to acknowledge the end of a connection, or of a statement that took too long."""
@@ -147,18 +148,20 @@ class Pool:
     def _reason(self, error: Exception) -> SessionHistoryError:
         if isinstance(error, TimeoutError) and self._places.locked():
             return Unavailable(f"{self.address.shown}: all {self.size} connections of this event loop are in use")
-        if isinstance(error, OSError) and (flaw := self.address.tls.flaw()):
+        if isinstance(error, FILE_ERRORS) and (flaw := self.address.tls.flaw()):
             return ConfigurationError(f"{self.address.shown}: {flaw}")
         return translate(error, self.address.shown)
 
     async def _take(self) -> Link:
         await self._places.acquire()
-        self._waiting -= {asyncio.current_task()}
         try:
-            return self._rested() or await self._connect()
+            link = self._rested() or await self._connect()
         except BaseException:
             self._places.release()
             raise
+        if task := asyncio.current_task():
+            self._waiting.discard(task)
+        return link
 
     def _rested(self) -> Link | None:
         """The connection that was used last: it is the likeliest to be alive."""

@@ -17,10 +17,22 @@ SYSTEM = "system"
 
 FOR_FILES_ONLY = ("sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version")
 
+UNREAD = {"disable": FILES, "allow": ("sslrootcert", "sslcrl"), "prefer": ("sslrootcert", "sslcrl")}
+"""Files that the driver does not look at, by ``sslmode``."""
+
+FILE_ERRORS: tuple[type[Exception], ...] = (
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+    ssl.SSLError,
+)
+"""What comes of a file that can not be read, among other things."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """:ivar files: paths by setting, of the URL or the environment.
+    """:ivar files: paths of the files that are read, by setting, of the URL or the environment.
     :ivar password: of the key file.
     """
 
@@ -30,10 +42,14 @@ class Tls:
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> Tls:
         """:raises ConfigurationError: settings that do not go together."""
-        tls = cls({name: path for name in FILES if (path := _setting(settings, name))}, settings.get("sslpassword", ""))
-        if tls.by_system:
+        files = {name: path for name in FILES if (path := setting(settings, name))}
+        by_system = files.get("sslrootcert") == SYSTEM
+        if by_system:
             _insist_full(settings)
-        return tls
+        mode = setting(settings, "sslmode") or ("verify-full" if by_system else "prefer")
+        unread = {*UNREAD.get(mode, ()), *(() if "sslcert" in files else ("sslkey",))}
+        read = {name: path for name, path in files.items() if name not in unread}
+        return cls(read, settings.get("sslpassword", ""))
 
     @property
     def by_system(self) -> bool:
@@ -66,15 +82,20 @@ class Tls:
         return None
 
 
-def _setting(settings: Mapping[str, str], name: str) -> str | None:
-    return settings.get(name) or os.environ.get(f"PG{name.upper()}")
+def variable(name: str) -> str:
+    """The variable of the environment for a setting."""
+    return f"PG{name.upper().replace('_', '')}"
+
+
+def setting(settings: Mapping[str, str], name: str) -> str | None:
+    return settings.get(name) or os.environ.get(variable(name))
 
 
 def _insist_full(settings: Mapping[str, str]) -> None:
-    if (_setting(settings, "sslmode") or "verify-full") != "verify-full":
+    if (setting(settings, "sslmode") or "verify-full") != "verify-full":
         raise ConfigurationError(
             "sslrootcert=system goes with sslmode=verify-full only, as anybody can get a certificate"
         )
-    beside = [name for name in FOR_FILES_ONLY if name in settings]
+    beside = [name if name in settings else variable(name) for name in FOR_FILES_ONLY if setting(settings, name)]
     if beside:
         raise ConfigurationError(f"not possible with sslrootcert=system: {', '.join(beside)}")
