@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -55,7 +56,49 @@ async def test_what_was_lost_is_settled_before_the_caller_hears_of_it(
         assert between.connections >= 5, "nothing was lost"
 
 
-@pytest.mark.parametrize("unrelated", [ssl.SSLCertVerificationError(), socket.gaierror(socket.EAI_NONAME, "")])
+@pytest.mark.parametrize("ttl", [None, 60])
+@pytest.mark.parametrize("lives", [1, 2])
+@pytest.mark.parametrize("whole_user", [False, True])
+async def test_a_delete_that_is_sent_again_spares_the_life_that_began_since(
+    between: Proxy, server: ValkeyServer, prefix: str, ttl: int | None, lives: int, whole_user: bool
+) -> None:
+    """Also if that one was deleted, too, and another began."""
+
+    async def delete(user: str) -> int:
+        key = SessionKey(user, KEY.session_id)
+        return await (provider.delete_user(user) if whole_user else provider.delete(key))  # type: ignore[no-any-return]
+
+    async with (
+        started(f"redis://127.0.0.1:{between.port}", prefix=prefix, ttl=ttl) as provider,
+        started(server.url, prefix=prefix, ttl=ttl) as other,
+    ):
+        await fill(provider, 2)
+        await provider.append(SessionKey("warm", KEY.session_id), entry(1), at=Position(0, 0))
+        assert await delete("warm") == 1  # every script is known
+        between.mishaps = chain([None] * whole_user, [Mishap.CUT_AFTER], repeat(Mishap.CUT_BEFORE))
+        deleting = asyncio.create_task(delete(KEY.user_id))
+        await until_deleted(other)
+        for generation in range(1, lives + 1):
+            if generation > 1:
+                assert await other.delete(KEY) is True
+            await other.append(KEY, Entry("new", b"kept"), at=Position(generation, 0))
+        between.mishaps = repeat(None)
+        assert await deleting == 1
+        log = await read(other)
+        assert (log.head.tail, [each.id for each in log.entries]) == (Position(lives, 1), ["new"])
+        assert await other.delete(KEY) is True
+
+
+async def until_deleted(provider: RedisProvider) -> None:
+    deadline = time.monotonic() + 5
+    while not (await read(provider)).head.deleted:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "unrelated", [ssl.SSLCertVerificationError(), socket.gaierror(socket.EAI_NONAME, ""), ConnectionRefusedError()]
+)
 async def test_what_the_caller_is_about_to_handle_is_no_cause(
     between: Proxy, prefix: str, unrelated: Exception
 ) -> None:
