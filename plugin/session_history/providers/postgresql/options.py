@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 from urllib.parse import urlencode
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
 from session_history_hooks import ProviderOptions
 
@@ -52,15 +52,6 @@ class PostgresqlOptions(ProviderOptions):
     client_encoding: str | None = None
     gssencmode: str | None = None
     sslcompression: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _may_hold_a_password(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A ? in a password that was not percent-encoded makes options of its rest; their names must not show."""
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        if "@" not in values["url"] and any("@" in str(value) for value in values.values()) and values.keys() - known:
-            raise ValueError("characters such as ? and @ in a password must be percent-encoded")
-        return values
 
     @property
     def target(self) -> str:
