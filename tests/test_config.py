@@ -95,6 +95,14 @@ class TestUrl:
             with pytest.raises(ConfigurationError) as error:
                 registry.open_provider(url, {})
             assert "hunter2" not in f"{error.value}{error.value!r}"
+        for url in (
+            "sqlite:///u:hunter?hunter2=x@h",
+            "memory://u:a?b=c&hunter2=@h",
+            "postgresql://u:h@unt?hunter2=x@h/db",
+        ):
+            with pytest.raises(ConfigurationError, match="must be percent-encoded") as error:
+                registry.open_provider(url, {})
+            assert "hunter2" not in f"{error.value}{error.value!r}{error.value.__context__}"
         assert "hunter2" not in repr(config.Config(url="x://u:hunter2@h", options={"a": "hunter2"}))
 
 

@@ -51,15 +51,19 @@ async def test_a_slot_that_moves_while_sessions_are_written(cluster: ValkeyClust
         source, slot, stored = located(cluster, provider, prefix)
         target = cluster.another_master(source)
         with source.client() as old, target.client() as new:
-            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", cluster.name(source))
-            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", cluster.name(target))
-            appending = asyncio.create_task(add(provider, prefix, 4))
-            await asyncio.sleep(0.05)
-            assert not appending.done(), "some keys are not there yet, and the servers know no better"
-            old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *stored)
-            await asyncio.sleep(0.05)
-            for client in (new, old):
-                client.execute_command("CLUSTER SETSLOT", slot, "NODE", cluster.name(target))
+            try:
+                new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", cluster.name(source))
+                old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", cluster.name(target))
+                appending = asyncio.create_task(add(provider, prefix, 4))
+                await asyncio.sleep(0.05)
+                assert not appending.done(), "some keys are not there yet, and the servers know no better"
+                old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *stored)
+                await asyncio.sleep(0.05)
+                for client in (new, old):
+                    client.execute_command("CLUSTER SETSLOT", slot, "NODE", cluster.name(target))
+            finally:
+                for client in (new, old):
+                    client.execute_command("CLUSTER SETSLOT", slot, "STABLE")
             assert await appending == [False]
             old.script_flush()
             new.script_flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 import subprocess
 from contextlib import suppress
@@ -94,9 +95,10 @@ async def test_waiting_for_replicas_takes_a_right_of_its_own(own: ValkeyServer) 
         client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@all"])
         async with started(url, wait_replicas=1) as provider:
             client.execute_command("ACL SETUSER writer -wait")
-            with pytest.raises(StoreReadOnly, match="NOPERM") as refusal:
+            with pytest.raises(Unavailable, match=r"the entry is stored, but .*NOPERM") as refusal:
                 await append(provider, 1)
             assert "writer" not in _all_of(refusal.value)
+            assert [each.id for each in (await read(provider)).entries] == ["e1"]
         with pytest.raises(StoreReadOnly, match="WAIT"):
             await RedisProvider(url, wait_replicas=1).start()
 
@@ -132,6 +134,30 @@ def test_what_can_not_be_configured(login: str, rest: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         SessionHistoryService.from_url(f"redis://{login}{rest}")
     assert "hunter2" not in _all_of(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://u:hunter?2secret=x@h/0", "redis://u:a@b?hunter2=x@h/0", "valkey://u:a?b=c&hunter2@h/0"]
+)
+def test_no_part_of_a_password_shows_as_an_option(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        SessionHistoryService.from_url(url)
+    assert not re.search("2secret|hunter", _all_of(refusal.value))
+    assert re.search("percent-encoded|list of name=value", str(refusal.value))
+
+
+def test_what_a_provider_is_not_made_with() -> None:
+    mistyped: dict[str, Any] = {"timout": 3}
+    with pytest.raises(TypeError, match="timout"):
+        RedisProvider("redis://h", **mistyped)
+    for prefix in ("a{b", "}", "\0"):
+        with pytest.raises(ConfigurationError, match=r"^prefix: no braces and no NUL$"):
+            RedisProvider("redis://h", prefix=prefix)
+    for url in ("redis://h?timeout=3", "redis://h/0?timeout=3"):
+        with pytest.raises(ConfigurationError, match="give them as arguments"):
+            RedisProvider(url)
+    with pytest.raises(ConfigurationError, match="options of TLS"):
+        RedisProvider("redis://h", ssl_cert_reqs="required")
 
 
 async def test_every_scheme_opens(single_url: str, cluster_url: str, prefix: str) -> None:
@@ -206,9 +232,11 @@ async def test_over_tls_only_who_is_trusted_is_spoken_to(server: ValkeyServer, c
 
 
 async def test_tls_with_a_server_that_speaks_none(own: ValkeyServer) -> None:
-    url = f"rediss://127.0.0.1:{own.port}"
-    with pytest.raises(ConfigurationError, match="speaks no TLS"):
-        await RedisProvider(url, timeout=0.2).start()
+    for scheme in ("rediss", "valkeys", "rediss+cluster", "valkeys+cluster"):
+        url = f"{scheme}://127.0.0.1:{own.port}"
+        plain = re.escape(scheme.replace("s+", "+").removesuffix("s"))
+        with pytest.raises(ConfigurationError, match=f"speaks no TLS: write {plain}://$"):
+            await RedisProvider(url, timeout=0.2).start()
     with own.frozen(), pytest.raises(Unavailable):  # nobody can tell
         await RedisProvider(url, timeout=0.2).start()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from redis_support import names, started
+from redis_support import expire, names, started
 from session_history import Session, SessionHistoryService
 from session_history.errors import SessionDeleted
+from session_history.log import SessionLog
+from session_history.messages import NEUTRAL, Stored
 from session_history.providers.redis import RedisProvider
+from session_history.record import Author, Record, Status
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -250,12 +254,16 @@ async def test_what_belongs_to_a_session_expires_together(server: ValkeyServer, 
             assert client.pexpiretime(names(server, prefix)["heads"]) == -1
 
 
-async def test_an_expired_session_is_as_if_never_seen_but_for_who_saw_it(server: ValkeyServer, prefix: str) -> None:
-    async with started(server.url, prefix=prefix, ttl=1) as provider:
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_an_expired_session_is_as_if_never_seen_but_for_who_saw_it(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
         await fill(provider, 2)
         other = SessionKey("user", "other")
         await provider.append(other, entry(1), at=Position(0, 0))
-        await expired(provider)
+        expire(server, prefix, long_ago=long_ago)
+        assert await provider.read(KEY) is None
         assert await provider.renew(KEY, at=Position(0, 2)) is False
         assert (await provider.list("user", limit=9)).heads == ()
         assert await provider.delete(other) is False
@@ -274,108 +282,148 @@ async def test_an_expired_session_is_as_if_never_seen_but_for_who_saw_it(server:
         assert [each.id for each in (await read(provider)).entries] == ["n1", "n2"]
 
 
-async def expired(provider: RedisProvider) -> None:
-    deadline = time.monotonic() + 5
-    while await provider.read(KEY) is not None:
+async def expired(provider: RedisProvider, key: SessionKey = KEY) -> None:
+    deadline = time.monotonic() + 10
+    while await provider.read(key) is not None:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
 
 
 async def test_expired_sessions_leave_the_heads_of_a_user_who_goes_on(server: ValkeyServer, prefix: str) -> None:
-    async with started(server.url, prefix=prefix, ttl=1) as short, started(server.url, prefix=prefix, ttl=60) as long:
-        for number in range(6):
-            await short.append(SessionKey("user", f"old{number}"), entry(1), at=Position(0, 0))
-        await fill(short, 1)
-        await expired(short)
-        page = await long.list("user", limit=1)
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        for number in range(7):
+            await provider.append(SessionKey("user", f"old{number}"), entry(1), at=Position(0, 0))
+        expire(server, prefix)
+        page = await provider.list("user", limit=1)
         assert (page.heads, page.cursor) == ((), None)
-        await long.append(SessionKey("user", "new"), entry(1), at=Position(0, 0))
+        await provider.append(SessionKey("user", "new"), entry(1), at=Position(0, 0))
         with server.client() as client:
             assert client.hkeys(names(server, prefix)["heads"]) == [b"new"]
             assert client.zrange(names(server, prefix)["index"], 0, -1) == [b"new"]
             assert client.hlen(names(server, prefix)["graves"]) == 8
-        assert [head.key.session_id for head in (await long.list("user", limit=9)).heads] == ["new"]
+        assert [head.key.session_id for head in (await provider.list("user", limit=9)).heads] == ["new"]
 
 
 async def test_expired_sessions_leave_the_heads_of_a_user_whose_sessions_are_kept_now(
     server: ValkeyServer, prefix: str
 ) -> None:
-    async with started(server.url, prefix=prefix, ttl=1) as short, started(server.url, prefix=prefix) as forever:
+    async with started(server.url, prefix=prefix, ttl=60) as short, started(server.url, prefix=prefix) as forever:
         await fill(short, 1)
         await forever.append(SessionKey("user", "kept"), entry(1), at=Position(0, 0))
-        await expired(short)
+        expire(server, prefix)
         await forever.append(SessionKey("user", "kept"), entry(2), at=Position(0, 1))
         with server.client() as client:
             assert client.hkeys(names(server, prefix)["heads"]) == [b"kept"]
 
 
 async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
-    async with SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service:
-        for _ in range(2):
+    async with (
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,
+        started(server.url, prefix=prefix) as provider,
+    ):
+        for generation in range(2):
             async with service.turn("user", "session") as turn:
                 assert turn.history == []
                 turn.add({"role": "user", "content": "Hello"})
-            assert (await session_of(service, "user")).turns == 1
-            await until_gone(service, "user")
+            await expired(provider, SessionKey("user", "session"))
+            with server.client() as client:
+                [grave] = client.hvals(names(server, prefix)["graves"])
+            assert struct.unpack(">BBdd", grave[:18])[2] == generation
 
 
-async def test_two_first_turns_at_once_begin_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_two_first_turns_at_once_begin_an_expired_session_anew(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
     async with (
-        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,
-        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as another,
-        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as third,
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as one,
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as two,
     ):
         for name in ("user", "other"):
-            await service.append_message(
-                await service.create_session(name, "session"), {"role": "user", "content": "Hello"}
-            )
-        for name in ("user", "other"):
-            await until_gone(service, name)
-        for first, second, name in ((another, another, "user"), (another, third, "other")):
-            async with first.turn(name, "session") as one, second.turn(name, "session") as two:
-                assert one.history == two.history == []
-                one.add({"role": "user", "content": "one"})
-                two.add({"role": "user", "content": "two"})
-            assert (await session_of(another, name)).turns == 2
+            await one.append_message(await one.create_session(name, "session"), {"role": "user", "content": "Hello"})
+        expire(server, prefix, long_ago=long_ago)
+        for first, second, name in ((one, one, "user"), (one, two, "other")):
+            async with first.turn(name, "session") as this, second.turn(name, "session") as that:
+                assert this.history == that.history == []
+                this.add({"role": "user", "content": "one"})
+                that.add({"role": "user", "content": "two"})
+            assert (await session_of(one, name)).turns == 2
 
 
 async def test_a_first_turn_does_not_bring_back_what_was_deleted_after_it_began_anew(
     server: ValkeyServer, prefix: str
 ) -> None:
-    async with (
-        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,
-        started(server.url, prefix=prefix, ttl=60) as provider,
-    ):
-        key = SessionKey("user", "session")
-        await service.append_message(
-            await service.create_session("user", "session"), {"role": "user", "content": "Hello"}
-        )
-        await until_gone(service, "user")
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        await append(provider, 1)
+        expire(server, prefix)
+        await provider.append(KEY, entry(1), at=Position(0, 0))
+        with pytest.raises(Conflict) as conflict:
+            await provider.append(KEY, entry(2), at=Position(0, 0))
+        assert conflict.value.anew is True
+        await provider.delete(KEY)
+        await provider.append(KEY, entry(1), at=Position(2, 0))
+        with pytest.raises(Conflict) as conflict:
+            await provider.append(KEY, entry(2), at=Position(0, 0))
+        assert conflict.value.anew is False
         with pytest.raises(SessionDeleted):
-            async with service.turn("user", "session") as turn:
-                turn.add({"role": "user", "content": "Hello"})
-                await provider.append(key, entry(1), at=Position(0, 0))
-                with pytest.raises(Conflict) as conflict:
-                    await provider.append(key, entry(2), at=Position(0, 0))
-                assert conflict.value.anew is True
-                await provider.delete(key)
-                await provider.append(key, entry(1), at=Position(2, 0))
-                with pytest.raises(Conflict) as conflict:
-                    await provider.append(key, entry(2), at=Position(0, 0))
-                assert conflict.value.anew is False
-        assert (await read(provider, key)).head.tail == Position(2, 1)
+            await log.append(KEY, said("late"), known=None, entry_id="late")
+        assert (await read(provider)).head.tail == Position(2, 1)
 
 
-async def greet(service: SessionHistoryService, user: str) -> None:
-    async with service.turn(user, "session") as turn:
-        turn.add({"role": "user", "content": "Hello"})
+def said(text: str) -> Record:
+    return Record(Author.TURN, base=0, messages=(Stored(NEUTRAL, {"role": "user", "content": text}),))
 
 
-async def until_gone(service: SessionHistoryService, user: str) -> None:
-    deadline = time.monotonic() + 5
-    while (await session_of(service, user)).turns:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_a_delete_is_not_forgotten_when_the_life_behind_it_expires(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        await log.append(KEY, said("first"), known=None, entry_id="first")
+        await provider.delete(KEY)
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        with pytest.raises(SessionDeleted):
+            await log.append(KEY, said("late"), known=None, entry_id="late")
+        for life in (2, 3):
+            expire(server, prefix, long_ago=long_ago)
+            assert (await provider.append(KEY, entry(life), at=Position(0, 0))).position == Position(life, 1)
+            with pytest.raises(SessionDeleted):
+                await log.append(KEY, said("late"), known=None, entry_id="late")
+            assert (await read(provider)).entries == (entry(life),)
+
+
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_a_first_turn_follows_into_the_life_that_began_after_the_one_its_process_remembers(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        queue = log._queue(KEY)  # as long as somebody waits in it, it is remembered
+        await log.append(KEY, said("first"), known=None, entry_id="first")
+        expire(server, prefix, long_ago=long_ago)
+        await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
+        moved = await log.append(KEY, said("third"), known=None, entry_id="third")
+        assert moved is not None
+        assert moved.tail == Position(1, 2)
+        await provider.delete(KEY)
+        with pytest.raises(SessionDeleted):
+            await log.append(KEY, said("fourth"), known=None, entry_id="fourth")
+        assert queue.head == moved
+
+
+async def test_a_first_turn_follows_a_session_whose_exclusive_turn_expired(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        queue = log._queue(KEY)
+        leased = Record(Author.TURN, base=0, status=Status.OPEN, lease=60.0)
+        queue.head = await log.append(KEY, leased, known=None, entry_id="first")
+        expire(server, prefix)
+        await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
+        moved = await log.append(KEY, said("third"), known=None, entry_id="third")
+        assert moved is not None
+        assert moved.tail == Position(1, 2)
 
 
 async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:
@@ -385,13 +433,15 @@ async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:
 
 
 async def test_a_tombstone_is_not_forgotten_when_sessions_expire(server: ValkeyServer, prefix: str) -> None:
-    async with started(server.url, prefix=prefix, ttl=1) as provider:
-        await fill(provider, 1)
-        await provider.append(SessionKey("user", "other"), entry(1), at=Position(0, 0))
-        await provider.delete(KEY)
-        await asyncio.sleep(2.2)
-        assert names(server, prefix).keys() == {"graves"}
-        assert (await read(provider)).head.deleted
+    async with started(server.url, prefix=prefix, ttl=60) as long, started(server.url, prefix=prefix, ttl=1) as short:
+        await fill(long, 1)
+        await long.delete(KEY)
+        await short.append(SessionKey("user", "other"), entry(1), at=Position(0, 0))
+        deadline = time.monotonic() + 10
+        while names(server, prefix).keys() != {"graves"}:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert (await read(long)).head.deleted
         with pytest.raises(Conflict):
-            await append(provider, 2)
-        assert (await provider.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)
+            await append(long, 2)
+        assert (await long.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)

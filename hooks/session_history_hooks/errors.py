@@ -59,7 +59,7 @@ class Conflict(SessionHistoryError, RuntimeError):
 
     :ivar head: what stands there now; ``None`` if the session was never seen.
     :ivar anew: the life that stands there began where one had expired, which shows no tombstone. An append at
-        ``(0, 0)``, of an author who saw no session, belongs to it. Never true of a life that began behind a delete.
+        ``(0, 0)``, of an author who saw no session, belongs to it. Never true if any life before it was deleted.
     """
 
     def __init__(self, head: Head | None, *, anew: bool = False) -> None:

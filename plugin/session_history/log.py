@@ -113,8 +113,11 @@ class SessionLog:
             try:
                 return await self.append_at(key, entry, record, head)
             except Conflict as conflict:
-                head = conflict.head
-                known = head if known is None and conflict.anew else known
+                if conflict.anew:
+                    known = conflict.head
+                # Who saw no session may belong to another life, too, which a store tells of nobody but them.
+                asked = head is None or known is not None or _is_of(conflict.head, known)
+                head = conflict.head if asked else None
             await asyncio.sleep(_pause(attempt))
             attempt += 1
 
@@ -214,8 +217,13 @@ def _insist_alive(key: SessionKey, head: Head | None, known: Head | None) -> Non
     """A session never seen may have come into being since, as generation 0; nothing else may have changed."""
     if head is None and known is None:
         return
-    if head is None or head.deleted or head.tail.generation != _generation(known):
+    if not _is_of(head, known):
         raise SessionDeleted(key)
+
+
+def _is_of(head: Head | None, known: Head | None) -> bool:
+    """Whether the life that an author writes for goes on."""
+    return head is not None and not head.deleted and head.tail.generation == _generation(known)
 
 
 def _generation(known: Head | None) -> int:

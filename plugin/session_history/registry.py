@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 from urllib.parse import parse_qsl
@@ -23,6 +23,9 @@ from session_history.errors import (
 from session_history_hooks import ProviderOptions, ProviderSpec, SessionHistoryProvider, spec
 from session_history_hooks.spec import PROJECT
 
+_UNKNOWN = "Extra inputs"
+"""How pydantic begins to say that there is no such option."""
+
 
 def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvider:
     """Make the provider of a URL, without I/O. Only the plugin of its scheme is loaded.
@@ -35,7 +38,7 @@ def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvide
     """
     scheme, address, query = _split(url)
     provider = _load(scheme)
-    settings = _validated(provider, {"url": f"{scheme}://{address}", **_merged(query, options)})
+    settings = _validated(provider, {"url": f"{scheme}://{address}", **_merged(query, options)}, query)
     point = _entry_point(scheme)
     with _plugin_errors(point):
         opened = provider.open(settings)
@@ -57,12 +60,13 @@ def _split(url: str) -> tuple[str, str, dict[str, str]]:
     scheme, separator, address = url.partition("://")
     if not separator:
         raise ConfigurationError("the URL has no scheme followed by ://, as in sqlite:///history.db")
-    try:
+    pairs = None
+    with suppress(ValueError):  # whose text is not to be the context of another error, either
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    except ValueError:
+    if pairs is None:
         raise ConfigurationError(
             "the query of the URL is not a list of name=value; a ? ahead of it must be percent-encoded"
-        ) from None
+        )
     if len(dict(pairs)) < len(pairs):
         raise ConfigurationError("the query of the URL names an option twice")
     return scheme.lower(), address, dict(pairs)
@@ -131,19 +135,29 @@ def _source(point: EntryPoint) -> str:
     return f"{point.value} of {point.dist.name if point.dist else 'an unknown package'}"
 
 
-def _validated(provider: ProviderSpec, values: dict[str, Any]) -> ProviderOptions:
+def _validated(provider: ProviderSpec, values: dict[str, Any], query: Mapping[str, str]) -> ProviderOptions:
     try:
         return provider.options.model_validate(values)
     except SessionHistoryError:
         raise
     except ValidationError as error:
+        found = [(flaw["loc"], flaw["msg"]) for flaw in error.errors(include_input=False)]
+    # Raised from here, the error has no context, which would name the options.
+    if _may_hold_a_password(query) and any(message.startswith(_UNKNOWN) for _, message in found):
+        flaws = "characters such as ? and @ in a password must be percent-encoded"
+    else:
         known = sorted({field.alias or name for name, field in provider.options.model_fields.items()} - {"url"})
-        flaws = "; ".join(_flaw(flaw["loc"], flaw["msg"], known) for flaw in error.errors(include_input=False))
-        raise ConfigurationError(f"{provider.scheme}://: {flaws}") from None
+        flaws = "; ".join(_flaw(place, message, known) for place, message in found)
+    raise ConfigurationError(f"{provider.scheme}://: {flaws}")
+
+
+def _may_hold_a_password(query: Mapping[str, str]) -> bool:
+    """A ? in a password that was not percent-encoded makes options of its rest; their names must not show."""
+    return any("@" in word for pair in query.items() for word in pair)
 
 
 def _flaw(place: tuple[int | str, ...], message: str, known: Sequence[str]) -> str:
     name = ".".join(map(str, place))
-    if message.startswith("Extra inputs"):
+    if message.startswith(_UNKNOWN):
         return f"unknown option {name!r}{did_you_mean(name, known) or '. Options: ' + (', '.join(known) or 'none')}"
     return f"{name}: {message.removeprefix('Value error, ')}".removeprefix(": ")

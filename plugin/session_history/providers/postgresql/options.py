@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 
 from pydantic import ConfigDict, Field, model_validator
 
-from session_history.providers.postgresql.address import ENCODE
 from session_history_hooks import ProviderOptions
 
 
@@ -57,10 +56,6 @@ class PostgresqlOptions(ProviderOptions):
     @model_validator(mode="before")
     @classmethod
     def _misread(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A ? in a password that was not percent-encoded makes options of its rest; their names must not show."""
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        if "@" not in values["url"] and any("@" in str(value) for value in values.values()) and values.keys() - known:
-            raise ValueError(ENCODE)
         if "ssl" in values:  # what else is spelt like it are names of files
             raise ValueError("ssl is no setting of libpq: say sslmode=require, or sslmode=verify-full")
         return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -64,7 +63,7 @@ class RedisProvider:
     :param ssl_ca_certs: file of the authorities to trust, instead of the system's; for ``rediss``, as the next three.
     :param ssl_certfile: file of the client's own certificate.
     :param ssl_keyfile: file of its key.
-    :param ssl_cert_reqs: ``"none"`` trusts whoever answers.
+    :param ssl_cert_reqs: ``"none"`` trusts whoever answers; ``"required"`` if not given.
     :raises ConfigurationError: an option that can not be.
 
     All sessions of a user are in one slot of a cluster. Connections do not survive a fork: start the provider after it.
@@ -81,21 +80,26 @@ class RedisProvider:
         wait_replicas: int = 0,
         wait_timeout: float | None = None,
         max_connections: int = 32,
-        **tls: str | None,
+        ssl_ca_certs: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
+        ssl_cert_reqs: Literal["required", "none"] | None = None,
     ) -> None:
-        self._options = checked(
-            {
-                "url": url,
-                "prefix": prefix,
-                "timeout": timeout,
-                "ttl": ttl,
-                "durability": durability,
-                "wait_replicas": wait_replicas,
-                "max_connections": max_connections,
-                **({} if wait_timeout is None else {"wait_timeout": wait_timeout}),
-                **tls,
-            }
-        )
+        given = {
+            "url": url,
+            "prefix": prefix,
+            "timeout": timeout,
+            "ttl": ttl,
+            "durability": durability,
+            "wait_replicas": wait_replicas,
+            "wait_timeout": wait_timeout,
+            "max_connections": max_connections,
+            "ssl_ca_certs": ssl_ca_certs,
+            "ssl_certfile": ssl_certfile,
+            "ssl_keyfile": ssl_keyfile,
+            "ssl_cert_reqs": ssl_cert_reqs,
+        }
+        self._options = checked({name: value for name, value in given.items() if value is not None})
         self._keys = Keys(self._options.prefix)
         self._calls = Calls(self._options, self._keys, self._servers)
         self._ttl_us = (self._options.ttl or 0) * 1_000_000
@@ -146,8 +150,7 @@ class RedisProvider:
 
     async def health(self) -> bool:
         try:
-            async with asyncio.timeout(self._options.timeout):
-                return await (await self._servers()).ping()
+            return await (await self._servers()).ping()
         except Exception:
             return False
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from session_history.providers.redis import scripts
 from session_history.providers.redis.connections import Call, Command, Word
-from session_history.providers.redis.failures import translated
+from session_history.providers.redis.failures import code
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.options import RedisOptions
 from session_history.providers.redis.packing import insist_on_format
@@ -72,7 +72,10 @@ class Calls:
     def _insist_on_replicas(self, confirmed: object) -> None:
         wanted = self._options.wait_replicas
         if isinstance(confirmed, Exception):
-            raise translated(confirmed, self._options.shown) from None
+            raise Unavailable(
+                f"{self._options.shown}: the entry is stored, but the server refused to wait for replicas"
+                f" ({code(confirmed)}); tried again, it will be found by its id"
+            ) from None
         if not isinstance(confirmed, int) or confirmed < wanted:
             raise Unavailable(
                 f"{self._options.shown}: the entry is stored, but only {confirmed} of {wanted} replicas confirmed it"

@@ -112,6 +112,7 @@ class Server:
         await self.give_up()
 
     async def close(self) -> None:
+        self._retired = True
         while self._idle:
             with suppress(*LOST):
                 async with asyncio.timeout(FAREWELL):

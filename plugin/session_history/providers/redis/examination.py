@@ -33,7 +33,7 @@ async def introduce(servers: Servers, options: RedisOptions) -> None:
         await servers.insist(lambda: examine(servers, options), starting=True)
     except Unavailable:
         if options.place.tls and await speaks_none(options.place.seeds[0]):
-            raise ConfigurationError(f"{options.shown} speaks no TLS: write redis:// or redis+cluster://") from None
+            raise ConfigurationError(f"{options.shown} speaks no TLS: write {options.plain_scheme}://") from None
         raise
 
 

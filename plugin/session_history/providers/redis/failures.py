@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 
@@ -42,8 +43,16 @@ _PASSING = (TryAgainError, ClusterDownError, BusyLoadingError)
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 
-class Nameless(ConnectionError):
-    """The name of a host is unknown: for good as a rule, but also while the host that had it is replaced."""
+class Absent(ConnectionError):
+    """There is no server: for good as a rule, but also for a while, when it is replaced or restarts."""
+
+
+class Nameless(Absent):
+    """The name of its host is unknown."""
+
+
+class Deserted(Absent):
+    """Nobody listens on its port."""
 
 
 class Distrusted(ConnectionError):
@@ -64,8 +73,15 @@ def told_apart(error: Exception, handled: BaseException | None) -> Exception:
             return Distrusted(cause.verify_message)
         if isinstance(cause, socket.gaierror) and cause.errno in _UNKNOWN_NAME:
             return Nameless()
+        if isinstance(cause, OSError) and _was_refused(cause):
+            return Deserted()
         cause = cause.__cause__ or cause.__context__
     return error
+
+
+def _was_refused(error: OSError) -> bool:
+    """Where a name leads to several addresses, asyncio has nothing but a text that names the error of each."""
+    return isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error)
 
 
 def passes(error: Exception, *, cluster: bool) -> bool:
@@ -79,7 +95,9 @@ def passes(error: Exception, *, cluster: bool) -> bool:
 
 def reason(error: Exception) -> str:
     """A few words of ours."""
-    return "its host name is unknown" if isinstance(error, Nameless) else code(error)
+    if isinstance(error, Nameless):
+        return "its host name is unknown"
+    return "nobody listens there" if isinstance(error, Deserted) else code(error)
 
 
 def code(error: Exception) -> str:

@@ -49,6 +49,8 @@ class Place:
         """:raises ValueError: it is no such URL. The error does not repeat it."""
         scheme, _, rest = url.partition("://")
         login, at, place = rest.rpartition("@")
+        if "?" in place:
+            raise ValueError("options in a URL are for from_url: give them as arguments")
         hosts, _, path = place.partition("/")
         username, colon, password = login.partition(":")
         return cls(
@@ -84,7 +86,7 @@ class RedisOptions(ProviderOptions):
     password are percent-encoded. See :class:`~session_history.providers.redis.RedisProvider` for the options.
     """
 
-    prefix: str = Field(default="sh", min_length=1, max_length=64, pattern=r"^[^{}\x00]+$")
+    prefix: str = Field(default="sh", min_length=1, max_length=64)
     timeout: Seconds = 5.0
     ttl: int | None = Field(default=None, ge=1, le=YEARS_100)
     durability: Durability = Durability.PROCESS
@@ -101,6 +103,13 @@ class RedisOptions(ProviderOptions):
     def _is_a_place(cls, url: str) -> str:
         Place.of(url)
         return url
+
+    @field_validator("prefix")
+    @classmethod
+    def _is_a_prefix(cls, prefix: str) -> str:
+        if set(prefix) & set("{}\0"):
+            raise ValueError("no braces and no NUL")
+        return prefix
 
     @model_validator(mode="after")
     def _fit_together(self) -> RedisOptions:
@@ -129,6 +138,13 @@ class RedisOptions(ProviderOptions):
         scheme = self.url.partition("://")[0]
         path = f"/{self.place.database}" if not self.place.cluster else ""
         return f"{scheme}://{','.join(map(str, self.place.seeds))}{path}"
+
+    @property
+    def plain_scheme(self) -> str:
+        """Its scheme, without TLS."""
+        scheme = self.url.partition("://")[0]
+        name = scheme.removesuffix(CLUSTER)
+        return dict(zip(TLS, PLAIN, strict=True)).get(name, name) + scheme.removeprefix(name)
 
     @property
     def wait_ms(self) -> int:

@@ -15,11 +15,14 @@ FORMAT = 1
 
 _HEAD = struct.Struct(">B7dB4I")
 """Format; generation, seq, beat, edits, active_us, expires_us (0 = never), seq of the fold (0 = none); whether it began
-after one that expired; the sizes of tail id, fold id, mark of the last rewrite and user id, which follow; then card.
+after others, all of which expired; the sizes of tail id, fold id, mark of the last rewrite and user id, which follow;
+then card.
 """
 
 _GRAVE = struct.Struct(">BBdd")
-"""Format, whether it was deleted, generation, active_us; the mark of the delete follows."""
+"""Format; 1 = it was deleted, 2 = one before it was, 0 = none was; generation, active_us; the marks of the last
+deletes follow.
+"""
 
 _SIZE = struct.Struct(">I")
 """The size of an entry's id, which follows, and then the payload."""

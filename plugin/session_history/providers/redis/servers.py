@@ -12,7 +12,7 @@ from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError
 
 from session_history.providers.redis.connections import Call, Server, run
 from session_history.providers.redis.deadlines import Deadlines
-from session_history.providers.redis.failures import LOST, Nameless, passes, reason, translated
+from session_history.providers.redis.failures import LOST, Absent, passes, reason, translated
 from session_history.providers.redis.options import Address, RedisOptions
 from session_history_hooks import ConfigurationError, Unavailable
 
@@ -36,7 +36,8 @@ class Servers:
     async def insist(self, attempt: Callable[[], Awaitable[T]], *, starting: bool = False) -> T:
         """Try again what fails, but may not fail a little later, until the time is up.
 
-        :param starting: nothing was heard of these hosts before, so a name that is unknown is not waited for.
+        :param starting: nothing was heard of these hosts before, so a server that is absent is not waited for, nor a
+            cluster of which all that are known are.
         :raises Unavailable: it is up.
         :raises SessionHistoryError: see :func:`~session_history.providers.redis.failures.translated`.
         """
@@ -62,13 +63,15 @@ class Servers:
 
     async def ping(self) -> bool:
         """Whether all that can be written answer; a connection that broke while it was idle is made anew."""
-        try:
-            servers = await self.masters()
-            answers = [await server.ask([("PING",)]) for server in servers]
-        except LOST:
-            self._owners = []
-            servers = await self.masters()
-            answers = [await server.ask([("PING",)]) for server in servers]
+        with self._deadlines.call():
+            try:
+                return await self._ping()
+            except LOST:
+                self._owners = []
+                return await self._ping()
+
+    async def _ping(self) -> bool:
+        answers = [await server.ask([("PING",)]) for server in await self.masters()]
         return all(answer == [b"PONG"] for answer in answers)
 
     async def close(self) -> None:
@@ -82,7 +85,9 @@ class Servers:
             try:
                 return await attempt()
             except Exception as error:
-                if not passes(error, cluster=self._options.place.cluster) or (starting and isinstance(error, Nameless)):
+                # Of a cluster that has told of its slots, a server may be absent until another takes over.
+                hopeless = starting and isinstance(error, Absent) and not self._owners
+                if hopeless or not passes(error, cluster=self._options.place.cluster):
                     raise
                 failures.append(error)
                 self._doubt(error)
@@ -163,7 +168,7 @@ class Servers:
 
 
 def _hopelessness(error: Exception) -> tuple[bool, bool]:
-    return not passes(error, cluster=True), isinstance(error, Nameless)
+    return not passes(error, cluster=True), isinstance(error, Absent)
 
 
 def _no_cluster(refusal: ResponseError, address: Address) -> Exception:

@@ -28,7 +28,7 @@ flaw = flaw or head and missing(head)
 if flaw then
   return {CORRUPT, flaw, raw}
 elseif head then
-  -- Its author saw no session, since the one before had expired: it belongs to this life as much as to the first.
+  -- Its author saw no session, since those before had expired: it belongs to this life as much as to the first.
   local anew = head.reborn == 1 and generation == 0 and seq == 0 and 1 or 0
   if anew == 1 then
     generation = head.generation
@@ -47,13 +47,13 @@ elseif head then
   end
 else
   local next = past and past.generation + 1 or 0
-  if seq ~= 0 or generation ~= (past and past.deleted and next or 0) then
+  if seq ~= 0 or generation ~= (past and past.fate == DELETED and next or 0) then
     return {NOTHING, shown(past, raw)}
   end
   redis.call('UNLINK', entries, ids)
   head = {
     generation = next, seq = 0, beat = 0, edits = 0, active = past and past.active or 0, expires = 0,
-    fold_seq = 0, reborn = past and not past.deleted and 1 or 0,
+    fold_seq = 0, reborn = past and past.fate == NEVER_DELETED and 1 or 0,
     tail_id = '', fold_id = '', mark = '', user = user, card = '',
   }
 end
@@ -76,7 +76,8 @@ redis.call('ZADD', index, whole(-head.active), session)
 if ttl > 0 then
   local at = math.ceil(head.expires / 1000)
   if expired == 0 then
-    dig(session, 0, head.generation, head.active, '')
+    local before = grave(session)
+    dig(session, fate_of(head), head.generation, head.active, before and before.marks or '')
   end
   redis.call('PEXPIREAT', entries, whole(at))
   redis.call('PEXPIREAT', ids, whole(at))

@@ -1,12 +1,18 @@
+local MARKS = 32 -- bytes, the newest first: so many deletes are known again, while lives come and go
+
 -- What is damaged can be deleted, too, as long as its generation is known.
 local function bury(session, mark, entries, ids)
   local head, past, raw, flaw = find(session, entries, ids)
-  if flaw then
+  local before = grave(session)
+  local marks = before and before.marks or ''
+  if marks:find(mark, 1, true) then
+    return DONE -- by this call, when it was sent before: who lives now began since
+  elseif flaw then
     return CORRUPT
-  elseif not head and past and past.deleted then
-    return past.mark == mark and DONE or NOTHING
+  elseif not head and past and past.fate == DELETED then
+    return NOTHING
   elseif head then
-    dig(session, 1, head.generation, math.max(now(), head.active + 1), mark)
+    dig(session, DELETED, head.generation, math.max(now(), head.active + 1), mark .. marks:sub(1, MARKS - #mark))
   end
   redis.call('HDEL', heads, session)
   redis.call('ZREM', index, session)

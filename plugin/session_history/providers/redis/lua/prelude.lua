@@ -1,6 +1,7 @@
 local CORRUPT, NOTHING, DONE, REPLAYED = -1, 0, 1, 2
 local HEAD, HEAD_BYTES = '>BdddddddBI4I4I4I4', 74
 local GRAVE, GRAVE_BYTES = '>BBdd', 18
+local NEVER_DELETED, DELETED, DELETED_BEFORE = 0, 1, 2
 local heads, index, graves, entries, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
 local function whole(number)
@@ -42,6 +43,23 @@ local function closed(head)
     .. head.tail_id .. head.fold_id .. head.mark .. head.user .. head.card
 end
 
+-- What a life that was not deleted leaves behind.
+local function fate_of(head)
+  return head.generation > 0 and head.reborn == 0 and DELETED_BEFORE or NEVER_DELETED
+end
+
+-- What is left of the last life that was deleted or may expire, if anything; its bytes; a flaw.
+local function grave(session)
+  local raw = redis.call('HGET', graves, session)
+  if not raw then
+    return nil, ''
+  elseif #raw < GRAVE_BYTES or string.byte(raw) ~= 1 then
+    return nil, raw, 'its tombstone is unreadable'
+  end
+  local _, fate, generation, active = struct.unpack(GRAVE, raw)
+  return {generation = generation, active = active, fate = fate, marks = raw:sub(GRAVE_BYTES + 1)}, raw
+end
+
 -- The head of a session that lives, or else what is known of its past, if anything; the bytes of either; a flaw.
 local function find(session, entries, ids)
   local raw = redis.call('HGET', heads, session)
@@ -52,19 +70,12 @@ local function find(session, entries, ids)
     elseif head.expires == 0 or head.expires > now() then
       return head, nil, raw
     end
-    return nil, {generation = head.generation, active = head.active, deleted = false, mark = ''}, raw
+    return nil, {generation = head.generation, active = head.active, fate = fate_of(head)}, raw
   end
   if redis.call('ZSCORE', index, session) or redis.call('EXISTS', entries, ids) > 0 then
     return nil, nil, '', 'its head is missing'
   end
-  raw = redis.call('HGET', graves, session)
-  if not raw then
-    return nil, nil, ''
-  elseif #raw < GRAVE_BYTES or string.byte(raw) ~= 1 then
-    return nil, nil, raw, 'its tombstone is unreadable'
-  end
-  local _, deleted, generation, active = struct.unpack(GRAVE, raw)
-  return nil, {generation = generation, active = active, deleted = deleted == 1, mark = raw:sub(GRAVE_BYTES + 1)}, raw
+  return nil, grave(session)
 end
 
 local function missing(head)
@@ -75,11 +86,11 @@ end
 
 -- What a conflict shows: nothing of a session that expired.
 local function shown(past, raw)
-  return past and not past.deleted and '' or raw
+  return past and past.fate ~= DELETED and '' or raw
 end
 
-local function dig(session, deleted, generation, active, mark)
-  redis.call('HSET', graves, session, struct.pack(GRAVE, 1, deleted, generation, active) .. mark)
+local function dig(session, fate, generation, active, marks)
+  redis.call('HSET', graves, session, struct.pack(GRAVE, 1, fate, generation, active) .. marks)
 end
 
 -- A key of somebody else's is an error before anything is written, not after half of it.
