@@ -123,12 +123,14 @@ async def report(store: str, scales: Scales, given: argparse.Namespace) -> None:
 async def main(given: argparse.Namespace) -> None:
     print(f"A turn has {given.bytes:,} bytes of messages; a user has {SESSIONS_OF_A_USER} sessions.")
     print(f"Weights are of {given.sample:,} sessions of {MORE_TURNS + 1} turns.")
+    if given.sample < SESSIONS:
+        print(f"Of fewer than {SESSIONS:,}, what a session weighs is not to be relied on.")
     scales = Scales(given.bytes)
     for store in given.stores or STORES:
         await report(store, scales, given)
 
 
-def _numbers(text: str) -> list[int]:
+def numbers_of(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
@@ -147,7 +149,7 @@ if __name__ == "__main__":
     parser.add_argument("--sample", type=int, default=SESSIONS, help="sessions that are weighed in each store")
     parser.add_argument(
         "--crowds",
-        type=_numbers,
+        type=numbers_of,
         default=[1_000, 10_000, 100_000],
         help="sessions among which a turn is timed: 1000,9000",
     )
