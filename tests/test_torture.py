@@ -9,6 +9,7 @@ import pytest
 from torture.__main__ import torture
 from torture.manifest import Manifest, Pen, flaws
 from torture.scenarios import SCENARIOS
+from torture.writers import PROCESSES, Writers
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -16,6 +17,18 @@ def test_nothing_that_was_acknowledged_is_lost(name: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("TABLESTORE_ACCESS_KEY_ID", "ak")
     monkeypatch.setenv("TABLESTORE_ACCESS_KEY_SECRET", "sk")
     assert torture(name, SCENARIOS[name], 2) == []
+
+
+def test_no_blow_falls_before_all_writers_write(tmp_path: Path) -> None:
+    with Writers(f"sqlite:///{tmp_path}/history.db", tmp_path) as writers:
+        assert len(Manifest.read(writers.manifest).writers) == PROCESSES
+
+
+def test_a_writer_that_ends_is_told_and_leaves_no_other_behind(tmp_path: Path) -> None:
+    writers = Writers("sqlite:////nowhere/history.db", tmp_path)
+    with pytest.raises(AssertionError, match=r"a writer ended:\n(.|\n)*nowhere"), writers:
+        pass
+    assert not writers.running
 
 
 @pytest.fixture

@@ -57,6 +57,11 @@ class Manifest:
     def count(self) -> int:
         return sum(map(len, self.acknowledged.values()))
 
+    @property
+    def writers(self) -> set[str]:
+        """The processes of which something was acknowledged; a turn's id is ``process.task/number``."""
+        return {turn.partition(".")[0] for turns in self.acknowledged.values() for turn in turns}
+
 
 async def logs(service: SessionHistoryService, session_ids: set[str]) -> dict[str, Log]:
     """What the store holds, down to the provider: a gap or a torn turn is an error of its own."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,19 +27,25 @@ class Writers:
         self.url = url
         self.manifest = folder / "manifest"
         self._folder = folder
-        self._running: list[subprocess.Popen[bytes]] = []
+        self.running: dict[subprocess.Popen[bytes], str] = {}
+        """The oldest first, with their names."""
 
     def __enter__(self) -> Self:
-        for _ in range(PROCESSES):
-            self.start()
-        self.wait_until_something_is_acknowledged()
+        try:
+            for _ in range(PROCESSES):
+                self.start()
+            self._wait(self._all_have_acknowledged)  # a provider that starts does not wait for an absent server
+        except BaseException:
+            self._kill_all()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._running:
-            self.kill_one()
+        ended = any(process.poll() is not None for process in self.running)
+        self._kill_all()
+        assert error is not None or not ended, f"a writer ended by itself:\n{self.said()}"
 
     def start(self) -> None:
         name = uuid4().hex[:8]
@@ -48,22 +55,35 @@ class Writers:
             process = subprocess.Popen(
                 command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, stdout=log, stderr=log
             )
-        self._running.append(process)
+        self.running[process] = name
 
     def kill_one(self) -> None:
-        process = self._running.pop(0)
+        process = next(iter(self.running))
         assert process.poll() is None, f"a writer ended by itself:\n{self.said()}"
+        self._kill(process)
+
+    def wait_until_something_is_acknowledged(self) -> None:
+        before = Manifest.read(self.manifest).count
+        self._wait(lambda: Manifest.read(self.manifest).count > before)
+
+    def _all_have_acknowledged(self) -> bool:
+        return set(self.running.values()) <= Manifest.read(self.manifest).writers
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        began = time.monotonic()
+        while not done():
+            assert time.monotonic() < began + PATIENCE, f"the writers hang:\n{self.said()}"
+            assert all(process.poll() is None for process in self.running), f"a writer ended:\n{self.said()}"
+            time.sleep(0.02)
+
+    def _kill_all(self) -> None:
+        for process in list(self.running):
+            self._kill(process)
+
+    def _kill(self, process: subprocess.Popen[bytes]) -> None:
+        del self.running[process]
         process.kill()
         process.wait()
-
-    def wait_until_something_is_acknowledged(self) -> float:
-        """Seconds until the next acknowledgement."""
-        began, before = time.monotonic(), Manifest.read(self.manifest).count
-        while Manifest.read(self.manifest).count == before:
-            assert time.monotonic() < began + PATIENCE, f"the writers hang:\n{self.said()}"
-            assert all(process.poll() is None for process in self._running), f"a writer ended:\n{self.said()}"
-            time.sleep(0.02)
-        return time.monotonic() - began
 
     def said(self) -> str:
         with suppress(FileNotFoundError):
