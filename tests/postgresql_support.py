@@ -14,6 +14,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+import pgbouncer
 from postgresql_server import FAST, Server, running, servers
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history_hooks.testing.subject import opened
@@ -35,8 +36,11 @@ def shared_server() -> Server:
     return RUNNING.enter_context(running(RUNNING.enter_context(servers()), *FAST))
 
 
+@functools.cache
 def home_url() -> str:
     """A database that tests may use, each with a schema of its own."""
+    if pgbouncer.PROGRAM:
+        return RUNNING.enter_context(pgbouncer.pooled(shared_server(), pgbouncer.PROGRAM))
     return OUTSIDE or shared_server().url()
 
 

@@ -133,7 +133,7 @@ async def test_too_few_replicas_leave_an_outcome_that_is_found_by_its_id(server:
 
 
 async def test_a_replica_that_lags_is_waited_for_by_a_repeat_too(own: ValkeyServer, prefix: str) -> None:
-    options = {"prefix": prefix, "wait_replicas": 1, "wait_timeout": 0.2}
+    options = {"prefix": prefix, "wait_replicas": 1, "wait_timeout": 1}
     with ValkeyServer() as replica, replica.client() as follower, own.client() as client:
         client.config_set("repl-diskless-sync-delay", 0)
         follower.replicaof("127.0.0.1", str(own.port))
