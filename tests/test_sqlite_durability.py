@@ -135,16 +135,17 @@ async def test_killed_while_it_appends(tmp_path: Path, manifest: Path, victims: 
     assert integrity(path) == "ok"
     acknowledged = sum(map(len, said.acknowledged.values()))
     print(f"{KILLS} kills, {acknowledged} acknowledged turns, {in_doubt} in doubt when a kill came")
-    assert acknowledged > 10 * KILLS
-    assert in_doubt > KILLS, "the kills did not hit processes that were appending"
+    assert min(acknowledged, in_doubt) > KILLS, "the kills did not hit processes that were appending"
 
 
 async def test_killed_while_it_makes_the_file(tmp_path: Path, manifest: Path, victims: Victims) -> None:
     path = tmp_path / "history.db"
-    made = 0
-    for number in range(30):
-        await asyncio.to_thread(victims.kill_one, 0, number * 0.0005)
-        made += version(path) > 0
+    made, seconds = 0, 0.005
+    for _ in range(30):
+        await asyncio.to_thread(victims.kill_one, 0, seconds)
+        was_made = version(path) > 0
+        made += was_made
+        seconds *= 2 / 3 if was_made else 3 / 2  # near to the moment at which it is made, however busy the machine is
         async with SqliteSessionHistoryService(path) as service:
             for session in await service.list_sessions("u"):
                 await check(service, session.id, Manifest.read(manifest))

@@ -38,7 +38,7 @@ async def look(url: str, manifest: Manifest) -> dict[str, list[str]]:
 def torture(name: str, scenario: Scenario, rounds: int) -> list[str]:
     """What is wrong after so many rounds."""
     recoveries: list[float] = []
-    wrong: list[str] = []
+    wrong: dict[str, None] = {}  # what is lost once is found after each later round, too
     acknowledged = doubtful = 0
     lives = rounds if name in ONE_BLOW else 1
     for _ in range(lives):
@@ -50,7 +50,8 @@ def torture(name: str, scenario: Scenario, rounds: int) -> list[str]:
                     with Writers(scene.url, folder) as writers:
                         recoveries.append(one_round(scene, writers))
                     manifest = Manifest.read(folder / "manifest")
-                    wrong += flaws(manifest, asyncio.run(look(scene.url, manifest)), lossy=scene.lossy)
+                    found = flaws(manifest, asyncio.run(look(scene.url, manifest)), lossy=scene.lossy)
+                    wrong |= dict.fromkeys(found)
                 acknowledged += manifest.count
                 doubtful += sum(map(len, manifest.attempted.values())) - manifest.count
     print(
@@ -59,7 +60,7 @@ def torture(name: str, scenario: Scenario, rounds: int) -> list[str]:
         f" {'; '.join(wrong) or 'nothing lost, doubled, reordered or torn'}",
         flush=True,
     )
-    return wrong
+    return list(wrong)
 
 
 def main() -> int:

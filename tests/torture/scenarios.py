@@ -14,7 +14,13 @@ from session_history.providers.redis import RedisProvider
 from tablestore_server import TablestoreServer
 from torture.manifest import USER
 from torture.writers import Writers
-from valkey_server import ValkeyCluster, ValkeyServer
+from valkey_server import NODE_TIMEOUT_MS, ValkeyCluster, ValkeyServer
+
+NODE_TIMEOUT = NODE_TIMEOUT_MS / 1000
+"""Seconds after the death of a master before which no replica takes over."""
+
+LAG = 1.0
+"""Seconds by which a replica may be behind its master on a busy machine."""
 
 
 @dataclass
@@ -26,7 +32,7 @@ class Scene:
     """
 
     url: str
-    blow: Callable[[Writers], None]
+    blow: Callable[[Writers], object]
     lossy: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -112,25 +118,30 @@ def cluster_master(folder: Path) -> Iterator[Scene]:
 
 @contextmanager
 def cluster_master_not_waited_for(folder: Path) -> Iterator[Scene]:
-    """As before, without waiting: what was acknowledged just before the blow may be lost."""
+    """As before, without waiting: what was acknowledged just before the blow may be lost.
+
+    What a writer notes less than :data:`NODE_TIMEOUT` after it, it has from the master that died, too.
+    """
     with ValkeyCluster(appendonly="yes") as cluster:
         scene = Scene(cluster.url, lambda writers: None)
 
         def blow(writers: Writers) -> None:
-            now = time.monotonic()
-            fail_over(cluster, writers)
-            scene.lossy.append((now - 1, now + 0.1))
+            killed = fail_over(cluster, writers)
+            scene.lossy.append((killed - LAG, killed + NODE_TIMEOUT))
 
         scene.blow = blow
         yield scene
 
 
-def fail_over(cluster: ValkeyCluster, writers: Writers) -> None:
+def fail_over(cluster: ValkeyCluster, writers: Writers) -> float:
+    """When the master was killed, by the monotonic clock."""
     master = cluster.owner(RedisProvider(cluster.url)._keys.slot(USER))
     master.kill()
+    killed = time.monotonic()
     writers.wait_until_something_is_acknowledged()
     master.start()
     cluster.wait_until_ready()
+    return killed
 
 
 SCENARIOS: dict[str, Scenario] = {

@@ -65,7 +65,8 @@ class ConnectionThread:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        """Whether it takes jobs, and its thread was not lost in a fork."""
+        return self._open and self._thread.is_alive()
 
     def close(self) -> None:
         """Finish what waits, close the connection and block until that is done."""
