@@ -364,6 +364,11 @@ class TestWindows:
             assert told(speaker.seen) == [f"q{number}"]
         assert len(await cast.told()) == 6
 
+    @pytest.mark.parametrize("no_service", ["sqlite:///history.db", SessionHistoryService])
+    def test_what_is_no_service_is_refused(self, no_service: Any) -> None:
+        with pytest.raises(TypeError, match=r"SessionHistoryService is needed, not (str|the class)"):
+            SessionHistoryMiddleware(no_service, user_id="u")
+
     def test_two_measures_are_refused(self, service: SessionHistoryService) -> None:
         with pytest.raises(ValueError, match="last_turns"):
             SessionHistoryMiddleware(service, user_id="u", last_turns=1, within=TokenBudget(4, lambda message: 1))

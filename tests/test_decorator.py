@@ -499,7 +499,7 @@ class TestDecorating:
             with pytest.raises(TypeError, match="messages"):
                 decorate(without_messages)
         bare: Any = with_session_history
-        for no_service in ("sqlite:///h.db", object()):
+        for no_service in ("sqlite:///h.db", object(), SessionHistoryService):
             with pytest.raises(TypeError, match="from_url"):
                 bare(no_service)
         with pytest.raises(TypeError, match="parentheses"):

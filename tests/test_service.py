@@ -629,7 +629,7 @@ class TestLifeCycle:
         assert await service.health() is True
         assert len(await service.list_sessions("u")) == 1
 
-    @pytest.mark.parametrize("provider", [None, "sqlite:///h.db", object()])
+    @pytest.mark.parametrize("provider", [None, "sqlite:///h.db", object(), MemoryProvider])
     def test_what_is_no_provider(self, provider: Any) -> None:
         with pytest.raises(TypeError, match="from_url"):
             SessionHistoryService(provider)
@@ -652,6 +652,7 @@ class TestLifeCycle:
             InvalidKey("user_id", "is odd"),
             LimitExceeded("x", 2, 1),
             SessionDeleted(key),
+            SessionDeleted(key, traceless=True),
             NotStorable("a", "b"),
         ):
             again = pickle.loads(pickle.dumps(error))

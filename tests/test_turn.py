@@ -31,6 +31,7 @@ from session_history.errors import (
     TurnClosed,
     Unavailable,
 )
+from session_history.providers.memory import MemoryProvider
 from session_history_hooks import SessionHistoryProvider, SessionKey
 
 
@@ -245,6 +246,18 @@ class TestNotCompleted:
                     await service.create_session("u", "s")
         session = await service.get_session("u", "s")
         assert (session.messages if session else None) == ([] if again else None)
+
+    async def test_a_session_that_the_store_lost_meanwhile(self) -> None:
+        provider = MemoryProvider()
+        async with SessionHistoryService(provider) as service:
+            await service.create_session("u", "s")
+            with pytest.raises(SessionDeleted, match="gone without a trace"):
+                async with service.turn("u", "s") as turn:
+                    turn.add(said("q", "a"))
+                    provider._users.clear()
+            async with service.turn("u", "s") as turn:
+                turn.add(said("q2", "a2"))
+            assert await shown(service) == ["q2", "a2"]
 
     async def test_an_error_stays_the_error_when_the_store_fails_too(
         self, service: SessionHistoryService, caplog: pytest.LogCaptureFixture

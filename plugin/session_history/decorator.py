@@ -14,7 +14,7 @@ from session_history.budget import TokenBudget
 from session_history.calls import AnyIdentity, Call, Calls, Input
 from session_history.errors import InvalidMessage
 from session_history.messages import Message, Role, Stored, freeze, text_message
-from session_history.service import SessionHistoryService, configured_service
+from session_history.service import SessionHistoryService, check_service, configured_service
 from session_history.turn import Turn
 from session_history.turns import Concurrent, check_concurrent
 from session_history.values import plain
@@ -204,10 +204,9 @@ def with_session_history(
 
 
 def _insist_usable(service: object, identify: object) -> None:
-    if callable(service):
+    if callable(service) and not (isinstance(service, type) and issubclass(service, SessionHistoryService)):
         raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
-    if service is not None and not isinstance(service, SessionHistoryService):
-        raise TypeError(f"a SessionHistoryService is needed, not {type(service).__name__}; its from_url makes one")
+    check_service(service)
     if inspect.iscoroutinefunction(identify):
         raise TypeError("identify must be an ordinary function, not an async one")
 

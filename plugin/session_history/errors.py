@@ -97,9 +97,19 @@ class SessionNotFound(_SessionError, LookupError):
 
 
 class SessionDeleted(_SessionError, LookupError):
-    """The session was deleted, and only ``create_session`` begins it anew. Nothing was written."""
+    """The session was deleted, and only ``create_session`` begins it anew. Nothing was written.
+
+    So is one that is gone without a trace, since it expired or the store lost it; a next turn begins that one anew.
+
+    :param traceless: nothing of it is left, not even that it was deleted.
+    """
 
     text = "was deleted; create_session begins it anew"
+
+    def __init__(self, key: SessionKey, *, traceless: bool = False) -> None:
+        super().__init__(key)
+        if traceless:
+            self.text = "is gone without a trace: it expired, or the store lost it; the next turn begins it anew"
 
 
 class TurnIdReused(_SessionError, ValueError):

@@ -183,7 +183,7 @@ class SessionLog:
         """More of the log that ``head`` belongs to."""
         log = await self.provider.read(key, last=last, before=before, after=after)
         if log is None or log.head.deleted or log.head.tail.generation != head.tail.generation:
-            raise SessionDeleted(key)
+            raise SessionDeleted(key, traceless=log is None)
         return log
 
     async def holds(self, key: SessionKey, seq: int, entry_id: str) -> bool:
@@ -218,7 +218,7 @@ def _insist_alive(key: SessionKey, head: Head | None, known: Head | None) -> Non
     if head is None and known is None:
         return
     if not _is_of(head, known):
-        raise SessionDeleted(key)
+        raise SessionDeleted(key, traceless=head is None)
 
 
 def _is_of(head: Head | None, known: Head | None) -> bool:

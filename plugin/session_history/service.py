@@ -56,8 +56,8 @@ class SessionHistoryService:
     """
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
-        if not isinstance(provider, SessionHistoryProvider):
-            raise TypeError(f"a provider is needed, not {type(provider).__name__}; from_url and from_config make one")
+        if isinstance(provider, type) or not isinstance(provider, SessionHistoryProvider):
+            raise TypeError(f"a provider is needed, not {_kind(provider)}; from_url and from_config make one")
         self._provider = provider
         self._log = SessionLog(provider)
         self._windows = Windows(self._log)
@@ -443,6 +443,12 @@ class SessionHistoryService:
 _configuring = threading.Lock()
 
 
+def check_service(service: object) -> None:
+    """:raises TypeError: it is no service, nor ``None``, which stands for the configured one."""
+    if service is not None and not isinstance(service, SessionHistoryService):
+        raise TypeError(f"a SessionHistoryService is needed, not {_kind(service)}; its from_url makes one")
+
+
 def configured_service() -> SessionHistoryService:
     """The one service of this process that the runtime configuration asks for; made on first use.
 
@@ -475,3 +481,7 @@ def _changes(title: str | _Unset | None, metadata: Mapping[str, Any] | _Unset | 
 
 def _time(us: int | None) -> datetime | None:
     return None if not us else datetime.fromtimestamp(us / 1_000_000, UTC)
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

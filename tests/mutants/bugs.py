@@ -207,6 +207,30 @@ class ForgottenIds(MemoryProvider):
         return await super().append(key, entry, at=at, fold=fold)
 
 
+class OrderOfActivityAlone(MemoryProvider):
+    """Leaves the order of sessions of one moment to chance, which the cursor does not."""
+
+    async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        heads = sorted(self._live(user_id), key=lambda head: -head.active_us)
+        if cursor is not None:
+            start = ListingCursor.decode(cursor)
+            behind = (-start.active_us, start.session_id)
+            heads = [head for head in heads if (-head.active_us, head.key.session_id) > behind]
+        page = tuple(heads[:limit])
+        return Page(page, ListingCursor.behind(page[-1]).encode() if len(heads) > limit else None)
+
+
+class OpenWithoutStart(MemoryProvider):
+    """Does its work also before it was started, and after it was stopped."""
+
+    async def read(self, key: SessionKey, **keywords: Any) -> Log | None:
+        was, self._started = self._started, True
+        try:
+            return await super().read(key, **keywords)
+        finally:
+            self._started = was
+
+
 BUGS: dict[str, type[SessionHistoryProvider]] = {
     "a separator-joined key": SeparatorJoinedKey,
     "read-modify-write": ReadModifyWrite,
@@ -221,4 +245,6 @@ BUGS: dict[str, type[SessionHistoryProvider]] = {
     "a read of two moments": TornRead,
     "limits that are not kept": UncheckedLimits,
     "ids that are forgotten": ForgottenIds,
+    "an order of activity alone": OrderOfActivityAlone,
+    "work without a start": OpenWithoutStart,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -15,6 +16,7 @@ from session_history_hooks import (
     Position,
     SessionHistoryProvider,
     SessionKey,
+    Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, Connect, Subject, append, entry, fill, opened, read
 
@@ -31,6 +33,13 @@ class LifecycleContract(Subject):
         await provider.stop()
         await provider.stop()
         assert await provider.health() is False
+
+    async def test_a_store_that_is_not_open_is_unavailable(self, connect: Connect) -> None:
+        provider = connect()
+        await insist_closed(provider)
+        async with opened(lambda: provider):
+            await fill(provider, 1)
+        await insist_closed(provider)
 
     async def test_what_was_stopped_can_be_started_again(self, connect: Connect) -> None:
         provider = connect()
@@ -72,3 +81,23 @@ class LifecycleContract(Subject):
             await provider.append(KEY, Entry("e2", secret), at=Position(0, 0))
         for shown in (await read(provider), conflict.value, provider):
             assert "hunter2" not in repr(shown) + str(shown)
+
+
+async def insist_closed(provider: SessionHistoryProvider) -> None:
+    """See that no method does anything, and that each says so."""
+    assert await provider.health() is False
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "read": lambda: provider.read(KEY),
+        "append": lambda: provider.append(KEY, entry(1), at=Position(0, 0)),
+        "renew": lambda: provider.renew(KEY, at=Position(0, 1)),
+        "rewrite": lambda: provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None),
+        "list": lambda: provider.list(KEY.user_id, limit=1),
+        "delete": lambda: provider.delete(KEY),
+        "delete_user": lambda: provider.delete_user(KEY.user_id),
+    }
+    for name, call in calls.items():
+        try:
+            await call()
+        except Unavailable:
+            continue
+        pytest.fail(f"{name} of a provider that is not started must raise Unavailable")

@@ -85,7 +85,7 @@ class ListingContract(Subject):
     ) -> None:
         moment = time.time_ns()
         monkeypatch.setattr(time, "time_ns", lambda: moment)  # reaches a store whose clock is this process's
-        keys = await begin(provider, 7)
+        keys = await begin(provider, 7, names="gbdface")  # an order that no index has by itself
         for limit in (1, 2, 3, 7):
             pages = await walk(provider, limit)
             assert sorted(key for page in pages for key in page) == sorted(keys)
@@ -144,9 +144,9 @@ class ListingContract(Subject):
             await provider.list(KEY.user_id, limit=1, cursor=cursor)
 
 
-async def begin(provider: SessionHistoryProvider, count: int) -> list[SessionKey]:
+async def begin(provider: SessionHistoryProvider, count: int, names: str = "0123456789") -> list[SessionKey]:
     """Sessions of one user, the oldest first."""
-    keys = [SessionKey(KEY.user_id, f"s{number}") for number in range(count)]
+    keys = [SessionKey(KEY.user_id, f"s{name}") for name in names[:count]]
     for key in keys:
         await provider.append(key, entry(1), at=Position(0, 0))
         await asyncio.sleep(0.001)  # so that their activities differ

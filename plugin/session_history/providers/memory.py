@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from pydantic import field_validator
@@ -25,6 +26,7 @@ from session_history_hooks import (
     ProviderOptions,
     ProviderSpec,
     SessionKey,
+    Unavailable,
     hookimpl,
     stretch,
 )
@@ -87,7 +89,7 @@ class MemoryProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        with self._lock:
+        with self._opened():
             session = self._session(key)
             if session is None:
                 return None
@@ -96,7 +98,7 @@ class MemoryProvider:
 
     async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
         LIMITS.check(entry, fold, at)
-        with self._lock:
+        with self._opened():
             session = self._session(key)
             if session is not None and not session.head.deleted:
                 return self._extend(session, entry, at, fold)
@@ -116,7 +118,7 @@ class MemoryProvider:
         return _push(session, entry, at, fold)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        with self._lock:
+        with self._opened():
             session = self._session(key)
             if session is None or session.head.deleted or session.head.tail != at:
                 return False
@@ -125,7 +127,7 @@ class MemoryProvider:
 
     async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
         LIMITS.check(entry, fold)
-        with self._lock:
+        with self._opened():
             session = self._session(key)
             if session is None or (session.head.tail.generation, session.head.edits) != (at.generation, edits):
                 raise Conflict(session.head if session else None)
@@ -137,7 +139,7 @@ class MemoryProvider:
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         start = ListingCursor.decode(cursor) if cursor is not None else None
-        with self._lock:
+        with self._opened():
             heads = sorted(self._live(user_id), key=_recency)
         if start is not None:
             behind = (-start.active_us, start.session_id)
@@ -147,13 +149,21 @@ class MemoryProvider:
         return Page(page, ListingCursor.behind(page[-1]).encode() if more else None)
 
     async def delete(self, key: SessionKey) -> bool:
-        with self._lock:
+        with self._opened():
             session = self._session(key)
             return session is not None and _bury(session)
 
     async def delete_user(self, user_id: str) -> int:
-        with self._lock:
+        with self._opened():
             return sum(_bury(session) for session in self._users.get(user_id, {}).values())
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        """:raises Unavailable: it was not started, or was stopped."""
+        with self._lock:
+            if not self._started:
+                raise Unavailable("the memory store is closed")
+            yield
 
     def _session(self, key: SessionKey) -> _Session | None:
         return self._users.get(key.user_id, {}).get(key.session_id)

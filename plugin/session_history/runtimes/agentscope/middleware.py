@@ -19,7 +19,7 @@ from session_history.budget import TokenBudget
 from session_history.errors import SessionHistoryError, TurnClosed
 from session_history.record import Status
 from session_history.runtimes.agentscope.reply import Reply
-from session_history.service import SessionHistoryService, configured_service
+from session_history.service import SessionHistoryService, check_service, configured_service
 from session_history.turns import Concurrent, OpenTurn, check_concurrent
 from session_history_hooks import SessionKey, check_key
 
@@ -47,6 +47,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
     :param concurrent: see :meth:`session_history.SessionHistoryService.turn`.
     :param last_turns: see there; without it the agent gets all that it has not put into its summary.
     :param within: see there.
+    :raises TypeError: the service is none.
     :raises InvalidKey: the user id can not be one.
     :raises ValueError: another parameter is none of those that there are.
     """
@@ -61,6 +62,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
         last_turns: int | None = None,
         within: TokenBudget | None = None,
     ) -> None:
+        check_service(service)
         self._service = service
         self._user_id = check_key("user_id", user_id)
         self._by_step = _check_save(save) == "step"
