@@ -18,6 +18,7 @@ from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
     ConfigurationError,
+    Durability,
     Position,
     StoreFull,
     StoreReadOnly,
@@ -185,13 +186,24 @@ async def test_durability_is_what_the_server_keeps(own: ValkeyServer, caplog: py
     with own.client() as client:
         async with started(own.url, durability="host"):
             pass
-        with pytest.raises(ConfigurationError, match="appendfsync always"):
-            await RedisProvider(own.url, durability="disk").start()
+        client.config_set("appendfsync", "everysec")
+        with pytest.raises(ConfigurationError, match="set appendfsync no or always"):
+            await RedisProvider(own.url, durability="host").start()
+        for when in ("no", "everysec"):
+            client.config_set("appendfsync", when)
+            with pytest.raises(ConfigurationError, match="set appendfsync always"):
+                await RedisProvider(own.url, durability="disk").start()
         client.config_set("appendfsync", "always")
-        async with started(own.url, durability="disk") as provider:
-            assert provider.limits.durability == "disk"
+        for claim in (Durability.HOST, Durability.DISK):
+            async with started(own.url, durability=claim) as provider:
+                assert provider.limits.durability == claim
+        client.config_set("no-appendfsync-on-rewrite", "yes")
+        with pytest.raises(ConfigurationError, match="no-appendfsync-on-rewrite no"):
+            await RedisProvider(own.url, durability="disk").start()
+        async with started(own.url, durability="host"):
+            pass
         client.config_set("appendonly", "no")
-        for claim in ("host", "disk"):
+        for claim in (Durability.HOST, Durability.DISK):
             with pytest.raises(ConfigurationError, match="appendonly yes"):
                 await RedisProvider(own.url, durability=claim).start()
         async with started(own.url):

@@ -54,8 +54,8 @@ class RedisProvider:
     :param timeout: seconds for which a call is tried before the store counts as unavailable.
     :param ttl: seconds after its last append for which a session is kept; ``None`` = for ever. An append stores it.
     :param durability: what is claimed: ``"process"`` = an acknowledged append is in the memory of the server;
-        ``"host"`` = the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``.
-        Start sees to it.
+        ``"host"`` = in an append-only file of the server, with ``appendfsync`` ``no`` or ``always``; ``"disk"`` = with
+        ``always``. Start sees to it.
     :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
     :param wait_timeout: seconds for which they are waited for, 1 if not given, after which the append is of unknown
         outcome.
