@@ -138,7 +138,7 @@ class Servers:
         return self._at(address)
 
     async def _learn(self) -> None:
-        """Ask the servers who has which slot, those first that answered of late; the first that answers is believed."""
+        """Ask the servers who has which slot, those first that answered of late; the first that knows is believed."""
         async with self._learning:
             if self._owners:
                 return
@@ -156,7 +156,11 @@ class Servers:
                 if isinstance(slots, ResponseError):
                     failures.append(_no_cluster(slots, address))
                     continue
-                self._owners = _owners(slots, address)
+                owners = _owners(slots, address)
+                if not any(owners):  # it left the cluster, or is not in it yet
+                    failures.append(ConnectionError("it knows of no slots"))
+                    continue
+                self._owners = owners
                 await self._forget_who_left()
                 return
             raise min(failures, key=_hopelessness)
