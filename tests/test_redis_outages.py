@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any
@@ -332,6 +335,35 @@ async def test_a_stop_while_the_health_is_asked_for_leaves_no_connection(own: Va
         await asyncio.sleep(0)
         await provider.stop()
         assert await asking is True
+        own.wait_until(lambda: len(client.client_list()) == 1)
+
+
+async def test_a_stop_while_the_loop_of_a_thread_ends(own: ValkeyServer) -> None:
+    calling = threading.Event()
+
+    async def call_and_leave() -> None:
+        await asyncio.gather(provider.read(KEY), provider.read(KEY))  # one connection will be idle
+        os.kill(own.pid, signal.SIGSTOP)
+        calls = asyncio.create_task(provider.read(KEY))
+        await asyncio.sleep(0)
+        calling.set()
+        deadline = time.monotonic() + 60
+        while len(asyncio.all_tasks()) < 3:  # the stop has not come yet
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        assert not calls.done()
+
+    provider = RedisProvider(own.url, timeout=30)
+    await provider.start()
+    with ThreadPoolExecutor() as thread:
+        leaving = thread.submit(asyncio.run, call_and_leave())
+        try:
+            await asyncio.to_thread(calling.wait, 30)
+            await provider.stop()
+        finally:
+            os.kill(own.pid, signal.SIGCONT)
+            await asyncio.wrap_future(leaving)
+    with own.client() as client:
         own.wait_until(lambda: len(client.client_list()) == 1)
 
 

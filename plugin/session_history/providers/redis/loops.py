@@ -57,10 +57,15 @@ class Loops:
             if loop is asyncio.get_running_loop():
                 await holder.aclose()
             elif loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(holder.aclose(), loop)
-                with suppress(TimeoutError):  # it ended before it came to that
-                    await asyncio.wait_for(asyncio.wrap_future(closing), self._options.timeout + 1)
+                with suppress(RuntimeError):  # it has ended just now
+                    await self._close_in(loop, holder)
         self._open.clear()
+
+    async def _close_in(self, loop: asyncio.AbstractEventLoop, holder: Holder) -> None:
+        """A loop that ends meanwhile cancels it, or comes first, or never gets to it: that is no failure of ours."""
+        closing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(holder.aclose(), loop))
+        closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([closing], timeout=self._options.timeout + 1)
 
     async def _held(self, loop: asyncio.AbstractEventLoop) -> Holder:
         """A generator, since those are what ``asyncio.run`` closes before it closes the loop."""

@@ -76,9 +76,11 @@ class Servers:
 
     async def close(self) -> None:
         """Close all connections when the calls that go on have ended, which takes no longer than their time-out."""
-        await self._deadlines.quiet()
-        for server in self._servers.values():
-            await server.close()
+        try:
+            await self._deadlines.quiet()
+        finally:  # an event loop that ends cancels this
+            for server in self._servers.values():
+                await server.close()
 
     async def _repeat(self, attempt: Callable[[], Awaitable[T]], failures: list[Exception], *, starting: bool) -> T:
         while True:
