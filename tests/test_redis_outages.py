@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from redis_support import started
+from redis_support import names, started
 from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.deadlines import Deadlines
 from session_history_hooks import (
     Appended,
     Entry,
@@ -172,6 +173,26 @@ async def test_a_server_that_hangs_is_unavailable_in_time(own: ValkeyServer) -> 
                 await RedisProvider(own.url, timeout=0.1).start()
             assert time.monotonic() - begun < 3
         assert (await append(provider, 2)).position == Position(0, 2)
+
+
+async def test_an_answer_that_came_while_the_loop_stood_still_is_in_time(
+    server: ValkeyServer, provider: RedisProvider, prefix: str
+) -> None:
+    await fill(provider, 1)
+    (await provider._servers())._deadlines = Deadlines(0.2)
+    appending = asyncio.create_task(append(provider, 2))
+    await asyncio.sleep(0)
+    stand_still(server, names(server, prefix)["entries"])
+    assert await appending == Appended(Position(0, 2), replayed=False)
+
+
+def stand_still(server: ValkeyServer, entries: str) -> None:
+    """Until the server has answered, and longer than a call may take."""
+    begun = time.monotonic()
+    with server.client() as client:
+        while client.llen(entries) < 2 or time.monotonic() < begun + 0.5:
+            assert time.monotonic() < begun + 60
+            time.sleep(0.01)
 
 
 @pytest.fixture
