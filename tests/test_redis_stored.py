@@ -423,6 +423,21 @@ async def test_a_first_turn_follows_a_session_whose_exclusive_turn_expired(serve
         assert moved.tail == Position(1, 2)
 
 
+async def test_the_tombstone_of_a_session_that_is_kept_does_not_expire_with_those_that_are_not(
+    server: ValkeyServer, prefix: str
+) -> None:
+    other = SessionKey("user", "other")
+    async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
+        await append(forever, 1)
+        await short.append(other, entry(1), at=Position(0, 0))
+        with server.client() as client:
+            assert client.pttl(names(server, prefix)["graves"]) > 0
+            await short.delete(KEY)  # whoever does it
+            assert client.pttl(names(server, prefix)["graves"]) == -1
+            await short.append(other, entry(2), at=Position(0, 1))
+            assert client.pttl(names(server, prefix)["graves"]) == -1
+
+
 async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:
     session = await service.get_session(user, "session")
     assert session is not None
