@@ -26,6 +26,7 @@ from session_history_hooks import (
     Entry,
     Position,
     SessionKey,
+    StoreFull,
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, entry, fill, opened, read
@@ -58,6 +59,30 @@ async def test_what_was_lost_is_settled_before_the_caller_hears_of_it(
         between.mishaps = iter([loss])
         assert await provider.delete_user(KEY.user_id) == 1
         assert between.connections >= 5, "nothing was lost"
+
+
+async def test_an_append_whose_answer_was_lost_before_the_memory_was_full_is_known(own: ValkeyServer) -> None:
+    with Proxy(own.port) as between, own.client() as client:
+        async with started(f"redis://127.0.0.1:{between.port}", timeout=60) as provider:
+            await fill(provider, 1)
+            entries = names(own, "sh")["entries"]
+            between.mishaps = chain([Mishap.CUT_AFTER], repeat(Mishap.CUT_BEFORE))
+            appending = asyncio.create_task(append(provider, 2))
+            await asyncio.to_thread(own.wait_until, lambda: client.llen(entries) == 2)
+            client.config_set("maxmemory", 1)
+            between.mishaps = repeat(None)
+            assert await appending == Appended(Position(0, 2), replayed=True)
+            with pytest.raises(StoreFull):
+                await append(provider, 3)
+        client.config_set("maxmemory", 0)
+        async with started(own.url, wait_replicas=1, wait_timeout=0.05) as provider:
+            with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                await append(provider, 3)
+            client.config_set("maxmemory", 1)
+            with pytest.raises(Unavailable, match="the entry is stored, but without memory"):
+                await append(provider, 3)
+            with pytest.raises(StoreFull):
+                await append(provider, 4)
 
 
 @pytest.mark.parametrize("ttl", [None, 60])

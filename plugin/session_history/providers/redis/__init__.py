@@ -37,6 +37,7 @@ from session_history_hooks import (
     Position,
     ProviderSpec,
     SessionKey,
+    StoreFull,
     Unavailable,
     hookimpl,
     stretch,
@@ -178,21 +179,39 @@ class RedisProvider:
 
     async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
         self._limits.check(entry, fold, at)
-        answer = await self._calls.session(
-            scripts.APPEND,
-            key,
-            key.user_id.encode(),
-            entry.id.encode(),
-            packed_entry(entry),
-            at.generation,
-            at.seq,
-            self._ttl_us,
-            int(self._options.wait_replicas > 0),
-            *_cover(fold),
-        )
+        try:
+            answer = await self._calls.session(
+                scripts.APPEND,
+                key,
+                key.user_id.encode(),
+                entry.id.encode(),
+                packed_entry(entry),
+                at.generation,
+                at.seq,
+                self._ttl_us,
+                int(self._options.wait_replicas > 0),
+                *_cover(fold),
+            )
+        except StoreFull:
+            replay = await self._replay(key, entry.id)
+            if replay is None:
+                raise
+            return replay
         if answer[0] == NOTHING:
             raise Conflict(unpacked_head(answer[1], key), anew=answer[2:] == [1])
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
+
+    async def _replay(self, key: SessionKey, entry_id: str) -> Appended | None:
+        """What the script would say of an entry that it stored before, if it did: a full server does not run it."""
+        log = await self.read(key, last=0, entry_id=entry_id)
+        if log is None or log.found is None:
+            return None
+        if self._options.wait_replicas:
+            raise Unavailable(
+                f"{self._options.shown}: the entry is stored, but without memory the server does not ask its replicas;"
+                " tried again, it will be found by its id"
+            )
+        return Appended(Position(log.head.tail.generation, log.found[0]), replayed=True)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         answer = await self._calls.session(scripts.RENEW, key, at.generation, at.seq)
