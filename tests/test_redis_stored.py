@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from redis_support import expire, names, started
+from redis_support import ACTIVE, EXPIRES, expire, names, started
 from session_history import Session, SessionHistoryService
 from session_history.errors import SessionDeleted
 from session_history.log import SessionLog
@@ -249,6 +249,21 @@ async def test_what_belongs_to_a_session_expires_together(server: ValkeyServer, 
             async with started(server.url, prefix=prefix) as forever:
                 await append(forever, 3)
             assert client.pexpiretime(names(server, prefix)["heads"]) == -1
+
+
+async def test_a_clock_that_was_ahead_keeps_no_session_for_longer(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=100) as provider:
+        await fill(provider, 1)
+        ahead = (await read(provider)).head.active_us + 3_600_000_000
+        with server.client() as client:
+            heads = names(server, prefix)["heads"]
+            head = client.hget(heads, KEY.session_id)
+            client.hset(heads, KEY.session_id, head[:ACTIVE] + struct.pack(">d", ahead) + head[EXPIRES:])
+            await append(provider, 2)
+            assert (await read(provider)).head.active_us == ahead + 1
+            assert client.pttl(names(server, prefix)["entries"]) <= 100_000
+            [expires] = struct.unpack(">d", client.hget(heads, KEY.session_id)[EXPIRES : EXPIRES + 8])
+            assert expires < ahead
 
 
 @pytest.mark.parametrize("long_ago", [False, True])

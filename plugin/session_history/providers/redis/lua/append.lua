@@ -61,7 +61,7 @@ local expired = head.expires
 head.seq = head.seq + 1
 head.tail_id = id
 head.active = math.max(now(), head.active + 1)
-head.expires = ttl > 0 and head.active + ttl or 0
+head.expires = ttl > 0 and now() + ttl or 0 -- not from `active`, which a clock that was ahead has set
 if ARGV[9] then
   head.fold_seq, head.fold_id, head.card = tonumber(ARGV[9]), ARGV[10], ARGV[11]
 end
