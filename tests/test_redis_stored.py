@@ -328,6 +328,15 @@ async def test_expired_sessions_leave_the_heads_of_a_user_whose_sessions_are_kep
             assert client.hkeys(names(server, prefix)["heads"]) == [b"kept"]
 
 
+async def test_a_session_that_was_kept_until_now_leaves_no_title_behind(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
+        await append(forever, 1)
+        await append(short, 2)
+        with server.client() as client:
+            ends = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+        assert ends["heads"] == ends["index"] == ends["entries"] + 1000
+
+
 async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
     async with (
         SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,

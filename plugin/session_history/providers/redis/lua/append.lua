@@ -81,6 +81,7 @@ if ttl > 0 then
   end
   redis.call('PEXPIREAT', entries, whole(at))
   redis.call('PEXPIREAT', ids, whole(at))
+  fresh = fresh or redis.call('HLEN', heads) == 1 -- then nobody else needs the time it has
   keep(heads, fresh, at + EXPIRED_AFTER)
   keep(index, fresh, at + EXPIRED_AFTER)
   keep(graves, no_grave, at + GRAVE_AFTER)
