@@ -17,6 +17,7 @@ from itertools import chain, repeat
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from redis_support import names, started
 from session_history.providers.redis import RedisProvider
@@ -294,15 +295,35 @@ async def test_a_master_whose_name_leads_to_another_by_now(own: ValkeyServer) ->
         heir.config_set("repl-diskless-sync-delay", 0)
         heir.replicaof("127.0.0.1", str(own.port))
         with Proxy(own.port) as between:
-            async with started(f"redis://127.0.0.1:{between.port}") as provider:
+            async with started(f"redis://127.0.0.1:{between.port}", timeout=60) as provider:
                 await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(4)))
                 await fill(provider, 1)
                 own.wait_until(lambda: bool(client.incr("tries") and client.wait(1, 100)))
                 heir.replicaof("NO", "ONE")
                 client.replicaof("127.0.0.1", str(other.port))
+                appending = asyncio.create_task(append(provider, 2))
+                await asyncio.to_thread(own.wait_until, lambda: refusals(client, "READONLY") > 2)
                 between.target = other.port
-                assert (await append(provider, 2)).position == Position(0, 2)
+                assert (await appending).position == Position(0, 2)
                 assert len((await read(provider)).entries) == 2
+
+
+def refusals(client: Redis, code: str) -> int:
+    """How often the server has answered with an error."""
+    stats = client.info("errorstats")
+    assert isinstance(stats, dict)
+    return int(stats.get(f"errorstat_{code}", {"count": 0})["count"])
+
+
+async def test_a_master_that_misses_its_replicas_for_a_while(own: ValkeyServer) -> None:
+    async with started(own.url, timeout=60) as provider:
+        await fill(provider, 1)
+        with own.client() as client:
+            client.config_set("min-replicas-to-write", 1)
+            appending = asyncio.create_task(append(provider, 2))
+            await asyncio.to_thread(own.wait_until, lambda: refusals(client, "NOREPLICAS") > 1)
+            client.config_set("min-replicas-to-write", 0)
+            assert (await appending).position == Position(0, 2)
 
 
 async def test_connections_that_fell_silent_cost_one_call(between: Proxy, prefix: str) -> None:

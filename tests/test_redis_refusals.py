@@ -50,7 +50,8 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
         client.acl_setuser(
             "reader", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@read", "+hello", "+info"]
         )
-        async with started(own.url) as provider, started(f"redis://reader:hunter2@127.0.0.1:{own.port}") as reader:
+        reading = f"redis://reader:hunter2@127.0.0.1:{own.port}"
+        async with started(own.url, timeout=3) as provider, started(reading) as reader:
             await fill(provider, 1)
             with pytest.raises(StoreReadOnly, match="NOPERM"):
                 await append(reader, 2)
@@ -59,7 +60,7 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
                 await append(provider, 2)
             assert len((await read(provider)).entries) == 1
             with pytest.raises(StoreReadOnly, match="replica"):
-                await RedisProvider(own.url).start()
+                await RedisProvider(own.url, timeout=60).start()
 
 
 RIGHTS = """

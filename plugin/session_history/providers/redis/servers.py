@@ -39,6 +39,7 @@ class Servers:
         :param starting: nothing was heard of these hosts before, so a server that is absent is not waited for, nor a
             cluster of which all that are known are.
         :raises Unavailable: it is up.
+        :raises StoreReadOnly: it is up, and nothing but a replica was there.
         :raises SessionHistoryError: see :func:`~session_history.providers.redis.failures.translated`.
         """
         last: list[Exception] = []
@@ -47,6 +48,8 @@ class Servers:
                 return await self._repeat(attempt, last, starting=starting)
         except TimeoutError:
             await self._despair()
+            if last and isinstance(last[-1], ReadOnlyError):
+                raise translated(last[-1], self._options.shown) from None
             why = reason(last[-1]) if last else "no answer"
             raise Unavailable(
                 f"{self._options.shown} could not be used for {self._options.timeout:g} s ({why})"
@@ -102,7 +105,7 @@ class Servers:
         except ReadOnlyError:
             # It was a master. Its name may lead to another server by now, but a connection stays where it is.
             await server.give_up()
-            return await run(server, call)
+            raise
         except AskError as error:
             if isinstance(error, MovedError) or not self._options.place.cluster:
                 raise
