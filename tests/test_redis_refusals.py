@@ -65,7 +65,7 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
 
 RIGHTS = """
 +hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
-+hget +hset +hdel +hlen +hmget +hkeys +exists +llen +lrange +lindex +lset +rpush
++hget +hset +hdel +hlen +hmget +hscan +exists +llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember +unlink +pexpireat +pttl +persist
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,12 +17,15 @@ from session_history.errors import SessionDeleted
 from session_history.log import SessionLog
 from session_history.messages import NEUTRAL, Stored
 from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.connections import Word
+from session_history.providers.redis.scripts import SESSIONS, Script
 from session_history.record import Author, Record, Status
 from session_history_hooks import (
     Appended,
     Conflict,
     Corrupt,
     Entry,
+    Fold,
     IncompatibleStore,
     LimitExceeded,
     Position,
@@ -222,9 +225,44 @@ async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None
             done = client.info("commandstats")
             assert "cmdstat_del" not in done, "UNLINK frees memory in the background"
             assert done["cmdstat_unlink"]["calls"] == many + 1
-            assert done["cmdstat_evalsha"]["calls"] == 1 + 1 + 4, "batches of a hundred"
+            assert "cmdstat_hkeys" not in done
+            assert done["cmdstat_evalsha"]["calls"] == 1 + done["cmdstat_hscan"]["calls"] + 4, "batches of a hundred"
+            assert done["cmdstat_hscan"]["calls"] > 2
             assert client.dbsize() == 1
         assert (await provider.list("user", limit=9)).heads == ()
+
+
+async def test_no_session_is_overlooked_where_a_cursor_means_something_else(
+    provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server that restarted meanwhile, or on another one."""
+    many = 350
+    keys = [SessionKey("user", f"s{number}") for number in range(many)]
+    await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
+    call, cursors = provider._calls.user, []
+
+    async def misled(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
+        if script is SESSIONS:
+            cursors.append(values[0])
+            if len(cursors) == 2:
+                values = (2**9 - 1,)  # of the last, whatever the size
+        return await call(script, keys, *values)
+
+    monkeypatch.setattr(provider._calls, "user", misled)
+    assert await provider.delete_user("user") == many
+    assert cursors[0] == b"0" in cursors[1:]
+
+
+async def test_a_page_of_a_listing_ends_before_it_holds_too_much(provider: RedisProvider) -> None:
+    sessions = [f"s{number:02}" for number in range(20)]
+    card = b"c" * provider.limits.card_bytes
+    for session in sessions:
+        await provider.append(SessionKey("user", session), entry(1), at=Position(0, 0), fold=Fold(1, "e1", card))
+    pages = [await provider.list("user", limit=1000)]
+    while cursor := pages[-1].cursor:
+        pages.append(await provider.list("user", limit=1000, cursor=cursor))
+    assert [len(page.heads) for page in pages] == [7, 7, 6]
+    assert [head.key.session_id for page in pages for head in page.heads] == sessions[::-1]
 
 
 # Sessions that expire

@@ -250,13 +250,25 @@ class RedisProvider:
         return outcome == DONE
 
     async def delete_user(self, user_id: str) -> int:
-        names: Sequence[bytes] = (await self._calls.user(scripts.SESSIONS, self._keys.of_user(user_id)[:1]))[1]
+        names = await self._sessions(user_id)
         outcomes: list[int] = []
         for start in range(0, len(names), BATCH):
             outcomes += await self._delete(user_id, names[start : start + BATCH])
         if CORRUPT in outcomes:
             raise Corrupt(f"{outcomes.count(CORRUPT)} sessions could not be deleted: their heads are unreadable")
         return outcomes.count(DONE)
+
+    async def _sessions(self, user_id: str) -> Sequence[bytes]:
+        """All of a user, in portions, since others wait while the server looks them up."""
+        heads = self._keys.of_user(user_id)[:1]
+        names: dict[bytes, None] = {}
+        cursor: bytes = b"0"
+        while True:
+            _, found, cursor, total = await self._calls.user(scripts.SESSIONS, heads, cursor)
+            names |= dict.fromkeys(found)
+            # To another server, or after a restart, the cursor means something else: then it begins again.
+            if cursor == b"0" and len(names) >= total:
+                return list(names)
 
     async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
         keys = [*self._keys.of_user(user_id), *(key for name in names for key in self._keys.of_session(user_id, name))]

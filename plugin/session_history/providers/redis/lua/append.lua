@@ -4,7 +4,7 @@ local EXPIRED_AFTER, GRAVE_AFTER, SAMPLE = 1000, 604800000, 8
 local function sweep()
   for _, session in ipairs(redis.call('ZRANDMEMBER', index, SAMPLE)) do
     local raw = redis.call('HGET', heads, session)
-    local head = raw and opened(raw)
+    local head = raw and opened(raw, true)
     if head and head.expires > 0 and head.expires <= now() then
       redis.call('HDEL', heads, session)
       redis.call('ZREM', index, session)
