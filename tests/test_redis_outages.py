@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import signal
@@ -378,6 +379,25 @@ async def test_connections_are_few_and_end_with_the_provider(own: ValkeyServer) 
             assert len(client.client_list()) == 4 + 1
             await asyncio.to_thread(asyncio.run, provider.read(KEY))
             own.wait_until(lambda: len(client.client_list()) == 4 + 1)
+        own.wait_until(lambda: len(client.client_list()) == 1)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # which is right, but not what is asked here
+def test_loops_that_are_just_closed_leave_no_connections(own: ValkeyServer) -> None:
+    async def call() -> None:
+        await provider.start()
+        await provider.read(KEY)
+
+    provider = RedisProvider(own.url)
+    for _ in range(9):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(call())
+        loop.close()
+    gc.collect()
+    with own.client() as client:
+        own.wait_until(lambda: len(client.client_list()) == 1 + 1)  # that of the last loop
+        asyncio.run(provider.stop())
+        gc.collect()
         own.wait_until(lambda: len(client.client_list()) == 1)
 
 

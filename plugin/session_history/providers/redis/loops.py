@@ -43,10 +43,17 @@ class Loops:
         known = self._open.get(loop)
         if known:
             return known[0]
+        self._forget_who_ended()
         holder = self._held(loop)
         servers = await anext(holder)  # there is no other task's turn before the generator yields
         self._open[loop] = servers, holder
         return servers
+
+    def _forget_who_ended(self) -> None:
+        """A loop that ended by ``loop.close()`` alone leaves connections that only the garbage collector can close."""
+        for loop in list(self._open):
+            if loop.is_closed():
+                self._open.pop(loop, None)
 
     async def close(self) -> None:
         """Close the connections of all loops, those of another thread's by its loop, as long as that one runs."""
