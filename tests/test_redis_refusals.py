@@ -118,6 +118,13 @@ async def test_no_password_shows_anywhere(own: ValkeyServer, login: str, caplog:
     assert "nobody" not in shown
 
 
+async def test_a_server_that_wants_a_password_says_so(own: ValkeyServer) -> None:
+    with own.client() as client:
+        client.config_set("requirepass", "secret")
+    with pytest.raises(ConfigurationError, match="wants a password, and the URL has none"):
+        await RedisProvider(own.url, timeout=60).start()
+
+
 def _all_of(error: BaseException | None) -> str:
     return f"{error!r} {error} {_all_of(error.__cause__)} {_all_of(error.__context__)}" if error else ""
 

@@ -137,6 +137,8 @@ def _mistake(error: Exception) -> str | None:
     """What is wrong with the configuration, if anything."""
     if isinstance(error, Distrusted):
         return f"has a certificate that is not trusted: {error}"
+    if isinstance(error, AuthenticationError) and "HELLO must be called" in str(error):  # NOAUTH
+        return "wants a password, and the URL has none"
     if isinstance(error, _FINAL):
         return f"refuses the user or the password ({code(error)})"
     if isinstance(error, AskError):
