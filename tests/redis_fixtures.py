@@ -26,13 +26,13 @@ def _wheel() -> None:
 
 @pytest.fixture(scope="session")
 def server(_wheel: None) -> Iterator[ValkeyServer]:
-    with ValkeyServer(appendonly="yes", appendfsync="everysec") as server:
+    with ValkeyServer(appendonly="yes", appendfsync="no") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def cluster(_wheel: None) -> Iterator[ValkeyCluster]:
-    with ValkeyCluster(appendonly="yes") as cluster:
+    with ValkeyCluster(appendonly="yes", appendfsync="no") as cluster:
         yield cluster
 
 
@@ -49,7 +49,7 @@ def cluster_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def own(_wheel: None) -> Iterator[ValkeyServer]:
     """A server of the test's own, to be broken."""
-    with ValkeyServer(appendonly="yes") as server:
+    with ValkeyServer(appendonly="yes", appendfsync="no") as server:
         yield server
 
 

@@ -9,8 +9,11 @@ from session_history.providers.redis import RedisProvider
 from session_history_hooks.testing.subject import opened
 from valkey_server import ValkeyServer
 
-EXPIRES = 1 + 5 * 8
-"""Where a head has the time when it expires."""
+ACTIVE = 1 + 4 * 8
+"""Where a head has the time of the last append."""
+
+EXPIRES = ACTIVE + 8
+"""Where it has the time when it expires."""
 
 
 def started(url: str, **options: Any) -> Any:

@@ -88,4 +88,4 @@ async def test_valkey_syncs_its_log_first(disk: Path) -> None:
 @pytest.mark.parametrize("when", ["no", "everysec"])
 async def test_valkey_that_answers_first_is_found_out(disk: Path, when: str) -> None:
     with valkey(disk, appendonly="yes", appendfsync=when) as (url, watch):
-        assert await synced_appends(RedisProvider(url, durability="host"), watch, "appendonlydir/") < APPENDS / 2
+        assert await synced_appends(RedisProvider(url), watch, "appendonlydir/") < APPENDS / 2

@@ -92,7 +92,7 @@ def postgresql() -> Shaky:
 
 def valkey() -> Shaky:
     insist_on_wheel()
-    server = RUNNING.enter_context(ValkeyServer(appendonly="yes"))
+    server = RUNNING.enter_context(ValkeyServer(appendonly="yes", appendfsync="no"))
     proxy = RUNNING.enter_context(Proxy(server.port))
     return Shaky([proxy], partial(new_prefix, f"redis://127.0.0.1:{proxy.port}"))
 
@@ -102,7 +102,7 @@ def valkey_cluster() -> Shaky:
     far behind, and must not take over what it has not got.
     """
     insist_on_wheel()
-    cluster = ValkeyCluster(appendonly="yes")
+    cluster = ValkeyCluster(appendonly="yes", appendfsync="no")
     proxies = [RUNNING.enter_context(Proxy(server.port)) for server in cluster.servers]
     for server, proxy in zip(cluster.servers, proxies, strict=True):
         server.settings |= {

@@ -15,6 +15,7 @@ from session_history.providers.redis import RedisProvider
 from session_history.providers.redis.options import Address
 from session_history_hooks import (
     Appended,
+    ConfigurationError,
     Conflict,
     Position,
     SessionKey,
@@ -167,6 +168,22 @@ async def test_a_server_that_hangs_holds_up_nobody_else(
                 await stored_by(provider, user)
             assert time.monotonic() - begun < 0.2 * len(others) / 2, "the one that hangs is asked first"
     cluster.wait_until_ready()
+
+
+async def test_a_server_of_the_url_that_left_the_cluster_is_not_believed(
+    cluster: ValkeyCluster, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ValkeyServer(cluster_enabled="yes") as left:
+        monkeypatch.setattr(random, "shuffle", lambda known: known.sort(key=lambda each: each.port != left.port))
+        url = f"redis+cluster://127.0.0.1:{left.port},127.0.0.1:{cluster.servers[0].port}"
+        with pytest.raises(ConfigurationError, match="appendfsync always"):
+            await RedisProvider(url, durability="disk", timeout=20).start()
+        async with started(url, prefix=prefix, timeout=20) as provider:
+            await add(provider, prefix, 1)
+            (await provider._servers())._owners = []  # as when a call has failed
+            await add(provider, prefix, 2)
+        with pytest.raises(Unavailable):
+            await RedisProvider(f"redis+cluster://127.0.0.1:{left.port}", timeout=0.2).start()
 
 
 async def test_servers_that_left_are_asked_no_more(cluster: ValkeyCluster, prefix: str) -> None:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
+import signal
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain, repeat
 from typing import Any
 
 import pytest
+from redis import Redis
 
-from redis_support import started
+from redis_support import names, started
 from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.deadlines import Deadlines
 from session_history_hooks import (
     Appended,
     Entry,
     Position,
     SessionKey,
+    StoreFull,
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, append, entry, fill, opened, read
@@ -54,6 +61,30 @@ async def test_what_was_lost_is_settled_before_the_caller_hears_of_it(
         between.mishaps = iter([loss])
         assert await provider.delete_user(KEY.user_id) == 1
         assert between.connections >= 5, "nothing was lost"
+
+
+async def test_an_append_whose_answer_was_lost_before_the_memory_was_full_is_known(own: ValkeyServer) -> None:
+    with Proxy(own.port) as between, own.client() as client:
+        async with started(f"redis://127.0.0.1:{between.port}", timeout=60) as provider:
+            await fill(provider, 1)
+            entries = names(own, "sh")["entries"]
+            between.mishaps = chain([Mishap.CUT_AFTER], repeat(Mishap.CUT_BEFORE))
+            appending = asyncio.create_task(append(provider, 2))
+            await asyncio.to_thread(own.wait_until, lambda: client.llen(entries) == 2)
+            client.config_set("maxmemory", 1)
+            between.mishaps = repeat(None)
+            assert await appending == Appended(Position(0, 2), replayed=True)
+            with pytest.raises(StoreFull):
+                await append(provider, 3)
+        client.config_set("maxmemory", 0)
+        async with started(own.url, wait_replicas=1, wait_timeout=0.05) as provider:
+            with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                await append(provider, 3)
+            client.config_set("maxmemory", 1)
+            with pytest.raises(Unavailable, match="the entry is stored, but without memory"):
+                await append(provider, 3)
+            with pytest.raises(StoreFull):
+                await append(provider, 4)
 
 
 @pytest.mark.parametrize("ttl", [None, 60])
@@ -171,6 +202,26 @@ async def test_a_server_that_hangs_is_unavailable_in_time(own: ValkeyServer) -> 
         assert (await append(provider, 2)).position == Position(0, 2)
 
 
+async def test_an_answer_that_came_while_the_loop_stood_still_is_in_time(
+    server: ValkeyServer, provider: RedisProvider, prefix: str
+) -> None:
+    await fill(provider, 1)
+    (await provider._servers())._deadlines = Deadlines(0.2)
+    appending = asyncio.create_task(append(provider, 2))
+    await asyncio.sleep(0)
+    stand_still(server, names(server, prefix)["entries"])
+    assert await appending == Appended(Position(0, 2), replayed=False)
+
+
+def stand_still(server: ValkeyServer, entries: str) -> None:
+    """Until the server has answered, and longer than a call may take."""
+    begun = time.monotonic()
+    with server.client() as client:
+        while client.llen(entries) < 2 or time.monotonic() < begun + 0.5:
+            assert time.monotonic() < begun + 60
+            time.sleep(0.01)
+
+
 @pytest.fixture
 def nameless(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a host of this name is still not found."""
@@ -245,15 +296,35 @@ async def test_a_master_whose_name_leads_to_another_by_now(own: ValkeyServer) ->
         heir.config_set("repl-diskless-sync-delay", 0)
         heir.replicaof("127.0.0.1", str(own.port))
         with Proxy(own.port) as between:
-            async with started(f"redis://127.0.0.1:{between.port}") as provider:
+            async with started(f"redis://127.0.0.1:{between.port}", timeout=60) as provider:
                 await asyncio.gather(*(provider.read(SessionKey("u", f"{n}")) for n in range(4)))
                 await fill(provider, 1)
                 own.wait_until(lambda: bool(client.incr("tries") and client.wait(1, 100)))
                 heir.replicaof("NO", "ONE")
                 client.replicaof("127.0.0.1", str(other.port))
+                appending = asyncio.create_task(append(provider, 2))
+                await asyncio.to_thread(own.wait_until, lambda: refusals(client, "READONLY") > 2)
                 between.target = other.port
-                assert (await append(provider, 2)).position == Position(0, 2)
+                assert (await appending).position == Position(0, 2)
                 assert len((await read(provider)).entries) == 2
+
+
+def refusals(client: Redis, code: str) -> int:
+    """How often the server has answered with an error."""
+    stats = client.info("errorstats")
+    assert isinstance(stats, dict)
+    return int(stats.get(f"errorstat_{code}", {"count": 0})["count"])
+
+
+async def test_a_master_that_misses_its_replicas_for_a_while(own: ValkeyServer) -> None:
+    async with started(own.url, timeout=60) as provider:
+        await fill(provider, 1)
+        with own.client() as client:
+            client.config_set("min-replicas-to-write", 1)
+            appending = asyncio.create_task(append(provider, 2))
+            await asyncio.to_thread(own.wait_until, lambda: refusals(client, "NOREPLICAS") > 1)
+            client.config_set("min-replicas-to-write", 0)
+            assert (await appending).position == Position(0, 2)
 
 
 async def test_connections_that_fell_silent_cost_one_call(between: Proxy, prefix: str) -> None:
@@ -311,6 +382,25 @@ async def test_connections_are_few_and_end_with_the_provider(own: ValkeyServer) 
         own.wait_until(lambda: len(client.client_list()) == 1)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # which is right, but not what is asked here
+def test_loops_that_are_just_closed_leave_no_connections(own: ValkeyServer) -> None:
+    async def call() -> None:
+        await provider.start()
+        await provider.read(KEY)
+
+    provider = RedisProvider(own.url)
+    for _ in range(9):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(call())
+        loop.close()
+    gc.collect()
+    with own.client() as client:
+        own.wait_until(lambda: len(client.client_list()) == 1 + 1)  # that of the last loop
+        asyncio.run(provider.stop())
+        gc.collect()
+        own.wait_until(lambda: len(client.client_list()) == 1)
+
+
 async def test_a_stop_waits_for_the_calls_that_go_on(server: ValkeyServer, prefix: str) -> None:
     provider = RedisProvider(server.url, prefix=prefix)
     await provider.start()
@@ -332,6 +422,35 @@ async def test_a_stop_while_the_health_is_asked_for_leaves_no_connection(own: Va
         await asyncio.sleep(0)
         await provider.stop()
         assert await asking is True
+        own.wait_until(lambda: len(client.client_list()) == 1)
+
+
+async def test_a_stop_while_the_loop_of_a_thread_ends(own: ValkeyServer) -> None:
+    calling = threading.Event()
+
+    async def call_and_leave() -> None:
+        await asyncio.gather(provider.read(KEY), provider.read(KEY))  # one connection will be idle
+        os.kill(own.pid, signal.SIGSTOP)
+        calls = asyncio.create_task(provider.read(KEY))
+        await asyncio.sleep(0)
+        calling.set()
+        deadline = time.monotonic() + 60
+        while len(asyncio.all_tasks()) < 3:  # the stop has not come yet
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        assert not calls.done()
+
+    provider = RedisProvider(own.url, timeout=30)
+    await provider.start()
+    with ThreadPoolExecutor() as thread:
+        leaving = thread.submit(asyncio.run, call_and_leave())
+        try:
+            await asyncio.to_thread(calling.wait, 30)
+            await provider.stop()
+        finally:
+            os.kill(own.pid, signal.SIGCONT)
+            await asyncio.wrap_future(leaving)
+    with own.client() as client:
         own.wait_until(lambda: len(client.client_list()) == 1)
 
 

@@ -18,6 +18,7 @@ from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
     ConfigurationError,
+    Durability,
     Position,
     StoreFull,
     StoreReadOnly,
@@ -49,7 +50,8 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
         client.acl_setuser(
             "reader", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@read", "+hello", "+info"]
         )
-        async with started(own.url) as provider, started(f"redis://reader:hunter2@127.0.0.1:{own.port}") as reader:
+        reading = f"redis://reader:hunter2@127.0.0.1:{own.port}"
+        async with started(own.url, timeout=3) as provider, started(reading) as reader:
             await fill(provider, 1)
             with pytest.raises(StoreReadOnly, match="NOPERM"):
                 await append(reader, 2)
@@ -58,12 +60,12 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
                 await append(provider, 2)
             assert len((await read(provider)).entries) == 1
             with pytest.raises(StoreReadOnly, match="replica"):
-                await RedisProvider(own.url).start()
+                await RedisProvider(own.url, timeout=60).start()
 
 
 RIGHTS = """
 +hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
-+hget +hset +hdel +hlen +hmget +hkeys +exists +llen +lrange +lindex +lset +rpush
++hget +hset +hdel +hlen +hmget +hscan +exists +llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember +unlink +pexpireat +pttl +persist
 """
 
@@ -114,6 +116,13 @@ async def test_no_password_shows_anywhere(own: ValkeyServer, login: str, caplog:
     shown = repr(provider) + caplog.text + _all_of(refusal.value)
     assert "hunter2" not in shown
     assert "nobody" not in shown
+
+
+async def test_a_server_that_wants_a_password_says_so(own: ValkeyServer) -> None:
+    with own.client() as client:
+        client.config_set("requirepass", "secret")
+    with pytest.raises(ConfigurationError, match="wants a password, and the URL has none"):
+        await RedisProvider(own.url, timeout=60).start()
 
 
 def _all_of(error: BaseException | None) -> str:
@@ -185,13 +194,24 @@ async def test_durability_is_what_the_server_keeps(own: ValkeyServer, caplog: py
     with own.client() as client:
         async with started(own.url, durability="host"):
             pass
-        with pytest.raises(ConfigurationError, match="appendfsync always"):
-            await RedisProvider(own.url, durability="disk").start()
+        client.config_set("appendfsync", "everysec")
+        with pytest.raises(ConfigurationError, match="set appendfsync no or always"):
+            await RedisProvider(own.url, durability="host").start()
+        for when in ("no", "everysec"):
+            client.config_set("appendfsync", when)
+            with pytest.raises(ConfigurationError, match="set appendfsync always"):
+                await RedisProvider(own.url, durability="disk").start()
         client.config_set("appendfsync", "always")
-        async with started(own.url, durability="disk") as provider:
-            assert provider.limits.durability == "disk"
+        for claim in (Durability.HOST, Durability.DISK):
+            async with started(own.url, durability=claim) as provider:
+                assert provider.limits.durability == claim
+        client.config_set("no-appendfsync-on-rewrite", "yes")
+        with pytest.raises(ConfigurationError, match="no-appendfsync-on-rewrite no"):
+            await RedisProvider(own.url, durability="disk").start()
+        async with started(own.url, durability="host"):
+            pass
         client.config_set("appendonly", "no")
-        for claim in ("host", "disk"):
+        for claim in (Durability.HOST, Durability.DISK):
             with pytest.raises(ConfigurationError, match="appendonly yes"):
                 await RedisProvider(own.url, durability=claim).start()
         async with started(own.url):

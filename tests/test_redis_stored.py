@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from redis.crc import key_slot
 
-from redis_support import expire, names, started
+from redis_support import ACTIVE, EXPIRES, expire, names, started
 from session_history import Session, SessionHistoryService
 from session_history.errors import SessionDeleted
 from session_history.log import SessionLog
 from session_history.messages import NEUTRAL, Stored
 from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.connections import Word
+from session_history.providers.redis.scripts import SESSIONS, Script
 from session_history.record import Author, Record, Status
 from session_history_hooks import (
     Appended,
     Conflict,
     Corrupt,
     Entry,
+    Fold,
     IncompatibleStore,
     LimitExceeded,
     Position,
@@ -222,9 +225,44 @@ async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None
             done = client.info("commandstats")
             assert "cmdstat_del" not in done, "UNLINK frees memory in the background"
             assert done["cmdstat_unlink"]["calls"] == many + 1
-            assert done["cmdstat_evalsha"]["calls"] == 1 + 1 + 4, "batches of a hundred"
+            assert "cmdstat_hkeys" not in done
+            assert done["cmdstat_evalsha"]["calls"] == 1 + done["cmdstat_hscan"]["calls"] + 4, "batches of a hundred"
+            assert done["cmdstat_hscan"]["calls"] > 2
             assert client.dbsize() == 1
         assert (await provider.list("user", limit=9)).heads == ()
+
+
+async def test_no_session_is_overlooked_where_a_cursor_means_something_else(
+    provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server that restarted meanwhile, or on another one."""
+    many = 350
+    keys = [SessionKey("user", f"s{number}") for number in range(many)]
+    await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
+    call, cursors = provider._calls.user, []
+
+    async def misled(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
+        if script is SESSIONS:
+            cursors.append(values[0])
+            if len(cursors) == 2:
+                values = (2**9 - 1,)  # of the last, whatever the size
+        return await call(script, keys, *values)
+
+    monkeypatch.setattr(provider._calls, "user", misled)
+    assert await provider.delete_user("user") == many
+    assert cursors[0] == b"0" in cursors[1:]
+
+
+async def test_a_page_of_a_listing_ends_before_it_holds_too_much(provider: RedisProvider) -> None:
+    sessions = [f"s{number:02}" for number in range(20)]
+    card = b"c" * provider.limits.card_bytes
+    for session in sessions:
+        await provider.append(SessionKey("user", session), entry(1), at=Position(0, 0), fold=Fold(1, "e1", card))
+    pages = [await provider.list("user", limit=1000)]
+    while cursor := pages[-1].cursor:
+        pages.append(await provider.list("user", limit=1000, cursor=cursor))
+    assert [len(page.heads) for page in pages] == [7, 7, 6]
+    assert [head.key.session_id for page in pages for head in page.heads] == sessions[::-1]
 
 
 # Sessions that expire
@@ -249,6 +287,21 @@ async def test_what_belongs_to_a_session_expires_together(server: ValkeyServer, 
             async with started(server.url, prefix=prefix) as forever:
                 await append(forever, 3)
             assert client.pexpiretime(names(server, prefix)["heads"]) == -1
+
+
+async def test_a_clock_that_was_ahead_keeps_no_session_for_longer(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=100) as provider:
+        await fill(provider, 1)
+        ahead = (await read(provider)).head.active_us + 3_600_000_000
+        with server.client() as client:
+            heads = names(server, prefix)["heads"]
+            head = client.hget(heads, KEY.session_id)
+            client.hset(heads, KEY.session_id, head[:ACTIVE] + struct.pack(">d", ahead) + head[EXPIRES:])
+            await append(provider, 2)
+            assert (await read(provider)).head.active_us == ahead + 1
+            assert client.pttl(names(server, prefix)["entries"]) <= 100_000
+            [expires] = struct.unpack(">d", client.hget(heads, KEY.session_id)[EXPIRES : EXPIRES + 8])
+            assert expires < ahead
 
 
 @pytest.mark.parametrize("long_ago", [False, True])
@@ -311,6 +364,15 @@ async def test_expired_sessions_leave_the_heads_of_a_user_whose_sessions_are_kep
         await forever.append(SessionKey("user", "kept"), entry(2), at=Position(0, 1))
         with server.client() as client:
             assert client.hkeys(names(server, prefix)["heads"]) == [b"kept"]
+
+
+async def test_a_session_that_was_kept_until_now_leaves_no_title_behind(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
+        await append(forever, 1)
+        await append(short, 2)
+        with server.client() as client:
+            ends = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+        assert ends["heads"] == ends["index"] == ends["entries"] + 1000
 
 
 async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
@@ -421,6 +483,21 @@ async def test_a_first_turn_follows_a_session_whose_exclusive_turn_expired(serve
         moved = await log.append(KEY, said("third"), known=None, entry_id="third")
         assert moved is not None
         assert moved.tail == Position(1, 2)
+
+
+async def test_the_tombstone_of_a_session_that_is_kept_does_not_expire_with_those_that_are_not(
+    server: ValkeyServer, prefix: str
+) -> None:
+    other = SessionKey("user", "other")
+    async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
+        await append(forever, 1)
+        await short.append(other, entry(1), at=Position(0, 0))
+        with server.client() as client:
+            assert client.pttl(names(server, prefix)["graves"]) > 0
+            await short.delete(KEY)  # whoever does it
+            assert client.pttl(names(server, prefix)["graves"]) == -1
+            await short.append(other, entry(2), at=Position(0, 1))
+            assert client.pttl(names(server, prefix)["graves"]) == -1
 
 
 async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:

@@ -37,6 +37,7 @@ from session_history_hooks import (
     Position,
     ProviderSpec,
     SessionKey,
+    StoreFull,
     Unavailable,
     hookimpl,
     stretch,
@@ -54,8 +55,8 @@ class RedisProvider:
     :param timeout: seconds for which a call is tried before the store counts as unavailable.
     :param ttl: seconds after its last append for which a session is kept; ``None`` = for ever. An append stores it.
     :param durability: what is claimed: ``"process"`` = an acknowledged append is in the memory of the server;
-        ``"host"`` = the server has an append-only file; ``"disk"`` = it also has ``appendfsync always``.
-        Start sees to it.
+        ``"host"`` = in an append-only file of the server, with ``appendfsync`` ``no`` or ``always``; ``"disk"`` = with
+        ``always``. Start sees to it.
     :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
     :param wait_timeout: seconds for which they are waited for, 1 if not given, after which the append is of unknown
         outcome.
@@ -178,21 +179,39 @@ class RedisProvider:
 
     async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
         self._limits.check(entry, fold, at)
-        answer = await self._calls.session(
-            scripts.APPEND,
-            key,
-            key.user_id.encode(),
-            entry.id.encode(),
-            packed_entry(entry),
-            at.generation,
-            at.seq,
-            self._ttl_us,
-            int(self._options.wait_replicas > 0),
-            *_cover(fold),
-        )
+        try:
+            answer = await self._calls.session(
+                scripts.APPEND,
+                key,
+                key.user_id.encode(),
+                entry.id.encode(),
+                packed_entry(entry),
+                at.generation,
+                at.seq,
+                self._ttl_us,
+                int(self._options.wait_replicas > 0),
+                *_cover(fold),
+            )
+        except StoreFull:
+            replay = await self._replay(key, entry.id)
+            if replay is None:
+                raise
+            return replay
         if answer[0] == NOTHING:
             raise Conflict(unpacked_head(answer[1], key), anew=answer[2:] == [1])
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
+
+    async def _replay(self, key: SessionKey, entry_id: str) -> Appended | None:
+        """What the script would say of an entry that it stored before, if it did: a full server does not run it."""
+        log = await self.read(key, last=0, entry_id=entry_id)
+        if log is None or log.found is None:
+            return None
+        if self._options.wait_replicas:
+            raise Unavailable(
+                f"{self._options.shown}: the entry is stored, but without memory the server does not ask its replicas;"
+                " tried again, it will be found by its id"
+            )
+        return Appended(Position(log.head.tail.generation, log.found[0]), replayed=True)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         answer = await self._calls.session(scripts.RENEW, key, at.generation, at.seq)
@@ -231,13 +250,25 @@ class RedisProvider:
         return outcome == DONE
 
     async def delete_user(self, user_id: str) -> int:
-        names: Sequence[bytes] = (await self._calls.user(scripts.SESSIONS, self._keys.of_user(user_id)[:1]))[1]
+        names = await self._sessions(user_id)
         outcomes: list[int] = []
         for start in range(0, len(names), BATCH):
             outcomes += await self._delete(user_id, names[start : start + BATCH])
         if CORRUPT in outcomes:
             raise Corrupt(f"{outcomes.count(CORRUPT)} sessions could not be deleted: their heads are unreadable")
         return outcomes.count(DONE)
+
+    async def _sessions(self, user_id: str) -> Sequence[bytes]:
+        """All of a user, in portions, since others wait while the server looks them up."""
+        heads = self._keys.of_user(user_id)[:1]
+        names: dict[bytes, None] = {}
+        cursor: bytes = b"0"
+        while True:
+            _, found, cursor, total = await self._calls.user(scripts.SESSIONS, heads, cursor)
+            names |= dict.fromkeys(found)
+            # To another server, or after a restart, the cursor means something else: then it begins again.
+            if cursor == b"0" and len(names) >= total:
+                return list(names)
 
     async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
         keys = [*self._keys.of_user(user_id), *(key for name in names for key in self._keys.of_session(user_id, name))]

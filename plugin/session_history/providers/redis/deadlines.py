@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+STANDSTILL = 0.1
+"""Seconds that the event loop may be late before what was answered meanwhile is read first."""
+
 
 class Deadlines:
     """Ends what takes too long. One timer serves all: ``asyncio.timeout`` makes one for each, a twentieth of a call.
@@ -25,7 +28,7 @@ class Deadlines:
     def begin(self, call: Call) -> None:
         self._running[call] = deadline = self._loop.time() + self._seconds
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._look)
+            self._timer = self._loop.call_at(deadline, self._look, deadline)
 
     def end(self, call: Call) -> None:
         del self._running[call]
@@ -38,12 +41,18 @@ class Deadlines:
             self._quiet.clear()
             await self._quiet.wait()
 
-    def _look(self) -> None:
+    def _look(self, due: float) -> None:
+        if self._loop.time() - due > STANDSTILL:
+            self._timer = self._loop.call_later(STANDSTILL, self._expire)
+        else:
+            self._expire()
+
+    def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
         for call, deadline in self._running.items():
             if deadline > now:
-                self._timer = self._loop.call_at(deadline, self._look)
+                self._timer = self._loop.call_at(deadline, self._look, deadline)
                 break
             call.expire()
 

@@ -49,7 +49,8 @@ async def examine(servers: Servers, options: RedisOptions) -> None:
 
 async def _examine(server: Server, options: RedisOptions) -> None:
     waiting = [("WAIT", 0, 0)] if options.wait_replicas else []
-    info, fsync, *waited = await server.ask([("INFO",), ("CONFIG", "GET", "appendfsync"), *waiting])
+    settings = ("CONFIG", "GET", "appendfsync", "no-appendfsync-on-rewrite")
+    info, config, *waited = await server.ask([("INFO",), settings, *waiting])
     if waited and isinstance(waited[0], NoPermissionError):
         raise StoreReadOnly(f"{options.shown} does not allow this user WAIT, which wait_replicas needs")
     if isinstance(info, NoPermissionError):
@@ -59,7 +60,8 @@ async def _examine(server: Server, options: RedisOptions) -> None:
         raise info
     facts = _facts(info)
     _check_kind(facts, options)
-    _check_durability(facts, fsync, options)
+    if options.durability is not Durability.PROCESS:
+        _check_durability(facts, config, options)
     _check_eviction(facts, options)
 
 
@@ -78,23 +80,35 @@ def _check_kind(facts: Mapping[str, str], options: RedisOptions) -> None:
         raise StoreReadOnly(f"{options.shown} is a replica that can not be written")
 
 
-def _check_durability(facts: Mapping[str, str], fsync: Any, options: RedisOptions) -> None:
-    claimed = options.durability
-    if claimed is not Durability.PROCESS and facts.get("aof_enabled") == "0":
+def _check_durability(facts: Mapping[str, str], config: Any, options: RedisOptions) -> None:
+    if facts.get("aof_enabled") == "0":
         raise ConfigurationError(
             f"{options.shown} keeps no append-only file, so an acknowledged append does not survive its end:"
             " set appendonly yes, or durability=process"
         )
-    if claimed is Durability.DISK:
-        _check_fsync(fsync, options)
-
-
-def _check_fsync(fsync: Any, options: RedisOptions) -> None:
-    if not isinstance(fsync, dict):
-        logger.warning("%s: the user may not call CONFIG GET, so durability=disk is not examined", options.shown)
-    elif fsync.get(b"appendfsync", b"always") != b"always":
+    if not isinstance(config, dict):
+        logger.warning(
+            "%s: the user may not call CONFIG GET, so durability=%s is not examined", options.shown, options.durability
+        )
+    elif options.durability is Durability.DISK:
+        _check_disk(config, options)
+    elif config.get(b"appendfsync") == b"everysec":
+        # While the disk is slow, the server puts off its write(2), too, for up to two seconds.
         raise ConfigurationError(
-            f"{options.shown} does not write to disk before it answers: set appendfsync always, or durability=host"
+            f"{options.shown} may answer before the system has got what it writes (appendfsync everysec), so an"
+            " acknowledged append may not survive its end: set appendfsync no or always, or durability=process"
+        )
+
+
+def _check_disk(config: Mapping[bytes, bytes], options: RedisOptions) -> None:
+    if config.get(b"appendfsync", b"always") != b"always":
+        raise ConfigurationError(
+            f"{options.shown} does not write to disk before it answers: set appendfsync always, or durability=process"
+        )
+    if config.get(b"no-appendfsync-on-rewrite") == b"yes":
+        raise ConfigurationError(
+            f"{options.shown} does not write to disk before it answers while its append-only file is rewritten:"
+            " set no-appendfsync-on-rewrite no, or durability=host"
         )
 
 

@@ -38,7 +38,9 @@ from session_history_hooks import (
 LOST: tuple[type[Exception], ...] = (DriverConnectionError, DriverTimeoutError, OSError, EOFError)
 """A connection broke, or none could be made: what was asked for has happened or has not."""
 
-_PASSING = (TryAgainError, ClusterDownError, BusyLoadingError)
+_PASSING = (TryAgainError, ClusterDownError, BusyLoadingError, ReadOnlyError)
+
+_PASSING_CODES = {"BUSY", "NOREPLICAS"}
 
 _UNKNOWN_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
@@ -90,7 +92,7 @@ def passes(error: Exception, *, cluster: bool) -> bool:
         return False
     if isinstance(error, AskError):  # or MOVED
         return cluster
-    return isinstance(error, (*_PASSING, *LOST)) or code(error) == "BUSY"
+    return isinstance(error, (*_PASSING, *LOST)) or code(error) in _PASSING_CODES
 
 
 def reason(error: Exception) -> str:
@@ -135,6 +137,8 @@ def _mistake(error: Exception) -> str | None:
     """What is wrong with the configuration, if anything."""
     if isinstance(error, Distrusted):
         return f"has a certificate that is not trusted: {error}"
+    if isinstance(error, AuthenticationError) and "HELLO must be called" in str(error):  # NOAUTH
+        return "wants a password, and the URL has none"
     if isinstance(error, _FINAL):
         return f"refuses the user or the password ({code(error)})"
     if isinstance(error, AskError):

@@ -43,10 +43,17 @@ class Loops:
         known = self._open.get(loop)
         if known:
             return known[0]
+        self._forget_who_ended()
         holder = self._held(loop)
         servers = await anext(holder)  # there is no other task's turn before the generator yields
         self._open[loop] = servers, holder
         return servers
+
+    def _forget_who_ended(self) -> None:
+        """A loop that ended by ``loop.close()`` alone leaves connections that only the garbage collector can close."""
+        for loop in list(self._open):
+            if loop.is_closed():
+                self._open.pop(loop, None)
 
     async def close(self) -> None:
         """Close the connections of all loops, those of another thread's by its loop, as long as that one runs."""
@@ -57,10 +64,15 @@ class Loops:
             if loop is asyncio.get_running_loop():
                 await holder.aclose()
             elif loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(holder.aclose(), loop)
-                with suppress(TimeoutError):  # it ended before it came to that
-                    await asyncio.wait_for(asyncio.wrap_future(closing), self._options.timeout + 1)
+                with suppress(RuntimeError):  # it has ended just now
+                    await self._close_in(loop, holder)
         self._open.clear()
+
+    async def _close_in(self, loop: asyncio.AbstractEventLoop, holder: Holder) -> None:
+        """A loop that ends meanwhile cancels it, or comes first, or never gets to it: that is no failure of ours."""
+        closing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(holder.aclose(), loop))
+        closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([closing], timeout=self._options.timeout + 1)
 
     async def _held(self, loop: asyncio.AbstractEventLoop) -> Holder:
         """A generator, since those are what ``asyncio.run`` closes before it closes the loop."""

@@ -39,6 +39,7 @@ class Servers:
         :param starting: nothing was heard of these hosts before, so a server that is absent is not waited for, nor a
             cluster of which all that are known are.
         :raises Unavailable: it is up.
+        :raises StoreReadOnly: it is up, and nothing but a replica was there.
         :raises SessionHistoryError: see :func:`~session_history.providers.redis.failures.translated`.
         """
         last: list[Exception] = []
@@ -47,6 +48,8 @@ class Servers:
                 return await self._repeat(attempt, last, starting=starting)
         except TimeoutError:
             await self._despair()
+            if last and isinstance(last[-1], ReadOnlyError):
+                raise translated(last[-1], self._options.shown) from None
             why = reason(last[-1]) if last else "no answer"
             raise Unavailable(
                 f"{self._options.shown} could not be used for {self._options.timeout:g} s ({why})"
@@ -76,9 +79,11 @@ class Servers:
 
     async def close(self) -> None:
         """Close all connections when the calls that go on have ended, which takes no longer than their time-out."""
-        await self._deadlines.quiet()
-        for server in self._servers.values():
-            await server.close()
+        try:
+            await self._deadlines.quiet()
+        finally:  # an event loop that ends cancels this
+            for server in self._servers.values():
+                await server.close()
 
     async def _repeat(self, attempt: Callable[[], Awaitable[T]], failures: list[Exception], *, starting: bool) -> T:
         while True:
@@ -100,7 +105,7 @@ class Servers:
         except ReadOnlyError:
             # It was a master. Its name may lead to another server by now, but a connection stays where it is.
             await server.give_up()
-            return await run(server, call)
+            raise
         except AskError as error:
             if isinstance(error, MovedError) or not self._options.place.cluster:
                 raise
@@ -138,7 +143,7 @@ class Servers:
         return self._at(address)
 
     async def _learn(self) -> None:
-        """Ask the servers who has which slot, those first that answered of late; the first that answers is believed."""
+        """Ask the servers who has which slot, those first that answered of late; the first that knows is believed."""
         async with self._learning:
             if self._owners:
                 return
@@ -156,7 +161,11 @@ class Servers:
                 if isinstance(slots, ResponseError):
                     failures.append(_no_cluster(slots, address))
                     continue
-                self._owners = _owners(slots, address)
+                owners = _owners(slots, address)
+                if not any(owners):  # it left the cluster, or is not in it yet
+                    failures.append(ConnectionError("it knows of no slots"))
+                    continue
+                self._owners = owners
                 await self._forget_who_left()
                 return
             raise min(failures, key=_hopelessness)

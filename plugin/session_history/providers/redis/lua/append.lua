@@ -4,7 +4,7 @@ local EXPIRED_AFTER, GRAVE_AFTER, SAMPLE = 1000, 604800000, 8
 local function sweep()
   for _, session in ipairs(redis.call('ZRANDMEMBER', index, SAMPLE)) do
     local raw = redis.call('HGET', heads, session)
-    local head = raw and opened(raw)
+    local head = raw and opened(raw, true)
     if head and head.expires > 0 and head.expires <= now() then
       redis.call('HDEL', heads, session)
       redis.call('ZREM', index, session)
@@ -61,7 +61,7 @@ local expired = head.expires
 head.seq = head.seq + 1
 head.tail_id = id
 head.active = math.max(now(), head.active + 1)
-head.expires = ttl > 0 and head.active + ttl or 0
+head.expires = ttl > 0 and now() + ttl or 0 -- not from `active`, which a clock that was ahead has set
 if ARGV[9] then
   head.fold_seq, head.fold_id, head.card = tonumber(ARGV[9]), ARGV[10], ARGV[11]
 end
@@ -81,6 +81,7 @@ if ttl > 0 then
   end
   redis.call('PEXPIREAT', entries, whole(at))
   redis.call('PEXPIREAT', ids, whole(at))
+  fresh = fresh or redis.call('HLEN', heads) == 1 -- then nobody else needs the time it has
   keep(heads, fresh, at + EXPIRED_AFTER)
   keep(index, fresh, at + EXPIRED_AFTER)
   keep(graves, no_grave, at + GRAVE_AFTER)

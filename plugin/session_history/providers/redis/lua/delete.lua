@@ -13,6 +13,9 @@ local function bury(session, mark, entries, ids)
     return NOTHING
   elseif head then
     dig(session, DELETED, head.generation, math.max(now(), head.active + 1), mark .. marks:sub(1, MARKS - #mark))
+    if head.expires == 0 then
+      redis.call('PERSIST', graves) -- which may have got another session's time
+    end
   end
   redis.call('HDEL', heads, session)
   redis.call('ZREM', index, session)

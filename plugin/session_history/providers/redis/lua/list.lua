@@ -1,4 +1,4 @@
-local MOST, CHUNK = 1000, 100
+local MOST, CHUNK, BYTES = 1000, 20, 8388608
 
 local function behind(one, other)
   for place = 1, math.min(#one, #other) do
@@ -20,19 +20,23 @@ elseif score then
     start = start + (behind(session, ARGV[3]) and 0 or 1)
   end
 end
-local found, stop, answer = 0, math.min(total, start + MOST), {}
+local found, bytes, stop, answer = 0, 0, math.min(total, start + MOST), {}
 while start < stop and found < limit do
   local sessions = redis.call('ZRANGE', index, start, math.min(stop, start + math.min(CHUNK, limit - found)) - 1)
   for place, raw in ipairs(redis.call('HMGET', heads, unpack(sessions))) do
-    local head = raw and opened(raw)
+    local head = raw and opened(raw, true)
     if not head then
       return {CORRUPT, 'a head is missing or unreadable', raw or ''}
     elseif head.expires == 0 or head.expires > now() then
-      found = found + 1
+      if bytes > 0 and bytes + #raw > BYTES then
+        stop = start
+        break
+      end
+      found, bytes = found + 1, bytes + #raw
       answer[2 * found - 1], answer[2 * found] = sessions[place], raw
     end
+    start = start + 1
   end
-  start = start + #sessions
 end
 if start < total then
   local last = redis.call('ZRANGE', index, start - 1, start - 1, 'WITHSCORES')

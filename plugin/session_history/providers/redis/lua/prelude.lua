@@ -17,7 +17,7 @@ local function now()
   return clock
 end
 
-local function opened(raw)
+local function opened(raw, without_card)
   if #raw < HEAD_BYTES or string.byte(raw) ~= 1 then
     return nil
   end
@@ -33,7 +33,7 @@ local function opened(raw)
     fold_id = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + b),
     mark = raw:sub(HEAD_BYTES + b + 1, HEAD_BYTES + c),
     user = raw:sub(HEAD_BYTES + c + 1, HEAD_BYTES + d),
-    card = raw:sub(HEAD_BYTES + d + 1),
+    card = not without_card and raw:sub(HEAD_BYTES + d + 1) or nil,
   }
 end
 
