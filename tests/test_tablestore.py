@@ -43,6 +43,7 @@ def server() -> Iterator[TablestoreServer]:
 class TestTablestore(ProviderContract):
     @pytest.fixture
     def connect(self, server: TablestoreServer) -> Connect:
+        server.apart = 0.003
         return connect_to(server)
 
 
