@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from tablestore import Condition, Row, RowExistenceExpectation
+from tablestore import Condition, DeleteRowItem, Row, RowExistenceExpectation
 
 from session_history.providers.tablestore import TablestoreProvider, keys, rows
 from session_history.providers.tablestore.errors import Outcome
@@ -308,6 +308,44 @@ async def test_parts_of_a_session_that_never_began_are_deleted(make: Make) -> No
     assert len(await places(other)) == 3
     assert await other.delete_user("u") == 0
     assert await places(other) == []
+
+
+async def rewritten(made: TablestoreProvider, new: Entry) -> None:
+    """As one does who insists."""
+    edits = 0
+    while True:
+        try:
+            await made.rewrite(KEY, new, at=at(1), edits=edits, fold=None)
+        except Conflict as conflict:
+            if conflict.head is None or conflict.head.edits <= edits:
+                raise
+            edits = conflict.head.edits
+        else:
+            return
+
+
+DEATHS: dict[str, Callable[[Any], bool]] = {
+    "number": puts(keys.HEAD_PLACE),
+    "removal": lambda items: isinstance(items[0], DeleteRowItem),
+}
+
+
+@pytest.mark.parametrize("deaths", ["number", "removal", "number removal", "removal removal"])
+async def test_parts_that_interrupted_rewrites_left_are_removed_by_the_next(make: Make, deaths: str) -> None:
+    writer = await make()
+    await begun(writer, bytes(LARGE))
+
+    async def die() -> None:
+        raise Unavailable("this process died")
+
+    for death in deaths.split():
+        dying = await make()
+        before_write(dying, DEATHS[death], die)
+        with pytest.raises(Unavailable, match="died"):
+            await rewritten(dying, entry(1, b"erased"))
+    assert len(await places(writer)) == 4
+    await rewritten(writer, entry(1, b"erased"))
+    assert await places(writer) == [keys.place_of(at(1))]
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ class EntryRow:
     :ivar origin: random: tells by which append it was written, also among those of one id. A rewrite keeps it.
     :ivar mark: random, and another with each rewrite: what a rewrite is conditional on.
     :ivar edits: the number of the rewrite that wrote it, 0 for an append.
+    :ivar replaced: of the newest payload in parts that rewrites replaced: they are there if a rewrite was interrupted.
     """
 
     position: Position
@@ -92,6 +93,7 @@ class EntryRow:
     origin: int
     mark: int
     edits: int = 0
+    replaced: Parts | None = None
 
 
 def new_mark() -> int:
@@ -148,6 +150,8 @@ def put_entry(key: SessionKey, row: EntryRow, condition: Condition) -> PutRowIte
         columns["p"] = bytearray(row.payload)
     if row.edits:
         columns["e"] = row.edits
+    if row.replaced:
+        columns |= {"rz": row.replaced.base, "ry": row.replaced.size}
     return _put(key, place_of(row.position), columns, condition)
 
 
@@ -225,6 +229,7 @@ def read_entry(row: Row) -> EntryRow:
             _integer(columns["o"]),
             _integer(columns["x"]),
             _integer(columns.get("e", 0)),
+            Parts(_integer(columns["rz"]), _integer(columns["ry"])) if "rz" in columns else None,
         )
     except (KeyError, TypeError, ValueError):
         raise Corrupt(f"entry {position.seq} of {session_of(row)} is unreadable") from None

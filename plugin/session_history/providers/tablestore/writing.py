@@ -118,7 +118,7 @@ class Writing:
                 await patience.wait("a part of a large payload")
         return parts
 
-    async def _discard(self, key: SessionKey, payload: bytes | Parts) -> None:
+    async def _discard(self, key: SessionKey, payload: bytes | Parts | None) -> None:
         if isinstance(payload, Parts):
             await self._table.delete([keys.primary_key(key, payload.place(number)) for number in range(payload.count)])
 
@@ -140,15 +140,18 @@ class Writing:
             known = await self._reading.look(key)
             old = await self._rewritable(key, known, entry.id, at, edits)
             payload = await self._spilled(key, at.generation, entry.payload)
-            new = replace(old, payload=payload, mark=new_mark(), edits=edits + 1)
+            replaced = old.payload if isinstance(old.payload, Parts) else old.replaced
+            new = replace(old, payload=payload, mark=new_mark(), edits=edits + 1, replaced=replaced)
             outcome = await self._replaced(key, old, new)
             gone = outcome is Outcome.REFUSED
             if outcome is _DONE:
                 known = await self._numbered(key, known, new, fold)
                 if known.rewrite == new.mark and known.head is not None and known.lives(at.generation):
                     await self._discard(key, old.payload)
+                    await self._discard(key, old.replaced)
                     return known.head
-                back = replace(new, payload=old.payload, mark=new_mark())  # another entry was rewritten first
+                # another entry was rewritten first
+                back = replace(new, payload=old.payload, replaced=old.replaced, mark=new_mark())
                 gone = await self._replaced(key, new, back) is _DONE
             known = await self._reading.look(key)
             if gone or not known.lives(at.generation):  # else the next rewrite replaced it, and may have to put it back
