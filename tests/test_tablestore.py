@@ -11,7 +11,6 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from session_history.registry import open_provider
 from session_history_hooks import Appended, Corrupt, Entry, Fold, LimitExceeded, Position, SessionKey
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from tablestore_providers import connect_to, provider
-from tablestore_server import Faults, TablestoreServer, limits
+from tablestore_server import Faults, TablestoreServer
 from tablestore_support import async_client
 from tablestore_support import table as table_arguments
 
@@ -276,34 +275,6 @@ async def test_a_client_of_another_loop_is_refused(server: TablestoreServer) -> 
     with pytest.raises(ConfigurationError, match="a client of its own"):
         await TablestoreProvider(client).start()
     await client.close()
-
-
-async def test_the_smoke_script_finds_this_server_as_it_takes_tablestore_to_be(
-    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.ready_after = 0.5
-    ended = await asyncio.to_thread(smoke, server)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.count("    holds  ") == 11
-    async with async_client(server) as client:
-        assert await client.list_table() == ()
-
-
-async def test_the_smoke_script_finds_what_is_different(
-    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "CELL_VALUE", 10**6)
-    ended = await asyncio.to_thread(smoke, server)
-    assert ended.returncode == 1
-    assert ended.stdout.count("DIFFERENT  ") == 1
-    assert "DIFFERENT  A column holds 2 MB" in ended.stdout
-
-
-def smoke(server: TablestoreServer) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).parents[1] / "examples" / "tablestore_smoke.py"
-    command = [sys.executable, str(script), server.endpoint, "inst", "--region", "cn-hangzhou"]
-    environment = {**os.environ, "TABLESTORE_ACCESS_KEY_ID": "ak", "TABLESTORE_ACCESS_KEY_SECRET": "sk"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 # Credentials
