@@ -26,6 +26,7 @@ from session_history_hooks import Appended, Corrupt, Entry, Fold, LimitExceeded,
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from tablestore_providers import connect_to, provider
 from tablestore_server import Faults, TablestoreServer
+from tablestore_server.errors import STATUS, Refused
 from tablestore_support import async_client
 from tablestore_support import table as table_arguments
 
@@ -102,6 +103,22 @@ async def test_it_waits_for_its_table_and_says_so(
     assert "OTSTableNotReady" in caplog.text
     await made.append(KEY, entry(1), at=Position(0, 0))
     await made.stop()
+
+
+async def test_it_waits_for_a_table_that_is_not_described_yet(
+    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, real = server._service._calls["DescribeTable"]
+
+    def late(request: Any) -> Any:
+        if server.count("CreateTable") and server.count("DescribeTable") < 5:
+            raise Refused("OTSObjectNotExist", "Requested table does not exist.")
+        return real(request)
+
+    monkeypatch.setitem(server._service._calls, "DescribeTable", (kind, late))
+    async with SessionHistoryService(provider(server.endpoint)) as service:
+        await service.create_session("u", "s")
+    assert server.count("DescribeTable") == 5
 
 
 async def test_a_table_that_never_becomes_ready_is_an_error(
@@ -515,6 +532,26 @@ async def test_who_waits_behind_others_does_not_wait_for_all_of_them(
     assert "other calls" in str(outcomes[1])
     server.faults = None
     await made.stop()
+
+
+@pytest.mark.parametrize("code", ["OTSTimeout", "OTSRequestTimeout", "OTSServerBusy"])
+async def test_what_the_service_asks_to_repeat_is_repeated(
+    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    async with SessionHistoryService(provider(server.endpoint)) as service:
+        real, refused = server._service.answer, False
+
+        async def answer(*args: Any) -> bytes:
+            nonlocal refused
+            if refused:
+                return await real(*args)
+            refused = True
+            raise Refused(code, "Not now.")
+
+        monkeypatch.setitem(STATUS, code, 400)
+        monkeypatch.setattr(server._service, "answer", answer)
+        await service.create_session("u", "s")
+        assert refused
 
 
 async def test_a_table_that_was_dropped_is_named(server: TablestoreServer) -> None:
