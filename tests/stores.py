@@ -52,6 +52,7 @@ def store(kind: str, folder: Path) -> Iterator[Connect]:
             yield partial(RedisProvider, valkey_url(kind), prefix=uuid4().hex)
         case "tablestore":
             with TablestoreServer() as server:
+                server.apart = 0.003
                 yield connect_to(server)
         case _:
             raise ValueError(kind)

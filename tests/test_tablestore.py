@@ -11,7 +11,6 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,8 @@ from session_history.registry import open_provider
 from session_history_hooks import Appended, Corrupt, Entry, Fold, LimitExceeded, Position, SessionKey
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from tablestore_providers import connect_to, provider
-from tablestore_server import Faults, TablestoreServer, limits
+from tablestore_server import Faults, TablestoreServer
+from tablestore_server.errors import STATUS, Refused
 from tablestore_support import async_client
 from tablestore_support import table as table_arguments
 
@@ -43,6 +43,7 @@ def server() -> Iterator[TablestoreServer]:
 class TestTablestore(ProviderContract):
     @pytest.fixture
     def connect(self, server: TablestoreServer) -> Connect:
+        server.apart = 0.003
         return connect_to(server)
 
 
@@ -102,6 +103,22 @@ async def test_it_waits_for_its_table_and_says_so(
     assert "OTSTableNotReady" in caplog.text
     await made.append(KEY, entry(1), at=Position(0, 0))
     await made.stop()
+
+
+async def test_it_waits_for_a_table_that_is_not_described_yet(
+    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, real = server._service._calls["DescribeTable"]
+
+    def late(request: Any) -> Any:
+        if server.count("CreateTable") and server.count("DescribeTable") < 5:
+            raise Refused("OTSObjectNotExist", "Requested table does not exist.")
+        return real(request)
+
+    monkeypatch.setitem(server._service._calls, "DescribeTable", (kind, late))
+    async with SessionHistoryService(provider(server.endpoint)) as service:
+        await service.create_session("u", "s")
+    assert server.count("DescribeTable") == 5
 
 
 async def test_a_table_that_never_becomes_ready_is_an_error(
@@ -275,34 +292,6 @@ async def test_a_client_of_another_loop_is_refused(server: TablestoreServer) -> 
     with pytest.raises(ConfigurationError, match="a client of its own"):
         await TablestoreProvider(client).start()
     await client.close()
-
-
-async def test_the_smoke_script_finds_this_server_as_it_takes_tablestore_to_be(
-    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server.ready_after = 0.5
-    ended = await asyncio.to_thread(smoke, server)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.count("    holds  ") == 11
-    async with async_client(server) as client:
-        assert await client.list_table() == ()
-
-
-async def test_the_smoke_script_finds_what_is_different(
-    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "CELL_VALUE", 10**6)
-    ended = await asyncio.to_thread(smoke, server)
-    assert ended.returncode == 1
-    assert ended.stdout.count("DIFFERENT  ") == 1
-    assert "DIFFERENT  A column holds 2 MB" in ended.stdout
-
-
-def smoke(server: TablestoreServer) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).parents[1] / "examples" / "tablestore_smoke.py"
-    command = [sys.executable, str(script), server.endpoint, "inst", "--region", "cn-hangzhou"]
-    environment = {**os.environ, "TABLESTORE_ACCESS_KEY_ID": "ak", "TABLESTORE_ACCESS_KEY_SECRET": "sk"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 # Credentials
@@ -543,6 +532,26 @@ async def test_who_waits_behind_others_does_not_wait_for_all_of_them(
     assert "other calls" in str(outcomes[1])
     server.faults = None
     await made.stop()
+
+
+@pytest.mark.parametrize("code", ["OTSTimeout", "OTSRequestTimeout", "OTSServerBusy"])
+async def test_what_the_service_asks_to_repeat_is_repeated(
+    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    async with SessionHistoryService(provider(server.endpoint)) as service:
+        real, refused = server._service.answer, False
+
+        async def answer(*args: Any) -> bytes:
+            nonlocal refused
+            if refused:
+                return await real(*args)
+            refused = True
+            raise Refused(code, "Not now.")
+
+        monkeypatch.setitem(STATUS, code, 400)
+        monkeypatch.setattr(server._service, "answer", answer)
+        await service.create_session("u", "s")
+        assert refused
 
 
 async def test_a_table_that_was_dropped_is_named(server: TablestoreServer) -> None:

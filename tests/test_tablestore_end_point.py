@@ -7,8 +7,6 @@ import inspect
 import re
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,8 +22,6 @@ from session_history_hooks import Position, SessionKey
 from session_history_hooks.testing.subject import entry
 from tablestore_providers import provider
 from tablestore_server import TablestoreServer
-
-SMOKE = Path(__file__).parents[1] / "examples" / "tablestore_smoke.py"
 
 
 async def refusal(end_point: str) -> SessionHistoryError:
@@ -96,14 +92,3 @@ def test_the_options_are_those_of_the_installed_sdk() -> None:
     makers = (AsyncOTSClient.__init__, *(base.__init__ for base in AsyncOTSClient.__bases__))
     read = {name for maker in makers for name in re.findall(r"kwargs\.get\('(\w+)'", inspect.getsource(maker))}
     assert read - {"sts_token"} == client.OPTIONS
-
-
-def test_the_smoke_script_says_what_is_wrong_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TABLESTORE_ACCESS_KEY_ID", "ak")
-    monkeypatch.setenv("TABLESTORE_ACCESS_KEY_SECRET", "not it")
-    with TablestoreServer() as server:
-        command = [sys.executable, str(SMOKE), server.endpoint, "inst"]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 2
-    assert "ConfigurationError: Tablestore refuses the credentials" in ended.stderr
-    assert "Traceback" not in ended.stderr

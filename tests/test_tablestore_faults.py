@@ -158,6 +158,7 @@ class Witness:
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_deletes_and_new_lives_among_writers_and_faults(server: TablestoreServer, seed: int) -> None:
     witness, chance = Witness(), random.Random(seed)
+    server.apart, server.any_order = 0.005, True
     sessions = ["a", "b", "c"]
 
     async def work(service: SessionHistoryService, name: str) -> None:
@@ -190,6 +191,7 @@ async def test_deletes_and_new_lives_among_writers_and_faults(server: Tablestore
 def store_with_faults() -> Connect:
     server = TablestoreServer()
     server.__enter__()
+    server.apart = 0.002
     server.faults = Faults(KINDS, share=1 / 5, seed=random.getrandbits(32), delay=0.001)
     connect = connect_to(server)
     STORES.append(server)
@@ -269,13 +271,13 @@ def remains_directly(client: OTSClient, state: str) -> None:
     """The same, written with the SDK alone."""
     remains = REMAINS[state][0]
     position = Position(0, remains.seq)
-    row = EntryRow(position, remains.entry.id, remains.entry.payload, 2 * 10**15, new_mark())
+    row = EntryRow(position, remains.entry.id, remains.entry.payload, 2 * 10**15, new_mark(), new_mark())
     if state == "a head without its entry":
         recent = b"".join(layout.digest(f"e{number}") for number in range(1, 4))
         head = Head(
             KEY, position, "e3", deleted=False, beat=0, edits=0, active_us=2 * 10**15, fold=covering(remains.seq)
         )
-        items = [layout.put_head(HeadRow(head, recent, new_mark()), ALWAYS)]
+        items = [layout.put_head(HeadRow(head, recent, new_mark(), new_mark()), ALWAYS)]
     elif state == "parts without an entry":
         parts = Parts.new(len(LARGE))
         items = [layout.put_part(KEY, 0, parts, 0, LARGE)]
@@ -353,7 +355,7 @@ async def test_what_a_killed_writer_leaves_can_be_deleted_and_overtaken_at_once(
     async with opened(connect_to(server)) as provider:
         await provider.append(KEY, entry(1), at=Position(1, 0))
         position = Position(1, 2)
-        row = EntryRow(position, "e2", b"payload 2", 2 * 10**15, new_mark())
+        row = EntryRow(position, "e2", b"payload 2", 2 * 10**15, new_mark(), new_mark())
         sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ABSENT)]))
         assert await provider.delete(KEY) is True
         assert_tombstones_alone(server)
@@ -407,7 +409,7 @@ async def test_a_tombstone_made_directly(server: TablestoreServer) -> None:
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, 3)
     head = Head(KEY, Position(0, 0), "", deleted=True, beat=0, edits=0, active_us=2 * 10**15, fold=None)
-    sync_client(server).batch_write_row(batch(TABLE, [layout.put_head(HeadRow(head, b"", new_mark()), ALWAYS)]))
+    sync_client(server).batch_write_row(batch(TABLE, [layout.put_head(HeadRow(head, b"", new_mark(), None), ALWAYS)]))
     assert len(all_rows(server)) == 4
     await assert_deleted_remains_deleted(server)
 
@@ -420,7 +422,7 @@ async def test_a_rewrite_whose_number_was_not_moved(server: TablestoreServer, ho
     if how == "killed":
         await killed(server, "rewrite", ("BatchWriteRow", None, 0), ("BatchWriteRow", "delay", 0))
     else:
-        row = EntryRow(Position(0, 2), "e2", b"erased", 2 * 10**15, new_mark(), edits=1)
+        row = EntryRow(Position(0, 2), "e2", b"erased", 2 * 10**15, new_mark(), new_mark(), edits=1)
         sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ALWAYS)]))
     async with opened(connect_to(server)) as provider:
         log = await read(provider)
@@ -481,6 +483,7 @@ async def test_the_head_of_a_loser_is_replaced_before_the_winner_hears_of_it(ser
 
 
 async def test_rivals_for_one_position(server: TablestoreServer) -> None:
+    server.apart = 0.005
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
         for seq in range(1, 61):
             at = Position(0, seq - 1)
@@ -502,7 +505,34 @@ async def test_rivals_for_one_position(server: TablestoreServer) -> None:
                 assert listed.folded == Fold(seq, winner, winner.encode())
 
 
+@pytest.mark.parametrize(("kinds", "any_order"), [((), False), ((), True), (KINDS, False), (KINDS, True)])
+async def test_rivals_under_one_id(server: TablestoreServer, kinds: tuple[Kind, ...], *, any_order: bool) -> None:
+    """One turn reached two processes: the head is folded of the entry that stands, and not of the loser's."""
+    server.apart, server.any_order = 0.01, any_order
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for seq in range(1, 61):
+            server.faults = Faults(kinds, share=0.5, seed=seq, delay=0.003)
+            answers = await asyncio.gather(
+                *(
+                    each.append(KEY, Entry(f"e{seq}", by), at=Position(0, seq - 1), fold=Fold(seq, f"e{seq}", by))
+                    for each, by in ((one, b"one"), (other, b"other"))
+                )
+            )
+            server.faults = None
+            assert sorted(answer.replayed for answer in answers) == [False, True]
+            for each in (one, other):
+                [listed] = (await each.list(KEY.user_id, limit=9)).heads
+                log = await read(each, last=1)
+                assert log.entries[0].payload == (b"other" if answers[0].replayed else b"one")
+                folded = Fold(seq, f"e{seq}", log.entries[0].payload)
+                assert log.head.folded in (folded, None)
+                if not any_order:  # else the loser's head may come behind the winner's, and before its entry
+                    assert log.head == listed
+                    assert listed.folded == folded
+
+
 async def test_rivals_to_begin_a_life(server: TablestoreServer) -> None:
+    server.apart = 0.005
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
         for life in range(30):
             names = [f"{life}.{number}" for number in range(2)]

@@ -259,7 +259,7 @@ def fill_directly(server: TablestoreServer, entries: list[Entry]) -> None:
     client = sync_client(server)
     for start in range(0, len(entries), 100):
         items = [
-            layout.put_entry(KEY, EntryRow(Position(0, seq), each.id, each.payload, seq, new_mark()), ALWAYS)
+            layout.put_entry(KEY, EntryRow(Position(0, seq), each.id, each.payload, seq, seq, new_mark()), ALWAYS)
             for seq, each in enumerate(entries[start : start + 100], start=start + 1)
         ]
         assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
@@ -267,7 +267,7 @@ def fill_directly(server: TablestoreServer, entries: list[Entry]) -> None:
     fold = Fold(tail, entries[-1].id, b"card")
     head = Head(KEY, Position(0, tail), entries[-1].id, deleted=False, beat=0, edits=0, active_us=tail, fold=fold)
     recent = b"".join(layout.digest(each.id) for each in entries[-REMEMBERED_IDS:])
-    items = [layout.put_head(HeadRow(head, recent, new_mark()), ALWAYS)]
+    items = [layout.put_head(HeadRow(head, recent, new_mark(), tail), ALWAYS)]
     assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
 
 
@@ -545,7 +545,7 @@ async def test_2500_sessions_are_listed_once_each(server: TablestoreServer, prov
         items = []
         for number, key in list(enumerate(keys))[start : start + 200]:
             head = replace(listed(key.session_id), active_us=10**15 + number // 7)  # many tie
-            items.append(layout.put_head(HeadRow(head, layout.digest("e1"), new_mark()), ALWAYS))
+            items.append(layout.put_head(HeadRow(head, layout.digest("e1"), new_mark(), new_mark()), ALWAYS))
         assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
     count = Count(server)
     for limit, scan_limit in ((1000, 5000), (10**6, 5000), (333, 5000), (10**10, 100)):
@@ -584,7 +584,7 @@ async def test_a_page_without_a_row_does_not_end_a_listing(
         if number == 6:
             server.clock = lambda: now + 5 * 86400
         head = replace(listed(f"s{number}"), active_us=10**15 - number)
-        item = layout.put_head(HeadRow(head, layout.digest("e1"), new_mark()), ALWAYS)
+        item = layout.put_head(HeadRow(head, layout.digest("e1"), new_mark(), new_mark()), ALWAYS)
         assert client.batch_write_row(batch(TABLE, [item])).is_all_succeed()
     client.update_table(TABLE, TableOptions(time_to_live=86400, max_version=1, allow_update=False))
     server.scan_limit = 2

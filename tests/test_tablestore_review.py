@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from tablestore import Condition, Row, RowExistenceExpectation
+from tablestore import Condition, DeleteRowItem, Row, RowExistenceExpectation
 
 from session_history.providers.tablestore import TablestoreProvider, keys, rows
 from session_history.providers.tablestore.errors import Outcome
@@ -18,6 +18,7 @@ from session_history_hooks import (
     Conflict,
     Corrupt,
     Entry,
+    Fold,
     IncompatibleStore,
     Position,
     SessionKey,
@@ -140,6 +141,60 @@ async def test_no_old_payload_is_held_to_be_of_a_new_number(make: Make) -> None:
     assert (log.head.edits, log.entries[0].payload) in {(0, b"old"), (0, b"new"), (1, b"new")}
 
 
+async def head_of_loser(make: Make, *, of: int) -> None:
+    """Lose a place to an entry of the same id, and die when the head was written and nothing of it was mended."""
+    dying = await make()
+    await dying.append(KEY, entry(of - 1), at=at(of - 2))  # and so knows where that is
+    await head_late(make, of=of)
+    real = dying._table.write
+
+    async def write(items: Any) -> list[Outcome]:
+        assert await real(items) == [Outcome.REFUSED, Outcome.DONE]
+        raise Unavailable("this process died")
+
+    dying._table.write = write  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="died"):
+        await dying.append(KEY, entry(of, b"lost"), at=at(of - 1), fold=Fold(of, f"e{of}", b"lost"))
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_what_a_loser_under_the_same_id_folded_is_not_kept(make: Make, behind: int) -> None:
+    reader = await make()
+    await begun(reader, b"")
+    await head_of_loser(make, of=3)
+    if behind:
+        await head_late(make, of=4)
+    log = await reader.read(KEY)
+    assert log is not None
+    assert (log.head.tail, len(log.entries)) == (at(3 + behind), 3 + behind)
+    assert log.head.fold is None
+    await reader.append(KEY, entry(4 + behind), at=at(3 + behind))
+    [head] = (await reader.list("u", limit=1)).heads
+    assert (head.tail, head.fold) == (at(4 + behind), None)
+
+
+async def test_what_was_folded_before_a_loser_is_kept(make: Make) -> None:
+    reader = await make()
+    before = Fold(1, "e1", b"card")
+    await reader.append(KEY, entry(1), at=at(0), fold=before)
+    await head_late(make, of=2)
+    await head_late(make, of=3)
+    log = await reader.read(KEY)
+    assert log is not None
+    assert (log.head.tail, log.head.fold) == (at(3), before)
+
+
+async def test_a_rewrite_is_not_taken_for_a_loser(make: Make, server: TablestoreServer) -> None:
+    writer, reader = await make(), await make()
+    await begun(writer, b"", b"old")
+    await writer.rewrite(KEY, entry(2, b"new"), at=at(2), edits=0, fold=Fold(2, "e2", b"new"))
+    server.requests.clear()
+    log = await reader.read(KEY)
+    assert log is not None
+    assert log.head.folded == Fold(2, "e2", b"new")
+    assert [name for name, _ in server.requests] == ["GetRange"]
+
+
 async def test_activity_never_goes_back(make: Make) -> None:
     """Of a process whose clock is ahead, the head arrived and the entry did not."""
     slow, fast, watcher = await make(), await make(), await make()
@@ -166,7 +221,7 @@ async def head_alone(made: TablestoreProvider, *, ahead_us: int) -> None:
     assert made._opened is not None
     known = made._opened.reading._memory.get(KEY)
     assert known is not None
-    lost = rows.EntryRow(at(2), "lost", b"", known.next_active_us() + ahead_us, rows.new_mark())
+    lost = rows.EntryRow(at(2), "lost", b"", known.next_active_us() + ahead_us, rows.new_mark(), rows.new_mark())
     put = rows.put_head(known.behind(KEY, lost, None), rows.unchanged(known.mark))
     assert await made._opened.thread.run(lambda: made._table.write([put])) == [Outcome.DONE]
 
@@ -253,6 +308,44 @@ async def test_parts_of_a_session_that_never_began_are_deleted(make: Make) -> No
     assert len(await places(other)) == 3
     assert await other.delete_user("u") == 0
     assert await places(other) == []
+
+
+async def rewritten(made: TablestoreProvider, new: Entry) -> None:
+    """As one does who insists."""
+    edits = 0
+    while True:
+        try:
+            await made.rewrite(KEY, new, at=at(1), edits=edits, fold=None)
+        except Conflict as conflict:
+            if conflict.head is None or conflict.head.edits <= edits:
+                raise
+            edits = conflict.head.edits
+        else:
+            return
+
+
+DEATHS: dict[str, Callable[[Any], bool]] = {
+    "number": puts(keys.HEAD_PLACE),
+    "removal": lambda items: isinstance(items[0], DeleteRowItem),
+}
+
+
+@pytest.mark.parametrize("deaths", ["number", "removal", "number removal", "removal removal"])
+async def test_parts_that_interrupted_rewrites_left_are_removed_by_the_next(make: Make, deaths: str) -> None:
+    writer = await make()
+    await begun(writer, bytes(LARGE))
+
+    async def die() -> None:
+        raise Unavailable("this process died")
+
+    for death in deaths.split():
+        dying = await make()
+        before_write(dying, DEATHS[death], die)
+        with pytest.raises(Unavailable, match="died"):
+            await rewritten(dying, entry(1, b"erased"))
+    assert len(await places(writer)) == 4
+    await rewritten(writer, entry(1, b"erased"))
+    assert await places(writer) == [keys.place_of(at(1))]
 
 
 @pytest.mark.parametrize(

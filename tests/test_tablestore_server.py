@@ -44,6 +44,7 @@ from tablestore_server.faults import Kind
 from tablestore_server.plainbuffer import Row as WireRow
 from tablestore_server.plainbuffer import encoded
 from tablestore_support import (
+    Key,
     Threaded,
     async_client,
     batch,
@@ -664,6 +665,28 @@ async def test_each_row_of_a_batch_succeeds_or_fails_alone(client: Any) -> None:
     assert failures(response) == [(1, "OTSConditionCheckFail")]
     _, _, rows, _ = await client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
     assert [columns(row)["x"] for row in rows] == ["new", "old", "new"]
+
+
+@pytest.mark.parametrize("any_order", [False, True])
+async def test_others_may_come_between_the_rows_of_a_batch(
+    server: TablestoreServer, client: Any, *, any_order: bool
+) -> None:
+    server.apart, server.any_order = 0.02, any_order
+    await client.create_table(*table("t", ("k", "INTEGER")))
+    keys: list[Key] = [[("k", number)] for number in range(3)]
+    torn: set[tuple[int, ...]] = set()
+    while not torn - WHOLE or (any_order and torn <= IN_ORDER):
+        await client.batch_write_row(batch("t", [DeleteRowItem(Row(key), None) for key in keys]))
+        writing = asyncio.create_task(client.batch_write_row(batch("t", puts(keys, ("a", 1)))))
+        while not writing.done():
+            _, _, rows, _ = await client.get_range("t", "FORWARD", [("k", INF_MIN)], [("k", INF_MAX)], max_version=1)
+            torn.add(tuple(row.primary_key[0][1] for row in rows))
+        assert (await writing).is_all_succeed()
+    assert any_order or torn <= IN_ORDER
+
+
+WHOLE = {(), (0, 1, 2)}
+IN_ORDER = WHOLE | {(0,), (0, 1)}
 
 
 async def test_a_batch_over_several_tables_of_which_one_is_missing(client: Any) -> None:

@@ -164,7 +164,7 @@ class TablestoreServer(Settings):
         if fault == "delay":
             await asyncio.sleep(faults.delay)
         _fail(fault, "before", request)
-        answer = self._service.answer(exchange.api, parsed, _row_fault(faults, fault, parsed))
+        answer = await self._service.answer(exchange.api, parsed, _row_fault(faults, fault, parsed))
         _fail(fault, "after", request)
         return answer
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +41,8 @@ class Settings:
     ready_after: float = 0.0  # seconds until a new table can be used
     index_lag: float = 0.0  # seconds until a global index shows a write
     scan_limit: int = limits.PAGE_ROWS  # rows that a page of GetRange reads at most
+    apart: float = 0.0  # seconds at most between the first rows of a batch and the rest: others come between
+    any_order: bool = False  # of the rows of a batch
 
 
 @dataclass
@@ -55,7 +59,7 @@ class Service:
         self._settings = settings
         self._instance = Instance(self._now)
         self._row_fault: RowFault | None = None
-        self._calls: dict[str, tuple[Any, Callable[[Any], Message]]] = {
+        self._calls: dict[str, tuple[Any, Callable[[Any], Message | Coroutine[Any, Any, Message]]]] = {
             "CreateTable": (pb.CreateTableRequest, self._create_table),
             "ListTable": (pb.ListTableRequest, self._list_table),
             "DescribeTable": (pb.DescribeTableRequest, self._describe_table),
@@ -84,11 +88,13 @@ class Service:
             raise Refused("OTSUnsupportOperation", "This test server has no transactions.")
         return request
 
-    def answer(self, api: str, request: Message, row_fault: RowFault | None = None) -> bytes:
+    async def answer(self, api: str, request: Message, row_fault: RowFault | None = None) -> bytes:
         """:raises Refused: the request as a whole is refused and has changed nothing."""
         self._row_fault = row_fault
         try:
             answer = self._calls[api][1](request)
+            if not isinstance(answer, Message):
+                answer = await answer
         except CorruptError as error:
             raise invalid(f"Invalid PlainBuffer: {error}.") from None
         except DecodeError:
@@ -266,21 +272,35 @@ class Service:
         wants_key = request.return_content.return_type == pb.RT_PK
         return encoded([WireRow(new.key if new else write.key)]) if wants_key else b"", consumed
 
-    def _batch_write_row(self, request: Any) -> Message:
+    async def _batch_write_row(self, request: Any) -> Message:
         """What is wrong with the request is found before anything is stored; then each row succeeds or fails alone."""
+        fault = self._row_fault  # before others come between
         if not 1 <= sum(len(table.rows) for table in request.tables) <= limits.ROWS_PER_WRITE:
             raise invalid(f"Rows count is not within 1 and {limits.ROWS_PER_WRITE}.")
         writes = [self._writes_of_batch(table) for table in request.tables]
         limits.check_write([write.size for of_table in writes for write in of_table if isinstance(write, Write)])
+        rows = [
+            (table.table_name, write, row)
+            for table, of_table in zip(request.tables, writes, strict=True)
+            for write, row in zip(of_table, table.rows, strict=True)
+        ]
+        answers: dict[int, Message] = {}
+        async for number in self._turns(len(rows)):
+            answers[number] = self._row_of_batch(*rows[number], fault if fault and fault.number == number else None)
         response = pb.BatchWriteRowResponse()
         numbers = itertools.count()
-        for table, of_table in zip(request.tables, writes, strict=True):
-            rows = [
-                self._row_of_batch(next(numbers), table.table_name, write, row)
-                for write, row in zip(of_table, table.rows, strict=True)
-            ]
-            response.tables.add(table_name=table.table_name, rows=rows)
+        for table in request.tables:
+            response.tables.add(table_name=table.table_name, rows=[answers[next(numbers)] for _ in table.rows])
         return response
+
+    async def _turns(self, count: int) -> AsyncIterator[int]:
+        """The rows of a batch as they are written."""
+        turns = random.sample(range(count), count) if self._settings.any_order else range(count)
+        pause_before = random.randint(1, count)
+        for turn, number in enumerate(turns):
+            if self._settings.apart and turn == pause_before:
+                await asyncio.sleep(random.uniform(0, self._settings.apart))
+            yield number
 
     def _writes_of_batch(self, request: Any) -> list[Write | Refused]:
         """A table that can not be written to is the failure of each of its rows."""
@@ -294,8 +314,7 @@ class Service:
             raise invalid("A batch has one change of a row at most.")
         return list(writes)
 
-    def _row_of_batch(self, number: int, table_name: str, write: Write | Refused, request: Any) -> Message:
-        fault = self._row_fault if self._row_fault and self._row_fault.number == number else None
+    def _row_of_batch(self, table_name: str, write: Write | Refused, request: Any, fault: RowFault | None) -> Message:
         try:
             if isinstance(write, Refused):
                 raise write

@@ -14,8 +14,8 @@ from session_history_hooks import ConfigurationError, SessionHistoryError, Store
 
 _BUSY = {
     "OTSInternalServerError", "OTSNotEnoughCapacityUnit", "OTSOperationConflict", "OTSOperationThrottled",
-    "OTSPartitionUnavailable", "OTSRowOperationConflict", "OTSServerBusy", "OTSServerUnavailable", "OTSTableNotReady",
-    "OTSTimeout",
+    "OTSPartitionUnavailable", "OTSRequestTimeout", "OTSRowOperationConflict", "OTSServerBusy", "OTSServerUnavailable",
+    "OTSTableNotReady", "OTSTimeout",
 }  # fmt: skip
 """What the service asks to repeat, and what says nothing of whether a write was stored."""
 

@@ -34,6 +34,7 @@ class Known:
     :ivar mark: of the head's row; ``None`` if there is none.
     :ivar recent: digests of the newest ids, the tail's last.
     :ivar settled: whether the head's row says the same.
+    :ivar origin: of the tail; ``None`` for a session that is not there.
     :ivar rewrite: the mark of the entry that was rewritten last.
     """
 
@@ -41,6 +42,7 @@ class Known:
     mark: int | None
     recent: bytes
     settled: bool
+    origin: int | None = None
     rewrite: int = 0
 
     @property
@@ -96,11 +98,11 @@ class Known:
         )
         recent = (self.recent if living else b"") + digest(entry.id)
         recent = recent[-REMEMBERED_IDS * DIGEST_BYTES :]
-        return HeadRow(head, recent, new_mark(), self.rewrite if living else 0)
+        return HeadRow(head, recent, new_mark(), entry.origin, self.rewrite if living else 0)
 
     def changed(self, head: Head, *, rewrite: int | None = None) -> HeadRow:
         """The head's row with something else than its entries changed."""
-        return HeadRow(head, self.recent, new_mark(), self.rewrite if rewrite is None else rewrite)
+        return HeadRow(head, self.recent, new_mark(), self.origin, self.rewrite if rewrite is None else rewrite)
 
     def tombstone(self, key: SessionKey, generation: int) -> HeadRow:
         head = Head(
@@ -113,7 +115,7 @@ class Known:
             active_us=self.next_active_us(),
             fold=None,
         )
-        return HeadRow(head, b"", new_mark())
+        return HeadRow(head, b"", new_mark(), None)
 
 
 UNSEEN = Known(None, None, b"", settled=True)
@@ -121,7 +123,7 @@ UNSEEN = Known(None, None, b"", settled=True)
 
 def settled(row: HeadRow) -> Known:
     """What is known after this head was written."""
-    return Known(row.head, row.mark, row.recent, settled=True, rewrite=row.rewrite)
+    return Known(row.head, row.mark, row.recent, settled=True, origin=row.origin, rewrite=row.rewrite)
 
 
 def derive(key: SessionKey, row: HeadRow | None, newest: Sequence[EntryRow]) -> Known:
@@ -138,11 +140,22 @@ def derive(key: SessionKey, row: HeadRow | None, newest: Sequence[EntryRow]) -> 
             raise TornError
         return Known(written, mark, b"", settled=True)
     tail = entries[0]
-    if row is not None and not row.head.deleted and (row.head.tail, row.head.tail_id) == (tail.position, tail.id):
-        return settled(row)
+    living = row if row is not None and not row.head.deleted else None
+    if living and living.origin == tail.origin:
+        return settled(living)
+    head = Head(
+        key,
+        tail.position,
+        tail.id,
+        deleted=False,
+        beat=living.head.beat if living else 0,
+        edits=living.head.edits if living else 0,
+        active_us=max(tail.active_us, written.active_us if written else 0),
+        fold=_fold(living, entries) if living else None,
+    )
     recent = b"".join(digest(entry.id) for entry in reversed(entries[:REMEMBERED_IDS]))
-    rewrite = row.rewrite if row and not row.head.deleted else 0
-    return Known(_overtaken(key, written, tail), mark, recent, settled=False, rewrite=rewrite)
+    rewrite = living.rewrite if living else 0
+    return Known(head, mark, recent, settled=False, origin=tail.origin, rewrite=rewrite)
 
 
 def _generation(written: Head | None, newest: EntryRow | None) -> int:
@@ -153,19 +166,8 @@ def _generation(written: Head | None, newest: EntryRow | None) -> int:
     return generation
 
 
-def _overtaken(key: SessionKey, written: Head | None, tail: EntryRow) -> Head:
-    """The head of a log whose tail is another than the head's row says."""
-    living = written if written is not None and not written.deleted else None
-    fold = living.fold if living else None
-    if fold and (fold.seq > tail.position.seq or (fold.seq == tail.position.seq and fold.entry_id != tail.id)):
-        fold = None  # of an entry that lost its place
-    return Head(
-        key,
-        tail.position,
-        tail.id,
-        deleted=False,
-        beat=living.beat if living else 0,
-        edits=living.edits if living else 0,
-        active_us=max(tail.active_us, written.active_us if written else 0),
-        fold=fold,
-    )
+def _fold(row: HeadRow, entries: Sequence[EntryRow]) -> Fold | None:
+    """What a head that lags may be trusted to know: not what was folded of an entry that lost its place."""
+    fold = row.head.fold
+    of_its_own = fold is not None and fold.seq == row.head.tail.seq
+    return fold if not of_its_own or any(entry.origin == row.origin for entry in entries) else None

@@ -130,13 +130,14 @@ class Reading:
 
     async def _since(self, key: SessionKey, after: int, count: int) -> tuple[Known, list[EntryRow]]:
         """As :meth:`_newest`, for those who know the log up to its tail: nothing is read twice that was known."""
-        living = (self._memory.get(key) or UNSEEN).living
+        before = self._memory.get(key) or UNSEEN
+        living = before.living
         if living is None or living.tail.seq != after:
             return await self._newest(key, 1)
         seen = await self._scan(key, max(count, 1), floor=keys.place_of(living.tail))
         if seen.head is not None and seen.entries:
             return await self._known(key, seen), seen.entries
-        if seen.head is None or not _same_tail(seen.head.head, living):
+        if seen.head is None or seen.head.origin != before.origin:
             return await self._newest(key, 1)
         known = settled(seen.head)
         self._memory.keep(key, known)
@@ -217,10 +218,6 @@ class Reading:
 
 def _edits(known: Known) -> int:
     return known.head.edits if known.head else 0
-
-
-def _same_tail(one: Head, other: Head) -> bool:
-    return (one.tail, one.tail_id) == (other.tail, other.tail_id)
 
 
 async def _whole(key: SessionKey, work: Callable[[], Awaitable[T]]) -> T:

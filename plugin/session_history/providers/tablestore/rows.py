@@ -33,7 +33,7 @@ REMEMBERED_IDS = 256
 """How many of the newest ids a head knows, by a digest each."""
 DIGEST_BYTES = 8
 
-WITHOUT_PAYLOAD = ["v", "i", "x", "t", "g", "n", "b", "e", "k", "w", "r", "fn", "fi", "fc"]
+WITHOUT_PAYLOAD = ["v", "i", "x", "o", "t", "g", "n", "b", "e", "k", "w", "r", "fn", "fi", "fc"]
 """What tells which entries a session has, and not what is in them."""
 LISTED = ["v", "g", "n", "i", "b", "e", "fn", "fi", "fc"]
 """What a listing shows of a head, besides its keys."""
@@ -45,12 +45,14 @@ class HeadRow:
 
     :ivar recent: digests of the newest ids, the tail's last.
     :ivar mark: random, and another with each change: what a change is conditional on.
+    :ivar origin: that of the entry it was written for, its tail; ``None`` for a tombstone.
     :ivar rewrite: the mark of the entry that was rewritten last.
     """
 
     head: Head
     recent: bytes
     mark: int
+    origin: int | None
     rewrite: int = 0
 
 
@@ -78,16 +80,20 @@ class Parts:
 class EntryRow:
     """An entry, whose payload stands here or in parts.
 
-    :ivar mark: random: tells by whom a row was written.
+    :ivar origin: random: tells by which append it was written, also among those of one id. A rewrite keeps it.
+    :ivar mark: random, and another with each rewrite: what a rewrite is conditional on.
     :ivar edits: the number of the rewrite that wrote it, 0 for an append.
+    :ivar replaced: of the newest payload in parts that rewrites replaced: they are there if a rewrite was interrupted.
     """
 
     position: Position
     id: str
     payload: bytes | Parts
     active_us: int
+    origin: int
     mark: int
     edits: int = 0
+    replaced: Parts | None = None
 
 
 def new_mark() -> int:
@@ -127,6 +133,8 @@ def put_head(row: HeadRow, condition: Condition) -> PutRowItem:
     }
     if not head.deleted:
         columns["r"] = -head.active_us  # a row without it is not in the index of the listing
+    if row.origin is not None:
+        columns["o"] = row.origin
     if row.rewrite:
         columns["w"] = row.rewrite
     if fold:
@@ -135,13 +143,15 @@ def put_head(row: HeadRow, condition: Condition) -> PutRowItem:
 
 
 def put_entry(key: SessionKey, row: EntryRow, condition: Condition) -> PutRowItem:
-    columns: dict[str, Any] = {"v": VERSION, "i": row.id, "t": row.active_us, "x": row.mark}
+    columns: dict[str, Any] = {"v": VERSION, "i": row.id, "t": row.active_us, "o": row.origin, "x": row.mark}
     if isinstance(row.payload, Parts):
         columns |= {"z": row.payload.base, "y": row.payload.size}
     else:
         columns["p"] = bytearray(row.payload)
     if row.edits:
         columns["e"] = row.edits
+    if row.replaced:
+        columns |= {"rz": row.replaced.base, "ry": row.replaced.size}
     return _put(key, place_of(row.position), columns, condition)
 
 
@@ -188,7 +198,8 @@ def read_head(row: Row) -> HeadRow:
     try:
         deleted = "r" not in columns
         head = _head(session_of(row), columns, deleted=deleted, active_us=_integer(columns["t"]))
-        return HeadRow(head, _binary(columns["k"]), _integer(columns["x"]), _integer(columns.get("w", 0)))
+        origin = None if deleted else _integer(columns["o"])
+        return HeadRow(head, _binary(columns["k"]), _integer(columns["x"]), origin, _integer(columns.get("w", 0)))
     except (KeyError, TypeError, ValueError):
         raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
 
@@ -215,8 +226,10 @@ def read_entry(row: Row) -> EntryRow:
             _text(columns["i"]),
             payload,
             _integer(columns["t"]),
+            _integer(columns["o"]),
             _integer(columns["x"]),
             _integer(columns.get("e", 0)),
+            Parts(_integer(columns["rz"]), _integer(columns["ry"])) if "rz" in columns else None,
         )
     except (KeyError, TypeError, ValueError):
         raise Corrupt(f"entry {position.seq} of {session_of(row)} is unreadable") from None

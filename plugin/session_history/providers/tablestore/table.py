@@ -200,9 +200,9 @@ class Table:
         if described is None:
             logger.warning("Tablestore: making table %r, which can be used after about a minute", self.name)
             await self._create()
-            described = await self._described()
+            described = await self._ready(lambda: self._client.describe_table(self.name))
         self._insist_ours(described)
-        await self._wait_ready()
+        await self._ready(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
 
     async def answers(self) -> None:
         """:raises SessionHistoryError: it does not."""
@@ -246,18 +246,17 @@ class Table:
         if described.table_options.time_to_live != -1:
             logger.warning("Tablestore: table %r has a time to live: it loses what is older", self.name)
 
-    async def _wait_ready(self) -> None:
+    async def _ready(self, request: Callable[[], Awaitable[T]]) -> Any:
+        """Make a request until the service says no more that the table is not there, or not ready."""
         patience, told = Patience(READY_PATIENCE), time.monotonic()
         while True:
             try:
-                await self._once(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
+                return await self._once(request)
             except (TransientError, TableMissing) as error:
                 await patience.wait(error)
                 if time.monotonic() - told > TELL_EVERY:
                     logger.warning("Tablestore: still waiting for table %r: %s", self.name, error)
                     told = time.monotonic()
-            else:
-                return
 
     async def close(self) -> None:
         try:

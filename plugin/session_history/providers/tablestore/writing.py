@@ -46,7 +46,7 @@ class Writing:
     async def _append(self, key: SessionKey, entry: Entry, at: Position, fold: Fold | None, known: Known) -> Appended:
         position = Position(at.generation, at.seq + 1)
         payload = await self._spilled(key, position.generation, entry.payload)
-        mine = EntryRow(position, entry.id, payload, known.next_active_us(), new_mark())
+        mine = EntryRow(position, entry.id, payload, known.next_active_us(), new_mark(), new_mark())
         patience = Patience()
         while True:
             head = known.behind(key, mine, fold)
@@ -56,10 +56,11 @@ class Writing:
             known = await self._reading.look(key)
             standing = await self._reading.standing(key, known, entry.id, at)
             if standing:
-                if standing.mark != mine.mark and not standing.edits:  # a rewrite may have been on top of mine
+                won = standing.origin == mine.origin
+                if not won:
                     await self._discard(key, payload)
-                await self._cover(key, known, standing, fold)
-                return Appended(standing.position, replayed=standing.mark != mine.mark)
+                await self._cover(key, known, standing, fold if won and not standing.edits else None)
+                return Appended(standing.position, replayed=not won)
             if known.place != at:
                 await self._withdraw(key, mine, known)
                 raise Conflict(known.head)
@@ -76,16 +77,18 @@ class Writing:
     async def _cover(self, key: SessionKey, known: Known, standing: EntryRow, fold: Fold | None) -> None:
         """See that the head's row covers an entry that stands there, before anybody hears of it.
 
-        :param fold: covers that entry.
+        :param fold: covers that entry, as it stood at that number of rewrites.
         :raises Conflict: the session was deleted since.
         """
+        edits = known.living.edits if known.living else 0
 
         def covering(known: Known) -> HeadRow | None:
             living = known.living
-            if living is None or known.settled:
+            if living is None:
                 return None
-            is_tail = (living.tail, living.tail_id) == (standing.position, standing.id)
-            return known.changed(replace(living, fold=fold) if fold and is_tail else living)
+            if fold and known.origin == standing.origin and living.edits == edits:
+                living = replace(living, fold=fold)
+            return None if known.settled and living == known.living else known.changed(living)
 
         known, _ = await self._heads.change(key, known, covering)
         if not known.lives(standing.position.generation):
@@ -115,7 +118,7 @@ class Writing:
                 await patience.wait("a part of a large payload")
         return parts
 
-    async def _discard(self, key: SessionKey, payload: bytes | Parts) -> None:
+    async def _discard(self, key: SessionKey, payload: bytes | Parts | None) -> None:
         if isinstance(payload, Parts):
             await self._table.delete([keys.primary_key(key, payload.place(number)) for number in range(payload.count)])
 
@@ -137,15 +140,18 @@ class Writing:
             known = await self._reading.look(key)
             old = await self._rewritable(key, known, entry.id, at, edits)
             payload = await self._spilled(key, at.generation, entry.payload)
-            new = replace(old, payload=payload, mark=new_mark(), edits=edits + 1)
+            replaced = old.payload if isinstance(old.payload, Parts) else old.replaced
+            new = replace(old, payload=payload, mark=new_mark(), edits=edits + 1, replaced=replaced)
             outcome = await self._replaced(key, old, new)
             gone = outcome is Outcome.REFUSED
             if outcome is _DONE:
                 known = await self._numbered(key, known, new, fold)
                 if known.rewrite == new.mark and known.head is not None and known.lives(at.generation):
                     await self._discard(key, old.payload)
+                    await self._discard(key, old.replaced)
                     return known.head
-                back = replace(new, payload=old.payload, mark=new_mark())  # another entry was rewritten first
+                # another entry was rewritten first
+                back = replace(new, payload=old.payload, replaced=old.replaced, mark=new_mark())
                 gone = await self._replaced(key, new, back) is _DONE
             known = await self._reading.look(key)
             if gone or not known.lives(at.generation):  # else the next rewrite replaced it, and may have to put it back
