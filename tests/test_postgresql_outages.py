@@ -24,6 +24,7 @@ from postgresql_support import OnOwnServer, OnServer, a_schema, connections, hur
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.postgresql.errors import DRIVER_ERRORS
 from session_history.providers.postgresql.link import Link
+from session_history.providers.postgresql.rows import Rows
 from session_history.registry import open_provider
 from session_history_hooks import (
     Appended,
@@ -118,9 +119,49 @@ class TestTime(OnServer):
                     fragile.thaw()
             assert (await read(provider, last=0)).head.tail == tail
 
+    async def test_a_server_that_is_at_work_on_a_delete_is_waited_for(self, home: str, schema: str, admin: Any) -> None:
+        async with hurried(provider_of(home, schema), 2.5) as provider:
+            await fill(provider, 12)
+            provider._rows = Rows(schema, 2)
+            await admin.execute(
+                f"""CREATE FUNCTION {schema}.slow() RETURNS trigger LANGUAGE plpgsql
+                    AS $$ BEGIN PERFORM pg_sleep(0.25); RETURN NULL; END $$;
+                CREATE TRIGGER slow AFTER DELETE ON {schema}.session_history_entry
+                    FOR EACH ROW EXECUTE FUNCTION {schema}.slow()"""
+            )
+            assert await provider.delete(KEY) is True, "six steps, of half a second each"
+
 
 class TestLoss(OnOwnServer):
     """Connections that break."""
+
+    async def test_a_delete_of_a_user_that_broke_goes_on_where_it_was(
+        self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("session_history.providers.postgresql.rows.SESSIONS", 3)
+        await five_sessions(provider)
+        async with locked(home, schema, "session_id = 's4'"):
+            deleting = asyncio.create_task(provider.delete_user("u"))
+            [backend] = await waiting(admin)
+            await admin.execute("SELECT pg_terminate_backend($1)", backend)
+            with pytest.raises(Unavailable):
+                await deleting
+            assert len((await provider.list("u", limit=9)).heads) == 2
+        assert await provider.delete_user("u") == 2
+
+    async def test_a_delete_of_a_user_that_is_cancelled_ends_the_step_that_it_began(
+        self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("session_history.providers.postgresql.rows.SESSIONS", 3)
+        await five_sessions(provider)
+        async with locked(home, schema, "session_id = 's1'"):
+            deleting = asyncio.create_task(provider.delete_user("u"))
+            await waiting(admin)
+            deleting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await deleting
+        await until(lambda: not provider._pool()._tasks)
+        assert len((await provider.list("u", limit=9)).heads) == 2
 
     async def test_an_append_whose_answer_is_lost_was_stored_once(
         self, proxy: Proxy, proxied: str, schema: str
@@ -882,6 +923,11 @@ def behind(first: asyncio.Server, second: Server) -> str:
     """The URL of two hosts."""
     hosts = f"127.0.0.1:{first.sockets[0].getsockname()[1]},127.0.0.1:{second.port}"
     return f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?{WRITE}"
+
+
+async def five_sessions(provider: PostgresqlProvider) -> None:
+    for number in range(1, 6):
+        await provider.append(SessionKey("u", f"s{number}"), entry(1), at=Position(0, 0))
 
 
 async def anything(provider: Any) -> Position:

@@ -173,7 +173,15 @@ class PostgresqlProvider:
         return await self._run(lambda rows, link: rows.delete(link, key), again=False)
 
     async def delete_user(self, user_id: str) -> int:
-        return await self._run(lambda rows, link: rows.delete_user(link, user_id), again=False)
+        count = 0
+        behind: str | None = ""
+        while behind is not None:
+            deleted, behind = await self._delete_some(user_id, behind)
+            count += deleted
+        return count
+
+    async def _delete_some(self, user_id: str, behind: str) -> tuple[int, str | None]:
+        return await self._run(lambda rows, link: rows.delete_some(link, user_id, behind), again=False)
 
     async def _run(self, work: Callable[[Rows, Link], Awaitable[T]], *, again: bool = True) -> T:
         """:param again: it does no harm to do it twice, and says the same."""

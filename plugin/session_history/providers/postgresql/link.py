@@ -6,7 +6,7 @@ import hashlib
 import os
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,12 +29,14 @@ class Link:
     """A connection, and the statements that the server has prepared for it.
 
     :ivar dsn: of the host that it leads to.
+    :ivar extend: gives what comes next the whole time of a call.
     """
 
     def __init__(self, connection: Any, *, caching: bool, dsn: str = "") -> None:
         self.connection = connection
         self.dsn = dsn
         self.left: float = 0.0
+        self.extend: Callable[[], None] = _nothing
         self._prepared: dict[str, Any] | None = {} if caching else None
         self._cut_short = False
         connection.add_log_listener(self._hear)
@@ -66,6 +68,7 @@ class Link:
             f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout TO {ABANDONED}"
         )
         yield
+        self.extend()
         await self.connection.execute("COMMIT")
         self._insist_replicated()
 
@@ -86,6 +89,9 @@ class Link:
         if self.connection.is_closed() or self.connection.is_in_transaction():
             return False
         return isinstance(error, SessionHistoryError) or not (lost(error) or spoilt(error))
+
+
+def _nothing() -> None: ...
 
 
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()

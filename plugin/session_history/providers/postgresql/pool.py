@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from session_history.providers.postgresql.address import Address
@@ -44,8 +45,8 @@ class Pool:
     Work that was begun runs to its end, also when its caller is cancelled: nobody is left with a statement in the air.
     What still waits for its first connection then is dropped.
 
-    :ivar timeout: seconds for one call, with the wait for a connection. A call whose outcome is unknown gets them once
-        more, to learn it.
+    :ivar timeout: seconds for one call, with the wait for a connection; its work may extend them. A call whose outcome
+        is unknown gets them once more, to learn it.
     """
 
     address: Address
@@ -133,8 +134,9 @@ class Pool:
     async def _attempt(self, work: Callable[[Link], Awaitable[T]], deadline: float) -> T:
         link: Link | None = None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as limit:
                 link = await self._take()
+                link.extend = partial(self._extend, limit)
                 outcome = await work(link)
         except BaseException as error:
             if link is not None:
@@ -144,6 +146,9 @@ class Pool:
             raise
         self._give_back(link)
         return outcome
+
+    def _extend(self, limit: asyncio.Timeout) -> None:
+        limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
     def _reason(self, error: Exception) -> SessionHistoryError:
         if isinstance(error, TimeoutError) and self._places.locked():
