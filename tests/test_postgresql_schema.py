@@ -134,8 +134,8 @@ class TestRights(OnOwnServer):
 
     async def test_what_is_up_to_date_needs_no_right_to_make_tables(self, server: Server, admin: Any) -> None:
         schema = await a_schema(server.url())
-        role = f"r{uuid4().hex}"
-        await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA {schema} TO {role}")
+        role = await a_role(admin)
+        await admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
         limited = server.url(user=role)
         with pytest.raises(StoreReadOnly, match="rights"):
             await provider_of(limited, schema).start()
@@ -161,10 +161,36 @@ class TestRights(OnOwnServer):
                 await provider.delete(KEY)
             assert not (await read(provider)).head.deleted
 
+    @pytest.mark.parametrize("table", ["schema", "head", "entry"])
+    async def test_rows_must_not_be_hidden(self, server: Server, admin: Any, table: str) -> None:
+        schema = await a_schema(server.url())
+        async with opened(lambda: provider_of(server.url(), schema)) as provider:
+            await fill(provider, 1)
+        role = await a_role(admin)
+        await admin.execute(
+            f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};"
+            f"ALTER TABLE {schema}.session_history_{table} ENABLE ROW LEVEL SECURITY"
+        )
+        limited = provider_of(server.url(user=role), schema)
+        for call in (limited.start, limited.migration):
+            with pytest.raises(
+                ConfigurationError, match=f"row-level security may hide rows of session_history_{table}"
+            ):
+                await call()
+        await admin.execute(f"ALTER ROLE {role} BYPASSRLS")
+        async with opened(lambda: limited) as provider:
+            assert len((await read(provider)).entries) == 1
+
     async def test_another_encoding_is_refused(self, server: Server, admin: Any) -> None:
         await admin.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
         with pytest.raises(ConfigurationError, match="encoding LATIN1"):
             await provider_of(server.url("latin"), None).start()
+
+
+async def a_role(admin: Any) -> str:
+    role = f"r{uuid4().hex}"
+    await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    return role
 
 
 async def blocked(admin: Any, count: int) -> None:

@@ -37,7 +37,8 @@ _TABLES = """SELECT c.relname::text AS name,
     array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
     has_table_privilege(c.oid, 'SELECT') AND (c.relname = $3 OR has_table_privilege(c.oid, 'INSERT')
-        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) AS allowed
+        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) AS allowed,
+    row_security_active(c.oid) AS filtered
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = ANY($2::text[])"""
 
@@ -131,7 +132,7 @@ async def prepare(link: Link, place: str, *, schema: str | None, migrate: bool, 
     :param schema: ``None`` = the first of the search path.
     :param migrate: make or upgrade tables; else they must be there.
     :param durable: the server must be set to write before it answers.
-    :raises ConfigurationError: it can not be there, or tables are missing that must not be made.
+    :raises ConfigurationError: it can not be there, tables are missing that must not be made, or rows may be hidden.
     :raises IncompatibleStore: the tables are somebody else's, or newer than we are.
     :raises StoreReadOnly: this user may not write, or nobody may.
     """
@@ -183,6 +184,11 @@ async def _found(link: Link, place: str, schema: str) -> Found:
         raise IncompatibleStore(f"{place}: schema {schema!r} has somebody else's tables: {', '.join(sorted(tables))}")
     if not all(row["allowed"] for row in rows):
         raise StoreReadOnly(f"{place}: this user may not read and write all of {', '.join(sorted(tables))}")
+    if filtered := [row["name"] for row in rows if row["filtered"]]:
+        raise ConfigurationError(
+            f"{place}: row-level security may hide rows of {' and '.join(sorted(filtered))} from this user, which "
+            "would read as sessions never seen. Turn it off for these tables, or give the user BYPASSRLS"
+        )
     version = await _version(link, place, schema)
     for name, columns in COLUMNS.items():
         lacking = columns - tables.get(name, set())
