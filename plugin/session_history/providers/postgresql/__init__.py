@@ -37,7 +37,8 @@ from session_history_hooks import (
 
 T = TypeVar("T")
 
-PAGE = 1000
+PAGE = 200
+"""A page must arrive, and what a page holds must be deleted, within a timeout."""
 
 NAME_BYTES = 63
 """PostgreSQL shortens longer names without an error."""
