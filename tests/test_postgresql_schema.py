@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -160,6 +161,43 @@ class TestRights(OnOwnServer):
             with pytest.raises(StoreReadOnly, match="42501"):
                 await provider.delete(KEY)
             assert not (await read(provider)).head.deleted
+
+    @pytest.mark.parametrize("name", ["plain", 'a "b", c', "Grün", "ÄRGER", "$user"])
+    @pytest.mark.parametrize("path", ["{}", "{}, public", "nowhere,{},public"])
+    async def test_a_schema_of_the_search_path_that_may_not_be_used_is_not_passed_over(
+        self, server: Server, admin: Any, path: str, name: str
+    ) -> None:
+        role = await a_role(admin)
+        schema = role if name == "$user" else f"{name}{uuid4().hex}"
+        quoted = '"' + schema.replace('"', '""') + '"'
+        public = await tables(admin, "public")
+        await admin.execute(f"CREATE SCHEMA {quoted}")
+        shown = '"$user"' if name == "$user" else quoted
+        await admin.execute(
+            f"ALTER ROLE {role} SET search_path = {path.format(shown)}; GRANT ALL ON SCHEMA public TO {role}"
+        )
+        limited = provider_of(server.url(user=role), None)
+        for call in (limited.start, limited.migration):
+            with pytest.raises(StoreReadOnly, match=f"no USAGE on schema {re.escape(repr(schema))}"):
+                await call()
+        assert await tables(admin, "public") == public
+        await admin.execute(f"GRANT ALL ON SCHEMA {quoted} TO {role}")
+        async with opened(lambda: limited) as provider:
+            await fill(provider, 1)
+        assert "session_history_head" in await tables(admin, schema)
+
+    async def test_a_schema_behind_the_first_of_the_search_path_is_nobodys_affair(
+        self, server: Server, admin: Any, schema: str
+    ) -> None:
+        role = await a_role(admin)
+        await admin.execute(f"CREATE SCHEMA {role}_; GRANT ALL ON SCHEMA {schema} TO {role}")
+        options = quote(f"-c search_path=$user,{schema.upper()},{role}_")
+        async with opened(lambda: provider_of(f"{server.url(user=role)}?options={options}", None)):
+            assert "session_history_head" in await tables(admin, schema)
+        async with opened(
+            lambda: provider_of(f"{server.url(user=role)}?options={quote(f'-c search_path={role}_')}", schema)
+        ):
+            pass
 
     @pytest.mark.parametrize("table", ["schema", "head", "entry"])
     async def test_rows_must_not_be_hidden(self, server: Server, admin: Any, table: str) -> None:

@@ -27,11 +27,21 @@ COLUMNS = {
 }  # fmt: skip
 """What this version needs. A newer one may have added more."""
 
-_SERVER = """SELECT coalesce($1, current_schema()) AS schema,
+_SERVER = """WITH path AS (
+        SELECT coalesce(replace(part[1], '""', '"'), lower(part[2] COLLATE "C")) AS name, place FROM
+            regexp_matches(current_setting('search_path'), '"((?:[^"]|"")*)"|([^",\\s]+)', 'g')
+            WITH ORDINALITY AS parts (part, place)
+    ), first AS (
+        SELECT oid, nspname FROM path JOIN pg_catalog.pg_namespace
+            ON nspname = CASE name WHEN '$user' THEN current_user ELSE name END ORDER BY place LIMIT 1
+    )
+    SELECT coalesce($1, current_schema()) AS schema,
     EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = coalesce($1, current_schema())) AS there,
+    (SELECT nspname FROM first WHERE $1 IS NULL AND NOT has_schema_privilege(oid, 'USAGE')) AS skipped,
     current_setting('server_encoding') AS encoding,
     current_setting('transaction_read_only') = 'on' AS read_only,
     current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync"""
+"""Whoever may not use a schema of the search path is given the next one, without a word."""
 
 _TABLES = """SELECT c.relname::text AS name,
     array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
@@ -160,6 +170,11 @@ async def examine(link: Link, place: str, *, schema: str | None) -> Found:
 
 async def _server(link: Link, place: str, schema: str | None) -> Row:
     [server] = await link.fetch(_SERVER, schema)
+    if server["skipped"]:
+        raise StoreReadOnly(
+            f"{place}: this user has no USAGE on schema {server['skipped']!r}, the first of the search path. "
+            "Grant it, or name another schema"
+        )
     if not server["there"]:
         raise ConfigurationError(f"{place} has no schema {schema!r}" if schema else f"{place} has an empty search path")
     if server["encoding"] != "UTF8":
