@@ -60,8 +60,9 @@ class TestMigrations(OnServer):
         with pytest.raises(ConfigurationError, match=r"version 0 of our tables, not 1, and migrate is off"):
             await by_hand.start()
         assert await tables(admin, schema) == []
-        for statement in statements:
-            await admin.execute(statement)
+        await execute(home, *statements[:-2])
+        assert await by_hand.migration() == statements, "what was interrupted was not done"
+        await execute(home, *statements)
         assert await by_hand.migration() == ()
         async with opened(lambda: by_hand) as provider:
             await fill(provider, 1)
@@ -69,6 +70,16 @@ class TestMigrations(OnServer):
         async with opened(lambda: provider_of(home, other)):
             pass
         assert await shape(admin, other) == await shape(admin, schema)
+
+    async def test_a_migration_by_hand_waits_for_one_that_runs(self, home: str, schema: str, admin: Any) -> None:
+        statements = await provider_of(home, schema).migration()
+        await admin.execute(f"SELECT pg_advisory_lock({LOCK})")
+        by_hand = asyncio.create_task(execute(home, *statements))
+        await blocked(admin, 1)
+        await admin.execute(f"SELECT pg_advisory_unlock({LOCK})")
+        await by_hand
+        async with opened(lambda: provider_of(home, schema, migrate=False)) as provider:
+            await fill(provider, 1)
 
     async def test_without_a_name_the_first_schema_of_the_search_path_is_taken(
         self, home: str, schema: str, admin: Any

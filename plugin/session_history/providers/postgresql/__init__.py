@@ -127,7 +127,8 @@ class PostgresqlProvider:
             await asyncio.gather(*(_close(loop, pool) for loop, pool in pools.items()))
 
     async def migration(self) -> tuple[str, ...]:
-        """The statements that :meth:`start` would run first to make or upgrade the tables. Changes nothing.
+        """The statements that :meth:`start` would run first to make or upgrade the tables, from ``BEGIN`` to
+        ``COMMIT``; none if they are up to date. Changes nothing.
 
         :raises SessionHistoryError: as :meth:`start`.
         """
@@ -136,7 +137,7 @@ class PostgresqlProvider:
             found = await pool.run(partial(examine, place=self._address.shown, schema=self._schema), again=True)
         finally:
             await pool.close()
-        return found.missing
+        return found.script
 
     async def health(self) -> bool:
         try:

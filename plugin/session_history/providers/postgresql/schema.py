@@ -10,6 +10,8 @@ from session_history_hooks import ConfigurationError, Corrupt, IncompatibleStore
 LOCK = int.from_bytes(b"SHLG")
 """Names the lock under which tables are made: "session history log". It ends with its transaction."""
 
+_ALONE = f"SELECT pg_advisory_xact_lock({LOCK})"
+
 PERIOD_BITS = 30
 """A period of activity is 2**30 microseconds, 18 minutes: see :func:`_first`."""
 
@@ -82,6 +84,11 @@ class Found(NamedTuple):
             for version, statements in enumerate(steps[self.version :], start=self.version + 1)
             for statement in (*statements, f"INSERT INTO {tables.schema} (version) VALUES ({version})")
         )
+
+    @property
+    def script(self) -> tuple[str, ...]:
+        """The same for somebody else to run: all of it is done or nothing, and by one at a time."""
+        return ("BEGIN", _ALONE, *self.missing, "COMMIT") if self.missing else ()
 
 
 def migrations(tables: Tables) -> tuple[tuple[str, ...], ...]:
@@ -228,7 +235,7 @@ async def _version(link: Link, place: str, schema: str) -> int:
 async def _migrate(link: Link, place: str, schema: str) -> None:
     async with link.transaction():
         # Two that make a table at once fail in ways that differ by version: so one after the other.
-        await link.connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        await link.connection.execute(_ALONE)
         # Looked at again under the lock: another process may have been faster.
         for statement in (await _found(link, place, schema)).missing:
             await link.connection.execute(statement)
