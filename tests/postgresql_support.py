@@ -149,3 +149,11 @@ class OnOwnServer(OnServer):
 async def connections(admin: Any, name: str) -> int:
     count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name)
     return count
+
+
+async def until_connections(admin: Any, name: str, count: int) -> None:
+    for _ in range(500):
+        if await connections(admin, name) == count:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"{await connections(admin, name)} connections are there, not {count}")

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from postgresql_server import PASSWORD, Server
-from postgresql_support import OnOwnServer, OnServer, a_schema, connections, execute, provider_of
+from postgresql_support import OnOwnServer, OnServer, a_schema, connections, execute, provider_of, until_connections
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.postgresql.schema import LOCK
 from session_history_hooks import (
@@ -53,6 +53,22 @@ class TestMigrations(OnServer):
         await asyncio.sleep(0.1)  # in which the server ends those that were closed
         assert await connections(admin, name) == 1
         await provider.stop()
+
+    async def test_a_start_that_is_cancelled_ends_at_once(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{uuid4().hex}"
+        provider = provider_of(f"{home}?application_name={name}", schema)
+        await admin.execute(f"SELECT pg_advisory_lock({LOCK})")
+        starting = asyncio.create_task(provider.start())
+        await blocked(admin, 1)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert await admin.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1
+        await admin.execute(f"SELECT pg_advisory_unlock({LOCK})")
+        await until_connections(admin, name, 0)
+        assert "session_history_head" in await tables(admin, schema), "what was begun ran to its end"
+        async with opened(lambda: provider):
+            await fill(provider, 1)
 
     async def test_a_dry_run_says_what_start_would_do(self, home: str, schema: str, admin: Any) -> None:
         by_hand = provider_of(home, schema, migrate=False)

@@ -108,11 +108,7 @@ class PostgresqlProvider:
             self._running()
             return
         pool = self._new_pool()
-        try:
-            schema = await pool.run(self._prepare, again=False)
-        except BaseException:
-            await pool.close()
-            raise
+        schema = await pool.first(self._prepare, again=False)
         with self._door:
             if first := self._rows is None:
                 self._pid, self._pools = os.getpid(), {asyncio.get_running_loop(): pool}
@@ -124,7 +120,11 @@ class PostgresqlProvider:
         with self._door:
             pools, self._pools, self._rows = self._pools, {}, None
         if self._pid == os.getpid():
-            await asyncio.gather(*(_close(loop, pool) for loop, pool in pools.items()))
+            try:
+                await asyncio.gather(*(_close(loop, pool) for loop, pool in pools.items()))
+            finally:
+                for loop, pool in pools.items():
+                    _abandon(loop, pool)
 
     async def migration(self) -> tuple[str, ...]:
         """The statements that :meth:`start` would run first to make or upgrade the tables, from ``BEGIN`` to
@@ -133,10 +133,8 @@ class PostgresqlProvider:
         :raises SessionHistoryError: as :meth:`start`.
         """
         pool = self._new_pool()
-        try:
-            found = await pool.run(partial(examine, place=self._address.shown, schema=self._schema), again=True)
-        finally:
-            await pool.close()
+        found = await pool.first(partial(examine, place=self._address.shown, schema=self._schema), again=True)
+        await pool.close()
         return found.script
 
     async def health(self) -> bool:
@@ -222,16 +220,19 @@ class PostgresqlProvider:
 
 
 async def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
-    """Close the connections of an event loop in that loop; one that stands still does it when it goes on."""
+    """Close the connections of an event loop in that loop."""
     if loop is asyncio.get_running_loop():
         await pool.close()
     elif loop.is_running():
         with suppress(TimeoutError):  # the loop ended meanwhile, and has closed them
             async with asyncio.timeout(3 * pool.timeout):
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), loop))
-    else:
-        with suppress(RuntimeError):  # the loop was closed, and its connections with it
-            loop.call_soon_threadsafe(pool.abort)
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+    """Drop what is left of them; a loop that stands still does it when it goes on."""
+    with suppress(RuntimeError):  # the loop was closed
+        loop.call_soon_threadsafe(pool.abandon)
 
 
 def _check_options(schema: object, pool_size: object, timeout: object, durability: object) -> None:

@@ -36,7 +36,7 @@ class Link:
         self.connection = connection
         self.dsn = dsn
         self.left: float = 0.0
-        self.extend: Callable[[], None] = _nothing
+        self.extend: Callable[[], None] = unlimited
         self._prepared: dict[str, Any] | None = {} if caching else None
         self._cut_short = False
         connection.add_log_listener(self._hear)
@@ -91,7 +91,8 @@ class Link:
         return isinstance(error, SessionHistoryError) or not (lost(error) or spoilt(error))
 
 
-def _nothing() -> None: ...
+def unlimited() -> None:
+    """Nothing limits what comes next."""
 
 
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
