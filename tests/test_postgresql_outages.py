@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -544,6 +544,25 @@ class TestPool(OnServer):
             assert isinstance(provider, PostgresqlProvider)
             assert len(provider._pools) <= 1 + 4
 
+    @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio and the driver complain of such loops
+    async def test_event_loops_that_are_only_closed_leave_no_connections(
+        self, home: str, schema: str, admin: Any
+    ) -> None:
+        name = f"n{random.getrandbits(64)}"
+        provider = provider_of(f"{home}?application_name={name}", schema)
+        await asyncio.to_thread(asyncio.run, provider.start())
+        gc.disable()  # it would close them, too, some time later
+        try:
+            for _ in range(5):
+                await asyncio.to_thread(in_a_loop_that_is_only_closed, partial(provider.read, KEY))
+            await until_connections(admin, name, 1)
+            await provider.stop()
+            await until_connections(admin, name, 0)
+        finally:
+            gc.enable()
+            del provider
+            gc.collect()
+
     async def test_stop_in_one_event_loop_closes_the_connections_of_another(
         self, home: str, schema: str, admin: Any
     ) -> None:
@@ -945,6 +964,12 @@ def behind(first: asyncio.Server, second: Server) -> str:
     """The URL of two hosts."""
     hosts = f"127.0.0.1:{first.sockets[0].getsockname()[1]},127.0.0.1:{second.port}"
     return f"postgresql://{USER}:{PASSWORD}@{hosts}/postgres?{WRITE}"
+
+
+def in_a_loop_that_is_only_closed(work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(work())
+    loop.close()
 
 
 async def five_sessions(provider: PostgresqlProvider) -> None:

@@ -205,7 +205,8 @@ class PostgresqlProvider:
         if pool is None:
             with self._door:
                 self._running()
-                self._pools = {each: pool for each, pool in self._pools.items() if not each.is_closed()}
+                for closed in [each for each in self._pools if each.is_closed()]:
+                    self._pools.pop(closed).hang_up()
                 pool = self._pools[loop] = self._new_pool()
         return pool
 
@@ -231,8 +232,10 @@ async def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
 
 def _abandon(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
     """Drop what is left of them; a loop that stands still does it when it goes on."""
-    with suppress(RuntimeError):  # the loop was closed
+    try:
         loop.call_soon_threadsafe(pool.abandon)
+    except RuntimeError:  # the loop was closed
+        pool.hang_up()
 
 
 def _check_options(schema: object, pool_size: object, timeout: object, durability: object) -> None:

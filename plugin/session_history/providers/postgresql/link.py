@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import ssl
 import weakref
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -83,6 +85,15 @@ class Link:
         """
         if self._cut_short:
             raise asyncpg.StatementCompletionUnknownError("the wait for a standby was cut short")
+
+    def hang_up(self) -> None:
+        """End the connection of an event loop that was closed, without it: nothing can be done there any more. The
+        event loops of others close their sockets themselves.
+        """
+        socket_ = self.connection._transport.get_extra_info("socket")
+        if isinstance(socket_, TransportSocket):
+            with suppress(OSError):
+                socket_.shutdown(socket.SHUT_RDWR)
 
     def usable_after(self, error: BaseException) -> bool:
         """Whether the connection stands as it did before what failed."""

@@ -123,6 +123,11 @@ class Pool:
         while self._idle:
             self._idle.pop().connection.terminate()
 
+    def hang_up(self) -> None:
+        """Drop what is idle of an event loop that was closed."""
+        while self._idle:
+            self._idle.pop().hang_up()
+
     async def _insist(self, work: Callable[[Link], Awaitable[T]], *, again: bool) -> T:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
