@@ -735,7 +735,7 @@ class TestErrors(OnOwnServer):
             await provider_of(f"{home}?options=-c%20default_transaction_read_only%3Don", schema).start()
 
     async def test_a_server_that_answers_before_it_has_written(self, server: Server, schema: str) -> None:
-        with pytest.raises(ConfigurationError, match="synchronous_commit and fsync is off"):
+        with pytest.raises(ConfigurationError, match="synchronous_commit and fsync are off"):
             await provider_of(server.url(), schema, durability="disk").start()
         assert provider_of(server.url(), schema, durability="disk").limits.durability is Durability.DISK
         assert provider_of(server.url(), schema).limits.durability is Durability.HOST

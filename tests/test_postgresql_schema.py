@@ -248,8 +248,9 @@ class TestRights(OnOwnServer):
 
     async def test_another_encoding_is_refused(self, server: Server, admin: Any) -> None:
         await admin.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
-        with pytest.raises(ConfigurationError, match="encoding LATIN1"):
-            await provider_of(server.url("latin"), None).start()
+        for schema, text in ((None, "encoding LATIN1"), ("nowhere", "no schema 'nowhere'"), ("日本", "it takes UTF8")):
+            with pytest.raises(ConfigurationError, match=text):
+                await provider_of(server.url("latin"), schema).start()
 
 
 async def a_role(admin: Any) -> str:

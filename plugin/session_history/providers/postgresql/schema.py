@@ -192,8 +192,9 @@ async def _server(link: Link, place: str, schema: str | None) -> Row:
 def _insist_durable(server: Row, place: str, *, durable: bool) -> None:
     off = [name for name in ("synchronous_commit", "fsync") if server[name] == "off"]
     if durable and off:
+        are = "are off. Turn them" if len(off) > 1 else "is off. Turn it"
         raise ConfigurationError(
-            f"{place} answers before it has written: {' and '.join(off)} is off. Turn it on, or say durability=host"
+            f"{place} answers before it has written: {' and '.join(off)} {are} on, or say durability=host"
         )
 
 
