@@ -62,12 +62,12 @@ def provider_of(url: str, schema: str | None, **options: Any) -> PostgresqlProvi
 
 
 @asynccontextmanager
-async def locked(url: str, schema: str) -> AsyncIterator[None]:
-    """Every head is locked by a transaction that does not end."""
+async def locked(url: str, schema: str, which: str = "true") -> AsyncIterator[None]:
+    """Heads are locked by a transaction that does not end."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
-            await connection.execute(f"SELECT FROM {schema}.session_history_head FOR UPDATE")
+            await connection.execute(f"SELECT FROM {schema}.session_history_head WHERE {which} FOR UPDATE")
             yield
     finally:
         await connection.close()
@@ -149,3 +149,11 @@ class OnOwnServer(OnServer):
 async def connections(admin: Any, name: str) -> int:
     count: int = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name)
     return count
+
+
+async def until_connections(admin: Any, name: str, count: int) -> None:
+    for _ in range(500):
+        if await connections(admin, name) == count:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"{await connections(admin, name)} connections are there, not {count}")

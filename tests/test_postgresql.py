@@ -23,6 +23,7 @@ from session_history_hooks import (
     Fold,
     LimitExceeded,
     Position,
+    SessionHistoryProvider,
     SessionKey,
 )
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
@@ -118,6 +119,7 @@ class TestStatements(OnServer):
         assert {"_newest", "_oldest_and_one", "_begin", "_extend", "_stand", "_renew", "_rewrite", "_list"} < set(
             statements
         )
+        assert {"_bury_one", "_bury_some", "_erase"} < set(statements)
         for name, statement in statements.items():
             prepared = await admin.prepare(statement)
             nulls = ", ".join(["NULL"] * len(prepared.get_parameters()))
@@ -196,6 +198,45 @@ class TestStatements(OnServer):
             assert await deleting is True
         assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 0
 
+    async def test_a_delete_is_four_round_trips(self, server: Server, proxy: Proxy, proxied: str) -> None:
+        schema = await a_schema(server.url())
+        async with opened(lambda: provider_of(proxied, schema)) as provider:
+            for user in ("warm", "u"):
+                await several(provider, user, [1, 5, 2, 40])
+                proxy.requests = 0
+                assert await provider.delete(SessionKey(user, "s3")) is True
+                one = proxy.requests
+                assert await provider.delete_user(user) == 3
+                all_others = proxy.requests - one
+                assert await provider.delete_user(user) == 0
+                nothing = proxy.requests - one - all_others
+            assert (one, all_others, nothing) == (4, 4, 4)
+
+    @pytest.mark.parametrize("page", [1, 2, 3, 4, 100])
+    async def test_a_delete_of_many_steps_leaves_no_entry(
+        self, provider: PostgresqlProvider, admin: Any, schema: str, page: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("session_history.providers.postgresql.rows.SESSIONS", 3)
+        provider._rows = Rows(schema, page)
+        await several(provider, "other", [3])
+        await several(provider, "u", [1, 4, 3, 1, 2, 7, 1])
+        await admin.execute(
+            f"INSERT INTO {schema}.session_history_entry SELECT log, 9, 'behind', '' FROM {schema}.session_history_head"
+            " WHERE user_id = 'u'"
+        )
+        assert await provider.delete(SessionKey("u", "s1")) is True
+        assert await provider.delete_user("u") == 6
+        assert await provider.delete_user("u") == 0
+        assert (await provider.list("u", limit=9)).heads == ()
+        assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 3
+
+    async def test_those_who_delete_a_user_at_once_share_the_work(
+        self, provider: PostgresqlProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("session_history.providers.postgresql.rows.SESSIONS", 3)
+        await several(provider, "u", [2] * 20)
+        assert sum(await asyncio.gather(*(provider.delete_user("u") for _ in range(4)))) == 20
+
     async def test_a_tombstone_and_a_new_life_begin_anew(self, provider: PostgresqlProvider) -> None:
         await append(provider, 1, covering(1))
         await provider.renew(KEY, at=Position(0, 1))
@@ -227,6 +268,13 @@ class TestStatements(OnServer):
         with pytest.raises(Corrupt, match="lacks entries"):
             await provider.read(KEY)
         assert len((await read(provider, last=1)).entries) == 1
+
+
+async def several(provider: SessionHistoryProvider, user: str, lengths: list[int]) -> None:
+    """Sessions of a user with so many entries: s0, s1 …"""
+    for number, length in enumerate(lengths):
+        for seq in range(length):
+            await provider.append(SessionKey(user, f"s{number}"), entry(seq + 1), at=Position(0, seq))
 
 
 def entries_read(plan: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from postgresql_server import PASSWORD, Server
-from postgresql_support import OnOwnServer, OnServer, a_schema, connections, execute, provider_of
+from postgresql_support import OnOwnServer, OnServer, a_schema, connections, execute, provider_of, until_connections
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.postgresql.schema import LOCK
 from session_history_hooks import (
@@ -53,14 +54,31 @@ class TestMigrations(OnServer):
         assert await connections(admin, name) == 1
         await provider.stop()
 
+    async def test_a_start_that_is_cancelled_ends_at_once(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{uuid4().hex}"
+        provider = provider_of(f"{home}?application_name={name}", schema)
+        await admin.execute(f"SELECT pg_advisory_lock({LOCK})")
+        starting = asyncio.create_task(provider.start())
+        await blocked(admin, 1)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert await admin.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1
+        await admin.execute(f"SELECT pg_advisory_unlock({LOCK})")
+        await until_connections(admin, name, 0)
+        assert "session_history_head" in await tables(admin, schema), "what was begun ran to its end"
+        async with opened(lambda: provider):
+            await fill(provider, 1)
+
     async def test_a_dry_run_says_what_start_would_do(self, home: str, schema: str, admin: Any) -> None:
         by_hand = provider_of(home, schema, migrate=False)
         statements = await by_hand.migration()
         with pytest.raises(ConfigurationError, match=r"version 0 of our tables, not 1, and migrate is off"):
             await by_hand.start()
         assert await tables(admin, schema) == []
-        for statement in statements:
-            await admin.execute(statement)
+        await execute(home, *statements[:-2])
+        assert await by_hand.migration() == statements, "what was interrupted was not done"
+        await execute(home, *statements)
         assert await by_hand.migration() == ()
         async with opened(lambda: by_hand) as provider:
             await fill(provider, 1)
@@ -68,6 +86,16 @@ class TestMigrations(OnServer):
         async with opened(lambda: provider_of(home, other)):
             pass
         assert await shape(admin, other) == await shape(admin, schema)
+
+    async def test_a_migration_by_hand_waits_for_one_that_runs(self, home: str, schema: str, admin: Any) -> None:
+        statements = await provider_of(home, schema).migration()
+        await admin.execute(f"SELECT pg_advisory_lock({LOCK})")
+        by_hand = asyncio.create_task(execute(home, *statements))
+        await blocked(admin, 1)
+        await admin.execute(f"SELECT pg_advisory_unlock({LOCK})")
+        await by_hand
+        async with opened(lambda: provider_of(home, schema, migrate=False)) as provider:
+            await fill(provider, 1)
 
     async def test_without_a_name_the_first_schema_of_the_search_path_is_taken(
         self, home: str, schema: str, admin: Any
@@ -134,8 +162,8 @@ class TestRights(OnOwnServer):
 
     async def test_what_is_up_to_date_needs_no_right_to_make_tables(self, server: Server, admin: Any) -> None:
         schema = await a_schema(server.url())
-        role = f"r{uuid4().hex}"
-        await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT USAGE ON SCHEMA {schema} TO {role}")
+        role = await a_role(admin)
+        await admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
         limited = server.url(user=role)
         with pytest.raises(StoreReadOnly, match="rights"):
             await provider_of(limited, schema).start()
@@ -161,10 +189,74 @@ class TestRights(OnOwnServer):
                 await provider.delete(KEY)
             assert not (await read(provider)).head.deleted
 
+    @pytest.mark.parametrize("name", ["plain", 'a "b", c', "Grün", "ÄRGER", "$user"])
+    @pytest.mark.parametrize("path", ["{}", "{}, public", "nowhere,{},public"])
+    async def test_a_schema_of_the_search_path_that_may_not_be_used_is_not_passed_over(
+        self, server: Server, admin: Any, path: str, name: str
+    ) -> None:
+        role = await a_role(admin)
+        schema = role if name == "$user" else f"{name}{uuid4().hex}"
+        quoted = '"' + schema.replace('"', '""') + '"'
+        public = await tables(admin, "public")
+        await admin.execute(f"CREATE SCHEMA {quoted}")
+        shown = '"$user"' if name == "$user" else quoted
+        await admin.execute(
+            f"ALTER ROLE {role} SET search_path = {path.format(shown)}; GRANT ALL ON SCHEMA public TO {role}"
+        )
+        limited = provider_of(server.url(user=role), None)
+        for call in (limited.start, limited.migration):
+            with pytest.raises(StoreReadOnly, match=f"no USAGE on schema {re.escape(repr(schema))}"):
+                await call()
+        assert await tables(admin, "public") == public
+        await admin.execute(f"GRANT ALL ON SCHEMA {quoted} TO {role}")
+        async with opened(lambda: limited) as provider:
+            await fill(provider, 1)
+        assert "session_history_head" in await tables(admin, schema)
+
+    async def test_a_schema_behind_the_first_of_the_search_path_is_nobodys_affair(
+        self, server: Server, admin: Any, schema: str
+    ) -> None:
+        role = await a_role(admin)
+        await admin.execute(f"CREATE SCHEMA {role}_; GRANT ALL ON SCHEMA {schema} TO {role}")
+        options = quote(f"-c search_path=$user,{schema.upper()},{role}_")
+        async with opened(lambda: provider_of(f"{server.url(user=role)}?options={options}", None)):
+            assert "session_history_head" in await tables(admin, schema)
+        async with opened(
+            lambda: provider_of(f"{server.url(user=role)}?options={quote(f'-c search_path={role}_')}", schema)
+        ):
+            pass
+
+    @pytest.mark.parametrize("table", ["schema", "head", "entry"])
+    async def test_rows_must_not_be_hidden(self, server: Server, admin: Any, table: str) -> None:
+        schema = await a_schema(server.url())
+        async with opened(lambda: provider_of(server.url(), schema)) as provider:
+            await fill(provider, 1)
+        role = await a_role(admin)
+        await admin.execute(
+            f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role};"
+            f"ALTER TABLE {schema}.session_history_{table} ENABLE ROW LEVEL SECURITY"
+        )
+        limited = provider_of(server.url(user=role), schema)
+        for call in (limited.start, limited.migration):
+            with pytest.raises(
+                ConfigurationError, match=f"row-level security may hide rows of session_history_{table}"
+            ):
+                await call()
+        await admin.execute(f"ALTER ROLE {role} BYPASSRLS")
+        async with opened(lambda: limited) as provider:
+            assert len((await read(provider)).entries) == 1
+
     async def test_another_encoding_is_refused(self, server: Server, admin: Any) -> None:
         await admin.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
-        with pytest.raises(ConfigurationError, match="encoding LATIN1"):
-            await provider_of(server.url("latin"), None).start()
+        for schema, text in ((None, "encoding LATIN1"), ("nowhere", "no schema 'nowhere'"), ("日本", "it takes UTF8")):
+            with pytest.raises(ConfigurationError, match=text):
+                await provider_of(server.url("latin"), schema).start()
+
+
+async def a_role(admin: Any) -> str:
+    role = f"r{uuid4().hex}"
+    await admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    return role
 
 
 async def blocked(admin: Any, count: int) -> None:

@@ -37,7 +37,8 @@ from session_history_hooks import (
 
 T = TypeVar("T")
 
-PAGE = 1000
+PAGE = 200
+"""A page must arrive, and what a page holds must be deleted, within a timeout."""
 
 NAME_BYTES = 63
 """PostgreSQL shortens longer names without an error."""
@@ -107,11 +108,7 @@ class PostgresqlProvider:
             self._running()
             return
         pool = self._new_pool()
-        try:
-            schema = await pool.run(self._prepare, again=False)
-        except BaseException:
-            await pool.close()
-            raise
+        schema = await pool.first(self._prepare, again=False)
         with self._door:
             if first := self._rows is None:
                 self._pid, self._pools = os.getpid(), {asyncio.get_running_loop(): pool}
@@ -123,19 +120,22 @@ class PostgresqlProvider:
         with self._door:
             pools, self._pools, self._rows = self._pools, {}, None
         if self._pid == os.getpid():
-            await asyncio.gather(*(_close(loop, pool) for loop, pool in pools.items()))
+            try:
+                await asyncio.gather(*(_close(loop, pool) for loop, pool in pools.items()))
+            finally:
+                for loop, pool in pools.items():
+                    _abandon(loop, pool)
 
     async def migration(self) -> tuple[str, ...]:
-        """The statements that :meth:`start` would run first to make or upgrade the tables. Changes nothing.
+        """The statements that :meth:`start` would run first to make or upgrade the tables, from ``BEGIN`` to
+        ``COMMIT``; none if they are up to date. Changes nothing.
 
         :raises SessionHistoryError: as :meth:`start`.
         """
         pool = self._new_pool()
-        try:
-            found = await pool.run(partial(examine, place=self._address.shown, schema=self._schema), again=True)
-        finally:
-            await pool.close()
-        return found.missing
+        found = await pool.first(partial(examine, place=self._address.shown, schema=self._schema), again=True)
+        await pool.close()
+        return found.script
 
     async def health(self) -> bool:
         try:
@@ -173,7 +173,15 @@ class PostgresqlProvider:
         return await self._run(lambda rows, link: rows.delete(link, key), again=False)
 
     async def delete_user(self, user_id: str) -> int:
-        return await self._run(lambda rows, link: rows.delete_user(link, user_id), again=False)
+        count = 0
+        behind: str | None = ""
+        while behind is not None:
+            deleted, behind = await self._delete_some(user_id, behind)
+            count += deleted
+        return count
+
+    async def _delete_some(self, user_id: str, behind: str) -> tuple[int, str | None]:
+        return await self._run(lambda rows, link: rows.delete_some(link, user_id, behind), again=False)
 
     async def _run(self, work: Callable[[Rows, Link], Awaitable[T]], *, again: bool = True) -> T:
         """:param again: it does no harm to do it twice, and says the same."""
@@ -197,7 +205,8 @@ class PostgresqlProvider:
         if pool is None:
             with self._door:
                 self._running()
-                self._pools = {each: pool for each, pool in self._pools.items() if not each.is_closed()}
+                for closed in [each for each in self._pools if each.is_closed()]:
+                    self._pools.pop(closed).hang_up()
                 pool = self._pools[loop] = self._new_pool()
         return pool
 
@@ -212,16 +221,21 @@ class PostgresqlProvider:
 
 
 async def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
-    """Close the connections of an event loop in that loop; one that stands still does it when it goes on."""
+    """Close the connections of an event loop in that loop."""
     if loop is asyncio.get_running_loop():
         await pool.close()
     elif loop.is_running():
         with suppress(TimeoutError):  # the loop ended meanwhile, and has closed them
             async with asyncio.timeout(3 * pool.timeout):
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), loop))
-    else:
-        with suppress(RuntimeError):  # the loop was closed, and its connections with it
-            loop.call_soon_threadsafe(pool.abort)
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+    """Drop what is left of them; a loop that stands still does it when it goes on."""
+    try:
+        loop.call_soon_threadsafe(pool.abandon)
+    except RuntimeError:  # the loop was closed
+        pool.hang_up()
 
 
 def _check_options(schema: object, pool_size: object, timeout: object, durability: object) -> None:

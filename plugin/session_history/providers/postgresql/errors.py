@@ -37,6 +37,7 @@ _KINDS: dict[str, tuple[type[SessionHistoryError], str]] = {
     "28": (ConfigurationError, "refuses this user or password"),
     "3D000": (ConfigurationError, "has no database of this name; a URL without one asks for that of the user's name"),
     "3F000": (ConfigurationError, "has no schema of this name"),
+    "22P05": (ConfigurationError, "has an encoding without some of the characters; it takes UTF8"),
     "23505": (Corrupt, "holds entries behind the tail of their log, or one log of two sessions"),
     "42501": (StoreReadOnly, "does not give this user the rights that are needed"),
     "42P01": (Corrupt, "has lost a table of ours"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from asyncio.trsock import TransportSocket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -29,12 +31,14 @@ class Link:
     """A connection, and the statements that the server has prepared for it.
 
     :ivar dsn: of the host that it leads to.
+    :ivar extend: gives what comes next the whole time of a call.
     """
 
     def __init__(self, connection: Any, *, caching: bool, dsn: str = "") -> None:
         self.connection = connection
         self.dsn = dsn
         self.left: float = 0.0
+        self.extend: Callable[[], None] = unlimited
         self._prepared: dict[str, Any] | None = {} if caching else None
         self._cut_short = False
         connection.add_log_listener(self._hear)
@@ -66,6 +70,7 @@ class Link:
             f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout TO {ABANDONED}"
         )
         yield
+        self.extend()
         await self.connection.execute("COMMIT")
         self._insist_replicated()
 
@@ -81,11 +86,24 @@ class Link:
         if self._cut_short:
             raise asyncpg.StatementCompletionUnknownError("the wait for a standby was cut short")
 
+    def hang_up(self) -> None:
+        """End the connection of an event loop that was closed, without it: nothing can be done there any more. The
+        event loops of others close their sockets themselves.
+        """
+        socket_ = self.connection._transport.get_extra_info("socket")
+        if isinstance(socket_, TransportSocket):
+            with suppress(OSError):
+                socket_.shutdown(socket.SHUT_RDWR)
+
     def usable_after(self, error: BaseException) -> bool:
         """Whether the connection stands as it did before what failed."""
         if self.connection.is_closed() or self.connection.is_in_transaction():
             return False
         return isinstance(error, SessionHistoryError) or not (lost(error) or spoilt(error))
+
+
+def unlimited() -> None:
+    """Nothing limits what comes next."""
 
 
 _LINKS: weakref.WeakSet[Link] = weakref.WeakSet()

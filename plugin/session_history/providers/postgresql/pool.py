@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from session_history.providers.postgresql.address import Address
@@ -19,7 +20,7 @@ from session_history.providers.postgresql.errors import (
     translate,
     undone,
 )
-from session_history.providers.postgresql.link import Hosts, Link
+from session_history.providers.postgresql.link import Hosts, Link, unlimited
 from session_history.providers.postgresql.tls import FILE_ERRORS
 from session_history_hooks import ConfigurationError, SessionHistoryError, Unavailable
 
@@ -44,8 +45,8 @@ class Pool:
     Work that was begun runs to its end, also when its caller is cancelled: nobody is left with a statement in the air.
     What still waits for its first connection then is dropped.
 
-    :ivar timeout: seconds for one call, with the wait for a connection. A call whose outcome is unknown gets them once
-        more, to learn it.
+    :ivar timeout: seconds for one call, with the wait for a connection; its work may extend them. A call whose outcome
+        is unknown gets them once more, to learn it.
     """
 
     address: Address
@@ -59,6 +60,7 @@ class Pool:
     _hosts: Hosts = field(init=False)
     _farewell: AsyncGenerator[None, None] | None = field(init=False, default=None)
     _closed: bool = field(init=False, default=False)
+    _abandoned: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self._places = asyncio.Semaphore(self.size)
@@ -82,6 +84,17 @@ class Pool:
                 task.cancel()
             raise
 
+    async def first(self, work: Callable[[Link], Awaitable[T]], *, again: bool) -> T:
+        """As :meth:`run`, and a pool in which it fails is closed."""
+        try:
+            return await self.run(work, again=again)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+        except BaseException:
+            await self.close()
+            raise
+
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         self._waiting.discard(task)
@@ -89,19 +102,31 @@ class Pool:
             task.exception()  # asyncio would log it, with a traceback, if nobody were left to see it
 
     async def close(self) -> None:
-        """Finish what waits, then close all connections."""
+        """Finish what waits, then close all connections. Who is cancelled in that waits no longer; the rest is done."""
         self._closed = True
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        idle, self._idle = self._idle, []
-        await asyncio.gather(*(_close(link) for link in idle))
+        try:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+            await asyncio.gather(*(_close(link) for link in self._idle))
+        finally:
+            self.abandon()
         if self._farewell is not None:
             await self._farewell.aclose()
+
+    def abandon(self) -> None:
+        """Close now what is idle, and each other connection when what was begun with it has ended."""
+        self._closed = self._abandoned = True
+        self.abort()
 
     def abort(self) -> None:
         """Drop what is idle, without a word to the server."""
         while self._idle:
             self._idle.pop().connection.terminate()
+
+    def hang_up(self) -> None:
+        """Drop what is idle of an event loop that was closed."""
+        while self._idle:
+            self._idle.pop().hang_up()
 
     async def _insist(self, work: Callable[[Link], Awaitable[T]], *, again: bool) -> T:
         loop = asyncio.get_running_loop()
@@ -133,8 +158,9 @@ class Pool:
     async def _attempt(self, work: Callable[[Link], Awaitable[T]], deadline: float) -> T:
         link: Link | None = None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as limit:
                 link = await self._take()
+                link.extend = partial(self._extend, limit)
                 outcome = await work(link)
         except BaseException as error:
             if link is not None:
@@ -144,6 +170,9 @@ class Pool:
             raise
         self._give_back(link)
         return outcome
+
+    def _extend(self, limit: asyncio.Timeout) -> None:
+        limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
     def _reason(self, error: Exception) -> SessionHistoryError:
         if isinstance(error, TimeoutError) and self._places.locked():
@@ -189,8 +218,11 @@ class Pool:
 
     def _give_back(self, link: Link) -> None:
         link.left = asyncio.get_running_loop().time()
+        link.extend = unlimited  # else it would keep the call, and what that has read
         self._idle.append(link)
         self._places.release()
+        if self._abandoned:
+            self.abort()
 
     async def _give_back_after(self, link: Link, error: BaseException) -> None:
         if forgotten(error) and self.caching:

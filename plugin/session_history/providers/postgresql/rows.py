@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 from session_history.providers.postgresql.ids import decoded, encoded
 from session_history.providers.postgresql.link import Link, Row
@@ -29,6 +31,10 @@ MAX_BIGINT = 2**63 - 1
 
 ONE = "user_id = $1 AND session_id = $2"
 ALL = "user_id = $1"
+REST = "user_id = $1 AND session_id > $2"
+
+SESSIONS = 100
+"""How many sessions of a user a transaction deletes at most: a delete that fails keeps what it has done by then."""
 
 TRIES = 20
 """How often one looks again when others change the session between two statements. Each time, one of them got on."""
@@ -142,10 +148,20 @@ class Rows:
         return Page(heads, ListingCursor.behind(heads[-1]).encode() if len(rows) > limit else None)
 
     async def delete(self, link: Link, key: SessionKey) -> bool:
-        return bool(await self._bury(link, ONE, key.user_id, key.session_id))
+        buried = await self._delete(link, self._bury_one, key.user_id, key.session_id)
+        if not buried:
+            await self._confirm(link, ONE, key.user_id, key.session_id)
+        return bool(buried)
 
-    async def delete_user(self, link: Link, user_id: str) -> int:
-        return await self._bury(link, ALL, user_id)
+    async def delete_some(self, link: Link, user_id: str, behind: str) -> tuple[int, str | None]:
+        """Delete some of the user's sessions that sort behind this one.
+
+        :returns: how many, and the last of them; ``None`` = there are no more.
+        """
+        buried = await self._delete(link, self._bury_some, user_id, behind)
+        if not buried:
+            await self._confirm(link, ALL, user_id)
+        return len(buried), max(row[2] for row in buried) if len(buried) == SESSIONS else None
 
     async def answers(self, link: Link) -> bool:
         await link.fetch(f"SELECT log FROM {self._tables.head} LIMIT 1")
@@ -156,20 +172,32 @@ class Rows:
         rows = await link.fetch(self._stand, key.user_id, key.session_id, encoded(entry_id))
         return (_head(key, rows[0][1:]), rows[0][0]) if rows else (None, None)
 
-    async def _bury(self, link: Link, which: str, *values: str) -> int:
-        """Two statements: what was appended while the first waited for a head is seen by the second only."""
+    async def _delete(self, link: Link, bury: str, *values: str) -> Sequence[Row]:
+        """The log, its length and the id of each session that was deleted. What was appended while the first statement
+        waited for a head is seen by the next ones only.
+
+        A server that goes on answering is waited for, however much there is to delete.
+        """
         async with link.transaction():
-            buried = await link.fetch(
-                f"""UPDATE {self._tables.head} SET seq = 0, tail_id = '', deleted = true, beat = 0, edits = 0,
-                active_us = greatest({_NOW}, active_us + 1), fold_seq = NULL, fold_id = NULL, card = NULL
-                WHERE {which} AND NOT deleted RETURNING log""",
-                *values,
-            )
-            logs = [row[0] for row in buried]
-            await link.fetch(f"DELETE FROM {self._tables.entry} WHERE log = ANY($1::bigint[])", logs)
-            if not logs:
-                await self._confirm(link, which, *values)
-        return len(logs)
+            buried = await link.fetch(bury, *values)
+            for logs, length in self._together(buried):
+                for low, high in pairwise((*range(0, length, self._page), MAX_SEQ)):
+                    link.extend()
+                    await link.fetch(self._erase, logs, low, high)
+        return buried
+
+    def _together(self, buried: Sequence[Row]) -> Iterator[tuple[Sequence[int], int]]:
+        """Logs whose entries together are a page at most, or one that is longer; and how many entries that is."""
+        logs: tuple[int, ...] = ()
+        entries = 0
+        for log, length, _ in buried:
+            if logs and entries + length > self._page:
+                yield logs, entries
+                logs, entries = (), 0
+            logs += (log,)
+            entries += length
+        if logs:
+            yield logs, entries
 
     async def _confirm(self, link: Link, which: str, *values: str) -> None:
         """Wait for what is found to be done already: the commit of that may have been cut short in its wait for a
@@ -253,6 +281,29 @@ class Rows:
                 UPDATE {self._tables.entry} AS e SET payload = $5 FROM edited WHERE e.log = edited.log AND e.seq = $9
             )
             SELECT {_HEAD} FROM edited"""
+
+    @cached_property
+    def _bury_one(self) -> str:
+        return self._burying(ONE)
+
+    @cached_property
+    def _bury_some(self) -> str:
+        return self._burying(REST)
+
+    def _burying(self, which: str) -> str:
+        """Heads are locked in the order of their ids, so that two that delete a user do not wait for each other."""
+        return f"""WITH doomed AS MATERIALIZED (
+                SELECT session_id, seq FROM {self._tables.head} WHERE {which} AND NOT deleted
+                ORDER BY session_id LIMIT {SESSIONS} FOR UPDATE
+            )
+            UPDATE {self._tables.head} AS h SET seq = 0, tail_id = '', deleted = true, beat = 0, edits = 0,
+            active_us = greatest({_NOW}, active_us + 1), fold_seq = NULL, fold_id = NULL, card = NULL
+            FROM doomed WHERE h.user_id = $1 AND h.session_id = doomed.session_id
+            RETURNING log, doomed.seq, doomed.session_id"""
+
+    @cached_property
+    def _erase(self) -> str:
+        return f"DELETE FROM {self._tables.entry} WHERE log = ANY($1::bigint[]) AND seq > $2 AND seq <= $3"
 
     @cached_property
     def _list(self) -> str:

@@ -10,6 +10,8 @@ from session_history_hooks import ConfigurationError, Corrupt, IncompatibleStore
 LOCK = int.from_bytes(b"SHLG")
 """Names the lock under which tables are made: "session history log". It ends with its transaction."""
 
+_ALONE = f"SELECT pg_advisory_xact_lock({LOCK})"
+
 PERIOD_BITS = 30
 """A period of activity is 2**30 microseconds, 18 minutes: see :func:`_first`."""
 
@@ -27,17 +29,28 @@ COLUMNS = {
 }  # fmt: skip
 """What this version needs. A newer one may have added more."""
 
-_SERVER = """SELECT coalesce($1, current_schema()) AS schema,
+_SERVER = """WITH path AS (
+        SELECT coalesce(replace(part[1], '""', '"'), lower(part[2] COLLATE "C")) AS name, place FROM
+            regexp_matches(current_setting('search_path'), '"((?:[^"]|"")*)"|([^",\\s]+)', 'g')
+            WITH ORDINALITY AS parts (part, place)
+    ), first AS (
+        SELECT oid, nspname FROM path JOIN pg_catalog.pg_namespace
+            ON nspname = CASE name WHEN '$user' THEN current_user ELSE name END ORDER BY place LIMIT 1
+    )
+    SELECT coalesce($1, current_schema()) AS schema,
     EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = coalesce($1, current_schema())) AS there,
+    (SELECT nspname FROM first WHERE $1 IS NULL AND NOT has_schema_privilege(oid, 'USAGE')) AS skipped,
     current_setting('server_encoding') AS encoding,
     current_setting('transaction_read_only') = 'on' AS read_only,
     current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync"""
+"""Whoever may not use a schema of the search path is given the next one, without a word."""
 
 _TABLES = """SELECT c.relname::text AS name,
     array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
     has_table_privilege(c.oid, 'SELECT') AND (c.relname = $3 OR has_table_privilege(c.oid, 'INSERT')
-        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) AS allowed
+        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')) AS allowed,
+    row_security_active(c.oid) AS filtered
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = ANY($2::text[])"""
 
@@ -71,6 +84,11 @@ class Found(NamedTuple):
             for version, statements in enumerate(steps[self.version :], start=self.version + 1)
             for statement in (*statements, f"INSERT INTO {tables.schema} (version) VALUES ({version})")
         )
+
+    @property
+    def script(self) -> tuple[str, ...]:
+        """The same for somebody else to run: all of it is done or nothing, and by one at a time."""
+        return ("BEGIN", _ALONE, *self.missing, "COMMIT") if self.missing else ()
 
 
 def migrations(tables: Tables) -> tuple[tuple[str, ...], ...]:
@@ -131,7 +149,7 @@ async def prepare(link: Link, place: str, *, schema: str | None, migrate: bool, 
     :param schema: ``None`` = the first of the search path.
     :param migrate: make or upgrade tables; else they must be there.
     :param durable: the server must be set to write before it answers.
-    :raises ConfigurationError: it can not be there, or tables are missing that must not be made.
+    :raises ConfigurationError: it can not be there, tables are missing that must not be made, or rows may be hidden.
     :raises IncompatibleStore: the tables are somebody else's, or newer than we are.
     :raises StoreReadOnly: this user may not write, or nobody may.
     """
@@ -159,6 +177,11 @@ async def examine(link: Link, place: str, *, schema: str | None) -> Found:
 
 async def _server(link: Link, place: str, schema: str | None) -> Row:
     [server] = await link.fetch(_SERVER, schema)
+    if server["skipped"]:
+        raise StoreReadOnly(
+            f"{place}: this user has no USAGE on schema {server['skipped']!r}, the first of the search path. "
+            "Grant it, or name another schema"
+        )
     if not server["there"]:
         raise ConfigurationError(f"{place} has no schema {schema!r}" if schema else f"{place} has an empty search path")
     if server["encoding"] != "UTF8":
@@ -169,8 +192,9 @@ async def _server(link: Link, place: str, schema: str | None) -> Row:
 def _insist_durable(server: Row, place: str, *, durable: bool) -> None:
     off = [name for name in ("synchronous_commit", "fsync") if server[name] == "off"]
     if durable and off:
+        are = "are off. Turn them" if len(off) > 1 else "is off. Turn it"
         raise ConfigurationError(
-            f"{place} answers before it has written: {' and '.join(off)} is off. Turn it on, or say durability=host"
+            f"{place} answers before it has written: {' and '.join(off)} {are} on, or say durability=host"
         )
 
 
@@ -183,6 +207,11 @@ async def _found(link: Link, place: str, schema: str) -> Found:
         raise IncompatibleStore(f"{place}: schema {schema!r} has somebody else's tables: {', '.join(sorted(tables))}")
     if not all(row["allowed"] for row in rows):
         raise StoreReadOnly(f"{place}: this user may not read and write all of {', '.join(sorted(tables))}")
+    if filtered := [row["name"] for row in rows if row["filtered"]]:
+        raise ConfigurationError(
+            f"{place}: row-level security may hide rows of {' and '.join(sorted(filtered))} from this user, which "
+            "would read as sessions never seen. Turn it off for these tables, or give the user BYPASSRLS"
+        )
     version = await _version(link, place, schema)
     for name, columns in COLUMNS.items():
         lacking = columns - tables.get(name, set())
@@ -207,7 +236,7 @@ async def _version(link: Link, place: str, schema: str) -> int:
 async def _migrate(link: Link, place: str, schema: str) -> None:
     async with link.transaction():
         # Two that make a table at once fail in ways that differ by version: so one after the other.
-        await link.connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        await link.connection.execute(_ALONE)
         # Looked at again under the lock: another process may have been faster.
         for statement in (await _found(link, place, schema)).missing:
             await link.connection.execute(statement)
