@@ -44,6 +44,7 @@ class History:
 
     async def grow(self) -> list[str]:
         dice, memory = random.Random(self.seed), MemoryProvider()
+        await memory.start()
         answers = []
         for number in range(STEPS):
             name, call = await self._next(dice, memory, number)
