@@ -9,8 +9,10 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import repeat
 from typing import Any
@@ -571,6 +573,29 @@ class TestPool(OnServer):
         await provider.start()
         await append(provider, 1)
         await asyncio.to_thread(asyncio.run, provider.stop())
+        await until_connections(admin, name, 0)
+
+    async def test_a_stop_while_the_loop_of_a_thread_ends(self, home: str, schema: str, admin: Any) -> None:
+        name = f"n{random.getrandbits(64)}"
+        provider = provider_of(f"{home}?application_name={name}", schema, timeout=30.0)
+        calling = threading.Event()
+
+        async def call_and_leave() -> None:
+            assert await provider.health()
+            call = asyncio.create_task(append(provider, 2))
+            await until(lambda: len(asyncio.all_tasks()) == 3)
+            calling.set()
+            await until(lambda: len(asyncio.all_tasks()) > 3)  # the stop has come
+            assert not call.done()
+
+        await provider.start()
+        await append(provider, 1)
+        with ThreadPoolExecutor() as thread:
+            async with locked(home, schema):
+                leaving = thread.submit(asyncio.run, call_and_leave())
+                await asyncio.to_thread(calling.wait, 30)
+                await provider.stop()
+            await asyncio.wrap_future(leaving)
         await until_connections(admin, name, 0)
 
     async def test_what_an_idle_connection_forgot_is_not_needed(

@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -225,9 +224,19 @@ async def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
     if loop is asyncio.get_running_loop():
         await pool.close()
     elif loop.is_running():
-        with suppress(TimeoutError):  # the loop ended meanwhile, and has closed them
-            async with asyncio.timeout(3 * pool.timeout):
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.close(), loop))
+        await _close_in(loop, pool)
+
+
+async def _close_in(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
+    """A loop that ends meanwhile cancels it, or comes first, or never gets to it: that is no failure of ours."""
+    work = pool.close()
+    try:
+        closing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+    except RuntimeError:  # it has ended just now
+        work.close()
+        return
+    closing.add_done_callback(lambda done: done.cancelled() or done.exception())
+    await asyncio.wait([closing], timeout=3 * pool.timeout)
 
 
 def _abandon(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
