@@ -81,7 +81,10 @@ class _SessionError(SessionHistoryError):
         self.key = key
 
     def __str__(self) -> str:
-        return f"session {self.key.session_id!r} of user {self.key.user_id!r} {self.text}"
+        return self._says(self.text)
+
+    def _says(self, text: str) -> str:
+        return f"session {self.key.session_id!r} of user {self.key.user_id!r} {text}"
 
 
 class SessionExists(_SessionError, ValueError):
@@ -99,17 +102,20 @@ class SessionNotFound(_SessionError, LookupError):
 class SessionDeleted(_SessionError, LookupError):
     """The session was deleted, and only ``create_session`` begins it anew. Nothing was written.
 
-    So is one that is gone without a trace, since it expired or the store lost it; a next turn begins that one anew.
-
-    :param traceless: nothing of it is left, not even that it was deleted.
+    :ivar traceless: nothing of it is left, not even that it was deleted: it expired, or the store lost it. A next turn
+        begins it anew.
     """
 
     text = "was deleted; create_session begins it anew"
 
     def __init__(self, key: SessionKey, *, traceless: bool = False) -> None:
         super().__init__(key)
-        if traceless:
-            self.text = "is gone without a trace: it expired, or the store lost it; the next turn begins it anew"
+        self.traceless: bool = traceless
+
+    def __str__(self) -> str:
+        if self.traceless:
+            return self._says("is gone without a trace: it expired, or the store lost it; the next turn begins it anew")
+        return super().__str__()
 
 
 class TurnIdReused(_SessionError, ValueError):
