@@ -83,7 +83,7 @@ async def hurried(provider: PostgresqlProvider, timeout: float = 0.5) -> AsyncIt
 
 async def waiting(admin: Any, count: int = 1) -> list[int]:
     """The backends that wait for a lock, as soon as there are so many."""
-    for _ in range(500):
+    for _ in range(3000):
         rows = await admin.fetch(
             "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%session_history_head%'"
         )

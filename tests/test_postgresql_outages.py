@@ -1019,7 +1019,7 @@ def made(make: Callable[[], object]) -> str:
 
 
 async def until(so: Callable[[], bool]) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if so():
             return
         await asyncio.sleep(0.005)

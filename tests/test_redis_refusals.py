@@ -18,6 +18,7 @@ from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import (
     ConfigurationError,
+    Conflict,
     Durability,
     Position,
     StoreFull,
@@ -43,6 +44,19 @@ async def test_a_full_server_takes_nothing_and_lets_go(own: ValkeyServer) -> Non
             client.config_set("maxmemory", 0)
             assert (await read(provider)).head.deleted
             assert (await provider.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)
+
+
+async def test_a_full_server_does_not_take_an_entry_for_one_of_an_earlier_life(own: ValkeyServer) -> None:
+    with own.client() as client:
+        async with started(own.url) as provider:
+            await append(provider, 1)
+            await provider.delete(KEY)
+            await provider.append(KEY, entry(2), at=Position(1, 0))
+            with pytest.raises(Conflict):
+                await append(provider, 2)
+            client.config_set("maxmemory", 1)
+            with pytest.raises(StoreFull):
+                await append(provider, 2)
 
 
 async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServer) -> None:

@@ -76,7 +76,7 @@ async def test_a_thread_that_dies_leaves_nobody_waiting(tmp_path: Path, monkeypa
         time.sleep(0.2)  # as on a busy machine: those who waited know before the thread has ended
 
     monkeypatch.setattr(Writer, "_abandon", abandon_slowly)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         outcomes = await asyncio.gather(*(append(provider, number) for number in range(5)), return_exceptions=True)
         assert all(isinstance(outcome, (Unavailable, MemoryError)) for outcome in outcomes)
         assert not await provider.health()

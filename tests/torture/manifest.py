@@ -25,7 +25,7 @@ class Pen:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def attempt(self, session_id: str, turn_id: str) -> None:
-        self._write(f"try {session_id} {turn_id}")
+        self._write(f"try {session_id} {turn_id} {time.monotonic()}")
 
     def acknowledged(self, session_id: str, turn_id: str) -> None:
         self._write(f"ok {session_id} {turn_id} {time.monotonic()}")
@@ -37,9 +37,9 @@ class Pen:
 
 @dataclass
 class Manifest:
-    """Turns that were attempted, and when which of them were acknowledged, by session."""
+    """When turns were attempted, lastly, and which of them were acknowledged when, by session."""
 
-    attempted: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    attempted: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     acknowledged: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
 
     @classmethod
@@ -47,8 +47,8 @@ class Manifest:
         manifest = cls()
         for line in path.read_text().splitlines() if path.exists() else ():
             match line.split():
-                case ["try", session_id, turn_id]:
-                    manifest.attempted[session_id].add(turn_id)
+                case ["try", session_id, turn_id, seconds]:
+                    manifest.attempted[session_id][turn_id] = float(seconds)
                 case ["ok", session_id, turn_id, seconds]:
                     manifest.acknowledged[session_id][turn_id] = float(seconds)
         return manifest
@@ -84,20 +84,20 @@ def flaws(manifest: Manifest, held: dict[str, Log], *, lossy: Sequence[tuple[flo
     """What is wrong with a store: acknowledged ⊆ log ⊆ attempted, each once, in the order of each writer.
 
     :param lossy: stretches of time, by the monotonic clock, in which no more than an asynchronous replication was
-        promised: what was acknowledged then may be lost.
+        promised: what was stored then may be lost, which is between its attempt and its acknowledgement.
     """
     found = []
     for session_id, log in held.items():
         lost = {
             turn: when
             for turn, when in manifest.acknowledged[session_id].items()
-            if not any(start <= when <= stop for start, stop in lossy)
+            if not any(start <= when and manifest.attempted[session_id][turn] <= stop for start, stop in lossy)
         }.keys() - set(log)
         if lost:
             found.append(f"{session_id} has lost {len(lost)} acknowledged turns")
         if len(set(log)) < len(log):
             found.append(f"{session_id} holds {len(log) - len(set(log))} turns twice")
-        if foreign := set(log) - manifest.attempted[session_id]:
+        if foreign := set(log) - manifest.attempted[session_id].keys():
             found.append(f"{session_id} holds {len(foreign)} turns that nobody attempted, {min(foreign)} the first")
         for writer, numbers in by_writer(log).items():
             if numbers != sorted(numbers):

@@ -193,7 +193,7 @@ class RedisProvider:
                 *_cover(fold),
             )
         except StoreFull:
-            replay = await self._replay(key, entry.id)
+            replay = await self._replay(key, entry.id, at.generation)
             if replay is None:
                 raise
             return replay
@@ -201,10 +201,10 @@ class RedisProvider:
             raise Conflict(unpacked_head(answer[1], key), anew=answer[2:] == [1])
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
 
-    async def _replay(self, key: SessionKey, entry_id: str) -> Appended | None:
+    async def _replay(self, key: SessionKey, entry_id: str, generation: int) -> Appended | None:
         """What the script would say of an entry that it stored before, if it did: a full server does not run it."""
         log = await self.read(key, last=0, entry_id=entry_id)
-        if log is None or log.found is None:
+        if log is None or log.found is None or log.head.tail.generation != generation:
             return None
         if self._options.wait_replicas:
             raise Unavailable(
@@ -262,12 +262,14 @@ class RedisProvider:
         """All of a user, in portions, since others wait while the server looks them up."""
         heads = self._keys.of_user(user_id)[:1]
         names: dict[bytes, None] = {}
-        cursor: bytes = b"0"
+        cursor, least = b"0", 0
         while True:
+            begins = cursor == b"0"
             _, found, cursor, total = await self._calls.user(scripts.SESSIONS, heads, cursor)
+            least = total if begins else min(least, total)  # what begins meanwhile need not be found
             names |= dict.fromkeys(found)
             # To another server, or after a restart, the cursor means something else: then it begins again.
-            if cursor == b"0" and len(names) >= total:
+            if cursor == b"0" and len(names) >= least:
                 return list(names)
 
     async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
