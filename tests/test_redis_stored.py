@@ -209,12 +209,17 @@ async def test_numbers_that_a_double_does_not_hold_change_nothing(provider: Redi
     assert (await read(provider, after=2**70)).entries == ()
 
 
+async def begin_many(provider: RedisProvider) -> int:
+    """More sessions of one user than a call looks up or deletes; how many."""
+    keys = [SessionKey("user", f"s{number}") for number in range(350)]
+    await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
+    return len(keys)
+
+
 async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None:
-    many = 350
     async with started(own.url) as provider:
         await fill(provider, 5000)
-        keys = [SessionKey("user", f"s{number}") for number in range(many)]
-        await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
+        many = await begin_many(provider)
         with own.client() as client:
             client.config_set("slowlog-log-slower-than", 200_000)
             client.slowlog_reset()
@@ -236,9 +241,7 @@ async def test_no_session_is_overlooked_where_a_cursor_means_something_else(
     provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a server that restarted meanwhile, or on another one."""
-    many = 350
-    keys = [SessionKey("user", f"s{number}") for number in range(many)]
-    await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
+    many = await begin_many(provider)
     call, cursors = provider._calls.user, []
 
     async def misled(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
@@ -256,9 +259,7 @@ async def test_no_session_is_overlooked_where_a_cursor_means_something_else(
 async def test_deleting_all_ends_though_others_go_on_beginning(
     provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = 350
-    keys = [SessionKey("user", f"s{number}") for number in range(many)]
-    await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
+    many = await begin_many(provider)
     call, begun = provider._calls.user, 0
 
     async def busy(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
