@@ -39,7 +39,7 @@ capacity: install
 
 # What mypy and pyright say to users of the wheel and of an editable install. Part of check, too.
 types: install
-	$(BIN)/python -m pytest tests/test_types.py
+	$(BIN)/python -m pytest tests/packaging/test_types.py
 
 # Kills writers, servers, a primary and a cluster's master, 20 times each, and sees that what was acknowledged is there.
 torture: install

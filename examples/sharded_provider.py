@@ -20,7 +20,6 @@ from session_history_hooks import (
     Appended,
     ConfigurationError,
     Entry,
-    Fold,
     Head,
     Limits,
     Log,
@@ -28,6 +27,7 @@ from session_history_hooks import (
     Position,
     SessionHistoryProvider,
     SessionKey,
+    Snapshot,
 )
 
 
@@ -70,14 +70,18 @@ class ShardedProvider:
     ) -> Log | None:
         return await self._of(key.user_id).read(key, last=last, before=before, after=after, entry_id=entry_id)
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        return await self._of(key.user_id).append(key, entry, at=at, fold=fold)
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        return await self._of(key.user_id).append(key, entry, at=at, snapshot=snapshot)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         return await self._of(key.user_id).renew(key, at=at)
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        return await self._of(key.user_id).rewrite(key, entry, at=at, edits=edits, fold=fold)
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
+        return await self._of(key.user_id).rewrite(key, entry, at=at, rewrites=rewrites, snapshot=snapshot)
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         return await self._of(user_id).list(user_id, limit=limit, cursor=cursor)

@@ -34,7 +34,7 @@ from tablestore import (
 
 from session_history import create_tablestore_client
 from session_history.providers.tablestore import TablestoreProvider
-from session_history_hooks import Conflict, Entry, Fold, Position, SessionHistoryError, SessionKey
+from session_history_hooks import Conflict, Entry, Position, SessionHistoryError, SessionKey, Snapshot
 
 HEAD_PLACE = 2**63 - 1
 
@@ -81,9 +81,9 @@ def entry(number: int, payload: bytes = b"payload") -> Entry:
     return Entry(f"e{number}", payload)
 
 
-async def begin(instance: Instance, session_id: str, user_id: str = "smoke", card: bytes = b"card") -> SessionKey:
+async def begin(instance: Instance, session_id: str, user_id: str = "smoke", summary: bytes = b"summary") -> SessionKey:
     key = SessionKey(user_id, session_id)
-    await instance.provider.append(key, entry(1), at=Position(0, 0), fold=Fold(1, "e1", card))
+    await instance.provider.append(key, entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", summary))
     return key
 
 
@@ -141,9 +141,9 @@ async def rows_fail_alone(instance: Instance) -> bool:
     key = await begin(instance, "batch")
     await instance.other.read(key)  # knows the head as it is now
     assert await instance.provider.renew(key, at=Position(0, 1))  # and that is another one
-    appended = await instance.other.append(key, entry(2), at=Position(0, 1), fold=Fold(2, "e2", b"second"))
+    appended = await instance.other.append(key, entry(2), at=Position(0, 1), snapshot=Snapshot(2, "e2", b"second"))
     log = await instance.provider.read(key)
-    return not appended.replayed and log is not None and log.head.folded == Fold(2, "e2", b"second")
+    return not appended.replayed and log is not None and log.head.current_snapshot == Snapshot(2, "e2", b"second")
 
 
 async def marks_are_compared_exactly(instance: Instance) -> bool:
@@ -188,12 +188,12 @@ async def pages_of_a_listing(instance: Instance) -> bool:
 
 
 async def large_values(instance: Instance) -> bool:
-    """A column holds 2 MB, an index 1 MB of a card, one request both; 9 MB take several rows."""
-    key = await begin(instance, "large", "large", card=b"\xff" * 2**20)
+    """A column holds 2 MB, an index 1 MB of a summary, one request both; 9 MB take several rows."""
+    key = await begin(instance, "large", "large", summary=b"\xff" * 2**20)
     payloads = [b"\xff" * 2 * 2**20, b"\xfe" * 9 * 10**6]
     for seq, payload in enumerate(payloads, start=2):
-        card = Fold(seq, f"e{seq}", b"\xff" * 2**20)
-        await instance.provider.append(key, entry(seq, payload), at=Position(0, seq - 1), fold=card)
+        summary = Snapshot(seq, f"e{seq}", b"\xff" * 2**20)
+        await instance.provider.append(key, entry(seq, payload), at=Position(0, seq - 1), snapshot=summary)
     log = await instance.other.read(key)
     [listed] = (await instance.other.list("large", limit=1)).heads
     return log is not None and [each.payload for each in log.entries[1:]] == payloads and listed == log.head

@@ -16,7 +16,7 @@ from session_history.providers.memory import MemoryProvider
 from support import compiled_disk
 
 if TYPE_CHECKING:
-    from agentscope_support import Cast
+    from runtimes.agentscope.support import Cast
 
 SHARED = Path(os.environ.get("SESSION_HISTORY_TEST_SHARED") or Path(__file__).parents[2] / "shared")
 
@@ -60,7 +60,7 @@ def lasting(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 async def cast(tmp_path: Path, *, save: str, lasting: bool) -> AsyncIterator[Cast]:
     """Agents of AgentScope, see there; on SQLite, where a fresh one may have a fresh service, too."""
-    from agentscope_support import Cast
+    from runtimes.agentscope.support import Cast
 
     made = Cast(lambda: SqliteSessionHistoryService(tmp_path / "history.db"), save=save, lasting=lasting)
     yield made

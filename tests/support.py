@@ -9,6 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+PROGRAMS = TESTS / "programs"
+"""What tests start as processes of their own."""
+
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as lines:
@@ -30,7 +36,7 @@ def same(one: object, other: object) -> bool:
 def compiled_disk(folder: Path) -> Path:
     """``programs/disk.c`` as a library. :raises OSError: there is no compiler."""
     library = folder / "disk.so"
-    source = Path(__file__).with_name("programs") / "disk.c"
+    source = PROGRAMS / "disk.c"
     command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
     return library

@@ -32,7 +32,6 @@ from session_history_hooks import (
     Corrupt,
     Durability,
     Entry,
-    Fold,
     Head,
     Limits,
     ListingCursor,
@@ -42,16 +41,17 @@ from session_history_hooks import (
     ProviderOptions,
     ProviderSpec,
     SessionKey,
+    Snapshot,
     Unavailable,
     hookimpl,
-    stretch,
+    select_seqs,
 )
 
 T = TypeVar("T")
 
 LIMITS = Limits(
     entry_bytes=4 * 2**20,
-    card_bytes=2**16,
+    summary_bytes=2**16,
     entries=500,  # each append writes the whole file
     page=100,
     remembered_ids=None,
@@ -120,7 +120,7 @@ class FilesProvider:
             if session is None:
                 return None
             tail = len(session.entries)
-            seqs = stretch(tail, LIMITS.page, last=last, before=before, after=after)
+            seqs = select_seqs(tail, LIMITS.page, last=last, before=before, after=after)
             entries = tuple(session.entries[seq - 1] for seq in seqs)
             found = session.seq_of(entry_id)
             entry = (found, session.entries[found - 1]) if found else None
@@ -128,37 +128,39 @@ class FilesProvider:
 
         return await self._run(job)
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        LIMITS.check(entry, fold, at)
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        LIMITS.check(entry, snapshot, at)
 
         def job() -> Appended:
             session = self._load(key)
             if session is None or session.head.deleted:
-                return self._begin(key, session, entry, at, fold)
+                return self._begin(key, session, entry, at, snapshot)
             tail = session.head.tail
             known = session.seq_of(entry.id)
             if known and at.generation == tail.generation:
                 return Appended(Position(tail.generation, known), replayed=True)
             if at != tail:
                 raise Conflict(session.head)
-            return self._push(session, entry, fold)
+            return self._push(session, entry, snapshot)
 
         return await self._run(job)
 
     def _begin(
-        self, key: SessionKey, tombstone: Session | None, entry: Entry, at: Position, fold: Fold | None
+        self, key: SessionKey, tombstone: Session | None, entry: Entry, at: Position, snapshot: Snapshot | None
     ) -> Appended:
         if at != (Position(tombstone.head.tail.generation + 1, 0) if tombstone else Position(0, 0)):
             raise Conflict(tombstone.head if tombstone else None)
         active_us = tombstone.head.active_us if tombstone else 0
-        session = Session(Head(key, at, "", deleted=False, beat=0, edits=0, active_us=active_us, fold=None))
-        return self._push(session, entry, fold)
+        session = Session(Head(key, at, "", deleted=False, heartbeat=0, rewrites=0, active_us=active_us, snapshot=None))
+        return self._push(session, entry, snapshot)
 
-    def _push(self, session: Session, entry: Entry, fold: Fold | None) -> Appended:
+    def _push(self, session: Session, entry: Entry, snapshot: Snapshot | None) -> Appended:
         session.entries.append(entry)
         tail = Position(session.head.tail.generation, len(session.entries))
-        fold = fold or session.head.fold
-        session.head = replace(session.head, tail=tail, tail_id=entry.id, active_us=_now(session), fold=fold)
+        snapshot = snapshot or session.head.snapshot
+        session.head = replace(session.head, tail=tail, tail_id=entry.id, active_us=_now(session), snapshot=snapshot)
         self._save(session)
         return Appended(tail, replayed=False)
 
@@ -167,24 +169,26 @@ class FilesProvider:
             session = self._load(key)
             if session is None or session.head.deleted or session.head.tail != at:
                 return False
-            session.head = replace(session.head, beat=session.head.beat + 1)
+            session.head = replace(session.head, heartbeat=session.head.heartbeat + 1)
             self._save(session)
             return True
 
         return await self._run(job)
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        LIMITS.check(entry, fold, Position(at.generation, at.seq - 1))  # it takes no new place
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
+        LIMITS.check(entry, snapshot, Position(at.generation, at.seq - 1))  # it takes no new place
 
         def job() -> Head:
             session = self._load(key)
             head = session.head if session else None
-            if session is None or head is None or (head.tail.generation, head.edits) != (at.generation, edits):
+            if session is None or head is None or (head.tail.generation, head.rewrites) != (at.generation, rewrites):
                 raise Conflict(head)
             if session.seq_of(entry.id) != at.seq:
                 raise Conflict(head)
             session.entries[at.seq - 1] = entry
-            session.head = replace(head, edits=edits + 1, fold=fold)
+            session.head = replace(head, rewrites=rewrites + 1, snapshot=snapshot)
             self._save(session)
             return session.head
 
@@ -214,7 +218,7 @@ class FilesProvider:
 
     def _bury(self, session: Session) -> bool:
         key, tail = session.head.key, Position(session.head.tail.generation, 0)
-        head = Head(key, tail, "", deleted=True, beat=0, edits=0, active_us=_now(session), fold=None)
+        head = Head(key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_now(session), snapshot=None)
         self._save(Session(head))
         return True
 

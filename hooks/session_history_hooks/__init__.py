@@ -16,7 +16,7 @@ from session_history_hooks.errors import (
 from session_history_hooks.keys import KEY_BYTES, SessionKey, check_key
 from session_history_hooks.limits import Durability, Limits
 from session_history_hooks.listing import ListingCursor, Page
-from session_history_hooks.log import Appended, Entry, Fold, Head, Log, Position, stretch
+from session_history_hooks.log import Appended, Entry, Head, Log, Position, Snapshot, select_seqs
 from session_history_hooks.provider import SessionHistoryProvider
 from session_history_hooks.spec import ProviderOptions, ProviderSpec, hookimpl, hookspec, session_history_providers
 
@@ -28,7 +28,6 @@ __all__ = [
     "Corrupt",
     "Durability",
     "Entry",
-    "Fold",
     "Head",
     "IncompatibleStore",
     "InvalidCursor",
@@ -44,12 +43,13 @@ __all__ = [
     "SessionHistoryError",
     "SessionHistoryProvider",
     "SessionKey",
+    "Snapshot",
     "StoreFull",
     "StoreReadOnly",
     "Unavailable",
     "check_key",
     "hookimpl",
     "hookspec",
+    "select_seqs",
     "session_history_providers",
-    "stretch",
 ]

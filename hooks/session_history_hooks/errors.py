@@ -62,12 +62,12 @@ class Conflict(SessionHistoryError, RuntimeError):
         ``(0, 0)``, of an author who saw no session, belongs to it. Never true if any life before it was deleted.
     """
 
-    def __init__(self, head: Head | None, *, anew: bool = False) -> None:
+    def __init__(self, head: Head | None, *, recreated: bool = False) -> None:
         if head is not None and not hasattr(head, "tail"):
             raise TypeError(f"a Conflict takes the Head that stands there, or None, not {type(head).__name__}")
         super().__init__(head)
         self.head = head
-        self.anew = anew
+        self.recreated = recreated
 
     def __str__(self) -> str:
         return f"the log stands at {self.head.tail if self.head else 'nothing'}"

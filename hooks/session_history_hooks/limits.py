@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from session_history_hooks.errors import LimitExceeded
-from session_history_hooks.log import Entry, Fold, Position
+from session_history_hooks.log import Entry, Position, Snapshot
 
 
 class Durability(StrEnum):
@@ -25,7 +25,7 @@ class Limits:
     """Claims of a provider; the contract suite tests them.
 
     :ivar entry_bytes: the largest payload of an entry.
-    :ivar card_bytes: the largest card of a fold.
+    :ivar summary_bytes: the largest summary of a snapshot.
     :ivar entries: the most entries in one generation.
     :ivar page: how many entries a read returns that asks for no number, and the most heads of a listing page.
     :ivar remembered_ids: how many of the newest ids an append is checked against; ``None`` = all.
@@ -34,14 +34,14 @@ class Limits:
     """
 
     entry_bytes: int
-    card_bytes: int
+    summary_bytes: int
     entries: int
     page: int
     remembered_ids: int | None
     durability: Durability
     atomic_head: bool
 
-    def check(self, entry: Entry, fold: Fold | None, at: Position | None = None) -> None:
+    def check(self, entry: Entry, snapshot: Snapshot | None, at: Position | None = None) -> None:
         """Refuse what is too large, or has no place behind ``at``.
 
         :param at: where an append goes; ``None`` for a rewrite, which makes no log longer.
@@ -49,7 +49,7 @@ class Limits:
         :raises LimitExceeded: see there.
         """
         self._check("entry bytes", len(entry.payload), self.entry_bytes)
-        self._check("card bytes", len(fold.card) if fold else 0, self.card_bytes)
+        self._check("summary bytes", len(snapshot.summary) if snapshot else 0, self.summary_bytes)
         self._check("entries", at.seq + 1 if at else 0, self.entries)
 
     @staticmethod

@@ -32,16 +32,16 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class Snapshot:
     """A summary of the log up to and including entry ``seq``.
 
     :ivar entry_id: the id of that entry.
-    :ivar card: opaque to a provider; small, and part of every listing.
+    :ivar summary: opaque to a provider; small, and part of every listing.
     """
 
     seq: int
     entry_id: str
-    card: bytes = field(repr=False)
+    summary: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +51,28 @@ class Head:
     :ivar tail: position of the newest entry. A tombstone has seq 0.
     :ivar tail_id: id of the newest entry; ``""`` for a tombstone.
     :ivar deleted: a tombstone: the session was deleted and not created again.
-    :ivar beat: moved by :meth:`~session_history_hooks.SessionHistoryProvider.renew`.
-    :ivar edits: how often this generation was rewritten.
+    :ivar heartbeat: moved by :meth:`~session_history_hooks.SessionHistoryProvider.renew`.
+    :ivar rewrites: how often this generation was rewritten.
     :ivar active_us: last append or delete, microseconds since the epoch by the store's clock; grows
         with every append of a session, also when the clock does not.
-    :ivar fold: the newest fold that was handed in, which may be older than ``tail``.
+    :ivar snapshot: the newest snapshot that was handed in, which may be older than ``tail``.
     """
 
     key: SessionKey
     tail: Position
     tail_id: str
     deleted: bool
-    beat: int
-    edits: int
+    heartbeat: int
+    rewrites: int
     active_us: int
-    fold: Fold | None
+    snapshot: Snapshot | None
 
     @property
-    def folded(self) -> Fold | None:
-        """The fold if it covers the tail, else ``None``."""
-        fold = self.fold
-        covers = fold and (fold.seq, fold.entry_id) == (self.tail.seq, self.tail_id)
-        return fold if covers else None
+    def current_snapshot(self) -> Snapshot | None:
+        """The snapshot if it covers the tail, else ``None``."""
+        snapshot = self.snapshot
+        covers = snapshot and (snapshot.seq, snapshot.entry_id) == (self.tail.seq, self.tail_id)
+        return snapshot if covers else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class Log:
 
     :ivar first: seq of the first entry here; ``head.tail.seq + 1`` if there is none.
     :ivar entries: ascending and gapless.
-    :ivar found: seq and entry of the id that was asked for, also outside the stretch.
+    :ivar match: seq and entry of the id that was asked for, also outside the stretch.
     """
 
     head: Head
     first: int
     entries: tuple[Entry, ...]
-    found: tuple[int, Entry] | None = None
+    match: tuple[int, Entry] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Appended:
     replayed: bool
 
 
-def stretch(tail: int, page: int, *, last: int | None, before: int | None, after: int | None) -> range:
+def select_seqs(tail: int, page: int, *, last: int | None, before: int | None, after: int | None) -> range:
     """The seqs that :meth:`~session_history_hooks.SessionHistoryProvider.read` returns.
 
     :param tail: seq of the newest entry.

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from session_history_hooks.keys import SessionKey
 from session_history_hooks.limits import Limits
 from session_history_hooks.listing import Page
-from session_history_hooks.log import Appended, Entry, Fold, Head, Log, Position
+from session_history_hooks.log import Appended, Entry, Head, Log, Position, Snapshot
 
 
 @runtime_checkable
@@ -55,27 +55,31 @@ class SessionHistoryProvider(Protocol):
         :returns: ``None`` for a session never seen; a head with ``deleted`` for a tombstone.
         """
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
         """Put ``entry`` directly behind position ``at``, or change nothing.
 
         ``(g, 0)`` begins generation ``g``: 0 for a session never seen, the tombstone's + 1 after a
         delete. An id that this generation holds is not stored again: its position comes back as replayed.
 
-        :param fold: the summary that covers this entry; without it the old one stays, and is stale.
+        :param snapshot: the summary that covers this entry; without it the old one stays, and is stale.
         :raises Conflict: something else stands there, or the generation is another.
-        :raises LimitExceeded: the entry, the card or the log would be too large.
+        :raises LimitExceeded: the entry, the summary or the log would be too large.
         """
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        """Move the head's ``beat`` if ``at`` is still the tail; say whether it was."""
+        """Move the head's ``heartbeat`` if ``at`` is still the tail; say whether it was."""
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
         """Replace the payload of the entry at ``at``, which has this entry's id. Erasure and key rotation only.
 
-        :param edits: the head's ``edits`` that the author saw; the new head has one more.
-        :param fold: replaces the head's fold, also when ``None``.
-        :raises Conflict: no such entry, or another number of edits.
-        :raises LimitExceeded: the entry or the card is too large.
+        :param rewrites: the head's ``rewrites`` that the author saw; the new head has one more.
+        :param snapshot: replaces the head's snapshot, also when ``None``.
+        :raises Conflict: no such entry, or another number of rewrites.
+        :raises LimitExceeded: the entry or the summary is too large.
         """
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:

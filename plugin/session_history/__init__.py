@@ -1,20 +1,28 @@
 """Session history for agent runtimes: load a conversation before a turn, append to it afterwards."""
 
-from session_history.budget import TokenBudget
-from session_history.calls import Identity
-from session_history.decorator import with_session_history
 from session_history.errors import SessionHistoryError
-from session_history.messages import Content, DataContent, ImageContent, Message, MessageInput, Role, TextContent
+from session_history.handlers.decorator import with_session_history
+from session_history.handlers.signature import Identity
 from session_history.presets import (
     InMemorySessionHistoryService,
     SqliteSessionHistoryService,
     TablestoreSessionHistoryService,
     create_tablestore_client,
 )
-from session_history.repair import Repair
+from session_history.records.messages import (
+    Content,
+    DataContent,
+    ImageContent,
+    Message,
+    MessageInput,
+    Role,
+    TextContent,
+)
 from session_history.service import SessionHistoryService, configured_service
 from session_history.session import Session, SessionList
-from session_history.turn import Turn
+from session_history.turns.turn import Turn
+from session_history.view.budget import TokenBudget
+from session_history.view.repair import Repair
 
 __all__ = [
     "Content",

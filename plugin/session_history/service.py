@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, overload
 from uuid import uuid4
 
-from session_history import budget, config, registry, view
-from session_history.budget import TokenBudget
+from session_history.config import registry
+from session_history.config import settings as config
 from session_history.errors import (
     Conflict,
     NotStorable,
@@ -23,15 +23,18 @@ from session_history.errors import (
     SessionNotFound,
     Unavailable,
 )
-from session_history.log import SessionLog
-from session_history.messages import MessageInput, freeze, thaw
-from session_history.record import Author, Record, new_id
+from session_history.log.cache import TailCache
+from session_history.log.reader import Window, Windows
+from session_history.log.session_log import SessionLog
+from session_history.records.messages import MessageInput, freeze, thaw
+from session_history.records.record import Author, Record, new_id
+from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Seen, Session, SessionList
-from session_history.tails import Tails
-from session_history.turn import Turn
-from session_history.turns import Concurrent, OpenTurn, Turns, settled
-from session_history.values import check, check_count, copied
-from session_history.windows import Window, Windows
+from session_history.turns.lifecycle import Concurrent, OpenTurn, Turns, run_to_completion
+from session_history.turns.turn import Turn
+from session_history.view import assembly as view
+from session_history.view import budget
+from session_history.view.budget import TokenBudget
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
 
@@ -79,7 +82,7 @@ class SessionHistoryService:
 
     @staticmethod
     def from_config(path: str | os.PathLike[str] | None = None) -> SessionHistoryService:
-        """The service that the runtime configuration asks for, see :mod:`session_history.config`.
+        """The service that the runtime configuration asks for, see :mod:`session_history.config.settings`.
 
         :param path: a TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
         :raises ConfigurationError: nothing is configured, or something wrongly. And see :meth:`from_url`.
@@ -116,7 +119,7 @@ class SessionHistoryService:
         """
         self._stopped = True
         self._opened = False
-        await settled(self._close)
+        await run_to_completion(self._close)
 
     async def health(self) -> bool:
         """Whether the store can be used now. Never raises."""
@@ -134,7 +137,7 @@ class SessionHistoryService:
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Session:
-        """Begin a session, also one that was deleted.
+        """HistoryStart a session, also one that was deleted.
 
         :param session_id: if missing or blank, an id is made up.
         :raises SessionExists: there is one with this id; it is not touched.
@@ -145,8 +148,8 @@ class SessionHistoryService:
         record = Record(Author.SESSION, base=0, changes=_changes(title, metadata))
         await self._ready()
         entry = Entry(new_id(), record.encode())
-        head = await settled(lambda: self._begin(key, record, entry))
-        return self._session(key, Window(head, await self._log.card(key, head)), native=False)
+        head = await run_to_completion(lambda: self._begin(key, record, entry))
+        return self._session(key, Window(head, await self._log.summary(key, head)), native=False)
 
     @overload
     async def get_session(
@@ -235,8 +238,8 @@ class SessionHistoryService:
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
             entry_id = new_id()
-            head = await settled(lambda: self._log.append(key, record, known=head, entry_id=entry_id)) or head
-        return self._session(key, Window(head, await self._log.card(key, head)), native=False)
+            head = await run_to_completion(lambda: self._log.append(key, record, known=head, entry_id=entry_id)) or head
+        return self._session(key, Window(head, await self._log.summary(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
         """Sessions of a user without their messages, newest activity first.
@@ -283,20 +286,20 @@ class SessionHistoryService:
         base = known.tail.seq if known else 0
         record = Record(Author.APPEND, base=base, messages=tuple(messages))
         entry_id = new_id()
-        await settled(lambda: self._append(session, key, record, known, entry_id))
+        await run_to_completion(lambda: self._append(session, key, record, known, entry_id))
 
     async def delete_session(self, user_id: str, session_id: str) -> None:
         """Delete a session with all that was said in it. One that does not exist is not an error."""
         key = SessionKey(user_id, session_id)
         await self._ready()
-        await settled(lambda: self._provider.delete(key))
+        await run_to_completion(lambda: self._provider.delete(key))
         self._log.tails.drop(key)
 
     async def delete_user(self, user_id: str) -> int:
         """Delete all sessions of a user; the number of those that were there."""
         user = check_key("user_id", user_id)
         await self._ready()
-        deleted = await settled(lambda: self._provider.delete_user(user))
+        deleted = await run_to_completion(lambda: self._provider.delete_user(user))
         self._log.tails.drop_user(user)
         return deleted
 
@@ -308,7 +311,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
-        within: TokenBudget | None = None,
+        token_budget: TokenBudget | None = None,
         native: Literal[False] = False,
         slot: str | None = None,
         concurrent: Concurrent = "keep",
@@ -321,7 +324,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
-        within: TokenBudget | None = None,
+        token_budget: TokenBudget | None = None,
         native: Literal[True],
         slot: str | None = None,
         concurrent: Concurrent = "keep",
@@ -334,7 +337,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
-        within: TokenBudget | None = None,
+        token_budget: TokenBudget | None = None,
         native: bool,
         slot: str | None = None,
         concurrent: Concurrent = "keep",
@@ -346,7 +349,7 @@ class SessionHistoryService:
         *,
         turn_id: str | None = None,
         last_turns: int | None = None,
-        within: TokenBudget | None = None,
+        token_budget: TokenBudget | None = None,
         native: bool = False,
         slot: str | None = None,
         concurrent: Concurrent = "keep",
@@ -360,7 +363,7 @@ class SessionHistoryService:
             :attr:`~session_history.Turn.recorded`, and nothing is stored twice.
         :param last_turns: how many turns of history the model sees: as many, or up to half as many more, so that the
             start of the history seldom moves.
-        :param within: instead, as many of the newest turns as fit into a number of tokens.
+        :param token_budget: instead, as many of the newest turns as fit into a number of tokens.
         :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :param slot: the name of an agent, whose :attr:`~session_history.Turn.state` is read and stored with the turn.
         :param concurrent: what to do while another turn of the session goes on: ``"keep"`` both, in the order in which
@@ -370,10 +373,10 @@ class SessionHistoryService:
         :raises SessionBusy: with ``"reject"``, if another turn has the session.
         :raises TurnOvertaken: this turn was taken for dead; what it said was not stored.
         :raises SessionDeleted: the session was deleted, before the turn or during it.
-        :raises ValueError: both ``last_turns`` and ``within`` were given; or a count of tokens is none.
+        :raises ValueError: both ``last_turns`` and ``token_budget`` were given; or a count of tokens is none.
         """
         key = SessionKey(user_id, session_id)
-        size = budget.size(last_turns, within)
+        size = budget.size(last_turns, token_budget)
         return self._open_turn(key, turn_id=turn_id, size=size, native=native, slot=slot, concurrent=concurrent)
 
     def _open_turn(self, key: SessionKey, **options: Any) -> OpenTurn[Any]:
@@ -390,7 +393,9 @@ class SessionHistoryService:
         if self._stopped:  # meanwhile
             await self._provider.stop()
             raise Unavailable("the service was stopped while it started")
-        self._log.tails = Tails()  # the store may be another than it was; what is still being read goes to the old ones
+        self._log.tails = (
+            TailCache()
+        )  # the store may be another than it was; what is still being read goes to the old ones
         self._opened = True
 
     async def _close(self) -> None:
@@ -424,16 +429,16 @@ class SessionHistoryService:
         return head
 
     def _session(self, key: SessionKey, window: Window, *, native: bool) -> Session[Any]:
-        head, card = window.head, window.card
+        head, summary = window.head, window.summary
         session = AnySession(
             id=key.session_id,
             user_id=key.user_id,
             messages=thaw(view.flat(window.turns), native=native),
-            title=card.title,
-            metadata=card.metadata,
-            turns=card.turns,
-            created_at=_time(card.created_us),
-            updated_at=_time((head.active_us if head else None) or card.created_us),
+            title=summary.title,
+            metadata=summary.metadata,
+            turns=summary.turns,
+            created_at=_time(summary.created_us),
+            updated_at=_time((head.active_us if head else None) or summary.created_us),
             earlier=window.earlier,
         )
         session._native, session._seen = native, Seen(self._log.name, key, head)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from typing_extensions import TypeVar
 
-from session_history.messages import Message
+from session_history.records.messages import Message
 from session_history_hooks import Head, SessionKey
 
 M = TypeVar("M", default=Message)

@@ -20,9 +20,9 @@ from bench import agents, postgresql, valkey
 from bench.picture import draw
 from bench.stores import Floor, Ours, Peer, Store
 from bench.turns import PAYLOAD, WINDOW
-from postgresql_server import running, servers
+from servers.postgresql import running, servers
+from servers.valkey import ValkeyServer
 from session_history import Message, SqliteSessionHistoryService, with_session_history
-from valkey_server import ValkeyServer
 
 Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import asyncpg
 
-from postgresql_server import Server, running, servers
-from tablestore_server import TablestoreServer
-from valkey_server import ValkeyServer
+from servers.postgresql import Server, running, servers
+from servers.tablestore import TablestoreServer
+from servers.valkey import ValkeyServer
 
 Figures = dict[str, float]
 Look = Callable[[], Awaitable[Figures]]

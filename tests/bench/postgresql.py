@@ -116,7 +116,7 @@ class Adk:
 
     async def _append(self, session: Any) -> None:
         for message in TURN:
-            content = types.Content(role=message["role"], parts=[types.Part(text=message["content"])])
+            content = types.Content(role=message["role"], parts=[types.Continuation(text=message["content"])])
             await self._service.append_event(session, Event(author=message["role"], content=content))
 
 

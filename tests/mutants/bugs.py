@@ -13,7 +13,6 @@ from session_history_hooks import (
     Appended,
     Conflict,
     Entry,
-    Fold,
     Head,
     ListingCursor,
     Log,
@@ -21,6 +20,7 @@ from session_history_hooks import (
     Position,
     SessionHistoryProvider,
     SessionKey,
+    Snapshot,
 )
 
 
@@ -35,8 +35,10 @@ class SeparatorJoinedKey(MemoryProvider):
         log = await super().read(self._joined(key), **keywords)
         return log and replace(log, head=replace(log.head, key=key))
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        return await super().append(self._joined(key), entry, at=at, fold=fold)
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        return await super().append(self._joined(key), entry, at=at, snapshot=snapshot)
 
     async def delete(self, key: SessionKey) -> bool:
         return await super().delete(self._joined(key))
@@ -48,36 +50,42 @@ class SeparatorJoinedKey(MemoryProvider):
 class ReadModifyWrite(MemoryProvider):
     """Reads a session whole, lets others have a turn, and writes it back with one entry more."""
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
         read = deepcopy(self._users[key.user_id].get(key.session_id))
         await asyncio.sleep(0)
         self._users[key.user_id].pop(key.session_id, None)
         if read is not None:
             self._users[key.user_id][key.session_id] = read
-        return await super().append(key, entry, at=at, fold=fold)
+        return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
 class IgnoredGeneration(MemoryProvider):
     """Compares the seq of a place, and not its generation."""
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
         log = await super().read(key, last=0)
         if log is not None:
             at = Position(log.head.tail.generation + log.head.deleted, at.seq)
-        return await super().append(key, entry, at=at, fold=fold)
+        return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
 class IgnoredId(MemoryProvider):
     """Does not look for an entry's id before it stores the entry."""
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
         log = await super().read(key, last=0)
         if log is not None and at != log.head.tail and not log.head.deleted:
             raise Conflict(log.head)
         session = self._users[key.user_id].get(key.session_id)
         if session is not None:
             session.seqs.pop(entry.id, None)
-        return await super().append(key, entry, at=at, fold=fold)
+        return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
 class AcknowledgedBeforeCommit(SqliteProvider):
@@ -87,21 +95,23 @@ class AcknowledgedBeforeCommit(SqliteProvider):
         super().__init__(path, synchronous="NORMAL")
         self._late: asyncio.Task[Any] | None = None
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        self.limits.check(entry, fold, at)
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        self.limits.check(entry, snapshot, at)
         log = await self.read(key, last=0, entry_id=entry.id)
-        if log is not None and not log.head.deleted and (log.found or at != log.head.tail):
-            return await super().append(key, entry, at=at, fold=fold)
+        if log is not None and not log.head.deleted and (log.match or at != log.head.tail):
+            return await super().append(key, entry, at=at, snapshot=snapshot)
         next_life = log.head.tail.generation + 1 if log else 0
         if (log is None or log.head.deleted) and at != Position(next_life, 0):
             raise Conflict(log.head if log else None)
-        self._late = asyncio.create_task(self._commit(key, entry, at, fold))
+        self._late = asyncio.create_task(self._commit(key, entry, at, snapshot))
         return Appended(Position(at.generation, at.seq + 1), replayed=False)
 
-    async def _commit(self, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> None:
+    async def _commit(self, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None) -> None:
         await asyncio.sleep(0.002)
         try:
-            await super().append(key, entry, at=at, fold=fold)
+            await super().append(key, entry, at=at, snapshot=snapshot)
         except Conflict:
             return  # nobody is there any more to be told
 
@@ -161,23 +171,27 @@ class AliasedHead(MemoryProvider):
 
 
 class StaleFold(MemoryProvider):
-    """Takes the old fold for one that covers an entry that came without."""
+    """Takes the old snapshot for one that covers an entry that came without."""
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
         log = await super().read(key, last=0)
-        if fold is None and log is not None and log.head.fold is not None:
-            fold = replace(log.head.fold, seq=at.seq + 1, entry_id=entry.id)
-        return await super().append(key, entry, at=at, fold=fold)
+        if snapshot is None and log is not None and log.head.snapshot is not None:
+            snapshot = replace(log.head.snapshot, seq=at.seq + 1, entry_id=entry.id)
+        return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
 class FoldOfTheLoser(MemoryProvider):
-    """Lets a repeated append change the fold."""
+    """Lets a repeated append change the snapshot."""
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        appended = await super().append(key, entry, at=at, fold=fold)
-        if appended.replayed and fold is not None:
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        appended = await super().append(key, entry, at=at, snapshot=snapshot)
+        if appended.replayed and snapshot is not None:
             session = self._users[key.user_id][key.session_id]
-            session.head = replace(session.head, fold=fold)
+            session.head = replace(session.head, snapshot=snapshot)
         return appended
 
 
@@ -194,17 +208,19 @@ class UncheckedLimits(MemoryProvider):
 
     @property
     def limits(self) -> Any:
-        return replace(super().limits, entry_bytes=1000, card_bytes=100, entries=50)
+        return replace(super().limits, entry_bytes=1000, summary_bytes=100, entries=50)
 
 
 class ForgottenIds(MemoryProvider):
     """Claims to remember all ids, and looks at the newest hundred."""
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
         log = await super().read(key, last=0, entry_id=entry.id)
-        if log is not None and log.found and log.found[0] <= log.head.tail.seq - 100:
+        if log is not None and log.match and log.match[0] <= log.head.tail.seq - 100:
             raise Conflict(log.head)
-        return await super().append(key, entry, at=at, fold=fold)
+        return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
 class OrderOfActivityAlone(MemoryProvider):
@@ -240,8 +256,8 @@ BUGS: dict[str, type[SessionHistoryProvider]] = {
     "an inclusive cursor": InclusiveCursor,
     "an aliased return value: the entries": AliasedEntries,
     "an aliased return value: the head": AliasedHead,
-    "a stale fold": StaleFold,
-    "the fold of a repeat": FoldOfTheLoser,
+    "a stale snapshot": StaleFold,
+    "the snapshot of a repeat": FoldOfTheLoser,
     "a read of two moments": TornRead,
     "limits that are not kept": UncheckedLimits,
     "ids that are forgotten": ForgottenIds,

@@ -15,10 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from agentscope.message import UserMsg
 
-from agentscope_support import Part, Speaker, Step, call, for_ever, park, text, thought
+from runtimes.agentscope.support import Part, Speaker, Step, call, for_ever, park, text, thought
 from session_history import SqliteSessionHistoryService
 
-ROME: list[Part] = [thought("I should look.", "signed"), text("Let me see."), call("weather", id="c1", city="Rome")]
+ROME: list[Part] = [
+    thought("I should look.", "signed"),
+    text("Let me see."),
+    call("weather", id="c1", city="Rome"),
+]
 
 SCRIPTS: dict[str, list[Step]] = {
     "reply": [ROME, text("It is sunny.")],

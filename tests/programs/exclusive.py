@@ -1,4 +1,4 @@
-"""A process with exclusive turns on one session: ``python exclusive.py PATH TERM count TURNS``, or ``… hold``.
+"""A process with exclusive turns on one session: ``python exclusive.py PATH LEASE_SECONDS count TURNS``, or ``… hold``.
 
 It says ``ready`` and waits for a line on its standard input. Then it counts its turns in the state of the session, one
 turn after the other; or it says ``mine`` when it has the session, and keeps it until it is killed.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from session_history import SqliteSessionHistoryService, leases, turn
+from session_history import SqliteSessionHistoryService
+from session_history.log import leases
+from session_history.turns import turn
 from session_history_hooks import SessionKey
 
 
@@ -36,7 +38,7 @@ async def hold(service: SqliteSessionHistoryService) -> None:
 
 async def main(path: str, term: str, what: str, *turns: str) -> None:
     for module in (leases, turn):
-        vars(module)["TERM"] = float(term)
+        vars(module)["LEASE_SECONDS"] = float(term)
     async with SqliteSessionHistoryService(path) as service:
         print("ready", flush=True)
         sys.stdin.readline()

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from postgresql_server import replicated, running, servers
+from servers.postgresql import replicated, running, servers
+from servers.tablestore import TablestoreServer
+from servers.valkey import ValkeyCluster, ValkeyServer
 from session_history.providers.redis import RedisProvider
-from tablestore_server import TablestoreServer
 from torture.manifest import USER
 from torture.writers import Writers
-from valkey_server import ValkeyCluster, ValkeyServer
 
 LAG = 2.0
 """Seconds by which a replica may be behind its master on a busy machine."""

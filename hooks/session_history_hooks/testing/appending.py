@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from session_history_hooks import Appended, Conflict, Entry, Fold, Position, SessionHistoryProvider, SessionKey
+from session_history_hooks import Appended, Conflict, Entry, Position, SessionHistoryProvider, SessionKey, Snapshot
 from session_history_hooks.testing.subject import KEY, Subject, append, entry, fill, read
 
 
@@ -29,7 +29,7 @@ class AppendingContract(Subject):
         assert log.first == 1
         assert log.entries == (entry(1), entry(2))
         assert (log.head.key, log.head.tail, log.head.tail_id) == (KEY, Position(0, 2), "e2")
-        assert (log.head.deleted, log.head.edits) == (False, 0)
+        assert (log.head.deleted, log.head.rewrites) == (False, 0)
 
     @pytest.mark.parametrize("at", [Position(0, 0), Position(0, 1), Position(0, 3), Position(1, 0), Position(1, 2)])
     async def test_another_position_is_a_conflict_that_shows_the_head(
@@ -83,23 +83,23 @@ class AppendingContract(Subject):
     # Folds
 
     async def test_a_fold_covers_the_entry_it_came_with(self, provider: SessionHistoryProvider) -> None:
-        fold = Fold(1, "e1", bytes(range(256)))
-        await provider.append(KEY, entry(1), at=Position(0, 0), fold=fold)
+        snapshot = Snapshot(1, "e1", bytes(range(256)))
+        await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=snapshot)
         head = (await read(provider)).head
-        assert head.fold == head.folded == fold
+        assert head.snapshot == head.current_snapshot == snapshot
 
     async def test_without_a_fold_the_old_one_stays_and_is_stale(self, provider: SessionHistoryProvider) -> None:
-        fold = Fold(1, "e1", b"card")
-        await provider.append(KEY, entry(1), at=Position(0, 0), fold=fold)
+        snapshot = Snapshot(1, "e1", b"summary")
+        await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=snapshot)
         await append(provider, 2)
         head = (await read(provider)).head
-        assert head.fold == fold
-        assert head.folded is None
+        assert head.snapshot == snapshot
+        assert head.current_snapshot is None
 
     async def test_a_replay_and_a_conflict_leave_the_fold_alone(self, provider: SessionHistoryProvider) -> None:
-        fold = Fold(1, "e1", b"card")
-        await provider.append(KEY, entry(1), at=Position(0, 0), fold=fold)
-        await provider.append(KEY, entry(1), at=Position(0, 1), fold=Fold(2, "e1", b"wrong"))
+        snapshot = Snapshot(1, "e1", b"summary")
+        await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=snapshot)
+        await provider.append(KEY, entry(1), at=Position(0, 1), snapshot=Snapshot(2, "e1", b"wrong"))
         with pytest.raises(Conflict):
-            await provider.append(KEY, entry(2), at=Position(0, 0), fold=Fold(1, "e2", b"wrong"))
-        assert (await read(provider)).head.fold == fold
+            await provider.append(KEY, entry(2), at=Position(0, 0), snapshot=Snapshot(1, "e2", b"wrong"))
+        assert (await read(provider)).head.snapshot == snapshot

@@ -27,7 +27,7 @@ def claims(limits: Limits) -> dict[str, str]:
         "durability": f"an acknowledged append survives | {SURVIVES[limits.durability]}",
         "atomic_head": f"entry and head are seen | {together}",
         "entry_bytes": f"an entry holds | {limits.entry_bytes:,} bytes",
-        "card_bytes": f"a card holds | {limits.card_bytes:,} bytes",
+        "summary_bytes": f"a summary holds | {limits.summary_bytes:,} bytes",
         "entries": f"a session holds | {limits.entries:,} entries",
         "page": f"a page holds | {limits.page:,} entries, or heads of a listing",
         "remembered_ids": f"ids are remembered | {'all' if remembered is None else f'the newest {remembered:,}'}",

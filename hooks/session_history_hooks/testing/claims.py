@@ -11,11 +11,11 @@ from session_history_hooks import (
     Conflict,
     Durability,
     Entry,
-    Fold,
     LimitExceeded,
     Position,
     SessionHistoryProvider,
     SessionKey,
+    Snapshot,
 )
 from session_history_hooks.testing.subject import KEY, Connect, Subject, append, covering, entry, fill, opened, read
 
@@ -31,7 +31,7 @@ class ClaimsContract(Subject):
         async with opened(connect) as provider:
             await fill(provider, 1)
             assert provider.limits == unopened
-        assert min(unopened.entry_bytes, unopened.card_bytes, unopened.entries, unopened.page) >= 1
+        assert min(unopened.entry_bytes, unopened.summary_bytes, unopened.entries, unopened.page) >= 1
         assert unopened.remembered_ids is None or unopened.remembered_ids >= 0
         assert isinstance(unopened.durability, Durability)
         assert isinstance(unopened.atomic_head, bool)
@@ -39,34 +39,38 @@ class ClaimsContract(Subject):
     async def test_what_is_too_large_is_refused_and_leaves_nothing(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
         too_large = Entry("e1", bytes(limits.entry_bytes + 1))
-        too_wide = Fold(1, "e1", bytes(limits.card_bytes + 1))
+        too_wide = Snapshot(1, "e1", bytes(limits.summary_bytes + 1))
         with pytest.raises(LimitExceeded) as refusal:
             await provider.append(KEY, too_large, at=Position(0, 0))
         assert (refusal.value.size, refusal.value.limit) == (limits.entry_bytes + 1, limits.entry_bytes)
         with pytest.raises(LimitExceeded) as refusal:
-            await provider.append(KEY, entry(1), at=Position(0, 0), fold=too_wide)
-        assert (refusal.value.size, refusal.value.limit) == (limits.card_bytes + 1, limits.card_bytes)
+            await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=too_wide)
+        assert (refusal.value.size, refusal.value.limit) == (limits.summary_bytes + 1, limits.summary_bytes)
         assert await provider.read(KEY) is None
 
     async def test_a_rewrite_keeps_the_limits_too(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
         await fill(provider, 1)
         before = await read(provider)
-        for payload, card in ((limits.entry_bytes + 1, 0), (0, limits.card_bytes + 1)):
+        for payload, summary in ((limits.entry_bytes + 1, 0), (0, limits.summary_bytes + 1)):
             with pytest.raises(LimitExceeded):
                 await provider.rewrite(
-                    KEY, Entry("e1", bytes(payload)), at=Position(0, 1), edits=0, fold=Fold(1, "e1", bytes(card))
+                    KEY,
+                    Entry("e1", bytes(payload)),
+                    at=Position(0, 1),
+                    rewrites=0,
+                    snapshot=Snapshot(1, "e1", bytes(summary)),
                 )
         assert await read(provider) == before
 
     async def test_what_is_just_not_too_large_is_stored(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
         largest = Entry("e1", b"\xff" * limits.entry_bytes)
-        fold = Fold(1, "e1", b"\xff" * limits.card_bytes)
-        await provider.append(KEY, largest, at=Position(0, 0), fold=fold)
+        snapshot = Snapshot(1, "e1", b"\xff" * limits.summary_bytes)
+        await provider.append(KEY, largest, at=Position(0, 0), snapshot=snapshot)
         log = await read(provider)
         assert log.entries == (largest,)
-        assert log.head.fold == fold
+        assert log.head.snapshot == snapshot
 
     async def test_a_log_that_is_full_takes_no_more(self, provider: SessionHistoryProvider) -> None:
         full = provider.limits.entries
@@ -80,7 +84,7 @@ class ClaimsContract(Subject):
         assert refusal.value.limit == full
         assert await read(provider, last=1) == before
         last = Entry(f"e{full}", b"new")
-        assert (await provider.rewrite(KEY, last, at=Position(0, full), edits=0, fold=None)).edits == 1
+        assert (await provider.rewrite(KEY, last, at=Position(0, full), rewrites=0, snapshot=None)).rewrites == 1
         await provider.delete(KEY)
         assert await provider.append(KEY, entry(1), at=Position(1, 0)) == Appended(Position(1, 1), replayed=False)
 
@@ -103,7 +107,7 @@ class ClaimsContract(Subject):
 
     async def test_a_page_of_a_listing_has_its_limit_too(self, provider: SessionHistoryProvider) -> None:
         keys = {SessionKey("user", f"s{number}") for number in range(provider.limits.page + 2)}
-        await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0), fold=covering(1)) for key in keys))
+        await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0), snapshot=covering(1)) for key in keys))
         shown: list[SessionKey] = []
         cursor = None
         for _ in range(len(keys)):
@@ -125,7 +129,7 @@ class ClaimsContract(Subject):
         for number in range(count - claimed + 1, count + 1):
             again = await provider.append(KEY, Entry(f"e{number}", b"other"), at=Position(0, count))
             assert again == Appended(Position(0, number), replayed=True)
-            assert (await read(provider, last=0, entry_id=f"e{number}")).found == (number, entry(number))
+            assert (await read(provider, last=0, entry_id=f"e{number}")).match == (number, entry(number))
         assert await read(provider, last=0) == before
 
     async def test_the_id_right_behind_the_place_is_always_checked(self, provider: SessionHistoryProvider) -> None:

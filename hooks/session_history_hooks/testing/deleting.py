@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from session_history_hooks import Appended, Conflict, Fold, Position, SessionHistoryProvider, SessionKey
+from session_history_hooks import Appended, Conflict, Position, SessionHistoryProvider, SessionKey, Snapshot
 from session_history_hooks.testing.subject import KEY, Subject, entry, fill, read
 
 
@@ -12,12 +12,12 @@ class DeletingContract(Subject):
     """Tombstones and generations."""
 
     async def test_a_tombstone_has_no_content(self, provider: SessionHistoryProvider) -> None:
-        await provider.append(KEY, entry(1), at=Position(0, 0), fold=Fold(1, "e1", b"card"))
+        await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", b"summary"))
         active_us = (await read(provider)).head.active_us
         assert await provider.delete(KEY) is True
         log = await read(provider, entry_id="e1")
         assert (log.head.deleted, log.head.tail, log.head.tail_id) == (True, Position(0, 0), "")
-        assert (log.head.fold, log.entries, log.found) == (None, (), None)
+        assert (log.head.snapshot, log.entries, log.match) == (None, (), None)
         assert log.head.active_us > active_us
 
     async def test_deleting_nothing(self, provider: SessionHistoryProvider) -> None:
@@ -46,7 +46,7 @@ class DeletingContract(Subject):
             begun = await provider.append(KEY, entry(1), at=Position(generation, 0))
             assert begun == Appended(Position(generation, 1), replayed=False)
             assert (await read(provider)).entries == (entry(1),)
-            assert (await read(provider)).head.fold is None
+            assert (await read(provider)).head.snapshot is None
             active.append((await read(provider)).head.active_us)
             await provider.delete(KEY)
             active.append((await read(provider)).head.active_us)

@@ -12,10 +12,10 @@ from session_history_hooks import (
     Conflict,
     Durability,
     Entry,
-    Fold,
     Position,
     SessionHistoryProvider,
     SessionKey,
+    Snapshot,
     Unavailable,
 )
 from session_history_hooks.testing.subject import KEY, Connect, Subject, append, entry, fill, opened, read
@@ -76,7 +76,7 @@ class LifecycleContract(Subject):
 
     async def test_no_payload_in_a_repr(self, provider: SessionHistoryProvider) -> None:
         secret = b"hunter2"
-        await provider.append(KEY, Entry("e1", secret), at=Position(0, 0), fold=Fold(1, "e1", secret))
+        await provider.append(KEY, Entry("e1", secret), at=Position(0, 0), snapshot=Snapshot(1, "e1", secret))
         with pytest.raises(Conflict) as conflict:
             await provider.append(KEY, Entry("e2", secret), at=Position(0, 0))
         for shown in (await read(provider), conflict.value, provider):
@@ -90,7 +90,7 @@ async def insist_closed(provider: SessionHistoryProvider) -> None:
         "read": lambda: provider.read(KEY),
         "append": lambda: provider.append(KEY, entry(1), at=Position(0, 0)),
         "renew": lambda: provider.renew(KEY, at=Position(0, 1)),
-        "rewrite": lambda: provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None),
+        "rewrite": lambda: provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None),
         "list": lambda: provider.list(KEY.user_id, limit=1),
         "delete": lambda: provider.delete(KEY),
         "delete_user": lambda: provider.delete_user(KEY.user_id),

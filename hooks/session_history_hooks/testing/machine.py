@@ -14,13 +14,13 @@ from session_history_hooks import (
     Appended,
     Conflict,
     Entry,
-    Fold,
     Head,
     Log,
     Position,
     SessionHistoryProvider,
     SessionKey,
-    stretch,
+    Snapshot,
+    select_seqs,
 )
 from session_history_hooks.testing.subject import Connect
 
@@ -45,8 +45,8 @@ class Life:
     generation: int = 0
     deleted: bool = False
     entries: list[Entry] = field(default_factory=list)
-    fold: Fold | None = None
-    edits: int = 0
+    snapshot: Snapshot | None = None
+    rewrites: int = 0
 
     @property
     def tail(self) -> Position:
@@ -99,10 +99,10 @@ class ProviderMachine(RuleBasedStateMachine):
         at = self.place(key, ahead, life)
         if self.forgotten(key, entry.id):
             return  # whether such an id is found is the provider's affair
-        fold = Fold(at.seq + 1, entry.id, payload * 2) if covered else None
-        expected = self.model_append(key, entry, at, fold)
+        snapshot = Snapshot(at.seq + 1, entry.id, payload * 2) if covered else None
+        expected = self.model_append(key, entry, at, snapshot)
         try:
-            outcome: object = self.run(self.providers[side].append(key, entry, at=at, fold=fold))
+            outcome: object = self.run(self.providers[side].append(key, entry, at=at, snapshot=snapshot))
         except Conflict as conflict:
             outcome = "conflict"
             self.same_head(conflict.head, key)
@@ -112,9 +112,9 @@ class ProviderMachine(RuleBasedStateMachine):
     def append_next(self, key: SessionKey, side: int, payload: bytes, covered: bool) -> None:
         """What happens nearly always: a new entry behind the tail."""
         entry, at = Entry(self.new_id(), payload), self.place(key, 0, 0)
-        fold = Fold(at.seq + 1, entry.id, payload * 2) if covered else None
-        assert self.run(self.providers[side].append(key, entry, at=at, fold=fold)) == self.model_append(
-            key, entry, at, fold
+        snapshot = Snapshot(at.seq + 1, entry.id, payload * 2) if covered else None
+        assert self.run(self.providers[side].append(key, entry, at=at, snapshot=snapshot)) == self.model_append(
+            key, entry, at, snapshot
         )
 
     @rule(key=_keys, side=_sides, last=_marks, before=_marks, after=_marks, entry_id=st.none() | st.sampled_from(IDS))
@@ -127,7 +127,7 @@ class ProviderMachine(RuleBasedStateMachine):
         if log is not None:
             page = provider.limits.page
             life = self.lives[key]
-            self.same_log(log, life, stretch(len(life.entries), page, last=last, before=before, after=after))
+            self.same_log(log, life, select_seqs(len(life.entries), page, last=last, before=before, after=after))
             if entry_id is None or not self.forgotten(key, entry_id):
                 self.same_found(log, life, entry_id)
 
@@ -147,20 +147,22 @@ class ProviderMachine(RuleBasedStateMachine):
         alive = life is not None and not life.deleted
         assert self.run(self.providers[side].renew(key, at=at)) is (alive and life is not None and life.tail == at)
 
-    @rule(key=_keys, side=_sides, seq=st.integers(0, 4), edits=st.integers(0, 2), payload=st.binary(max_size=8))
-    def rewrite(self, key: SessionKey, side: int, seq: int, edits: int, payload: bytes) -> None:
+    @rule(key=_keys, side=_sides, seq=st.integers(0, 4), rewrites=st.integers(0, 2), payload=st.binary(max_size=8))
+    def rewrite(self, key: SessionKey, side: int, seq: int, rewrites: int, payload: bytes) -> None:
         life = self.lives.get(key, Life(deleted=True))
         entry = Entry(life.entries[seq - 1].id if 0 < seq <= len(life.entries) else "none", payload)
-        possible = 0 < seq <= len(life.entries) and edits == life.edits
+        possible = 0 < seq <= len(life.entries) and rewrites == life.rewrites
         try:
             head = self.run(
-                self.providers[side].rewrite(key, entry, at=Position(life.generation, seq), edits=edits, fold=None)
+                self.providers[side].rewrite(
+                    key, entry, at=Position(life.generation, seq), rewrites=rewrites, snapshot=None
+                )
             )
         except Conflict:
             assert not possible
         else:
             assert possible
-            life.entries[seq - 1], life.edits, life.fold = entry, edits + 1, None
+            life.entries[seq - 1], life.rewrites, life.snapshot = entry, rewrites + 1, None
             self.same_head(head, key)
 
     @rule(user=st.sampled_from(USERS), side=_sides, limit=st.integers(1, 4))
@@ -181,7 +183,7 @@ class ProviderMachine(RuleBasedStateMachine):
         for head in listed:
             self.same_head(head, head.key)
 
-    def model_append(self, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> object:
+    def model_append(self, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None) -> object:
         life = self.lives.get(key)
         if life is None or life.deleted:
             if at != Position(life.generation + 1 if life else 0, 0):
@@ -194,7 +196,7 @@ class ProviderMachine(RuleBasedStateMachine):
         elif at != life.tail:
             return "conflict"
         life.entries.append(entry)
-        life.fold = fold or life.fold
+        life.snapshot = snapshot or life.snapshot
         return Appended(life.tail, replayed=False)
 
     def model_delete(self, key: SessionKey) -> bool:
@@ -217,7 +219,7 @@ class ProviderMachine(RuleBasedStateMachine):
         assert (head is None) == (life is None)
         if head is not None and life is not None:
             assert (head.key, head.tail, head.deleted) == (key, life.tail, life.deleted)
-            assert (head.edits, head.fold) == (life.edits, life.fold)
+            assert (head.rewrites, head.snapshot) == (life.rewrites, life.snapshot)
             assert head.tail_id == (life.entries[-1].id if life.entries else "")
             assert head.active_us > 0
 
@@ -227,7 +229,7 @@ class ProviderMachine(RuleBasedStateMachine):
 
     def same_found(self, log: Log, life: Life, entry_id: str | None) -> None:
         seq = life.seq_of(entry_id) if entry_id is not None else None
-        assert log.found == ((seq, life.entries[seq - 1]) if seq else None)
+        assert log.match == ((seq, life.entries[seq - 1]) if seq else None)
 
     def forgotten(self, key: SessionKey, entry_id: str) -> bool:
         life = self.lives.get(key, Life())

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from session_history_hooks import Conflict, Entry, Position, SessionHistoryProvider, stretch
+from session_history_hooks import Conflict, Entry, Position, SessionHistoryProvider, select_seqs
 from session_history_hooks.testing.subject import KEY, Subject, append, covering, entry, fill, read
 
 
@@ -19,17 +19,17 @@ class ReadingContract(Subject):
         marks = [None, 0, 1, 3, 5, 6, 9]
         for last, before, after in product([None, 0, 1, 2, 5, 9], marks, marks):
             log = await read(provider, last=last, before=before, after=after)
-            expected = stretch(5, provider.limits.page, last=last, before=before, after=after)
+            expected = select_seqs(5, provider.limits.page, last=last, before=before, after=after)
             assert log.entries == tuple(entry(seq) for seq in expected), (last, before, after)
             assert log.first == (expected[0] if expected else 6)
             assert log.head.tail == Position(0, 5)
 
     async def test_an_entry_is_found_by_id_also_outside_the_stretch(self, provider: SessionHistoryProvider) -> None:
         await fill(provider, 4)
-        assert (await read(provider, last=0, entry_id="e2")).found == (2, entry(2))
-        assert (await read(provider, last=4, entry_id="e4")).found == (4, entry(4))
-        assert (await read(provider, last=1, entry_id="e9")).found is None
-        assert (await read(provider, last=1)).found is None
+        assert (await read(provider, last=0, entry_id="e2")).match == (2, entry(2))
+        assert (await read(provider, last=4, entry_id="e4")).match == (4, entry(4))
+        assert (await read(provider, last=1, entry_id="e9")).match is None
+        assert (await read(provider, last=1)).match is None
 
     async def test_what_was_returned_never_changes(self, provider: SessionHistoryProvider) -> None:
         await append(provider, 1, covering(1))
@@ -38,11 +38,11 @@ class ReadingContract(Subject):
             await append(provider, 4)
         returned = [await read(provider), await read(provider, last=0, entry_id="e1")]
         heads = [conflict.value.head, *(await provider.list(KEY.user_id, limit=9)).heads]
-        heads.append(await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=covering(2)))
+        heads.append(await provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=covering(2)))
         before = deepcopy((returned, heads))
         await append(provider, 3, covering(3))
         await provider.renew(KEY, at=Position(0, 3))
-        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), edits=1, fold=None)
+        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), rewrites=1, snapshot=None)
         await provider.delete(KEY)
         await provider.append(KEY, entry(1), at=Position(1, 0))
         await read(provider)
@@ -52,10 +52,10 @@ class ReadingContract(Subject):
         await append(provider, 1, covering(1))
         log = await read(provider, entry_id="e1")
         page = await provider.list(KEY.user_id, limit=9)
-        assert (type(log.entries), type(log.found), type(page.heads)) == (tuple, tuple, tuple)
-        assert log.found is not None
-        assert log.head.fold is not None
-        for each in (log.entries[0], log.found[1]):
+        assert (type(log.entries), type(log.match), type(page.heads)) == (tuple, tuple, tuple)
+        assert log.match is not None
+        assert log.head.snapshot is not None
+        for each in (log.entries[0], log.match[1]):
             assert (type(each.id), type(each.payload)) == (str, bytes)
-        assert type(log.head.fold.card) is bytes
+        assert type(log.head.snapshot.summary) is bytes
         assert type(log.head.active_us) is int

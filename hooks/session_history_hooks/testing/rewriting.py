@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from session_history_hooks import Conflict, Entry, Fold, Position, SessionHistoryProvider
+from session_history_hooks import Conflict, Entry, Position, SessionHistoryProvider, Snapshot
 from session_history_hooks.testing.subject import KEY, Subject, entry, fill, read
 
 
@@ -16,9 +16,11 @@ class RewritingContract(Subject):
         before = await read(provider)
         assert await provider.renew(KEY, at=Position(0, 2)) is True
         after = await read(provider)
-        assert after.head.beat != before.head.beat
+        assert after.head.heartbeat != before.head.heartbeat
         assert (after.entries, after.head.tail) == (before.entries, before.head.tail)
-        assert after.head.active_us == before.head.active_us, "a beat is no activity: it must not reorder a listing"
+        assert after.head.active_us == before.head.active_us, (
+            "a heartbeat is no activity: it must not reorder a listing"
+        )
         for at in (Position(0, 1), Position(0, 3), Position(1, 2)):
             assert await provider.renew(KEY, at=at) is False
         assert await read(provider) == after
@@ -34,17 +36,17 @@ class RewritingContract(Subject):
         await fill(provider, 3)
         active_us = (await read(provider)).head.active_us
         new = Entry("e2", b"erased")
-        head = await provider.rewrite(KEY, new, at=Position(0, 2), edits=0, fold=Fold(3, "e3", b"card"))
+        head = await provider.rewrite(KEY, new, at=Position(0, 2), rewrites=0, snapshot=Snapshot(3, "e3", b"summary"))
         log = await read(provider, entry_id="e2")
         assert log.entries == (entry(1), new, entry(3))
-        assert log.found == (2, new)
+        assert log.match == (2, new)
         assert log.head == head
         assert head.active_us == active_us, "a rewrite is no activity"
-        assert (head.edits, head.folded) == (1, Fold(3, "e3", b"card"))
-        assert (await provider.rewrite(KEY, new, at=Position(0, 2), edits=1, fold=None)).fold is None
+        assert (head.rewrites, head.current_snapshot) == (1, Snapshot(3, "e3", b"summary"))
+        assert (await provider.rewrite(KEY, new, at=Position(0, 2), rewrites=1, snapshot=None)).snapshot is None
 
     @pytest.mark.parametrize(
-        ("name", "at", "edits"),
+        ("name", "at", "rewrites"),
         [
             ("e2", Position(0, 2), 1),
             ("e2", Position(0, 1), 0),
@@ -54,20 +56,20 @@ class RewritingContract(Subject):
         ],
     )
     async def test_a_rewrite_of_something_else_is_a_conflict(
-        self, provider: SessionHistoryProvider, name: str, at: Position, edits: int
+        self, provider: SessionHistoryProvider, name: str, at: Position, rewrites: int
     ) -> None:
         await fill(provider, 3)
         before = await read(provider)
         with pytest.raises(Conflict) as conflict:
-            await provider.rewrite(KEY, Entry(name, b"new"), at=at, edits=edits, fold=None)
+            await provider.rewrite(KEY, Entry(name, b"new"), at=at, rewrites=rewrites, snapshot=None)
         assert conflict.value.head == before.head
         assert await read(provider) == before
 
     async def test_what_is_not_there_can_not_be_rewritten(self, provider: SessionHistoryProvider) -> None:
         with pytest.raises(Conflict) as conflict:
-            await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None)
+            await provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None)
         assert conflict.value.head is None
         await fill(provider, 1)
         await provider.delete(KEY)
         with pytest.raises(Conflict):
-            await provider.rewrite(KEY, entry(1), at=Position(0, 1), edits=0, fold=None)
+            await provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None)

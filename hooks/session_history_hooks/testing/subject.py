@@ -13,12 +13,12 @@ from session_history_hooks import (
     Appended,
     Conflict,
     Entry,
-    Fold,
     Head,
     Log,
     Position,
     SessionHistoryProvider,
     SessionKey,
+    Snapshot,
 )
 
 Connect = Callable[[], SessionHistoryProvider]
@@ -58,14 +58,14 @@ def entry(number: int) -> Entry:
     return Entry(f"e{number}", f"payload {number}".encode())
 
 
-def covering(number: int) -> Fold:
-    """A fold that covers entry ``number``."""
-    return Fold(number, f"e{number}", f"card {number}".encode())
+def covering(number: int) -> Snapshot:
+    """A snapshot that covers entry ``number``."""
+    return Snapshot(number, f"e{number}", f"summary {number}".encode())
 
 
-async def append(provider: SessionHistoryProvider, number: int, fold: Fold | None = None) -> Appended:
+async def append(provider: SessionHistoryProvider, number: int, snapshot: Snapshot | None = None) -> Appended:
     """Append entry ``number`` to a log that has one less."""
-    return await provider.append(KEY, entry(number), at=Position(0, number - 1), fold=fold)
+    return await provider.append(KEY, entry(number), at=Position(0, number - 1), snapshot=snapshot)
 
 
 async def fill(provider: SessionHistoryProvider, count: int) -> None:
@@ -113,7 +113,7 @@ async def newest(provider: SessionHistoryProvider) -> Head | None:
 async def look(provider: SessionHistoryProvider, done: Callable[[], bool]) -> None:
     """Read again and again while others append entries 1, 2, 3 … with folds that cover them.
 
-    What is seen must be of one moment: no gap, no entry without its head, no head without its entry or its fold; and
+    What is seen must be of one moment: no gap, no entry without its head, no head without its entry or its snapshot; and
     never an earlier moment than before.
     """
     seen = 0
@@ -125,7 +125,7 @@ async def look(provider: SessionHistoryProvider, done: Callable[[], bool]) -> No
             tail = log.head.tail.seq
             assert tail >= seen, "a read shows less than the one before"
             assert [each.id for each in log.entries] == [f"e{number}" for number in range(1, tail + 1)]
-            assert (log.head.tail_id, log.head.folded) == (f"e{tail}", covering(tail))
-            assert log.found == (1, entry(1))
+            assert (log.head.tail_id, log.head.current_snapshot) == (f"e{tail}", covering(tail))
+            assert log.match == (1, entry(1))
             seen = tail
         await asyncio.sleep(0)

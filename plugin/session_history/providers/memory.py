@@ -16,7 +16,6 @@ from session_history_hooks import (
     Conflict,
     Durability,
     Entry,
-    Fold,
     Head,
     Limits,
     ListingCursor,
@@ -26,15 +25,16 @@ from session_history_hooks import (
     ProviderOptions,
     ProviderSpec,
     SessionKey,
+    Snapshot,
     Unavailable,
     hookimpl,
-    stretch,
+    select_seqs,
 )
 
 LIMITS = Limits(
     # A round figure far above any real turn; the same as SQLite's, so that tests find what production would.
     entry_bytes=64 * 2**20,
-    card_bytes=2**20,
+    summary_bytes=2**20,
     entries=2**24 - 1,
     page=1000,
     remembered_ids=None,
@@ -93,48 +93,52 @@ class MemoryProvider:
             session = self._session(key)
             if session is None:
                 return None
-            seqs = stretch(len(session.entries), LIMITS.page, last=last, before=before, after=after)
+            seqs = select_seqs(len(session.entries), LIMITS.page, last=last, before=before, after=after)
             return session.log(seqs, entry_id)
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        LIMITS.check(entry, fold, at)
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        LIMITS.check(entry, snapshot, at)
         with self._opened():
             session = self._session(key)
             if session is not None and not session.head.deleted:
-                return self._extend(session, entry, at, fold)
+                return self._extend(session, entry, at, snapshot)
             if at != (Position(session.head.tail.generation + 1, 0) if session else Position(0, 0)):
                 raise Conflict(session.head if session else None)
             born = _Session(_head(key, session, at))
             self._users[key.user_id][key.session_id] = born
-            return _push(born, entry, at, fold)
+            return _push(born, entry, at, snapshot)
 
-    def _extend(self, session: _Session, entry: Entry, at: Position, fold: Fold | None) -> Appended:
+    def _extend(self, session: _Session, entry: Entry, at: Position, snapshot: Snapshot | None) -> Appended:
         tail = session.head.tail
         seq = session.seqs.get(entry.id)
         if seq is not None and at.generation == tail.generation:
             return Appended(Position(tail.generation, seq), replayed=True)
         if at != tail:
             raise Conflict(session.head)
-        return _push(session, entry, at, fold)
+        return _push(session, entry, at, snapshot)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         with self._opened():
             session = self._session(key)
             if session is None or session.head.deleted or session.head.tail != at:
                 return False
-            session.head = replace(session.head, beat=session.head.beat + 1)
+            session.head = replace(session.head, heartbeat=session.head.heartbeat + 1)
             return True
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        LIMITS.check(entry, fold)
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
+        LIMITS.check(entry, snapshot)
         with self._opened():
             session = self._session(key)
-            if session is None or (session.head.tail.generation, session.head.edits) != (at.generation, edits):
+            if session is None or (session.head.tail.generation, session.head.rewrites) != (at.generation, rewrites):
                 raise Conflict(session.head if session else None)
             if session.seqs.get(entry.id) != at.seq:
                 raise Conflict(session.head)
             session.entries[at.seq - 1] = entry
-            session.head = replace(session.head, edits=edits + 1, fold=fold)
+            session.head = replace(session.head, rewrites=rewrites + 1, snapshot=snapshot)
             return session.head
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
@@ -175,15 +179,17 @@ class MemoryProvider:
 
 def _head(key: SessionKey, tombstone: _Session | None, at: Position) -> Head:
     active_us = tombstone.head.active_us if tombstone else 0
-    return Head(key, at, "", deleted=False, beat=0, edits=0, active_us=active_us, fold=None)
+    return Head(key, at, "", deleted=False, heartbeat=0, rewrites=0, active_us=active_us, snapshot=None)
 
 
-def _push(session: _Session, entry: Entry, at: Position, fold: Fold | None) -> Appended:
+def _push(session: _Session, entry: Entry, at: Position, snapshot: Snapshot | None) -> Appended:
     head = session.head
     position = Position(at.generation, at.seq + 1)
     session.entries.append(entry)
     session.seqs[entry.id] = position.seq
-    session.head = replace(head, tail=position, tail_id=entry.id, active_us=_tick(head), fold=fold or head.fold)
+    session.head = replace(
+        head, tail=position, tail_id=entry.id, active_us=_tick(head), snapshot=snapshot or head.snapshot
+    )
     return Appended(position, replayed=False)
 
 
@@ -192,7 +198,7 @@ def _bury(session: _Session) -> bool:
     if head.deleted:
         return False
     tail = Position(head.tail.generation, 0)
-    session.head = Head(head.key, tail, "", deleted=True, beat=0, edits=0, active_us=_tick(head), fold=None)
+    session.head = Head(head.key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_tick(head), snapshot=None)
     session.entries.clear()
     session.seqs.clear()
     return True

@@ -25,14 +25,15 @@ from typing import Any, Final, TypeVar, cast
 
 from pydantic_core import to_json
 
-from session_history import budget, decorator
-from session_history.budget import TokenBudget
 from session_history.errors import InvalidMessage, MissingDriver
-from session_history.messages import NEUTRAL, Message, Stored, TextContent, freeze
-from session_history.repair import repaired
+from session_history.handlers import decorator
+from session_history.records.messages import NEUTRAL, Message, StoredMessage, TextContent, freeze
+from session_history.records.values import copied
 from session_history.service import SessionHistoryService, configured_service
-from session_history.turn import Turn
-from session_history.values import copied
+from session_history.turns.turn import Turn
+from session_history.view import budget
+from session_history.view.budget import TokenBudget
+from session_history.view.repair import repaired
 
 FORMAT: Final = "agentscope.msg/1"
 """Format of a ``Msg`` of agentscope 1.x: what its ``to_dict()`` gives, and whatever else was set on it."""
@@ -44,7 +45,7 @@ def with_session_history(
     service: SessionHistoryService | None = None,
     *,
     last_turns: int | None = None,
-    within: TokenBudget | None = None,
+    token_budget: TokenBudget | None = None,
 ) -> Callable[[H], H]:
     """Give a query handler the history of its session ahead of its ``msgs``, and store what the turn says.
 
@@ -54,12 +55,12 @@ def with_session_history(
 
     :param service: where to keep history; without it the one that the runtime config asks for, on first use.
     :param last_turns: see :meth:`SessionHistoryService.turn`.
-    :param within: see :meth:`SessionHistoryService.turn`.
+    :param token_budget: see :meth:`SessionHistoryService.turn`.
     :raises MissingDriver: agentscope-runtime is not installed, or not with agentscope 1.x.
-    :raises ValueError: ``last_turns`` is no number of turns, or was given beside ``within``.
+    :raises ValueError: ``last_turns`` is no number of turns, or was given beside ``token_budget``.
     """
     decorator._insist_usable(service, None)
-    budget.size(last_turns, within)
+    budget.size(last_turns, token_budget)
 
     def decorate(handler: H) -> H:
         if not inspect.isasyncgenfunction(handler):
@@ -72,7 +73,11 @@ def with_session_history(
             user_id, session_id = getattr(request, "user_id", None), getattr(request, "session_id", None)
             # What is no id raises InvalidKey.
             async with keeper.turn(
-                cast("str", user_id), cast("str", session_id), last_turns=last_turns, within=within, native=True
+                cast("str", user_id),
+                cast("str", session_id),
+                last_turns=last_turns,
+                token_budget=token_budget,
+                native=True,
             ) as turn:
                 new = msgs_of.freeze(msgs, "the input")
                 turn._take_input(new)
@@ -124,7 +129,7 @@ class _Msgs:
                 name=error.name,
             ) from error
 
-    def freeze(self, msgs: object, path: str) -> list[Stored]:
+    def freeze(self, msgs: object, path: str) -> list[StoredMessage]:
         """Copies to be stored.
 
         :raises InvalidMessage: something is no ``Msg``.
@@ -132,21 +137,21 @@ class _Msgs:
         """
         if not isinstance(msgs, list) or not all(isinstance(msg, self._runtime.Msg) for msg in msgs):
             raise InvalidMessage(path, "must be of agentscope's Msg; other frameworks have no messages of this kind")
-        return [Stored(FORMAT, kept.value) for kept in freeze([_value(msg) for msg in msgs], native=True)]
+        return [StoredMessage(FORMAT, kept.value) for kept in freeze([_value(msg) for msg in msgs], native=True)]
 
-    def converted(self, message: Stored) -> Stored:
+    def converted(self, message: StoredMessage) -> StoredMessage:
         """A message of any format as one of this; what the runtime can not read becomes text with a role."""
         if message.format == FORMAT:
             return message
-        return Stored(FORMAT, _value(self._read(message) or self._text(message)))
+        return StoredMessage(FORMAT, _value(self._read(message) or self._text(message)))
 
-    def thaw(self, message: Stored) -> Any:
+    def thaw(self, message: StoredMessage) -> Any:
         """What the handler gets."""
         msg = self._runtime.Msg.from_dict(message.value)
         vars(msg).update(copied(message.value))
         return msg
 
-    def _read(self, message: Stored) -> Any:
+    def _read(self, message: StoredMessage) -> Any:
         """A message of ours, which has the shape of the runtime's."""
         if message.format != NEUTRAL:
             return None
@@ -156,7 +161,7 @@ class _Msgs:
         except Exception:  # of many kinds, from an assertion on
             return None
 
-    def _text(self, message: Stored) -> Any:
+    def _text(self, message: StoredMessage) -> Any:
         read = Message.read(message.value)
         parts = [part.text if isinstance(part, TextContent) else to_json(part).decode() for part in read.content or ()]
         blocks = [{"type": "text", "text": text} for text in parts or [to_json(message.value).decode()]]

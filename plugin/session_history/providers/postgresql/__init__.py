@@ -21,7 +21,6 @@ from session_history_hooks import (
     ConfigurationError,
     Durability,
     Entry,
-    Fold,
     Head,
     Limits,
     ListingCursor,
@@ -30,6 +29,7 @@ from session_history_hooks import (
     Position,
     ProviderSpec,
     SessionKey,
+    Snapshot,
     Unavailable,
     hookimpl,
 )
@@ -86,7 +86,7 @@ class PostgresqlProvider:
         self._limits = Limits(
             # As SQLite's, and far below the gigabyte of a PostgreSQL value, of which the protocol needs a part.
             entry_bytes=64 * 2**20,
-            card_bytes=2**20,
+            summary_bytes=2**20,
             entries=MAX_SEQ,
             page=PAGE,
             remembered_ids=None,
@@ -153,16 +153,20 @@ class PostgresqlProvider:
     ) -> Log | None:
         return await self._run(lambda rows, link: rows.read(link, key, last, before, after, entry_id))
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        self._check(entry, fold, at)
-        return await self._run(lambda rows, link: rows.append(link, key, entry, at, fold))
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        self._check(entry, snapshot, at)
+        return await self._run(lambda rows, link: rows.append(link, key, entry, at, snapshot))
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         return await self._run(lambda rows, link: rows.renew(link, key, at))
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        self._check(entry, fold)
-        return await self._run(lambda rows, link: rows.rewrite(link, key, entry, at, edits, fold), again=False)
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
+        self._check(entry, snapshot)
+        return await self._run(lambda rows, link: rows.rewrite(link, key, entry, at, rewrites, snapshot), again=False)
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None
@@ -214,8 +218,8 @@ class PostgresqlProvider:
         place = self._address.shown
         return await prepare(link, place, schema=self._schema, migrate=self._migrate, durable=durable)
 
-    def _check(self, entry: Entry, fold: Fold | None, at: Position | None = None) -> None:
-        self._limits.check(entry, fold, at)
+    def _check(self, entry: Entry, snapshot: Snapshot | None, at: Position | None = None) -> None:
+        self._limits.check(entry, snapshot, at)
         check_id(entry.id)
 
 

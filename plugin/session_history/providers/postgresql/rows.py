@@ -15,15 +15,15 @@ from session_history_hooks import (
     Conflict,
     Corrupt,
     Entry,
-    Fold,
     Head,
     ListingCursor,
     Log,
     Page,
     Position,
     SessionKey,
+    Snapshot,
     Unavailable,
-    stretch,
+    select_seqs,
 )
 
 MAX_SEQ = 2**31 - 1
@@ -41,14 +41,14 @@ TRIES = 20
 
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
-_HEAD = "generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card"
+_HEAD = "generation, seq, tail_id, deleted, heartbeat, rewrites, active_us, snapshot_seq, snapshot_id, summary"
 
 _NEWEST = """e.seq >= (SELECT greatest($3::bigint, least($4::bigint, seq + 1) - $5::bigint) FROM top)
     AND e.seq < (SELECT least($4, seq + 1) FROM top)"""
 
 _OLDEST = """e.seq >= $3::bigint
     AND e.seq < (SELECT least($4::bigint, seq + 1, $3 + $5::bigint) FROM top)"""
-"""The seqs of a read, as of :func:`~session_history_hooks.stretch`. Both ends are known, so that no plan reads more."""
+"""The seqs of a read, as of :func:`~session_history_hooks.select_seqs`. Both ends are known, so that no plan reads more."""
 
 _TYPES = "bigint, integer, bytea, boolean, bigint, bigint, bigint, bigint, bytea, bytea"
 
@@ -85,7 +85,7 @@ class Rows:
         [top], stretched, found = parts
         head = _head(key, top[1:])
         entries = [_numbered(row) for row in sorted(stretched, key=_seq)]
-        expected = stretch(head.tail.seq, self._page, last=last, before=before, after=after)
+        expected = select_seqs(head.tail.seq, self._page, last=last, before=before, after=after)
         if [seq for seq, _ in entries] != list(expected):
             raise Corrupt(f"{key} lacks entries between {expected.start} and {expected.stop - 1}, or has others")
         return Log(
@@ -95,9 +95,11 @@ class Rows:
             _numbered(found[0]) if found else None,
         )
 
-    async def append(self, link: Link, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
+    async def append(
+        self, link: Link, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None
+    ) -> Appended:
         for _ in range(TRIES):
-            if await self._push(link, key, entry, at, fold):
+            if await self._push(link, key, entry, at, snapshot):
                 return Appended(Position(at.generation, at.seq + 1), replayed=False)
             head, known = await self._standing(link, key, entry.id)
             alive = head is not None and not head.deleted
@@ -108,11 +110,11 @@ class Rows:
                 raise Conflict(head)
         raise Unavailable(f"{key}: others kept coming first")
 
-    async def _push(self, link: Link, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> bool:
+    async def _push(self, link: Link, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None) -> bool:
         """Write the entry, if the head stands there. Who has changed the head has its lock until the end, so all
         others wait for it, look again at what stands there by then, and change nothing.
         """
-        cover = (fold.seq, encoded(fold.entry_id), fold.card) if fold else (None, None, None)
+        cover = (snapshot.seq, encoded(snapshot.entry_id), snapshot.summary) if snapshot else (None, None, None)
         values = (*cover, encoded(entry.id), entry.payload, key.user_id, key.session_id)
         if at == Position(0, 0):
             return bool(await link.fetch(self._begin, *values))
@@ -125,17 +127,17 @@ class Rows:
         return bool(await link.fetch(self._renew, key.user_id, key.session_id, *place))
 
     async def rewrite(
-        self, link: Link, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None
+        self, link: Link, key: SessionKey, entry: Entry, at: Position, rewrites: int, snapshot: Snapshot | None
     ) -> Head:
-        cover = (fold.seq, encoded(fold.entry_id), fold.card) if fold else (None, None, None)
+        cover = (snapshot.seq, encoded(snapshot.entry_id), snapshot.summary) if snapshot else (None, None, None)
         values = (*cover, encoded(entry.id), entry.payload, key.user_id, key.session_id)
         for _ in range(TRIES):
-            place = (_big(at.generation), _small(at.seq), _big(edits))
+            place = (_big(at.generation), _small(at.seq), _big(rewrites))
             rows = await link.fetch(self._rewrite, *values, *place)
             if rows:
                 return _head(key, rows[0])
             head, known = await self._standing(link, key, entry.id)
-            if head is None or (head.tail.generation, head.edits, known) != (at.generation, edits, at.seq):
+            if head is None or (head.tail.generation, head.rewrites, known) != (at.generation, rewrites, at.seq):
                 raise Conflict(head)
         raise Unavailable(f"{key}: others kept coming first")
 
@@ -205,7 +207,7 @@ class Rows:
         """
         head = self._tables.head
         await link.fetch(
-            f"UPDATE {head} SET beat = beat"
+            f"UPDATE {head} SET heartbeat = heartbeat"
             f" WHERE {which} AND session_id = (SELECT min(session_id) FROM {head} WHERE {which})",
             *values,
         )
@@ -227,7 +229,7 @@ class Rows:
         return self._reading(_OLDEST, and_one=True)
 
     def _reading(self, seqs: str, *, and_one: bool = False) -> str:
-        """Head, entries and the one that is looked up as rows of one shape, so that a large card comes only once."""
+        """Head, entries and the one that is looked up as rows of one shape, so that a large summary comes only once."""
         nulls = [f"NULL::{each}" for each in _TYPES.split(", ")]
         one_entry = ", ".join([nulls[0], "e.seq", "e.id", *nulls[3:-1], "e.payload"])
         entries = f"FROM {self._tables.entry} e WHERE e.log = (SELECT log FROM top)"
@@ -253,7 +255,7 @@ class Rows:
         return f"""WITH moved AS (
                 UPDATE {self._tables.head} AS h SET generation = $11, seq = seq + 1, tail_id = $4, deleted = false,
                 active_us = greatest({_NOW}, active_us + 1),
-                fold_seq = coalesce($1, fold_seq), fold_id = coalesce($2, fold_id), card = coalesce($3, card)
+                snapshot_seq = coalesce($1, snapshot_seq), snapshot_id = coalesce($2, snapshot_id), summary = coalesce($3, summary)
                 WHERE user_id = $6 AND session_id = $7 AND generation = $8 AND seq = $9 AND deleted = $10
                 AND NOT EXISTS (SELECT FROM {self._tables.entry} e WHERE e.log = h.log AND e.id = $4)
                 RETURNING log, seq
@@ -267,14 +269,14 @@ class Rows:
 
     @cached_property
     def _renew(self) -> str:
-        return f"""UPDATE {self._tables.head} SET beat = beat + 1
-            WHERE user_id = $1 AND session_id = $2 AND generation = $3 AND seq = $4 AND NOT deleted RETURNING beat"""
+        return f"""UPDATE {self._tables.head} SET heartbeat = heartbeat + 1
+            WHERE user_id = $1 AND session_id = $2 AND generation = $3 AND seq = $4 AND NOT deleted RETURNING heartbeat"""
 
     @cached_property
     def _rewrite(self) -> str:
         return f"""WITH edited AS (
-                UPDATE {self._tables.head} AS h SET edits = edits + 1, fold_seq = $1, fold_id = $2, card = $3
-                WHERE user_id = $6 AND session_id = $7 AND generation = $8 AND edits = $10 AND NOT deleted
+                UPDATE {self._tables.head} AS h SET rewrites = rewrites + 1, snapshot_seq = $1, snapshot_id = $2, summary = $3
+                WHERE user_id = $6 AND session_id = $7 AND generation = $8 AND rewrites = $10 AND NOT deleted
                 AND EXISTS (SELECT FROM {self._tables.entry} e WHERE e.log = h.log AND e.seq = $9 AND e.id = $4)
                 RETURNING log, {_HEAD}
             ), replaced AS (
@@ -296,8 +298,8 @@ class Rows:
                 SELECT session_id, seq FROM {self._tables.head} WHERE {which} AND NOT deleted
                 ORDER BY session_id LIMIT {SESSIONS} FOR UPDATE
             )
-            UPDATE {self._tables.head} AS h SET seq = 0, tail_id = '', deleted = true, beat = 0, edits = 0,
-            active_us = greatest({_NOW}, active_us + 1), fold_seq = NULL, fold_id = NULL, card = NULL
+            UPDATE {self._tables.head} AS h SET seq = 0, tail_id = '', deleted = true, heartbeat = 0, rewrites = 0,
+            active_us = greatest({_NOW}, active_us + 1), snapshot_seq = NULL, snapshot_id = NULL, summary = NULL
             FROM doomed WHERE h.user_id = $1 AND h.session_id = doomed.session_id
             RETURNING log, doomed.seq, doomed.session_id"""
 
@@ -314,16 +316,16 @@ class Rows:
 
 
 def _head(key: SessionKey, row: Row) -> Head:
-    generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card = row
+    generation, seq, tail_id, deleted, heartbeat, rewrites, active_us, snapshot_seq, snapshot_id, summary = row
     return Head(
         key,
         Position(generation, seq),
         decoded(tail_id),
         deleted=deleted,
-        beat=beat,
-        edits=edits,
+        heartbeat=heartbeat,
+        rewrites=rewrites,
         active_us=active_us,
-        fold=None if fold_seq is None else Fold(fold_seq, decoded(fold_id), card),
+        snapshot=None if snapshot_seq is None else Snapshot(snapshot_seq, decoded(snapshot_id), summary),
     )
 
 

@@ -22,8 +22,8 @@ SCHEMA = "session_history_schema"
 COLUMNS = {
     SCHEMA: {"version"},
     HEAD: {
-        "log", "user_id", "session_id", "generation", "seq", "tail_id", "deleted", "beat", "edits", "active_us",
-        "period", "fold_seq", "fold_id", "card",
+        "log", "user_id", "session_id", "generation", "seq", "tail_id", "deleted", "heartbeat", "rewrites", "active_us",
+        "period", "snapshot_seq", "snapshot_id", "summary",
     },
     ENTRY: {"log", "seq", "id", "payload"},
 }  # fmt: skip
@@ -121,13 +121,13 @@ def _first(tables: Tables) -> tuple[str, ...]:
     seq        integer NOT NULL,
     tail_id    bytea NOT NULL,
     deleted    boolean NOT NULL,
-    beat       bigint NOT NULL,
-    edits      bigint NOT NULL,
+    heartbeat       bigint NOT NULL,
+    rewrites      bigint NOT NULL,
     active_us  bigint NOT NULL,
     period     bigint GENERATED ALWAYS AS (active_us >> {PERIOD_BITS}) STORED,
-    fold_seq   bigint,
-    fold_id    bytea,
-    card       bytea,
+    snapshot_seq   bigint,
+    snapshot_id    bytea,
+    summary       bytea,
     PRIMARY KEY (user_id, session_id)
 )""",
         f"CREATE INDEX session_history_listing ON {tables.head} (user_id, period DESC) WHERE NOT deleted",

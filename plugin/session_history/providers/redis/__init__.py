@@ -28,7 +28,6 @@ from session_history_hooks import (
     Corrupt,
     Durability,
     Entry,
-    Fold,
     Head,
     Limits,
     ListingCursor,
@@ -37,10 +36,11 @@ from session_history_hooks import (
     Position,
     ProviderSpec,
     SessionKey,
+    Snapshot,
     StoreFull,
     Unavailable,
     hookimpl,
-    stretch,
+    select_seqs,
 )
 
 BATCH = 100
@@ -108,7 +108,7 @@ class RedisProvider:
         self._limits = Limits(
             # A round figure above any real turn: while a server takes in an entry, all who use it wait.
             entry_bytes=16 * 2**20,
-            card_bytes=2**20,
+            summary_bytes=2**20,
             # What a list of Redis holds, https://redis.io/docs/latest/develop/data-types/lists/
             entries=2**32 - 1,
             page=PAGE,
@@ -173,12 +173,14 @@ class RedisProvider:
         if before is not None and before > tail + 1:
             # Nobody asks for what is beyond the tail, unless the session was begun anew.
             return await self.read(key, last=last, after=after, entry_id=entry_id)
-        seqs = stretch(tail, PAGE, last=last, before=before, after=after)
+        seqs = select_seqs(tail, PAGE, last=last, before=before, after=after)
         entries = _entries(raws, window, seqs, head)
         return Log(head, seqs.start if entries else tail + 1, entries, _found(answer[3:], key))
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        self._limits.check(entry, fold, at)
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        self._limits.check(entry, snapshot, at)
         try:
             answer = await self._calls.session(
                 scripts.APPEND,
@@ -190,7 +192,7 @@ class RedisProvider:
                 at.seq,
                 self._ttl_us,
                 int(self._options.wait_replicas > 0),
-                *_cover(fold),
+                *_cover(snapshot),
             )
         except StoreFull:
             replay = await self._replay(key, entry.id, at.generation)
@@ -198,27 +200,29 @@ class RedisProvider:
                 raise
             return replay
         if answer[0] == NOTHING:
-            raise Conflict(unpacked_head(answer[1], key), anew=answer[2:] == [1])
+            raise Conflict(unpacked_head(answer[1], key), recreated=answer[2:] == [1])
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
 
     async def _replay(self, key: SessionKey, entry_id: str, generation: int) -> Appended | None:
         """What the script would say of an entry that it stored before, if it did: a full server does not run it."""
         log = await self.read(key, last=0, entry_id=entry_id)
-        if log is None or log.found is None or log.head.tail.generation != generation:
+        if log is None or log.match is None or log.head.tail.generation != generation:
             return None
         if self._options.wait_replicas:
             raise Unavailable(
                 f"{self._options.shown}: the entry is stored, but without memory the server does not ask its replicas;"
                 " tried again, it will be found by its id"
             )
-        return Appended(Position(log.head.tail.generation, log.found[0]), replayed=True)
+        return Appended(Position(log.head.tail.generation, log.match[0]), replayed=True)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         answer = await self._calls.session(scripts.RENEW, key, at.generation, at.seq)
         return bool(answer[0] == DONE)
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        self._limits.check(entry, fold)
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
+        self._limits.check(entry, snapshot)
         answer = await self._calls.session(
             scripts.REWRITE,
             key,
@@ -226,9 +230,9 @@ class RedisProvider:
             packed_entry(entry),
             at.generation,
             at.seq,
-            edits,
+            rewrites,
             _mark(),
-            *_cover(fold),
+            *_cover(snapshot),
         )
         head = unpacked_head(answer[1], key)
         if answer[0] == NOTHING or head is None:
@@ -288,8 +292,8 @@ class RedisProvider:
         return await self._loops.servers()
 
 
-def _cover(fold: Fold | None) -> Sequence[Word]:
-    return (fold.seq, fold.entry_id.encode(), fold.card) if fold else ()
+def _cover(snapshot: Snapshot | None) -> Sequence[Word]:
+    return (snapshot.seq, snapshot.entry_id.encode(), snapshot.summary) if snapshot else ()
 
 
 def _mark() -> bytes:

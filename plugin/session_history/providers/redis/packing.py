@@ -8,15 +8,15 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 
-from session_history_hooks import Corrupt, Entry, Fold, Head, IncompatibleStore, Position, SessionKey
+from session_history_hooks import Corrupt, Entry, Head, IncompatibleStore, Position, SessionKey, Snapshot
 
 FORMAT = 1
 """The first byte of a head and of a grave. A store of another format is left as it is."""
 
 _HEAD = struct.Struct(">B7dB4I")
-"""Format; generation, seq, beat, edits, active_us, expires_us (0 = never), seq of the fold (0 = none); whether it began
-after others, all of which expired; the sizes of tail id, fold id, mark of the last rewrite and user id, which follow;
-then card.
+"""Format; generation, seq, heartbeat, rewrites, active_us, expires_us (0 = never), seq of the snapshot (0 = none); whether it began
+after others, all of which expired; the sizes of tail id, snapshot id, mark of the last rewrite and user id, which follow;
+then summary.
 """
 
 _GRAVE = struct.Struct(">BBdd")
@@ -87,8 +87,8 @@ def insist_on_format(raw: bytes) -> None:
 
 
 def _living(raw: bytes, key: SessionKey) -> Head:
-    _, generation, seq, beat, edits, active_us, _, fold_seq, _, *sizes = _HEAD.unpack_from(raw)
-    tail_id, fold_id, _, user_id, card = _cut(raw[_HEAD.size :], sizes)
+    _, generation, seq, heartbeat, rewrites, active_us, _, snapshot_seq, _, *sizes = _HEAD.unpack_from(raw)
+    tail_id, snapshot_id, _, user_id, summary = _cut(raw[_HEAD.size :], sizes)
     if user_id != key.user_id.encode():
         raise Corrupt(f"the head of {key} is another user's")
     return Head(
@@ -96,17 +96,17 @@ def _living(raw: bytes, key: SessionKey) -> Head:
         Position(_whole(generation), _whole(seq)),
         tail_id.decode(),
         deleted=False,
-        beat=_whole(beat),
-        edits=_whole(edits),
+        heartbeat=_whole(heartbeat),
+        rewrites=_whole(rewrites),
         active_us=_whole(active_us),
-        fold=Fold(_whole(fold_seq), fold_id.decode(), card) if fold_seq else None,
+        snapshot=Snapshot(_whole(snapshot_seq), snapshot_id.decode(), summary) if snapshot_seq else None,
     )
 
 
 def _tombstone(raw: bytes, key: SessionKey) -> Head:
     _, _, generation, active_us = _GRAVE.unpack_from(raw)
     tail = Position(_whole(generation), 0)
-    return Head(key, tail, "", deleted=True, beat=0, edits=0, active_us=_whole(active_us), fold=None)
+    return Head(key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_whole(active_us), snapshot=None)
 
 
 def _cut(raw: bytes, sizes: Sequence[int]) -> list[bytes]:

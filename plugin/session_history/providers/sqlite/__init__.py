@@ -24,7 +24,6 @@ from session_history_hooks import (
     ConfigurationError,
     Durability,
     Entry,
-    Fold,
     Head,
     Limits,
     ListingCursor,
@@ -34,6 +33,7 @@ from session_history_hooks import (
     ProviderOptions,
     ProviderSpec,
     SessionKey,
+    Snapshot,
     StoreReadOnly,
     Unavailable,
     hookimpl,
@@ -86,7 +86,7 @@ class SqliteProvider:
         self._limits = Limits(
             # A round figure far above any real turn and far below SQLite's own 10**9.
             entry_bytes=64 * 2**20,
-            card_bytes=2**20,
+            summary_bytes=2**20,
             entries=rows.MAX_SEQ,
             page=PAGE,
             remembered_ids=None,
@@ -130,16 +130,20 @@ class SqliteProvider:
             lambda connection: rows.read(connection, key, PAGE, last, before, after, entry_id),
         )
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        self._limits.check(entry, fold, at)
-        return await self._write(lambda connection: rows.append(connection, key, entry, at, fold))
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        self._limits.check(entry, snapshot, at)
+        return await self._write(lambda connection: rows.append(connection, key, entry, at, snapshot))
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         return await self._write(lambda connection: rows.renew(connection, key, at))
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        self._limits.check(entry, fold)
-        return await self._write(lambda connection: rows.rewrite(connection, key, entry, at, edits, fold))
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
+        self._limits.check(entry, snapshot)
+        return await self._write(lambda connection: rows.rewrite(connection, key, entry, at, rewrites, snapshot))
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None

@@ -11,20 +11,20 @@ from session_history_hooks import (
     Conflict,
     Corrupt,
     Entry,
-    Fold,
     Head,
     ListingCursor,
     Log,
     Page,
     Position,
     SessionKey,
-    stretch,
+    Snapshot,
+    select_seqs,
 )
 
 MAX_SEQ = 2**SEQ_BITS - 1
 
-_HEAD = """SELECT log, user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us,
-    fold_seq, fold_id, card FROM head """
+_HEAD = """SELECT log, user_id, session_id, generation, seq, tail_id, deleted, heartbeat, rewrites, active_us,
+    snapshot_seq, snapshot_id, summary FROM head """
 
 Row = tuple[int, str, str, int, int, str, int, int, int, int, int | None, str, bytes]
 
@@ -42,7 +42,7 @@ def read(
     if row is None:
         return None
     head, number = _head(row), row[0]
-    seqs = stretch(head.tail.seq, page, last=last, before=before, after=after)
+    seqs = select_seqs(head.tail.seq, page, last=last, before=before, after=after)
     entries = _entries(connection, number, seqs, key) if seqs else ()
     return Log(head, seqs.start if entries else head.tail.seq + 1, entries, _find_entry(connection, number, entry_id))
 
@@ -54,7 +54,9 @@ def nothing_behind(connection: sqlite3.Connection, key: SessionKey, after: int) 
     return Log(head, head.tail.seq + 1, ()) if head and head.tail.seq <= after else None
 
 
-def append(connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
+def append(
+    connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None
+) -> Appended:
     row = _find_head(connection, key)
     head = _head(row) if row else None
     if row and head and not head.deleted:
@@ -71,13 +73,13 @@ def append(connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Po
     connection.execute(
         "INSERT INTO entry (k, id, payload) VALUES (?, ?, ?)", (_pack(number, position.seq), entry.id, entry.payload)
     )
-    _move_head(connection, number, position, entry.id, fold, _tick(head))
+    _move_head(connection, number, position, entry.id, snapshot, _tick(head))
     return Appended(position, replayed=False)
 
 
 def renew(connection: sqlite3.Connection, key: SessionKey, at: Position) -> bool:
     changed = connection.execute(
-        "UPDATE head SET beat = beat + 1"
+        "UPDATE head SET heartbeat = heartbeat + 1"
         " WHERE user_id = ? AND session_id = ? AND deleted = 0 AND generation = ? AND seq = ?",
         (key.user_id, key.session_id, at.generation, at.seq),
     )
@@ -85,18 +87,24 @@ def renew(connection: sqlite3.Connection, key: SessionKey, at: Position) -> bool
 
 
 def rewrite(
-    connection: sqlite3.Connection, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None
+    connection: sqlite3.Connection,
+    key: SessionKey,
+    entry: Entry,
+    at: Position,
+    rewrites: int,
+    snapshot: Snapshot | None,
 ) -> Head:
     row = _find_head(connection, key)
     head = _head(row) if row else None
-    if row is None or head is None or (head.tail.generation, head.edits) != (at.generation, edits):
+    if row is None or head is None or (head.tail.generation, head.rewrites) != (at.generation, rewrites):
         raise Conflict(head)
     if _seq(connection, row[0], entry.id) != at.seq:
         raise Conflict(head)
     connection.execute("UPDATE entry SET payload = ? WHERE k = ?", (entry.payload, _pack(row[0], at.seq)))
-    covers = (fold.seq, fold.entry_id, fold.card) if fold else (None, None, None)
+    covers = (snapshot.seq, snapshot.entry_id, snapshot.summary) if snapshot else (None, None, None)
     connection.execute(
-        "UPDATE head SET edits = edits + 1, fold_seq = ?, fold_id = ?, card = ? WHERE log = ?", (*covers, row[0])
+        "UPDATE head SET rewrites = rewrites + 1, snapshot_seq = ?, snapshot_id = ?, summary = ? WHERE log = ?",
+        (*covers, row[0]),
     )
     return _head(_find_head(connection, key) or row)
 
@@ -134,16 +142,16 @@ def _bury(connection: sqlite3.Connection, number: int) -> None:
     """Needs nothing of the head that may be unreadable: what is damaged can be deleted, too."""
     connection.execute("DELETE FROM entry WHERE k BETWEEN ? AND ?", (_pack(number, 0), _pack(number, MAX_SEQ)))
     connection.execute(
-        "UPDATE head SET seq = 0, tail_id = '', deleted = 1, beat = 0, edits = 0,"
+        "UPDATE head SET seq = 0, tail_id = '', deleted = 1, heartbeat = 0, rewrites = 0,"
         " active_us = max(?, CAST(active_us AS INTEGER) + 1),"
-        " fold_seq = NULL, fold_id = NULL, card = NULL WHERE log = ?",
+        " snapshot_seq = NULL, snapshot_id = NULL, summary = NULL WHERE log = ?",
         (_tick(None), number),
     )
 
 
 def _insert_head(connection: sqlite3.Connection, key: SessionKey) -> int:
     inserted = connection.execute(
-        "INSERT INTO head (user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us)"
+        "INSERT INTO head (user_id, session_id, generation, seq, tail_id, deleted, heartbeat, rewrites, active_us)"
         " VALUES (?, ?, 0, 0, '', 1, 0, 0, 0)",
         (key.user_id, key.session_id),
     )
@@ -152,13 +160,13 @@ def _insert_head(connection: sqlite3.Connection, key: SessionKey) -> int:
 
 
 def _move_head(
-    connection: sqlite3.Connection, number: int, tail: Position, tail_id: str, fold: Fold | None, active_us: int
+    connection: sqlite3.Connection, number: int, tail: Position, tail_id: str, snapshot: Snapshot | None, active_us: int
 ) -> None:
     moved: list[object] = [tail.generation, tail.seq, tail_id, active_us]
     covers = ""
-    if fold:
-        covers = ", fold_seq = ?, fold_id = ?, card = ?"
-        moved += [fold.seq, fold.entry_id, fold.card]
+    if snapshot:
+        covers = ", snapshot_seq = ?, snapshot_id = ?, summary = ?"
+        moved += [snapshot.seq, snapshot.entry_id, snapshot.summary]
     connection.execute(
         f"UPDATE head SET generation = ?, seq = ?, tail_id = ?, active_us = ?, deleted = 0{covers} WHERE log = ?",
         (*moved, number),
@@ -180,8 +188,22 @@ def _head(row: Row) -> Head:
 
 
 def _readable_head(row: Row) -> Head:
-    _, user_id, session_id, generation, seq, tail_id, deleted, beat, edits, active_us, fold_seq, fold_id, card = row
-    numbers = (generation, seq, deleted, beat, edits, active_us, 0 if fold_seq is None else fold_seq)
+    (
+        _,
+        user_id,
+        session_id,
+        generation,
+        seq,
+        tail_id,
+        deleted,
+        heartbeat,
+        rewrites,
+        active_us,
+        snapshot_seq,
+        snapshot_id,
+        summary,
+    ) = row
+    numbers = (generation, seq, deleted, heartbeat, rewrites, active_us, 0 if snapshot_seq is None else snapshot_seq)
     if set(map(type, numbers)) != {int} or type(tail_id) is not str:
         raise TypeError("a column holds a value of another type")
     return Head(
@@ -189,10 +211,10 @@ def _readable_head(row: Row) -> Head:
         Position(generation, seq),
         tail_id,
         deleted=bool(deleted),
-        beat=beat,
-        edits=edits,
+        heartbeat=heartbeat,
+        rewrites=rewrites,
         active_us=active_us,
-        fold=None if fold_seq is None else Fold(fold_seq, fold_id, card),
+        snapshot=None if snapshot_seq is None else Snapshot(snapshot_seq, snapshot_id, summary),
     )
 
 

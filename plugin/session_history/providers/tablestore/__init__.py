@@ -31,7 +31,6 @@ from session_history_hooks import (
     ConfigurationError,
     Durability,
     Entry,
-    Fold,
     Head,
     Limits,
     ListingCursor,
@@ -41,6 +40,7 @@ from session_history_hooks import (
     ProviderOptions,
     ProviderSpec,
     SessionKey,
+    Snapshot,
     Unavailable,
     hookimpl,
 )
@@ -50,7 +50,7 @@ __all__ = ["TablestoreOptions", "TablestoreProvider", "create_client", "session_
 LIMITS = Limits(
     # As SQLite's and far above any real turn; in 32 rows, since a row holds 2 MB.
     entry_bytes=64 * 2**20,
-    card_bytes=2**20,
+    summary_bytes=2**20,
     entries=keys.MAX_SEQ,
     page=PAGE,
     remembered_ids=rows.REMEMBERED_IDS,
@@ -133,19 +133,23 @@ class TablestoreProvider:
         opened = self._running()
         return await opened.thread.run(lambda: opened.reading.read(key, last, before, after, entry_id))
 
-    async def append(self, key: SessionKey, entry: Entry, *, at: Position, fold: Fold | None = None) -> Appended:
-        LIMITS.check(entry, fold, at)
+    async def append(
+        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+    ) -> Appended:
+        LIMITS.check(entry, snapshot, at)
         opened = self._running()
-        return await opened.thread.finish(lambda: opened.writing.append(key, entry, at, fold))
+        return await opened.thread.finish(lambda: opened.writing.append(key, entry, at, snapshot))
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
         opened = self._running()
         return await opened.thread.finish(lambda: opened.writing.renew(key, at))
 
-    async def rewrite(self, key: SessionKey, entry: Entry, *, at: Position, edits: int, fold: Fold | None) -> Head:
-        LIMITS.check(entry, fold)
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
+        LIMITS.check(entry, snapshot)
         opened = self._running()
-        return await opened.thread.finish(lambda: opened.writing.rewrite(key, entry, at, edits, fold))
+        return await opened.thread.finish(lambda: opened.writing.rewrite(key, entry, at, rewrites, snapshot))
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None

@@ -19,7 +19,7 @@ from session_history.providers.tablestore.rows import (
     digest,
     new_mark,
 )
-from session_history_hooks import Fold, Head, Position, SessionKey
+from session_history_hooks import Head, Position, SessionKey, Snapshot
 
 
 class TornError(Exception):
@@ -83,7 +83,7 @@ class Known:
         """By this process's clock, and later than all that was before."""
         return max(time.time_ns() // 1000, self.head.active_us + 1 if self.head else 0)
 
-    def behind(self, key: SessionKey, entry: EntryRow, fold: Fold | None) -> HeadRow:
+    def behind(self, key: SessionKey, entry: EntryRow, snapshot: Snapshot | None) -> HeadRow:
         """The head's row once this entry stands at the tail."""
         living = self.living
         head = Head(
@@ -91,10 +91,10 @@ class Known:
             entry.position,
             entry.id,
             deleted=False,
-            beat=living.beat if living else 0,
-            edits=living.edits if living else 0,
+            heartbeat=living.heartbeat if living else 0,
+            rewrites=living.rewrites if living else 0,
             active_us=max(entry.active_us, self.head.active_us if self.head else 0),
-            fold=fold or (living.fold if living else None),
+            snapshot=snapshot or (living.snapshot if living else None),
         )
         recent = (self.recent if living else b"") + digest(entry.id)
         recent = recent[-REMEMBERED_IDS * DIGEST_BYTES :]
@@ -110,10 +110,10 @@ class Known:
             Position(generation, 0),
             "",
             deleted=True,
-            beat=0,
-            edits=0,
+            heartbeat=0,
+            rewrites=0,
             active_us=self.next_active_us(),
-            fold=None,
+            snapshot=None,
         )
         return HeadRow(head, b"", new_mark(), None)
 
@@ -148,10 +148,10 @@ def derive(key: SessionKey, row: HeadRow | None, newest: Sequence[EntryRow]) -> 
         tail.position,
         tail.id,
         deleted=False,
-        beat=living.head.beat if living else 0,
-        edits=living.head.edits if living else 0,
+        heartbeat=living.head.heartbeat if living else 0,
+        rewrites=living.head.rewrites if living else 0,
         active_us=max(tail.active_us, written.active_us if written else 0),
-        fold=_fold(living, entries) if living else None,
+        snapshot=_fold(living, entries) if living else None,
     )
     recent = b"".join(digest(entry.id) for entry in reversed(entries[:REMEMBERED_IDS]))
     rewrite = living.rewrite if living else 0
@@ -166,8 +166,8 @@ def _generation(written: Head | None, newest: EntryRow | None) -> int:
     return generation
 
 
-def _fold(row: HeadRow, entries: Sequence[EntryRow]) -> Fold | None:
-    """What a head that lags may be trusted to know: not what was folded of an entry that lost its place."""
-    fold = row.head.fold
-    of_its_own = fold is not None and fold.seq == row.head.tail.seq
-    return fold if not of_its_own or any(entry.origin == row.origin for entry in entries) else None
+def _fold(row: HeadRow, entries: Sequence[EntryRow]) -> Snapshot | None:
+    """What a head that lags may be trusted to know: not what was current_snapshot of an entry that lost its place."""
+    snapshot = row.head.snapshot
+    of_its_own = snapshot is not None and snapshot.seq == row.head.tail.seq
+    return snapshot if not of_its_own or any(entry.origin == row.origin for entry in entries) else None

@@ -9,7 +9,7 @@ from session_history_hooks import SessionKey
 
 SESSIONS = 10_000
 BYTES = 16 * 2**20
-"""The most that is remembered; a session takes some 3 KB, with its card."""
+"""The most that is remembered; a session takes some 3 KB, with its summary."""
 
 
 class Memory:
@@ -42,5 +42,5 @@ class Memory:
 
 
 def _size(known: Known) -> int:
-    fold = known.head.fold if known.head else None
-    return 512 + len(known.recent) + (len(fold.card) if fold else 0)
+    snapshot = known.head.snapshot if known.head else None
+    return 512 + len(known.recent) + (len(snapshot.summary) if snapshot else 0)

@@ -13,7 +13,7 @@ from session_history.providers.tablestore.known import UNSEEN, Known, TornError,
 from session_history.providers.tablestore.memory import Memory
 from session_history.providers.tablestore.rows import REMEMBERED_IDS, EntryRow, HeadRow, Parts
 from session_history.providers.tablestore.table import Patience, Table
-from session_history_hooks import Corrupt, Entry, Head, ListingCursor, Log, Page, Position, SessionKey, stretch
+from session_history_hooks import Corrupt, Entry, Head, ListingCursor, Log, Page, Position, SessionKey, select_seqs
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Reading:
         head = known.head
         if head is None:
             return None
-        seqs = stretch(head.tail.seq, PAGE, last=last, before=before, after=after)
+        seqs = select_seqs(head.tail.seq, PAGE, last=last, before=before, after=after)
         stood = await self._entries(key, head, seqs, entries)
         log = tuple([await self._entry(key, row) for row in stood])
         first = seqs.start if seqs else head.tail.seq + 1
@@ -217,7 +217,7 @@ class Reading:
 
 
 def _edits(known: Known) -> int:
-    return known.head.edits if known.head else 0
+    return known.head.rewrites if known.head else 0
 
 
 async def _whole(key: SessionKey, work: Callable[[], Awaitable[T]]) -> T:

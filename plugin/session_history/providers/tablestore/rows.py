@@ -19,7 +19,7 @@ from tablestore import (
 )
 
 from session_history.providers.tablestore.keys import HEAD_PLACE, place_of, position_of, primary_key
-from session_history_hooks import Corrupt, Fold, Head, IncompatibleStore, Position, SessionKey
+from session_history_hooks import Corrupt, Head, IncompatibleStore, Position, SessionKey, Snapshot
 
 VERSION = 1
 """Of the layout of a row, in each row's column ``v``. A reader refuses a newer one."""
@@ -82,7 +82,7 @@ class EntryRow:
 
     :ivar origin: random: tells by which append it was written, also among those of one id. A rewrite keeps it.
     :ivar mark: random, and another with each rewrite: what a rewrite is conditional on.
-    :ivar edits: the number of the rewrite that wrote it, 0 for an append.
+    :ivar rewrites: the number of the rewrite that wrote it, 0 for an append.
     :ivar replaced: of the newest payload in parts that rewrites replaced: they are there if a rewrite was interrupted.
     """
 
@@ -92,7 +92,7 @@ class EntryRow:
     active_us: int
     origin: int
     mark: int
-    edits: int = 0
+    rewrites: int = 0
     replaced: Parts | None = None
 
 
@@ -119,15 +119,15 @@ def unchanged(mark: int | None) -> Condition:
 
 
 def put_head(row: HeadRow, condition: Condition) -> PutRowItem:
-    head, fold = row.head, row.head.fold
+    head, snapshot = row.head, row.head.snapshot
     columns: dict[str, Any] = {
         "v": VERSION,
         "g": head.tail.generation,
         "n": head.tail.seq,
         "i": head.tail_id,
         "t": head.active_us,
-        "b": head.beat,
-        "e": head.edits,
+        "b": head.heartbeat,
+        "e": head.rewrites,
         "k": bytearray(row.recent),
         "x": row.mark,
     }
@@ -137,8 +137,8 @@ def put_head(row: HeadRow, condition: Condition) -> PutRowItem:
         columns["o"] = row.origin
     if row.rewrite:
         columns["w"] = row.rewrite
-    if fold:
-        columns |= {"fn": fold.seq, "fi": fold.entry_id, "fc": bytearray(fold.card)}
+    if snapshot:
+        columns |= {"fn": snapshot.seq, "fi": snapshot.entry_id, "fc": bytearray(snapshot.summary)}
     return _put(head.key, HEAD_PLACE, columns, condition)
 
 
@@ -148,8 +148,8 @@ def put_entry(key: SessionKey, row: EntryRow, condition: Condition) -> PutRowIte
         columns |= {"z": row.payload.base, "y": row.payload.size}
     else:
         columns["p"] = bytearray(row.payload)
-    if row.edits:
-        columns["e"] = row.edits
+    if row.rewrites:
+        columns["e"] = row.rewrites
     if row.replaced:
         columns |= {"rz": row.replaced.base, "ry": row.replaced.size}
     return _put(key, place_of(row.position), columns, condition)
@@ -244,18 +244,18 @@ def read_part(row: Row) -> bytes:
 
 
 def _head(key: SessionKey, columns: Mapping[str, Any], *, deleted: bool, active_us: int) -> Head:
-    fold = None
+    snapshot = None
     if "fn" in columns:
-        fold = Fold(_integer(columns["fn"]), _text(columns["fi"]), _binary(columns["fc"]))
+        snapshot = Snapshot(_integer(columns["fn"]), _text(columns["fi"]), _binary(columns["fc"]))
     return Head(
         key,
         Position(_integer(columns["g"]), _integer(columns["n"])),
         _text(columns["i"]),
         deleted=deleted,
-        beat=_integer(columns["b"]),
-        edits=_integer(columns["e"]),
+        heartbeat=_integer(columns["b"]),
+        rewrites=_integer(columns["e"]),
         active_us=active_us,
-        fold=fold,
+        snapshot=snapshot,
     )
 
 

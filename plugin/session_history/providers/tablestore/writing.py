@@ -12,7 +12,7 @@ from session_history.providers.tablestore.memory import Memory
 from session_history.providers.tablestore.reading import Reading
 from session_history.providers.tablestore.rows import ABSENT, EntryRow, HeadRow, Parts, new_mark, unchanged
 from session_history.providers.tablestore.table import Patience, Table
-from session_history_hooks import Appended, Conflict, Entry, Fold, Head, LimitExceeded, Position, SessionKey
+from session_history_hooks import Appended, Conflict, Entry, Head, LimitExceeded, Position, SessionKey, Snapshot
 
 _DONE = Outcome.DONE
 
@@ -28,7 +28,7 @@ class Writing:
 
     # Append
 
-    async def append(self, key: SessionKey, entry: Entry, at: Position, fold: Fold | None) -> Appended:
+    async def append(self, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None) -> Appended:
         async with self._heads.alone(key):
             known = self._memory.get(key)
             if known is None or known.place != at or known.seqs(entry.id):
@@ -41,15 +41,17 @@ class Writing:
                 raise Conflict(known.head)
             if at.generation > keys.MAX_GENERATION:
                 raise LimitExceeded("generations", at.generation, keys.MAX_GENERATION)
-            return await self._append(key, entry, at, fold, known)
+            return await self._append(key, entry, at, snapshot, known)
 
-    async def _append(self, key: SessionKey, entry: Entry, at: Position, fold: Fold | None, known: Known) -> Appended:
+    async def _append(
+        self, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None, known: Known
+    ) -> Appended:
         position = Position(at.generation, at.seq + 1)
         payload = await self._spilled(key, position.generation, entry.payload)
         mine = EntryRow(position, entry.id, payload, known.next_active_us(), new_mark(), new_mark())
         patience = Patience()
         while True:
-            head = known.behind(key, mine, fold)
+            head = known.behind(key, mine, snapshot)
             if await self._placed(key, mine, head, known.mark):
                 self._memory.keep(key, settled(head))
                 return Appended(position, replayed=False)
@@ -59,7 +61,7 @@ class Writing:
                 won = standing.origin == mine.origin
                 if not won:
                     await self._discard(key, payload)
-                await self._cover(key, known, standing, fold if won and not standing.edits else None)
+                await self._cover(key, known, standing, snapshot if won and not standing.rewrites else None)
                 return Appended(standing.position, replayed=not won)
             if known.place != at:
                 await self._withdraw(key, mine, known)
@@ -74,20 +76,20 @@ class Writing:
             return await self._table.write([entry_item, head_item]) == [_DONE, _DONE]
         return await self._table.write([entry_item]) == [_DONE] and await self._table.write([head_item]) == [_DONE]
 
-    async def _cover(self, key: SessionKey, known: Known, standing: EntryRow, fold: Fold | None) -> None:
+    async def _cover(self, key: SessionKey, known: Known, standing: EntryRow, snapshot: Snapshot | None) -> None:
         """See that the head's row covers an entry that stands there, before anybody hears of it.
 
-        :param fold: covers that entry, as it stood at that number of rewrites.
+        :param snapshot: covers that entry, as it stood at that number of rewrites.
         :raises Conflict: the session was deleted since.
         """
-        edits = known.living.edits if known.living else 0
+        rewrites = known.living.rewrites if known.living else 0
 
         def covering(known: Known) -> HeadRow | None:
             living = known.living
             if living is None:
                 return None
-            if fold and known.origin == standing.origin and living.edits == edits:
-                living = replace(living, fold=fold)
+            if snapshot and known.origin == standing.origin and living.rewrites == rewrites:
+                living = replace(living, snapshot=snapshot)
             return None if known.settled and living == known.living else known.changed(living)
 
         known, _ = await self._heads.change(key, known, covering)
@@ -129,23 +131,29 @@ class Writing:
 
             def beating(known: Known) -> HeadRow | None:
                 living = known.living
-                return known.changed(replace(living, beat=living.beat + 1)) if living and living.tail == at else None
+                return (
+                    known.changed(replace(living, heartbeat=living.heartbeat + 1))
+                    if living and living.tail == at
+                    else None
+                )
 
             known, mine = await self._heads.change(key, await self._reading.look(key), beating)
             return mine and known.living is not None and known.living.tail == at
 
-    async def rewrite(self, key: SessionKey, entry: Entry, at: Position, edits: int, fold: Fold | None) -> Head:
+    async def rewrite(
+        self, key: SessionKey, entry: Entry, at: Position, rewrites: int, snapshot: Snapshot | None
+    ) -> Head:
         """The entry first, so that nobody holds its old payload to be of the new number; then the number."""
         async with self._heads.alone(key):
             known = await self._reading.look(key)
-            old = await self._rewritable(key, known, entry.id, at, edits)
+            old = await self._rewritable(key, known, entry.id, at, rewrites)
             payload = await self._spilled(key, at.generation, entry.payload)
             replaced = old.payload if isinstance(old.payload, Parts) else old.replaced
-            new = replace(old, payload=payload, mark=new_mark(), edits=edits + 1, replaced=replaced)
+            new = replace(old, payload=payload, mark=new_mark(), rewrites=rewrites + 1, replaced=replaced)
             outcome = await self._replaced(key, old, new)
             gone = outcome is Outcome.REFUSED
             if outcome is _DONE:
-                known = await self._numbered(key, known, new, fold)
+                known = await self._numbered(key, known, new, snapshot)
                 if known.rewrite == new.mark and known.head is not None and known.lives(at.generation):
                     await self._discard(key, old.payload)
                     await self._discard(key, old.replaced)
@@ -158,16 +166,16 @@ class Writing:
                 await self._discard(key, payload)
             raise Conflict(known.head)
 
-    async def _rewritable(self, key: SessionKey, known: Known, entry_id: str, at: Position, edits: int) -> EntryRow:
+    async def _rewritable(self, key: SessionKey, known: Known, entry_id: str, at: Position, rewrites: int) -> EntryRow:
         living = known.living
-        if living is None or (living.tail.generation, living.edits) != (at.generation, edits):
+        if living is None or (living.tail.generation, living.rewrites) != (at.generation, rewrites):
             raise Conflict(known.head)
         if not 0 < at.seq <= living.tail.seq:
             raise Conflict(known.head)
         old = await self._reading.entry(key, at)
         if old is None or old.id != entry_id:
             raise Conflict(known.head)
-        if old.edits > edits:  # whoever rewrote it did not come to the number
+        if old.rewrites > rewrites:  # whoever rewrote it did not come to the number
             raise Conflict((await self._numbered(key, known, old, None)).head)
         return old
 
@@ -187,13 +195,13 @@ class Writing:
                 return lost
             await patience.wait("a rewrite of unknown outcome")
 
-    async def _numbered(self, key: SessionKey, known: Known, entry: EntryRow, fold: Fold | None) -> Known:
+    async def _numbered(self, key: SessionKey, known: Known, entry: EntryRow, snapshot: Snapshot | None) -> Known:
         """Move the head's number to that of an entry that was rewritten."""
 
         def numbering(known: Known) -> HeadRow | None:
             living = known.living
-            if living is None or not known.lives(entry.position.generation) or living.edits != entry.edits - 1:
+            if living is None or not known.lives(entry.position.generation) or living.rewrites != entry.rewrites - 1:
                 return None
-            return known.changed(replace(living, edits=entry.edits, fold=fold), rewrite=entry.mark)
+            return known.changed(replace(living, rewrites=entry.rewrites, snapshot=snapshot), rewrite=entry.mark)
 
         return (await self._heads.change(key, known, numbering)).known

@@ -10,7 +10,7 @@ from agentscope.message import ContentBlock, ToolCallBlock
 from session_history.runtimes.agentscope.messages import dumped
 
 
-class Growing:
+class MessageAccumulator:
     """All the blocks that a message ever had, also those that the agent no longer keeps.
 
     :ivar index: which message of the turn it is.

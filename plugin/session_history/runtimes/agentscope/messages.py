@@ -19,10 +19,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from session_history.errors import Corrupt, NotStorable
-from session_history.messages import Message, Stored, TextContent
-from session_history.record import Place
-from session_history.toolcalls import UNKNOWN_OUTCOME
-from session_history.values import check, copied
+from session_history.records.messages import Message, StoredMessage, TextContent
+from session_history.records.record import MessageRef
+from session_history.records.values import check, copied
+from session_history.view.toolcalls import UNKNOWN_OUTCOME
 
 FORMAT = "agentscope.msg/2"
 """Format of a ``Msg`` of AgentScope 2: exactly its ``model_dump(mode="json")``."""
@@ -47,21 +47,21 @@ def dumped(model: BaseModel, path: str, *, exclude: set[str] | None = None) -> d
     return value
 
 
-def with_content(msg: Msg, content: list[dict[str, Any]]) -> Stored:
+def with_content(msg: Msg, content: list[dict[str, Any]]) -> StoredMessage:
     """A message with its content as JSON.
 
     :raises NotStorable: it would not come back equal.
     """
     fields = dumped(msg, f"message {msg.id!r}", exclude={"content"})
-    return Stored(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields})
+    return StoredMessage(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields})
 
 
-def id_of(place: Place, stored: Stored) -> str:
+def id_of(place: MessageRef, stored: StoredMessage) -> str:
     """The id of the message that an agent gets: always the same one."""
     return str(stored.value["id"]) if stored.format == FORMAT else f"{place.seq}.{place.message}"
 
 
-def restored(place: Place, stored: Stored) -> Msg:
+def restored(place: MessageRef, stored: StoredMessage) -> Msg:
     """The message that an agent gets: a ``Msg`` as it was, any other as text with a role.
 
     :raises Corrupt: it is of AgentScope's format, and this AgentScope can not read it.
@@ -74,7 +74,7 @@ def restored(place: Place, stored: Stored) -> Msg:
         raise Corrupt("a message of the session is none that this version of agentscope can read") from None
 
 
-def _converted(stored: Stored, msg_id: str) -> Msg:
+def _converted(stored: StoredMessage, msg_id: str) -> Msg:
     message = Message.read(copied(stored.value))
     parts = [part.text if isinstance(part, TextContent) else to_json(part).decode() for part in message.content or ()]
     if not parts:

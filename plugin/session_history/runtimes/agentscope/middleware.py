@@ -14,13 +14,13 @@ from agentscope.event import ReplyEndEvent
 from agentscope.middleware import MiddlewareBase
 from agentscope.types import ReplyFinishedReason
 
-from session_history import budget
-from session_history.budget import TokenBudget
 from session_history.errors import SessionHistoryError, TurnClosed
-from session_history.record import Status
+from session_history.records.record import Status
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.service import SessionHistoryService, check_service, configured_service
-from session_history.turns import Concurrent, OpenTurn, check_concurrent
+from session_history.turns.lifecycle import Concurrent, OpenTurn, check_concurrent
+from session_history.view import budget
+from session_history.view.budget import TokenBudget
 from session_history_hooks import SessionKey, check_key
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -46,7 +46,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
         still one turn.
     :param concurrent: see :meth:`session_history.SessionHistoryService.turn`.
     :param last_turns: see there; without it the agent gets all that it has not put into its summary.
-    :param within: see there.
+    :param token_budget: see there.
     :raises TypeError: the service is none.
     :raises InvalidKey: the user id can not be one.
     :raises ValueError: another parameter is none of those that there are.
@@ -60,14 +60,14 @@ class SessionHistoryMiddleware(MiddlewareBase):
         save: Save = "turn",
         concurrent: Concurrent = "keep",
         last_turns: int | None = None,
-        within: TokenBudget | None = None,
+        token_budget: TokenBudget | None = None,
     ) -> None:
         check_service(service)
         self._service = service
         self._user_id = check_key("user_id", user_id)
         self._by_step = _check_save(save) == "step"
         self._concurrent = check_concurrent(concurrent)
-        self._size = budget.size(last_turns, within)
+        self._size = budget.size(last_turns, token_budget)
         self._running: dict[int, _Running] = {}
 
     def __repr__(self) -> str:
@@ -228,7 +228,7 @@ def app_middlewares(
     save: Save = "turn",
     concurrent: Concurrent = "keep",
     last_turns: int | None = None,
-    within: TokenBudget | None = None,
+    token_budget: TokenBudget | None = None,
 ) -> Callable[[str, str, str], Coroutine[Any, Any, list[MiddlewareBase]]]:
     """What AgentScope's service app takes as ``extra_agent_middlewares``: every agent of the app remembers.
 
@@ -240,7 +240,7 @@ def app_middlewares(
 
     def middleware(user_id: str) -> SessionHistoryMiddleware:
         return SessionHistoryMiddleware(
-            service, user_id=user_id, save=save, concurrent=concurrent, last_turns=last_turns, within=within
+            service, user_id=user_id, save=save, concurrent=concurrent, last_turns=last_turns, token_budget=token_budget
         )
 
     middleware("anybody")  # wrong parameters show now, not in the first reply

@@ -17,13 +17,13 @@ from agentscope.event import (
 from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock
 
 from session_history.errors import NotStorable, SessionHistoryError
-from session_history.messages import Stored
-from session_history.record import Begin, Place
-from session_history.runtimes.agentscope.growing import Growing
+from session_history.records.messages import StoredMessage
+from session_history.records.record import HistoryStart, MessageRef
+from session_history.runtimes.agentscope.growing import MessageAccumulator
 from session_history.runtimes.agentscope.messages import FORMAT, awaits, dumped, id_of, mended, restored, with_content
-from session_history.runtimes.agentscope.state import Mark, restore
+from session_history.runtimes.agentscope.state import SyncMarker, restore
 from session_history.runtimes.agentscope.state import dumped as dumped_state
-from session_history.turn import Turn
+from session_history.turns.turn import Turn
 
 logger: logging.Logger = logging.getLogger("session_history")
 
@@ -60,9 +60,9 @@ class Reply:
         self._old: list[Msg] = []  # what the log had, in the order of the context, which it begins
         self._blocks = 0  # of the last of them
         self._heard: set[str] = set()  # ids of messages that came since, before this reply
-        self._new: dict[int, tuple[Msg, Growing]] = {}  # by identity
+        self._new: dict[int, tuple[Msg, MessageAccumulator]] = {}  # by identity
         kept = turn._window.kept
-        self._begin: Begin | _Own | None = kept.begin if kept else None
+        self._begin: HistoryStart | _Own | None = kept.begin if kept else None
         self._pending = kept.pending if kept else None
         self._kept: tuple[object, ...] = turn._state, self._begin, self._pending is not None
         self._keeps_state = True
@@ -72,7 +72,7 @@ class Reply:
 
     def _load(self, *, whole: bool) -> None:
         state, head = self._agent.state, self._turn._window.head
-        mark = Mark.of(state)
+        mark = SyncMarker.of(state)
         known = mark.messages if mark else 0
         old, new = state.context[:known], state.context[known:]
         current = mark is not None and head is not None and mark.entry_id == head.tail_id
@@ -107,7 +107,7 @@ class Reply:
             return
         self._old = others
         place, stored = self._stands(parked.id)
-        growing = Growing(self._turn._go_on(place), stored.value["content"])
+        growing = MessageAccumulator(self._turn._go_on(place), stored.value["content"])
         growing.align(parked.content)
         self._new[id(parked)] = parked, growing
 
@@ -127,7 +127,7 @@ class Reply:
         """Whether it is the agent's own reply, and waits for something from outside."""
         return msg.id == self._agent.state.reply_id and msg.name == self._agent.name and awaits(msg)
 
-    def _stands(self, msg_id: str) -> tuple[Place, Stored]:
+    def _stands(self, msg_id: str) -> tuple[MessageRef, StoredMessage]:
         """Where a message of the history stands, and how it was said."""
         for place, stored in reversed(self._turn._placed):
             if id_of(place, stored) == msg_id:
@@ -167,7 +167,7 @@ class Reply:
         if id(msg) not in self._new:
             growing = self._own() if msg.id == self._agent.state.reply_id else None
             if growing is None:
-                growing = Growing(len(self._turn._messages))
+                growing = MessageAccumulator(len(self._turn._messages))
                 self._turn._take([with_content(msg, [])])
             self._new[id(msg)] = msg, growing
         _, growing = self._new[id(msg)]
@@ -176,7 +176,7 @@ class Reply:
         finally:
             self._turn._draft.revise(growing.index, with_content(msg, growing.content))
 
-    def _own(self) -> Growing | None:
+    def _own(self) -> MessageAccumulator | None:
         """The message of this reply, if it has one yet."""
         own = (growing for msg, growing in reversed(self._new.values()) if msg.id == self._agent.state.reply_id)
         return next(own, None)
@@ -224,7 +224,7 @@ class Reply:
             growing.align(msg.content)
             self._new[id(msg)] = msg, growing
 
-    def _where_it_begins(self) -> Begin | _Own | None:
+    def _where_it_begins(self) -> HistoryStart | _Own | None:
         """The first message that the agent keeps, and how many of its blocks it does not keep."""
         context = self._agent.state.context
         if not context:
@@ -238,10 +238,10 @@ class Reply:
             return self._begin
         place, stored = self._stands(msg.id)
         if stored.format != FORMAT:
-            return Begin(place, 0)  # its blocks are not those of the agent
+            return HistoryStart(place, 0)  # its blocks are not those of the agent
         kept = self._turn._window.kept
         before = kept.begin.skip if kept and kept.begin and kept.begin.place == place else 0
-        return Begin(place, before + max(0, len(stored.value.get("content", ())) - len(msg.content)))
+        return HistoryStart(place, before + max(0, len(stored.value.get("content", ())) - len(msg.content)))
 
     def keep(self) -> None:
         """Have the agent's state stored, if it has changed."""
@@ -250,7 +250,7 @@ class Reply:
             now = state, self._begin, self.is_parked
             if now != self._kept:
                 draft, begin = self._turn._draft, self._begin
-                begin = Begin(draft.place(begin.message), begin.skip) if isinstance(begin, _Own) else begin
+                begin = HistoryStart(draft.place(begin.message), begin.skip) if isinstance(begin, _Own) else begin
                 pending = draft.place(own.index) if own is not None else self._pending
                 self._turn._keep(state, begin, pending if self.is_parked else None)
                 self._kept = now
@@ -289,4 +289,4 @@ class Reply:
             current = turn._alone and turn.state_kept is not False and turn._pending is None and self._keeps_state
             # A tool that outlived its own reply may have put its result into this one.
             clean = well and current and not any(growing.has_strays for _, growing in self._new.values())
-            Mark.put(state, turn._known.tail_id if current else "", clean=clean)
+            SyncMarker.put(state, turn._known.tail_id if current else "", clean=clean)

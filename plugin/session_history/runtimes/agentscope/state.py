@@ -24,7 +24,7 @@ _NOT_KEPT: Any = {
 }
 
 
-class Mark(NamedTuple):
+class SyncMarker(NamedTuple):
     """What an agent has in common with the log.
 
     :ivar entry_id: the log's newest entry, if the agent's state is what it was then or came of it; else ``""``.
@@ -39,7 +39,7 @@ class Mark(NamedTuple):
     clean: bool
 
     @classmethod
-    def of(cls, state: AgentState) -> Mark | None:
+    def of(cls, state: AgentState) -> SyncMarker | None:
         """``None`` also if the context is not the one that was marked, and something that came since."""
         match state.middle_context.get(MARK):
             case [str(entry_id), int(messages), str(last), bool(clean)] if last == _id_of(messages, state):
@@ -48,7 +48,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def put(cls, state: AgentState, entry_id: str, *, clean: bool) -> None:
-        """Mark all of the context as known."""
+        """SyncMarker all of the context as known."""
         known = len(state.context)
         state.middle_context[MARK] = list(cls(entry_id, known, _id_of(known, state) or "", clean))
 

@@ -52,9 +52,9 @@ else
   end
   redis.call('UNLINK', entries, ids)
   head = {
-    generation = next, seq = 0, beat = 0, edits = 0, active = past and past.active or 0, expires = 0,
-    fold_seq = 0, reborn = past and past.fate == NEVER_DELETED and 1 or 0,
-    tail_id = '', fold_id = '', mark = '', user = user, card = '',
+    generation = next, seq = 0, heartbeat = 0, rewrites = 0, active = past and past.active or 0, expires = 0,
+    snapshot_seq = 0, reborn = past and past.fate == NEVER_DELETED and 1 or 0,
+    tail_id = '', snapshot_id = '', mark = '', user = user, summary = '',
   }
 end
 local expired = head.expires
@@ -63,7 +63,7 @@ head.tail_id = id
 head.active = math.max(now(), head.active + 1)
 head.expires = ttl > 0 and now() + ttl or 0 -- not from `active`, which a clock that was ahead has set
 if ARGV[9] then
-  head.fold_seq, head.fold_id, head.card = tonumber(ARGV[9]), ARGV[10], ARGV[11]
+  head.snapshot_seq, head.snapshot_id, head.summary = tonumber(ARGV[9]), ARGV[10], ARGV[11]
 end
 local fresh, no_grave = false, false
 if ttl > 0 then

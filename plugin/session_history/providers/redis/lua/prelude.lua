@@ -21,26 +21,26 @@ local function opened(raw, without_card)
   if #raw < HEAD_BYTES or string.byte(raw) ~= 1 then
     return nil
   end
-  local _, generation, seq, beat, edits, active, expires, fold_seq, reborn, a, b, c, d = struct.unpack(HEAD, raw)
+  local _, generation, seq, heartbeat, rewrites, active, expires, snapshot_seq, reborn, a, b, c, d = struct.unpack(HEAD, raw)
   b, c, d = a + b, a + b + c, a + b + c + d
   if not (generation >= 0 and seq > 0 and active >= 0 and expires >= 0) or d > #raw - HEAD_BYTES then
     return nil
   end
   return {
-    generation = generation, seq = seq, beat = beat, edits = edits, active = active, expires = expires,
-    fold_seq = fold_seq, reborn = reborn,
+    generation = generation, seq = seq, heartbeat = heartbeat, rewrites = rewrites, active = active, expires = expires,
+    snapshot_seq = snapshot_seq, reborn = reborn,
     tail_id = raw:sub(HEAD_BYTES + 1, HEAD_BYTES + a),
-    fold_id = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + b),
+    snapshot_id = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + b),
     mark = raw:sub(HEAD_BYTES + b + 1, HEAD_BYTES + c),
     user = raw:sub(HEAD_BYTES + c + 1, HEAD_BYTES + d),
-    card = not without_card and raw:sub(HEAD_BYTES + d + 1) or nil,
+    summary = not without_card and raw:sub(HEAD_BYTES + d + 1) or nil,
   }
 end
 
 local function closed(head)
-  return struct.pack(HEAD, 1, head.generation, head.seq, head.beat, head.edits, head.active, head.expires,
-      head.fold_seq, head.reborn, #head.tail_id, #head.fold_id, #head.mark, #head.user)
-    .. head.tail_id .. head.fold_id .. head.mark .. head.user .. head.card
+  return struct.pack(HEAD, 1, head.generation, head.seq, head.heartbeat, head.rewrites, head.active, head.expires,
+      head.snapshot_seq, head.reborn, #head.tail_id, #head.snapshot_id, #head.mark, #head.user)
+    .. head.tail_id .. head.snapshot_id .. head.mark .. head.user .. head.summary
 end
 
 -- What a life that was not deleted leaves behind.

@@ -5,6 +5,6 @@ if flaw then
 elseif not head or head.generation ~= generation or head.seq ~= seq then
   return {NOTHING}
 end
-head.beat = head.beat + 1
+head.heartbeat = head.heartbeat + 1
 redis.call('HSET', heads, session, closed(head))
 return {DONE}

@@ -1,5 +1,5 @@
 local session, id, entry = ARGV[1], ARGV[2], ARGV[3]
-local generation, seq, edits, mark = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local generation, seq, rewrites, mark = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local head, past, raw, flaw = find(session, entries, ids)
 flaw = flaw or head and missing(head)
 if flaw then
@@ -8,12 +8,12 @@ elseif not head then
   return {NOTHING, shown(past, raw)}
 elseif head.mark == mark then
   return {DONE, raw}
-elseif head.generation ~= generation or head.edits ~= edits or redis.call('HGET', ids, id) ~= whole(seq) then
+elseif head.generation ~= generation or head.rewrites ~= rewrites or redis.call('HGET', ids, id) ~= whole(seq) then
   return {NOTHING, raw}
 end
-head.edits = edits + 1
+head.rewrites = rewrites + 1
 head.mark = mark
-head.fold_seq, head.fold_id, head.card = tonumber(ARGV[8] or 0), ARGV[9] or '', ARGV[10] or ''
+head.snapshot_seq, head.snapshot_id, head.summary = tonumber(ARGV[8] or 0), ARGV[9] or '', ARGV[10] or ''
 raw = closed(head)
 redis.call('LSET', entries, whole(seq - 1), entry)
 redis.call('HSET', heads, session, raw)

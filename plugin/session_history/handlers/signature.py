@@ -1,0 +1,102 @@
+"""How a decorated handler is called: what a call says of user, session and input, and what the handler gets of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from inspect import Parameter
+from typing import Any, NamedTuple
+
+from session_history.records.messages import MessageInput
+from session_history.turns.turn import Turn
+
+Input = str | MessageInput
+"""The new input of a turn: text of the user, or messages."""
+
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Identity(NamedTuple):
+    """Whose turn a call is: what ``identify`` returns. A plain tuple of the same values will do."""
+
+    user_id: str
+    session_id: str
+    input: Input
+    turn_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Identity(user_id={self.user_id!r}, session_id={self.session_id!r}, turn_id={self.turn_id!r})"
+
+
+AnyIdentity = tuple[str, str, Input] | tuple[str, str, Input, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the decorated handler: whose turn it is, and the handler's arguments by name but for the messages."""
+
+    identity: Identity
+    given: dict[str, Any] = field(repr=False)
+
+
+class Calls:
+    """Understands the calls of one handler, and how to call the handler itself."""
+
+    def __init__(self, handler: Callable[..., Any], identify: Callable[..., AnyIdentity] | None) -> None:
+        self._name = getattr(handler, "__name__", type(handler).__name__)
+        self._inner = inspect.signature(handler)
+        parameters = list(self._inner.parameters.values())
+        self._owners = 1 if parameters and parameters[0].name in {"self", "cls"} else 0
+        if len(parameters) <= self._owners or parameters[self._owners].kind not in _POSITIONAL:
+            raise TypeError("the handler has no positional parameter for the messages")
+        self._messages = parameters[self._owners].name
+        self._declared = {parameter.name for parameter in parameters[self._owners + 1 :]}
+        self._identify = identify
+        self.signature: inspect.Signature = self._inner.replace(parameters=self._seen_by_callers(parameters))
+
+    def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
+        """:raises TypeError: the call does not fit the handler, which was not called."""
+        try:
+            given = dict(self.signature.bind(*arguments, **keywords).arguments)
+        except TypeError as error:
+            raise TypeError(f"{self._name}(): {error}") from None
+        new = given.pop(self._messages)
+        if self._identify is None:
+            identity = Identity(given.pop("user_id"), given.pop("session_id"), new, given.pop("turn_id", None))
+            ours = identity._asdict()
+        else:
+            identity = _identity(self._identify(*arguments[self._owners :], **keywords))
+            ours = {**identity._asdict(), "request": new}
+        wanted = {name: ours[name] for name, _ in self._added() if name in self._declared}
+        return Call(identity, {**wanted, **given})
+
+    def invoke(self, handler: Callable[..., Any], call: Call, messages: list[Any], turn: Turn[Any]) -> Any:
+        values = {**call.given, self._messages: messages}
+        if "turn" in self._declared:
+            values["turn"] = turn
+        bound = inspect.BoundArguments(self._inner, OrderedDict(values))
+        return handler(*bound.args, **bound.kwargs)
+
+    def _added(self) -> list[tuple[str, Any]]:
+        """Keywords of a call that are ours, and their defaults."""
+        if self._identify is None:
+            return [("user_id", Parameter.empty), ("session_id", Parameter.empty), ("turn_id", None)]
+        return [(name, None) for name in ("request", "user_id", "session_id", "turn_id") if name in self._declared]
+
+    def _seen_by_callers(self, parameters: list[Parameter]) -> list[Parameter]:
+        """The handler's parameters without those that are filled, with those that are ours ahead of any ``**``."""
+        first = self._owners + 1
+        leading = [Parameter(parameter.name, Parameter.POSITIONAL_ONLY) for parameter in parameters[:first]]
+        hidden = {"turn", *(name for name, _ in self._added())}
+        others = [parameter for parameter in parameters[first:] if parameter.name not in hidden]
+        ours = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in self._added()]
+        rest = [others.pop()] if others and others[-1].kind is Parameter.VAR_KEYWORD else []
+        return [*leading, *others, *ours, *rest]
+
+
+def _identity(found: object) -> Identity:
+    if not isinstance(found, tuple) or len(found) not in (3, 4):
+        raise TypeError(f"identify must return an Identity, not {type(found).__name__}")
+    return Identity(*found)

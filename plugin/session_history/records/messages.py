@@ -1,0 +1,242 @@
+"""Messages as the service takes them and hands them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from session_history.errors import InvalidMessage
+from session_history.records.values import check, copied
+
+NEUTRAL = "session_history.message/1"
+"""Format of a :class:`Message`, or of a dict that is one."""
+
+NATIVE = "json/1"
+"""Format of any other JSON object."""
+
+
+class Role:
+    """Who speaks. Any other text is a role too."""
+
+    USER: Final = "user"
+    ASSISTANT: Final = "assistant"
+    SYSTEM: Final = "system"
+    TOOL: Final = "tool"
+
+
+class _Model(BaseModel):
+    """Keeps unknown fields, and shows no content in a ``repr`` or in an error."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        return ()
+
+
+class TextContent(_Model):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImageContent(_Model):
+    type: Literal["image"] = "image"
+    image_url: str
+
+
+class DataContent(_Model):
+    """Any JSON value."""
+
+    type: Literal["data"] = "data"
+    data: Any
+
+
+class Content(_Model):
+    """Content of a kind that this package does not know; its fields are kept as they are."""
+
+    type: str
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        yield "type", self.type
+
+
+AnyContent = Annotated[TextContent | ImageContent | DataContent | Content, Field(union_mode="left_to_right")]
+
+
+class Message(_Model):
+    """One message in the neutral format. Plain text as content becomes one :class:`TextContent`."""
+
+    id: str | None = None
+    type: str = "message"
+    role: str
+    content: list[AnyContent] | None = None
+    metadata: dict[str, Any] | None = None
+
+    if TYPE_CHECKING:
+        # Text as content, and fields of the user's own, are more than pydantic tells a type checker.
+        def __init__(
+            self,
+            *,
+            role: str,
+            content: str | Sequence[AnyContent] | None = None,
+            id: str | None = None,  # noqa: A002 - the field's name
+            type: str = "message",  # noqa: A002 - the field's name
+            metadata: dict[str, Any] | None = None,
+            **fields: Any,
+        ) -> None: ...
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+    @property
+    def text(self) -> str:
+        """The text of all its :class:`TextContent`, joined."""
+        return "".join(part.text for part in self.content or () if isinstance(part, TextContent))
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        yield "role", self.role
+        yield "type", self.type
+        yield "parts", len(_parts(self))
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> Message:
+        """Any stored JSON object as a message; what has another shape becomes its :class:`DataContent`."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError:
+            role = value.get("role")
+            return cls(role=role if isinstance(role, str) else "unknown", content=[DataContent(data=value)])
+
+
+_DEFAULTS = {name: field.default for name, field in Message.model_fields.items()}
+
+MessageInput = Message | dict[str, Any] | Sequence[Message | dict[str, Any]]
+"""What can be appended: a message, a dict, or a sequence of both."""
+
+
+_TEXT = {"role", "content"}
+
+_NO_TEXT = {None, Role.TOOL}
+
+
+@dataclass(slots=True)
+class StoredMessage:
+    """A message as the log keeps it: verbatim, with the name of its format.
+
+    :ivar is_text: it has a role and a text, nothing else, and is no tool's. Told once, since each turn asks it of all
+        that was said.
+    """
+
+    format: str
+    value: dict[str, Any] = field(repr=False)
+    is_text: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.is_text = self.value.keys() == _TEXT and type(self.value["content"]) is str and self.role not in _NO_TEXT
+
+    @property
+    def role(self) -> str | None:
+        role = self.value.get("role")
+        return role if isinstance(role, str) else None
+
+
+def freeze(messages: MessageInput, *, native: bool) -> list[StoredMessage]:
+    """Check messages and copy them as they would come back from a store.
+
+    :param native: take any JSON object; else a dict must be a :class:`Message`.
+    :raises InvalidMessage: something is no message.
+    :raises NotStorable: something would not come back equal.
+    """
+    if isinstance(messages, (Message, dict)):
+        return [_freeze(messages, "message", native=native)]
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+        raise InvalidMessage("message", f"must be a Message, a dict or a list of them, not {_kind(messages)}")
+    return [_freeze(message, f"messages[{index}]", native=native) for index, message in enumerate(messages)]
+
+
+def thaw(messages: Iterable[StoredMessage], *, native: bool) -> list[Any]:
+    """Copies of stored messages as the caller wants them: the values as they are, or as :class:`Message`."""
+    if native:
+        return [message.value.copy() if message.is_text else copied(message.value) for message in messages]
+    return [Message.read(copied(message.value)) for message in messages]
+
+
+def stored(name: str, value: dict[str, Any], path: str) -> StoredMessage:
+    """A value of a named format, checked and copied.
+
+    :raises NotStorable: it would not come back equal.
+    """
+    check(value, path)
+    return StoredMessage(name, copied(value))
+
+
+def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
+    """Plain text as a message: natively in the shape that most model APIs share."""
+    if native:
+        return {"role": role, "content": text}
+    return Message(role=role, content=[TextContent(text=text)])
+
+
+def _freeze(message: object, path: str, *, native: bool) -> StoredMessage:
+    if isinstance(message, Message):
+        value = _dump(message, path)
+        kept = stored(NEUTRAL, value, path)
+        _check_message(value, path)
+        return kept
+    if not isinstance(message, dict):
+        raise InvalidMessage(path, f"must be a Message or a dict, not {_kind(message)}")
+    kept = stored(NATIVE if native else NEUTRAL, message, path)
+    if not native:
+        _check_message(message, path)
+    return kept
+
+
+def _dump(message: Message, path: str) -> dict[str, Any]:
+    """A message as a dict: whatever was set, and whatever a subclass adds."""
+    for name, free in _free_values(message):
+        check(free, f"{path}.{name}")
+    value = message.model_dump(by_alias=True, serialize_as_any=True, warnings=False)
+    unset = {"id", "type", "content", "metadata"} - message.model_fields_set
+    return {name: item for name, item in value.items() if name not in unset or item != _DEFAULTS[name]}
+
+
+def _parts(message: Message) -> list[Any]:
+    """Its content, unless somebody replaced that by something else after the message was made."""
+    return message.content if isinstance(message.content, list) else []
+
+
+def _free_values(message: Message) -> Iterable[tuple[str, object]]:
+    """What pydantic does not check, and would turn into dicts and lists whatever it is."""
+    yield from (message.model_extra or {}).items()
+    yield "metadata", message.metadata
+    for index, part in enumerate(_parts(message)):
+        if isinstance(part, _Model):
+            yield from ((f"content[{index}].{name}", value) for name, value in (part.model_extra or {}).items())
+        if isinstance(part, DataContent):
+            yield f"content[{index}].data", part.data
+
+
+def _check_message(value: dict[str, Any], path: str) -> None:
+    try:
+        Message.model_validate(value)
+    except ValidationError as error:
+        flaw = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        if flaw["loc"] == ("content",):
+            raise InvalidMessage(f"{path}.content", "must be text or a list of parts") from None
+        steps = "".join(_step(step) for step in flaw["loc"])
+        raise InvalidMessage(path + steps, f"is not that of a message: {flaw['msg']}") from None
+
+
+def _step(step: int | str) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    # pydantic also names the kind of content that it tried last
+    return "" if step.endswith("Content") else f".{step}"
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -1,0 +1,105 @@
+"""Rules of prose that a program can check: ``python -m docs.prose [PATH ...]`` from the folder ``tests``.
+
+It reads docstrings, comments and texts of Python files, the names of tests, and the lines of Markdown pages.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+ROOMS = ("hooks", "plugin", "examples", "tests", "docs", "README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md")
+
+FIRST_WORDS = {"how", "that", "what", "whatever", "whether", "which", "who", "whoever", "whom", "whose"}
+"""A docstring begins with a verb or a noun phrase."""
+
+BANNED = re.compile(r"\b(can not|who|whoever|whatever|anew|lest|is none|are none|by then|alone(?=[.,;:)]))\b", re.IGNORECASE)
+
+VAGUE_TEST = re.compile(r"test_(so|it|its|they|nobody|who|whoever|what|whatever|which|that|neither|nothing)_")
+"""A test is called after its subject, its condition and its result."""
+
+LINE = 100
+"""The longest line of a page, in characters."""
+
+
+class Flaw(NamedTuple):
+    path: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(ROOT)}:{self.line}: {self.text}"
+
+
+def flaws(paths: list[Path]) -> Iterator[Flaw]:
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if "_build" in file.parts or file == Path(__file__):
+                continue
+            if file.suffix == ".py":
+                yield from flaws_of_code(file)
+            elif file.suffix == ".md":
+                yield from flaws_of_page(file)
+
+
+def flaws_of_code(path: Path) -> Iterator[Flaw]:
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _flaws_of_docstring(path, node)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and VAGUE_TEST.match(node.name):
+            yield Flaw(path, node.lineno, f"the name {node.name} does not say its subject")
+    for line, text in _texts(source, tree):
+        for match in BANNED.finditer(text):
+            yield Flaw(path, line + text.count("\n", 0, match.start()), f"{match.group()!r}")
+
+
+def _flaws_of_docstring(
+    path: Path, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+) -> Iterator[Flaw]:
+    words = re.findall(r"[\w']+", ast.get_docstring(node) or "")
+    if words and words[0].lower() in FIRST_WORDS:
+        yield Flaw(path, node.body[0].lineno, f"a docstring begins with {words[0]!r}")
+
+
+def _texts(source: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Comments, and texts of two words or more."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, node.value
+
+
+def flaws_of_page(path: Path) -> Iterator[Flaw]:
+    chinese = path.name.endswith(".zh.md")
+    fenced = False
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        fenced ^= line.lstrip().startswith("```")
+        if len(line) > LINE and not (fenced or line.startswith("|") or "://" in line):
+            yield Flaw(path, number, f"has {len(line)} characters")
+        if not fenced and not chinese:
+            for match in BANNED.finditer(line):
+                yield Flaw(path, number, f"{match.group()!r}")
+
+
+def main() -> int:
+    paths = [Path(name).resolve() for name in sys.argv[1:]] or [ROOT / room for room in ROOMS]
+    found = list(flaws(paths))
+    print(*found, sep="\n")
+    print(f"{len(found)} flaws")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

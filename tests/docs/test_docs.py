@@ -1,0 +1,153 @@
+"""The examples of README and docs run, and print what they say."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import inspect
+import io
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import session_history
+from session_history import errors
+from session_history.config import settings as config
+from session_history.providers.sqlite import SqliteOptions
+from support import ROOT
+
+PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
+
+
+def blocks(page: Path) -> list[str]:
+    return FENCE.findall(page.read_text(encoding="utf-8"))
+
+
+def promised(block: str) -> list[str]:
+    """The comments that stand alone behind a print: what it prints."""
+    lines = [line.strip() for line in block.splitlines()]
+    return [
+        line.removeprefix("# ")
+        for previous, line in pairwise(lines)
+        if line.startswith("# ") and previous.startswith("print(")
+    ]
+
+
+async def run(block: str, names: dict[str, Any]) -> list[str]:
+    printed = io.StringIO()
+    code = compile(block, "<example>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    with contextlib.redirect_stdout(printed):
+        outcome = eval(code, names)
+        if inspect.isawaitable(outcome):
+            await outcome
+    return printed.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+async def test_the_examples_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        assert await run(block, names) == promised(block)
+
+
+def test_there_are_examples() -> None:
+    counts = {page.name: len(blocks(page)) for page in PAGES}
+    assert counts["README.md"] == counts["README.zh.md"] >= 5
+    assert counts["quickstart.md"] == counts["quickstart.zh.md"] >= 6
+    assert counts["migration.md"] == counts["migration.zh.md"] >= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_every_error_has_its_line() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page("errors.md"), re.MULTILINE)
+    assert sorted(name for name, _ in listed) == sorted(set(errors.__all__) - {"SessionHistoryError"})
+    for name, builtin in listed:
+        assert issubclass(getattr(errors, name), getattr(builtins, builtin))
+
+
+def test_every_setting_has_its_line() -> None:
+    text = page("configuration.md")
+    for name in set(SqliteOptions.model_fields) - {"url"}:
+        default = SqliteOptions.model_fields[name].default
+        assert f"| `{name}` | `{default if isinstance(default, str) else format(default, 'g')}` |" in text
+    for variable in ("URL", "CONFIG", "OPTION_<NAME>"):
+        assert f"| `{config.PREFIX}{variable}` |" in text
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = page("reference.md")
+    for name in set(session_history.__all__) - {"SessionHistoryError"}:
+        assert re.search(rf"^\.\. (auto\w+|py:data):: session_history\.{name}$", text, re.MULTILINE), name
+
+
+def test_the_site_lists_every_page() -> None:
+    listed = re.search(r"```\{toctree\}\n:hidden:\n\n(.*?)```", page("index.md"), re.DOTALL)
+    assert listed is not None
+    assert sorted(f"{name}.md" for name in listed[1].split()) == sorted(
+        each.name for each in PAGES if each.parent.name == "docs" and each.name != "index.md"
+    )
+
+
+def test_what_is_not_run_of_the_migration_page_is_python_and_the_same_in_both_languages() -> None:
+    not_run = NOT_RUN.findall(page("migration.md"))
+    assert len(not_run) == 5
+    assert not_run == NOT_RUN.findall(page("migration.zh.md"))
+    for block in not_run:
+        compile(block, "<example>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_the_toml_of_the_configuration_page(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    example = re.search(r"^```toml\n(\[session-history\].*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    file = tmp_path / "app.toml"
+    file.write_text(example[1])
+    loaded = config.load(file, {})
+    assert (loaded.url, loaded.options) == ("sqlite:///history.db", {"synchronous": "NORMAL"})
+
+
+def example(name: str) -> str:
+    """What an example prints, without the key of a real model."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    command = [sys.executable, str(ROOT / "examples" / name)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment)
+    return str(run.stdout)
+
+
+def test_the_quickstart_example_carries_a_conversation_to_a_second_process() -> None:
+    printed = example("quickstart.py")
+    assert printed.count("Your name is Ada.") == 2
+    assert "The store holds 8 messages in 4 turns." in printed
+    first, second = re.findall(r"Process (\d+)", printed)
+    assert first != second
+
+
+def test_the_example_of_an_agent_carries_a_conversation_to_a_second_process() -> None:
+    printed = example("agentscope_quickstart.py")
+    assert "The model is a script." in printed
+    assert "assistant  The next train to Hangzhou leaves at 09:12." in printed
+    first, second = re.findall(r"Process (\d+)", printed)
+    assert first != second
+    assert printed.index(f"Process {second}") < printed.index("assistant  You are Ada, and go to Hangzhou.")
+    assert "The store holds 8 messages in 4 turns, with 1 tool call and 1 result." in printed

@@ -1,0 +1,35 @@
+"""The cards of ``docs/providers.md`` are what the contract suite prints."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from session_history.providers.memory import MemoryProvider
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.redis import RedisProvider
+from session_history.providers.sqlite import SqliteProvider
+from session_history.providers.tablestore import LIMITS, TablestoreProvider
+from session_history_hooks import Limits
+from session_history_hooks.testing.card import card
+from support import ROOT
+
+PAGE = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+CLAIMED: dict[type, Limits] = {
+    MemoryProvider: MemoryProvider().limits,
+    SqliteProvider: SqliteProvider("history.db").limits,
+    PostgresqlProvider: PostgresqlProvider("postgresql://localhost").limits,
+    RedisProvider: RedisProvider("redis://localhost").limits,
+    TablestoreProvider: LIMITS,
+}
+
+
+@pytest.mark.parametrize("provider", CLAIMED, ids=lambda provider: provider.__name__)
+def test_the_card_is_the_suite_s(provider: type) -> None:
+    *printed, _turn = card(provider.__name__, CLAIMED[provider], "").splitlines()
+    assert "\n".join(printed) + "\n| a turn costs | " in PAGE
+
+
+def test_there_is_a_card_for_each_provider_and_no_other() -> None:
+    assert re.findall(r"^\| `(\w+)` \| \|$", PAGE, re.MULTILINE) == [provider.__name__ for provider in CLAIMED]

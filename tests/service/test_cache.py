@@ -1,0 +1,355 @@
+"""What a process knows of a session is never older than the store, and never what somebody changed in hand."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from session_history import Message, SessionHistoryService, SqliteSessionHistoryService
+from session_history.errors import Corrupt
+from session_history.log.cache import _OVERHEAD as OVERHEAD
+from session_history.log.cache import ROOM, SHARE, EntryRange, TailCache
+from session_history.providers.sqlite import probe
+from session_history.records.messages import NEUTRAL, StoredMessage
+from session_history.records.record import Author, Record
+from session_history_hooks import Entry, Head, Position, SessionKey
+
+KEY = SessionKey("u", "s")
+
+
+async def say(service: SessionHistoryService, text: str, **options: Any) -> list[str]:
+    """One turn; what was shown before it."""
+    async with service.turn("u", "s", **options) as turn:
+        shown = [message.text for message in turn.history]
+        turn.add({"role": "user", "content": text})
+    return shown
+
+
+async def seen(service: SessionHistoryService, **options: Any) -> list[str]:
+    session = await service.get_session("u", "s", **options)
+    return [message.text for message in session.messages] if session else []
+
+
+async def test_what_the_other_says_is_seen_at_once(pair: list[SessionHistoryService]) -> None:
+    said: list[str] = []
+    dice = random.Random(1)
+    for number in range(60):
+        service = dice.choice(pair)
+        options: dict[str, Any] = dice.choice([{}, {"last_turns": 3}, {"turn_id": f"t{number}"}])
+        shown = await say(service, f"q{number}", **options)
+        assert shown == said[len(said) - len(shown) :]
+        assert len(shown) >= (min(3, len(said)) if "last_turns" in options else len(said))
+        said.append(f"q{number}")
+        for each in pair:
+            assert await seen(each) == said
+            assert await seen(each, last_turns=2) == said[-2:]
+
+
+async def test_a_new_life_shows_nothing_of_the_old(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    for life in range(3):
+        for number in range(4):
+            await say(one, f"{life}.{number}")
+        assert await seen(other) == [f"{life}.{number}" for number in range(4)]
+        await other.delete_session("u", "s")
+        assert await one.get_session("u", "s") is None
+        await other.create_session("u", "s")
+        # As long as the old life was, or longer: only the generation tells.
+        for number in range(life % 2 * 4):
+            await say(other, f"new {number}")
+        assert await seen(one) == [f"new {number}" for number in range(life % 2 * 4)]
+        await one.delete_session("u", "s")
+        await one.create_session("u", "s")
+
+
+async def test_what_was_rewritten_is_read_again(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    for text in ("a", "secret", "c"):
+        await say(one, text)
+    assert await seen(one) == ["a", "secret", "c"]
+    log = await other._provider.read(KEY)
+    assert log is not None
+    erased = Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": "erased"}),))
+    await other._provider.rewrite(
+        KEY, Entry(log.entries[1].id, erased.encode()), at=Position(0, 2), rewrites=0, snapshot=log.head.snapshot
+    )
+    assert await seen(one) == ["a", "erased", "c"]
+    assert await say(one, "d") == ["a", "erased", "c"]
+
+
+async def test_a_session_that_grew_by_more_than_a_page_is_read_anew(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    await say(one, "first")
+    assert await seen(one) == ["first"]
+    session = await other.get_session("u", "s")
+    assert session is not None
+    for number in range(one._provider.limits.page + 5):
+        await other.append_message(session, {"role": "user", "content": f"{number}"})
+    assert await seen(one, last_turns=2) == [f"{number}" for number in range(1005)][-2:]
+    assert len(await seen(one)) == 1006
+
+
+def spoil(values: list[Any]) -> None:
+    for value in values:
+        if isinstance(value, Message):
+            assert value.metadata is not None
+            value.metadata["list"].append("spoilt")
+            value.content = None
+        else:
+            value["metadata"]["list"].append("spoilt")
+            value["content"] = "spoilt"
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_whoever_changes_what_he_got_changes_nothing_else(service: SessionHistoryService, native: bool) -> None:
+    said: dict[str, Any] = {"role": "user", "content": "q", "metadata": {"list": [{"deep": [1]}]}}
+
+    async def messages() -> list[Any]:
+        session = await service.get_session("u", "s", native=native)
+        assert session is not None
+        return session.messages
+
+    session: Any = await service.get_session("u", "s", native=native)
+    await service.append_message(session, said)
+    spoil(session.messages)
+    async with service.turn("u", "s", turn_id="t", native=native) as turn:
+        spoil(turn.history)
+        turn.add(said)
+        spoil(turn.messages)
+    spoil(await messages())
+    async with service.turn("u", "s", turn_id="t", native=native) as again:
+        assert again.recorded is not None
+        spoil(again.recorded)
+        spoil(again.history)
+    spoil([said])
+    for message in await messages():
+        value = message if native else message.model_dump()
+        assert value["metadata"] == {"list": [{"deep": [1]}]}
+        assert "spoilt" not in str(value["content"])
+
+
+async def test_a_store_that_was_changed_while_closed_is_read_anew(tmp_path: Path) -> None:
+    """Such as a copy that went its own way, put in its place: its positions are there, and what stands there is not."""
+    for name, turns in (("one", 3), ("two", 5)):
+        service = SqliteSessionHistoryService(tmp_path / f"{name}.db")
+        for number in range(turns):
+            await say(service, f"{name} {number}")
+        await service.stop()
+    service = SqliteSessionHistoryService(tmp_path / "one.db")
+    assert len(await seen(service)) == 3
+    await service.stop()
+    (tmp_path / "two.db").replace(tmp_path / "one.db")
+    await service.start()
+    assert await seen(service) == [f"two {number}" for number in range(5)]
+    await service.stop()
+
+
+async def test_a_read_that_a_stop_overtook_says_nothing_of_the_next_store(tmp_path: Path) -> None:
+    for name, turns in (("one", 3), ("two", 5)):
+        service = SqliteSessionHistoryService(tmp_path / f"{name}.db")
+        for number in range(turns):
+            await say(service, f"{name} {number}")
+        await service.stop()
+    service = SqliteSessionHistoryService(tmp_path / "one.db")
+    await service.start()
+    reading = asyncio.create_task(seen(service))
+    await asyncio.sleep(0)
+    await service.stop()
+    (tmp_path / "two.db").replace(tmp_path / "one.db")
+    await service.start()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert await seen(service) == [f"two {number}" for number in range(5)]
+    await service.stop()
+
+
+async def test_a_backup_that_was_restored_while_the_store_was_open(tmp_path: Path) -> None:
+    async with (
+        SqliteSessionHistoryService(tmp_path / "h.db") as one,
+        SqliteSessionHistoryService(tmp_path / "h.db") as other,
+    ):
+        await say(one, "a")
+        with closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
+            with closing(sqlite3.connect(tmp_path / "h.db")) as store:
+                store.backup(backup)
+            await say(one, "b of old")
+            assert await seen(one) == ["a", "b of old"]
+            with closing(sqlite3.connect(tmp_path / "h.db")) as store:
+                backup.backup(store)
+        for text in ("b of new", "c of new"):
+            await say(other, text)
+        assert await seen(one) == ["a", "b of new", "c of new"]
+
+
+@pytest.mark.parametrize("way", ["session", "user", "elsewhere"])
+async def test_what_is_deleted_does_not_stay_in_memory(pair: list[SessionHistoryService], way: str) -> None:
+    one, other = pair
+    await say(one, "a")
+    await say(one, "b")
+    assert one._log.tails.get(KEY) is not None
+    if way == "user":
+        await one.delete_user("u")
+    else:
+        await (one if way == "session" else other).delete_session("u", "s")
+    if way == "elsewhere":
+        assert await one.get_session("u", "s") is None
+    assert one._log.tails.get(KEY) is None
+    assert one._log.tails._size == 0
+
+
+def test_a_fork_while_a_head_is_looked_at_does_not_hang(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, sys, threading, time\n"
+        "from session_history import SqliteSessionHistoryService\n"
+        "service = SqliteSessionHistoryService(sys.argv[1])\n"
+        "async def talk():\n"
+        "    for text in 'ab':\n"
+        "        async with service.turn('u', 's') as turn: turn.add({'role': 'user', 'content': text})\n"
+        "asyncio.run(talk())\n"
+        "lock = service._provider._running().probe._lock\n"
+        "def look():\n"
+        "    with lock: time.sleep(2)\n"
+        "threading.Thread(target=look).start()\n"
+        "time.sleep(0.1); child = os.fork()\n"
+        "try: asyncio.run(service.get_session('u', 's'))\n"
+        "except ConnectionError as error: print('fork' in str(error), flush=True)\n"
+        "if not child: os._exit(0)\n"
+        "os.wait()\n"
+    )
+    # Newer Pythons warn of a fork in a process with threads, which is what this is about.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(tmp_path / "h.db")]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    assert (run.stdout, run.stderr) == ("True\n", "")
+
+
+async def test_a_store_opens_without_a_look_at_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("too many open files")
+
+    monkeypatch.setattr(probe, "connect", fail)
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        await say(service, "a")
+        assert await say(service, "b") == ["a"]
+
+
+async def test_a_turn_with_nothing_new_takes_no_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        await say(service, "a")
+        await say(service, "b")
+        reader = service._provider._running().reader  # type: ignore[attr-defined]
+        jobs: list[object] = []
+        real: Callable[[Any], Any] = reader.submit
+
+        def submit(job: Any) -> Any:
+            jobs.append(job)
+            return real(job)
+
+        monkeypatch.setattr(reader, "submit", submit)
+        assert await say(service, "c") == ["a", "b"]
+        assert jobs == []
+        service._log.tails.drop(KEY)
+        assert await say(service, "d") == ["a", "b", "c"]
+        assert len(jobs) == 1
+
+
+async def test_the_look_at_a_head_holds_no_snapshot(tmp_path: Path) -> None:
+    """One that stayed open would keep the WAL from ever beginning anew."""
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        for number in range(3):
+            await say(service, f"{number}")
+        with closing(sqlite3.connect(tmp_path / "h.db")) as other:
+            blocked, frames, moved = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert (blocked, frames, moved) == (0, 0, 0)
+        assert (tmp_path / "h.db-wal").stat().st_size == 0
+
+
+async def test_a_damaged_head_is_corrupt_also_for_one_who_knows_the_session(tmp_path: Path) -> None:
+    async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+        await say(service, "a")
+        await say(service, "b")
+        for column in ("seq", "heartbeat"):
+            with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
+                [value] = other.execute(f"SELECT {column} FROM head").fetchone()
+                other.execute(f"UPDATE head SET {column} = 'x'")
+                with pytest.raises(Corrupt):
+                    await say(service, "c")
+                other.execute(f"UPDATE head SET {column} = ?", (value,))
+        assert await say(service, "c") == ["a", "b"]
+
+
+async def test_several_event_loops_share_what_is_known(tmp_path: Path) -> None:
+    service = SqliteSessionHistoryService(tmp_path / "h.db")
+
+    async def talk(name: str) -> None:
+        for number in range(12):
+            shown = await say(service, f"{name}{number}")
+            mine = [text for text in shown if text.startswith(name)]
+            assert mine == [f"{name}{earlier}" for earlier in range(number)]
+
+    await asyncio.gather(*(asyncio.to_thread(asyncio.run, talk(name)) for name in "abcd"))
+    assert len(await seen(service)) == 48
+    await service.stop()
+
+
+def select_seqs(first: int, last: int, size: int, key: SessionKey = KEY) -> EntryRange:
+    head = Head(key, Position(0, last), f"e{last}", deleted=False, heartbeat=0, rewrites=0, active_us=1, snapshot=None)
+    return EntryRange(head, [(seq, Record(Author.TURN, base=0)) for seq in range(first, last + 1)], size)
+
+
+async def test_large_titles_and_metadata_take_room(service: SessionHistoryService) -> None:
+    for number in range(60):
+        session = await service.create_session("u", f"s{number}", metadata={"much": "x" * 900_000})
+        for _ in range(6):  # so that what is known of the session later does not begin with its metadata
+            await service.append_message(session, {"role": "user", "content": "a"})
+        service._log.tails.drop(SessionKey("u", f"s{number}"))
+        assert await service.get_session("u", f"s{number}", last_turns=1) is not None
+    tails = service._log.tails
+    held = sum(len(tail.head.snapshot.summary) for tail in tails._tails.values() if tail.head.snapshot)
+    assert 0 < held <= tails._size <= ROOM
+
+
+class TestRoom:
+    def test_the_least_used_goes_first(self) -> None:
+        tails = TailCache()
+        keys = [SessionKey("u", f"s{number}") for number in range(6)]
+        for key in keys[:4]:
+            tails.keep(key, select_seqs(1, 3, SHARE - OVERHEAD, key))
+        assert tails.get(keys[0]) is not None
+        tails.keep(keys[4], select_seqs(1, 3, SHARE - OVERHEAD, keys[4]))
+        assert [tails.get(key) is not None for key in keys[:5]] == [True, False, True, True, True]
+        assert tails._size == 4 * SHARE <= ROOM
+
+    def test_one_that_takes_too_much_is_let_go(self) -> None:
+        tails = TailCache()
+        tails.keep(KEY, select_seqs(1, 3, SHARE - OVERHEAD - 10))
+        heads = [select_seqs(1, seq, 0).head for seq in (3, 4, 5)]
+        tails.extend(KEY, heads[0], Record(Author.TURN, base=3), 10, heads[1])
+        assert tails.get(KEY) is not None
+        tails.extend(KEY, heads[1], Record(Author.TURN, base=4), 1, heads[2])
+        assert tails.get(KEY) is None
+        assert tails._size == 0
+
+    def test_nothing_is_put_behind_a_gap(self) -> None:
+        tails = TailCache()
+        tails.keep(KEY, select_seqs(1, 3, 1))
+        known = select_seqs(1, 3, 1).head
+        others = [
+            select_seqs(1, 4, 1).head,
+            replace(known, tail=Position(1, 3)),
+            replace(known, rewrites=1),
+            replace(known, tail_id="another"),
+        ]
+        for old in others:
+            tails.extend(KEY, old, Record(Author.TURN, base=0), 1, select_seqs(1, 5, 1).head)
+            tail = tails.get(KEY)
+            assert tail is not None
+            assert len(tail.entries) == 3

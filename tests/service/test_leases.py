@@ -1,0 +1,585 @@
+"""A session may belong to one turn at a time: nobody else appends meanwhile, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.opening import (
+    KEY,
+    Json,
+    abandon,
+    append,
+    end,
+    fail_once,
+    fresh,
+    hold,
+    names,
+    opened,
+    recorded,
+    records,
+    said,
+    say,
+)
+from session_history import SessionHistoryService, SqliteSessionHistoryService
+from session_history.errors import SessionBusy, SessionDeleted, TurnClosed, TurnOvertaken, Unavailable
+from session_history.log import leases
+from session_history.log import session_log as log
+from session_history.records.record import Status
+from session_history.turns import lifecycle as turns
+from session_history.turns import turn
+from session_history.turns.turn import Turn
+from session_history_hooks import Appended
+from support import PROGRAMS
+
+Pair = list[SessionHistoryService]
+
+LEASE_SECONDS = 0.4
+
+SOON = 10.0
+"""Seconds in which what nothing holds up is done, also on a busy machine."""
+
+PROGRAM = PROGRAMS / "exclusive.py"
+
+
+@pytest.fixture(autouse=True)
+def _short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (leases, turn):
+        monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS)
+    for module in (log, turns):
+        monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
+
+
+def others(service: SessionHistoryService) -> dict[str, Callable[[], Awaitable[object]]]:
+    """Whatever appends to a session."""
+    return {
+        "append": lambda: append(service, "q2"),
+        "update": lambda: service.update_session("u", "s", title="new"),
+        "turn": lambda: say(service, "q2"),
+        "queue": lambda: say(service, "q2", concurrent="queue"),
+        "overtaking": lambda: resumed(service),
+    }
+
+
+async def resumed(service: SessionHistoryService) -> None:
+    async with (open_turn := opened(service)) as other:
+        other._take([said("q2")])
+        await open_turn.checkpoint()
+
+
+async def is_free(service: SessionHistoryService) -> bool:
+    try:
+        async with opened(service, concurrent="reject"):
+            return True
+    except SessionBusy:
+        return False
+
+
+async def hang(open_turn: turns.OpenTurn[Json]) -> Turn[Json]:
+    """Open an exclusive turn that gives no sign of life, as if its process hung."""
+    hung = await open_turn.__aenter__()
+    hung._end_lease()
+    await asyncio.sleep(0)
+    return hung
+
+
+class TestReject:
+    async def test_the_second_is_refused_before_it_begins(self, pair: Pair) -> None:
+        one, other = pair
+        async with opened(one, concurrent="reject") as first:
+            for service in pair:
+                for _ in range(2):
+                    with pytest.raises(SessionBusy):
+                        async with opened(service, concurrent="reject"):
+                            pytest.fail("it began")
+            first._take([said("q")])
+        assert await is_free(other)
+        assert await recorded(other) == await recorded(one) == ["q"]
+        assert not other._turns._open
+
+    async def test_what_was_refused_left_nothing(self, pair: Pair) -> None:
+        one, other = pair
+        async with opened(one, concurrent="reject"):
+            before = await records(one)
+            assert not await is_free(other)
+            assert await records(one) == before
+
+    async def test_of_many_at_once_one_has_it(self, pair: Pair) -> None:
+        going = 0
+
+        async def talk(service: SessionHistoryService, number: int) -> bool:
+            nonlocal going
+            try:
+                async with opened(service, concurrent="reject") as mine:
+                    going += 1
+                    assert going == 1
+                    await asyncio.sleep(0.05)
+                    mine._take([said(f"q{number}")])
+                    going -= 1
+            except SessionBusy:
+                return False
+            return True
+
+        done = await asyncio.gather(*(talk(pair[number % 2], number) for number in range(12)))
+        assert done.count(True) == 1
+        assert await recorded(pair[0]) == [f"q{done.index(True)}"]
+
+    async def test_a_repeat_of_a_recorded_turn_needs_no_session_of_its_own(self, pair: Pair) -> None:
+        one, other = pair
+        async with opened(one, turn_id="t", concurrent="reject") as first:
+            first._take([said("q")])
+        async with opened(one, concurrent="reject"):
+            async with opened(other, turn_id="t", concurrent="reject") as again:
+                assert names(again.recorded or []) == ["q"]
+
+    async def test_other_sessions_are_free(self, service: SessionHistoryService) -> None:
+        async with opened(service, concurrent="reject"):
+            async with service.turn("u", "s2", concurrent="reject") as other:
+                other.add({"role": "user", "content": "q"})
+
+    @pytest.mark.parametrize("concurrent", ["", "Queue", None, 1, ["queue"]])
+    def test_what_else_can_not_be_asked_for(self, service: SessionHistoryService, concurrent: Any) -> None:
+        with pytest.raises(ValueError, match="concurrent"):
+            service.turn("u", "s", concurrent=concurrent)
+
+
+class TestQueue:
+    async def test_who_waits_sees_what_the_others_said(self, pair: Pair) -> None:
+        async def talk(service: SessionHistoryService, number: int) -> list[str]:
+            async with opened(service, concurrent="queue") as mine:
+                await asyncio.sleep(0.005)
+                mine._take([said(f"q{number}")])
+                return names(mine.history)
+
+        histories = await asyncio.gather(*(talk(pair[number % 2], number) for number in range(8)))
+        everything = await recorded(pair[0])
+        assert sorted(everything) == [f"q{number}" for number in range(8)]
+        assert sorted(histories, key=len) == [everything[:length] for length in range(8)]
+
+    async def test_who_is_cancelled_while_it_waits_leaves_nothing(self, pair: Pair) -> None:
+        one, other = pair
+        async with opened(one, concurrent="queue") as first:
+            waiting = asyncio.create_task(say(other, "q2", concurrent="queue"))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(waiting, SOON)
+            assert not other._turns._open
+            first._take([said("q1")])
+        assert await recorded(one) == ["q1"]
+        assert await is_free(other)
+
+    async def test_a_stop_ends_the_waiting(self, pair: Pair) -> None:
+        one, other = pair
+        async with opened(one, concurrent="queue"):
+            waiting = asyncio.create_task(say(other, "q2", concurrent="queue"))
+            await asyncio.sleep(0.05)
+            await asyncio.wait_for(other.stop(), SOON)
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(waiting, SOON)
+            await one.start()  # they may share a store
+        await other.start()
+        assert await recorded(other) == []
+
+
+class TestOthersWait:
+    @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
+    @pytest.mark.parametrize("known", [True, False])
+    async def test_until_it_ends(self, pair: Pair, how: str, known: bool) -> None:
+        one, other = pair
+        await say(one, "q0")
+        if known:
+            await recorded(other)
+        async with (open_turn := opened(one, concurrent="reject")) as first:
+            waiting = asyncio.ensure_future(others(other)[how]())
+            for number in range(3):
+                first._take([said(f"a{number}")])
+                await asyncio.sleep(0.02)
+                await open_turn.checkpoint()
+                assert not waiting.done()
+        await asyncio.wait_for(waiting, SOON)
+        said_then = [] if how == "update" else ["q2"]
+        for each in (*pair, fresh(one)):
+            assert await recorded(each) == ["q0", "a0", "a1", "a2", *said_then]
+
+    @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
+    async def test_also_if_it_takes_several_terms(self, pair: Pair, how: str) -> None:
+        one, other = pair
+        await say(one, "q0")
+        async with opened(one, concurrent="reject") as first:
+            first._take([said("q1")])
+            waiting = asyncio.ensure_future(others(other)[how]())
+            await asyncio.sleep(3 * LEASE_SECONDS)
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, SOON)
+        assert (await recorded(one))[:2] == ["q0", "q1"]
+
+    async def test_not_for_ever_not_even_for_a_turn_of_their_own(
+        self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("session_history.log.session_log.RETRY_TIMEOUT", 0.2)
+        await say(service, "q0")
+        async with opened(service, concurrent="queue") as turn:
+            turn._take([said("q1")])
+            with pytest.raises(SessionBusy):
+                await asyncio.wait_for(service.update_session("u", "s", title="never"), SOON)
+        assert await recorded(service) == ["q0", "q1"]
+
+    async def test_who_read_it_long_ago_and_comes_late_does_not_take_it_for_dead(self, pair: Pair) -> None:
+        one, other = pair
+        await say(one, "q0")
+        async with opened(one, concurrent="reject") as first:
+            session = await other.get_session("u", "s", native=True)
+            assert session is not None
+            assert not await is_free(other)
+            await asyncio.sleep(2 * LEASE_SECONDS)
+            waiting = asyncio.create_task(other.append_message(session, said("q2").value))
+            await asyncio.sleep(LEASE_SECONDS / 2)
+            assert not waiting.done()
+            first._take([said("q1")])
+        await waiting
+        assert await recorded(one) == ["q0", "q1", "q2"]
+
+    async def test_a_deletion_does_not_wait(self, pair: Pair) -> None:
+        one, other = pair
+        with pytest.raises(SessionDeleted):
+            async with opened(one, concurrent="reject") as first:
+                first._take([said("q")])
+                await other.delete_session("u", "s")
+        assert await other.get_session("u", "s") is None
+        await other.create_session("u", "s")
+        assert await is_free(other)
+
+    async def test_a_store_that_does_not_answer_for_a_while_costs_no_life(
+        self, pair: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, other = pair
+        real = one._provider.renew
+        async with opened(one, concurrent="reject") as first:
+
+            async def renew(*_: object, **__: object) -> bool:
+                raise Unavailable("the network")
+
+            monkeypatch.setattr(one._provider, "renew", renew)
+            assert not await is_free(other)
+            await asyncio.sleep(LEASE_SECONDS / 2)
+            monkeypatch.setattr(one._provider, "renew", real)
+            for _ in range(20):
+                await asyncio.sleep(LEASE_SECONDS / 10)
+                assert not await is_free(other)
+            first._take([said("q")])
+        assert await recorded(other) == ["q"]
+
+
+class TestReleased:
+    @pytest.mark.parametrize("error", [None, ZeroDivisionError, asyncio.CancelledError, TimeoutError, GeneratorExit])
+    @pytest.mark.parametrize("speaks", [True, False])
+    @pytest.mark.parametrize("checkpoint", [True, False])
+    async def test_however_it_ends(
+        self, pair: Pair, error: type[BaseException] | None, speaks: bool, checkpoint: bool
+    ) -> None:
+        one, other = pair
+
+        async def talk() -> None:
+            async with (open_turn := opened(one, concurrent="reject")) as mine:
+                if speaks:
+                    mine._take([said("q")])
+                if checkpoint:
+                    await open_turn.checkpoint()
+                if error is not None:
+                    raise error
+
+        if error is None:
+            await talk()
+        else:
+            with pytest.raises(error):
+                await talk()
+        assert await is_free(other)
+        assert await recorded(other) == (["q"] if speaks else [])
+        assert (await records(one))[-1].lease is None
+
+    async def test_when_its_task_is_cancelled(self, pair: Pair) -> None:
+        one, other = pair
+
+        async def talk() -> None:
+            async with opened(one, concurrent="reject") as mine:
+                mine._take([said("q")])
+                await asyncio.sleep(60)
+
+        task = asyncio.create_task(talk())
+        await asyncio.sleep(0.05)
+        assert not await is_free(other)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await is_free(other)
+        assert await recorded(other) == ["q"]
+
+    async def test_when_its_stream_is_left(self, pair: Pair) -> None:
+        one, other = pair
+
+        async def stream() -> AsyncGenerator[str, None]:
+            async with opened(one, concurrent="reject") as mine:
+                for number in range(3):
+                    mine._take([said(f"q{number}")])
+                    yield "piece"
+
+        streaming = stream()
+        assert await anext(streaming) == "piece"
+        assert not await is_free(other)
+        await streaming.aclose()
+        assert await is_free(other)
+        assert await recorded(other) == ["q0"]
+
+    async def test_when_the_service_is_stopped(self, pair: Pair) -> None:
+        one, other = pair
+        with pytest.raises(Unavailable):
+            async with opened(one, concurrent="reject") as mine:
+                mine._take([said("q")])
+                await one.stop()
+        await other.start()  # they may share a store
+        assert await is_free(other)
+        assert await recorded(other) == ["q"]
+
+    @pytest.mark.parametrize("how", ["cancel", "stop"])
+    async def test_when_it_was_just_being_claimed(self, pair: Pair, how: str) -> None:
+        one, other = pair
+        going, go = hold(one)
+        task = asyncio.create_task(say(one, "q", concurrent="reject"))
+        await going.wait()
+        stopping = asyncio.create_task(one.stop()) if how == "stop" else None
+        if how == "cancel":
+            task.cancel()
+        await asyncio.sleep(0.02)
+        go.set()
+        with pytest.raises((asyncio.CancelledError, Unavailable)):
+            await task
+        if stopping:
+            await stopping
+            await one.start()
+        assert await is_free(other)
+        await asyncio.sleep(LEASE_SECONDS / 2)
+        assert beating() == []
+
+    async def test_a_parked_turn_leaves_it(self, pair: Pair) -> None:
+        one, other = pair
+        async with (open_turn := opened(one, concurrent="reject")) as mine:
+            mine._take([said("q")])
+            open_turn.outcome = Status.OPEN
+        assert await is_free(other)
+
+    async def test_a_checkpoint_that_ends_the_turn_leaves_it(self, pair: Pair) -> None:
+        one, other = pair
+        async with (open_turn := opened(one, concurrent="reject")) as mine:
+            mine._take([said("q")])
+            await open_turn.checkpoint(Status.COMPLETED)
+            assert await is_free(other)
+            await say(other, "q2")
+            mine._take([said("a")])
+        assert await recorded(other) == ["q", "a", "q2"]
+
+    async def test_one_that_could_not_be_stored_gives_no_sign_of_life_any_more(self, pair: Pair) -> None:
+        one, other = pair
+        with pytest.raises(Unavailable):
+            async with opened(one, concurrent="reject") as mine:
+                mine._take([said("q")])
+                fail_once(one, applied=False)
+        await asyncio.sleep(0)
+        assert beating() == []
+        await say(other, "q2", concurrent="queue")
+        assert await recorded(other) == ["q2"]
+
+    async def test_nothing_beats_on(self, pair: Pair) -> None:
+        for service in pair:
+            await say(service, "q", concurrent="queue")
+        await asyncio.sleep(0)
+        assert beating() == []
+
+
+def beating() -> list[object]:
+    """The tasks that give signs of life."""
+    return [task for task in asyncio.all_tasks() if "Lease._beat" in repr(task.get_coro())]
+
+
+class TestTheDead:
+    @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
+    async def test_one_is_taken_over_after_its_term_and_not_before(self, pair: Pair, how: str) -> None:
+        one, other = pair
+        await say(one, "q0")
+        open_turn = opened(one, concurrent="reject")
+        dead = await hang(open_turn)
+        dead._take([said("q1")])
+        await open_turn.checkpoint()
+        dead._end_lease()
+        abandon(one, dead)
+        began = time.monotonic()
+        await asyncio.wait_for(others(other)[how](), 3 * LEASE_SECONDS)
+        assert time.monotonic() - began >= LEASE_SECONDS
+        assert await recorded(other) == ["q0", "q1", *([] if how == "update" else ["q2"])]
+        assert await is_free(other)
+
+    @pytest.mark.parametrize("ending", [None, ZeroDivisionError])
+    async def test_its_owner_is_told_and_what_it_said_is_not_stored(
+        self, pair: Pair, ending: type[BaseException] | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one, other = pair
+        with pytest.raises(ending or TurnOvertaken) as error:
+            async with opened(one, concurrent="reject") as dead:
+                dead._end_lease()
+                await say(other, "q2", concurrent="queue")
+                dead._take([said("q1")])
+                if ending:
+                    raise ending
+        if ending:
+            assert "TurnOvertaken" in "".join(error.value.__notes__)
+            assert [record.levelno for record in caplog.records] == [logging.ERROR]
+        assert await recorded(other) == await recorded(one) == ["q2"]
+        with pytest.raises(TurnClosed):
+            dead._take([said("q1")])
+
+    async def test_so_it_is_at_its_next_checkpoint(self, pair: Pair) -> None:
+        one, other = pair
+        with pytest.raises(TurnOvertaken):
+            async with (open_turn := opened(one, concurrent="reject")) as dead:
+                dead._take([said("q1")])
+                await open_turn.checkpoint()
+                dead._end_lease()
+                await say(other, "q2", concurrent="queue")
+                dead._take([said("a1")])
+                with pytest.raises(TurnOvertaken):
+                    await open_turn.checkpoint()
+                dead._take([said("b1")])
+        assert await recorded(other) == await recorded(one) == ["q1", "q2"]
+        assert await is_free(one)
+
+    async def test_it_can_not_renew_what_another_has(self, pair: Pair) -> None:
+        one, other = pair
+        open_turn = opened(one, concurrent="reject")
+        dead = await hang(open_turn)
+        async with opened(other, concurrent="queue"):
+            assert not await one._provider.renew(KEY, at=dead._tail())
+            with pytest.raises(TurnOvertaken):
+                await end(open_turn)
+            assert not await is_free(one)
+        assert await is_free(one)
+
+    async def test_of_many_that_wait_one_has_it(self, pair: Pair) -> None:
+        abandon(pair[0], await hang(opened(pair[0], concurrent="reject")))
+        going = 0
+
+        async def talk(service: SessionHistoryService, number: int) -> None:
+            nonlocal going
+            async with opened(service, concurrent="queue") as mine:
+                going += 1
+                assert going == 1
+                await asyncio.sleep(0.01)
+                mine._take([said(f"q{number}")])
+                going -= 1
+
+        await asyncio.wait_for(
+            asyncio.gather(*(talk(pair[number % 2], number) for number in range(6))), 4 * LEASE_SECONDS
+        )
+        assert sorted(await recorded(pair[0])) == [f"q{number}" for number in range(6)]
+
+    async def test_it_is_watched_from_where_it_was_seen_first(self, pair: Pair) -> None:
+        """Who did not look meanwhile may not count the time meanwhile."""
+        one, other = pair
+        abandon(one, await hang(opened(one, concurrent="reject")))
+        await asyncio.sleep(2 * LEASE_SECONDS)
+        assert not await is_free(other)
+        await asyncio.sleep(1.2 * LEASE_SECONDS)
+        assert await is_free(other)
+
+    async def test_a_store_that_fails_when_it_is_taken_over_costs_no_second_term(self, pair: Pair) -> None:
+        one, other = pair
+        abandon(one, await hang(opened(one, concurrent="reject")))
+        assert not await is_free(other)
+        await asyncio.sleep(1.2 * LEASE_SECONDS)
+        real = other._provider.append
+
+        async def fail(*_: object, **__: object) -> Appended:
+            raise Unavailable("the network")
+
+        other._provider.append = fail  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            await is_free(other)
+        other._provider.append = real  # type: ignore[method-assign]
+        assert await is_free(other)
+
+
+def test_event_loops_that_share_a_service_take_turns(tmp_path: Path) -> None:
+    service = SqliteSessionHistoryService(tmp_path / "h.db")
+
+    async def count() -> None:
+        for _ in range(5):
+            async with service.turn("u", "s", slot="counter", concurrent="queue") as one:
+                number = (one.state or {"n": 0})["n"] + 1
+                await asyncio.sleep(0.002)
+                one.state = {"n": number}
+
+    async def all_of_them() -> int:
+        await asyncio.gather(*(asyncio.to_thread(asyncio.run, count()) for _ in range(4)))
+        async with service.turn("u", "s", slot="counter") as one:
+            assert one.state is not None
+            number: int = one.state["n"]
+        await service.stop()
+        return number
+
+    assert asyncio.run(all_of_them()) == 20
+
+
+class TestProcesses:
+    def start(self, path: Path, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "error", str(PROGRAM), str(path), *map(str, arguments)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    @pytest.fixture
+    async def service(self, tmp_path: Path) -> AsyncIterator[SqliteSessionHistoryService]:
+        async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
+            yield service
+
+    async def test_none_of_what_they_count_is_lost(self, service: SqliteSessionHistoryService, tmp_path: Path) -> None:
+        processes = [self.start(tmp_path / "h.db", 30, "count", 25) for _ in range(4)]
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        codes = [await asyncio.to_thread(process.wait, 120) for process in processes]
+        for process in processes:
+            process.communicate()
+        assert codes == [0] * 4
+        async with service.turn("u", "s", slot="counter") as one:
+            assert one.state == {"n": 100}
+            assert [message.text for message in one.history] == [f"{number}" for number in range(1, 101)]
+
+    async def test_one_that_is_killed_is_taken_over(self, service: SqliteSessionHistoryService, tmp_path: Path) -> None:
+        process = self.start(tmp_path / "h.db", LEASE_SECONDS, "hold")
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert await asyncio.to_thread(process.stdout.readline) == "mine\n"
+        for _ in range(10):
+            assert not await is_free(service)
+            await asyncio.sleep(LEASE_SECONDS / 5)
+        began = time.monotonic()
+        process.kill()
+        await asyncio.to_thread(process.communicate)
+        async with service.turn("u", "s", concurrent="queue") as mine:
+            assert time.monotonic() - began > LEASE_SECONDS / 2
+            assert [message.text for message in mine.history] == ["stored"]
+            mine.add({"role": "user", "content": "went on"})
+        session = await service.get_session("u", "s")
+        assert session is not None
+        assert [message.text for message in session.messages] == ["stored", "went on"]
