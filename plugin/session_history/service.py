@@ -109,6 +109,11 @@ class SessionHistoryService:
         state = "stopped" if self._stopped else "started" if self._opened else "new"
         return f"{type(self).__name__}({self._provider!r}, {state})"
 
+    @property
+    def provider(self) -> SessionHistoryProvider:
+        """The provider that keeps the sessions. What is written there past the service is not checked by it."""
+        return self._provider
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

@@ -175,7 +175,7 @@ def thaw(messages: Iterable[StoredMessage], *, native: bool) -> list[Any]:
     """Return copies of stored messages: the values as they are, or as :class:`Message`."""
     if native:
         return [message.value.copy() if message.is_text else copied(message.value) for message in messages]
-    return [Message.read(copied(message.value)) for message in messages]
+    return list(map(Message.read, copied([message.value for message in messages])))
 
 
 def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
