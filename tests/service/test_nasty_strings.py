@@ -47,14 +47,13 @@ Outcomes = dict[tuple[str, str], str]
 """What became of each string in each role: it worked, or the error and its reason."""
 
 
+def strings_of(corpus: Path, folder: str) -> list[str]:
+    return [line["s"] for line in json_lines(corpus / "data" / folder / "strings.jsonl")]
+
+
 @pytest.fixture(scope="module")
 def naughty(shared: Path) -> list[str]:
-    return [line["s"] for line in json_lines(shared / "data" / "naughty-strings" / "strings.jsonl")]
-
-
-@pytest.fixture(scope="module")
-def unicode(shared: Path) -> list[str]:
-    return [line["s"] for line in json_lines(shared / "data" / "unicode-strings" / "strings.jsonl")]
+    return strings_of(shared, "naughty-strings")
 
 
 def each_kind(folder: Path) -> list[SessionHistoryService]:
@@ -150,14 +149,12 @@ async def outcomes_of(service: SessionHistoryService, strings: list[str]) -> Out
         return await as_ids(service, strings) | await as_ids_of_one_user(service, some)
 
 
-@pytest.mark.parametrize("which", ["naughty", "unicode"])
-async def test_every_string_works_or_is_refused_alike(
-    which: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    strings: list[str] = request.getfixturevalue(which)
-    assert len(set(strings)) == len(strings) > 200
+@pytest.mark.parametrize("folder", ["naughty-strings", "unicode-strings"])
+async def test_every_string_works_or_is_refused_alike(folder: str, shared: Path, tmp_path: Path) -> None:
+    strings = strings_of(shared, folder)
+    assert len(set(strings)) == len(strings) > 100
     in_memory, in_sqlite = [await outcomes_of(service, strings) for service in each_kind(tmp_path)]
-    print(which, "-", summary(in_memory))
+    print(folder, "-", summary(in_memory))
     assert in_memory == in_sqlite
     unfit = {string for string in strings if not string.strip() or "\0" in string}
     assert worked(in_memory) == set(strings) - unfit
