@@ -384,6 +384,7 @@ async def test_create_session_takes_no_unfit_id(bad: object, reason: str) -> Non
 
 
 @pytest.mark.parametrize("longest", LONGEST, ids=ascii)
+@pytest.mark.every_store
 async def test_longest_keys_work(service: SessionHistoryService, longest: str) -> None:
     assert len(longest.encode()) == 512
     await in_every_place(service, longest)
@@ -425,6 +426,7 @@ LOOKALIKES = [
 
 
 @pytest.mark.parametrize("alike", LOOKALIKES)
+@pytest.mark.every_store
 async def test_lookalikes_are_different_users_and_sessions(service: SessionHistoryService, alike: list[str]) -> None:
     assert len(set(alike)) == len(alike)
     keys = [(user_id, session_id) for user_id in alike for session_id in alike]
@@ -432,6 +434,7 @@ async def test_lookalikes_are_different_users_and_sessions(service: SessionHisto
     await assert_only(service, keys)
 
 
+@pytest.mark.every_store
 async def test_pairs_that_would_join_alike_are_different(service: SessionHistoryService) -> None:
     keys = [
         (user_id, session_id)
@@ -452,6 +455,7 @@ async def test_pairs_that_would_join_alike_are_different(service: SessionHistory
 
 
 @pytest.mark.parametrize("pattern", ["*", "%", "_", "a%", "a*", "?", "' OR '1'='1"])
+@pytest.mark.every_store
 async def test_patterns_match_nobody(service: SessionHistoryService, pattern: str) -> None:
     others = [(user_id, session_id) for user_id in ("a", "ab", "b") for session_id in ("s", "t")]
     await begin_all(service, others)
@@ -524,6 +528,7 @@ async def scrolling_with(service: SessionHistoryService, cursor: Any) -> list[st
     return texts
 
 
+@pytest.mark.every_store
 async def test_foreign_cursor_of_a_list_shows_own_sessions_only(service: SessionHistoryService) -> None:
     await fill_two_users(service)
     for limit in range(1, 5):
