@@ -150,9 +150,9 @@ async def test_one_that_was_stored_long_ago_is_found(pair: Pair, turns: int, siz
     one, other = pair
     await keep(one, {"n": 1}, "q")
     for number in range(turns):
-        await say(one, f"q{number}", size=size)
+        await say(one, f"q{number}", last_turns=size)
     for each in (*pair, fresh(one)):
-        async with opened(each, size=size, **AGENT) as turn:
+        async with opened(each, last_turns=size, **AGENT) as turn:
             assert turn.turn.state == {"n": 1}
     assert await keep(other, {"n": 2})
 
@@ -172,10 +172,10 @@ async def test_a_fold_without_it_is_folded_anew(service: SessionHistoryService) 
     log = await service.provider.read(KEY)
     assert log is not None
     for snapshot in (None, Snapshot(1, log.entries[0].id, b"{}")):
-        head = await service._log.head(KEY)
-        assert head is not None
+        log = await service.provider.read(KEY)
+        assert log is not None
         await service.provider.rewrite(
-            KEY, log.entries[0], at=Position(0, 1), rewrites=head.rewrites, snapshot=snapshot
+            KEY, log.entries[0], at=Position(0, 1), rewrites=log.head.rewrites, snapshot=snapshot
         )
         assert await state(fresh(service)) == {"n": 1}
 
@@ -379,8 +379,8 @@ class TestOwnHistory:
             await say(service, f"q{number}")
         await self.summarize(service, "q30")
         for each in (service, fresh(service)):
-            assert await self.own(each, size=4) == [f"q{number}" for number in range(36, 40)]
-            assert await self.own(each, size=20) == [f"q{number}" for number in range(30, 40)]
+            assert await self.own(each, last_turns=4) == [f"q{number}" for number in range(36, 40)]
+            assert await self.own(each, last_turns=20) == [f"q{number}" for number in range(30, 40)]
 
     async def test_what_others_said_meanwhile_is_shown_though_it_lies_ahead(self, pair: Pair) -> None:
         one, other = pair
