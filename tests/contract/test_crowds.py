@@ -13,7 +13,7 @@ import pytest
 from contract import stores
 from session_history import SessionHistoryService
 from session_history_hooks.testing import Connect
-from session_history_hooks.testing.processes import PATIENCE, run_together
+from session_history_hooks.testing.processes import PROCESS_TIMEOUT, run_together
 
 SESSIONS = 64
 PROCESSES = 4
@@ -76,6 +76,6 @@ async def write_together(connect: Connect, names: list[str]) -> None:
         await asyncio.gather(*(take_turns(service, "s", name) for name in names))
 
 
-def writing(gate: Any, connect: Connect, names: list[str]) -> None:
-    gate.wait(PATIENCE)
+def writing(barrier: Any, connect: Connect, names: list[str]) -> None:
+    barrier.wait(PROCESS_TIMEOUT)
     asyncio.run(write_together(connect, names))

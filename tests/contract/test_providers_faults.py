@@ -31,7 +31,7 @@ from session_history_hooks.testing import Connect, ProviderContract, ProviderMac
 TIMEOUT = 0.4
 """Seconds for a call: so long does a connection cost that fell silent."""
 
-LARGE = {"test_what_is_just_not_too_large_is_stored": 10.0}
+LARGE = {"test_append_of_the_largest_entry_and_summary_is_stored": 10.0}
 """Tests whose calls need more time, and how much."""
 
 SEED = os.environ.get("SESSION_HISTORY_TEST_SEED") or str(random.getrandbits(32))
