@@ -179,8 +179,7 @@ class TestSettings:
             ("[session-history]\nurl = 5", "url: Input should be a valid string"),
             (
                 '[session-history]\nurl = "memory://"\nbusy_timeout = "x"',
-                r"app.toml, .*: unknown setting 'busy_timeout'\. "
-                r"Options of the store belong to \[session-history.options\]",
+                r"app.toml, .*: unknown setting 'busy_timeout'\. Options of the store belong to \[session-history.o",
             ),
             ('[session-history]\nulr = "memory://"', "unknown setting 'ulr': did you mean 'url'?"),
             ('[session-history]\nurl = "memory://"\noptions = 5', "options: Input should be a valid dict"),
