@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from session_history.errors import ConfigurationError, SessionHistoryError, did_you_mean
+from session_history.errors import ConfigurationError, did_you_mean
+from session_history.providers.common.options import flaws
 from session_history_hooks import ProviderOptions
 
 M = TypeVar("M", bound=BaseModel)
-
-_UNKNOWN = "extra_forbidden"
-"""Pydantic's type of the error about a field that the model does not have."""
-
-
-class _Flaw(NamedTuple):
-    name: str
-    message: str
-    unknown: bool
 
 
 def validated(
@@ -41,16 +33,14 @@ def validated(
     """
     try:
         return model.model_validate(values)
-    except SessionHistoryError:
-        raise
     except ValidationError as error:
-        flaws = [_flaw(each) for each in error.errors(include_input=False)]
+        found = flaws(error)
     # Raised outside of the handler, the error has no context, which would show unknown names.
-    if names_may_be_secret and any(flaw.unknown for flaw in flaws):
+    if names_may_be_secret and any(flaw.unknown for flaw in found):
         raise ConfigurationError(f"{source}: characters such as ? and @ in a password must be percent-encoded")
     known = _names(model)
     hint = hint or f"{noun.capitalize()}s: {', '.join(known) or 'none'}"
-    texts = [_unknown(flaw.name, noun, known, hint) if flaw.unknown else _wrong(flaw) for flaw in flaws]
+    texts = [_unknown(flaw.option, noun, known, hint) if flaw.unknown else str(flaw) for flaw in found]
     raise ConfigurationError(f"{source}: {'; '.join(texts)}")
 
 
@@ -60,14 +50,5 @@ def _names(model: type[BaseModel]) -> list[str]:
     return sorted(field.alias or name for name, field in model.model_fields.items() if name not in not_options)
 
 
-def _flaw(error: Any) -> _Flaw:
-    name = ".".join(map(str, error["loc"]))
-    return _Flaw(name, error["msg"].removeprefix("Value error, "), error["type"] == _UNKNOWN)
-
-
 def _unknown(name: str, noun: str, known: list[str], hint: str) -> str:
     return f"unknown {noun} {name!r}{did_you_mean(name, known) or '.'} {hint}"
-
-
-def _wrong(flaw: _Flaw) -> str:
-    return f"{flaw.name}: {flaw.message}" if flaw.name else flaw.message
