@@ -1,4 +1,4 @@
-"""A caller that retries sees no fault of the network. Proxies lose, delay and withhold requests of the contract suite."""
+"""A caller that retries sees no fault of the network: the contract suite behind proxies that lose and delay calls."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def run(name: str, *, to_the_end: bool = True) -> Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
