@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from typing_extensions import Unpack
 
-from session_history.config import registry, settings
+from session_history.config import chain, registry, settings
 from session_history.errors import (
     Conflict,
     NotStorable,
@@ -87,10 +87,10 @@ class SessionHistoryService:
 
     @staticmethod
     def from_url(url: str, **options: Any) -> SessionHistoryService:
-        """A service by URL, e.g. ``"sqlite:///history.db"``; the plugin of its scheme alone is loaded.
+        """Return a service by URL, e.g. ``"sqlite:///history.db"``. Only the plugin for this scheme is imported.
 
         :param options: options of the provider, like those in the query of the URL.
-        :raises ConfigurationError: a URL or an option that the provider does not take.
+        :raises ConfigurationError: the provider does not accept the URL or an option.
         :raises UnknownScheme: no installed plugin provides the scheme.
         :raises MissingDriver: the plugin needs a package that is not installed.
         :raises PluginError: the plugin is broken.
@@ -99,13 +99,13 @@ class SessionHistoryService:
 
     @staticmethod
     def from_config(path: str | os.PathLike[str] | None = None) -> SessionHistoryService:
-        """The service that the runtime configuration asks for, see :mod:`session_history.config.settings`.
+        """Return the service of the runtime configuration, see :mod:`session_history.config.settings`.
 
         :param path: a TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
-        :raises ConfigurationError: nothing is configured, or something wrongly. And see :meth:`from_url`.
+        :raises ConfigurationError: nothing is configured, or a setting is wrong. See also :meth:`from_url`.
+        :raises UnknownWrapper: no installed plugin provides a wrapper that the configuration names.
         """
-        configured = settings.load(path)
-        return SessionHistoryService(registry.open_provider(configured.url, configured.options))
+        return SessionHistoryService(chain.open_chain(settings.load(path)))
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "started" if self._opened else "new"

@@ -56,9 +56,9 @@ class TestTablestoreInSmallPages(ProviderContract):
         return connect_to(server)
 
     # These are about a thousand rows, and as much as fits.
-    test_a_read_without_a_number_is_a_page = None  # type: ignore[assignment]
-    test_a_page_of_a_listing_has_its_limit_too = None  # type: ignore[assignment]
-    test_what_is_just_not_too_large_is_stored = None  # type: ignore[assignment]
+    test_read_without_last_returns_at_most_a_page = None  # type: ignore[assignment]
+    test_listing_page_holds_at_most_the_claimed_number = None  # type: ignore[assignment]
+    test_append_of_the_largest_entry_and_summary_is_stored = None  # type: ignore[assignment]
 
 
 def new_tablestore() -> Connect:
