@@ -99,17 +99,7 @@ class RedisProvider:
         self._deletion = Deletion(self._runner, self._keys)
         self._ttl_us = (self._options.ttl or 0) * 1_000_000
         self._clients: LoopLocal[Client] | None = None
-        self._limits = Limits(
-            # A round figure above any real turn. While a server receives an entry, all its other clients wait.
-            entry_bytes=16 * 2**20,
-            summary_bytes=2**20,
-            # The most elements of a list: https://redis.io/docs/latest/develop/data-types/lists/
-            entries=2**32 - 1,
-            page=PAGE,
-            remembered_ids=None,
-            durability=self._options.durability,
-            atomic_head=True,
-        )
+        self._limits = _limits(self._options.durability)
 
     def __repr__(self) -> str:
         return f"RedisProvider({self._options.redacted_url!r})"
@@ -251,6 +241,20 @@ class RedisProvider:
 
     async def delete_user(self, user_id: str) -> int:
         return await self._deletion.delete_user(user_id)
+
+
+def _limits(durability: Durability) -> Limits:
+    return Limits(
+        # A round figure above any real turn. While a server receives an entry, all its other clients wait.
+        entry_bytes=16 * 2**20,
+        summary_bytes=2**20,
+        # The most elements of a list: https://redis.io/docs/latest/develop/data-types/lists/
+        entries=2**32 - 1,
+        page=PAGE,
+        remembered_ids=None,
+        durability=durability,
+        atomic_head=True,
+    )
 
 
 def _snapshot_arguments(snapshot: Snapshot | None) -> Sequence[Argument]:

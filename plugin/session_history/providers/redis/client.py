@@ -27,6 +27,9 @@ from session_history_hooks import ConfigurationError, Unavailable
 
 T = TypeVar("T")
 
+_SLOTS_ERRORS: tuple[type[Exception], ...] = (*CONNECTION_ERRORS, ResponseError, ConfigurationError)
+"""Errors of a server that was asked for the slots. Another server may know them."""
+
 
 class Client:
     """Connections of one event loop to the servers of a store."""
@@ -179,7 +182,7 @@ class Client:
             for address in candidates:
                 try:
                     self._slot_owners = await self._slots_known_to(address)
-                except (*CONNECTION_ERRORS, ResponseError, ConfigurationError) as error:
+                except _SLOTS_ERRORS as error:
                     failures.append(error)
                 else:
                     await self._retire_removed_servers()
