@@ -40,6 +40,7 @@ async def seen(service: SessionHistoryService, **options: Any) -> list[str]:
     return [message.text for message in session.messages] if session else []
 
 
+@pytest.mark.every_store
 async def test_what_the_other_says_is_seen_at_once(pair: list[SessionHistoryService]) -> None:
     said: list[str] = []
     dice = random.Random(1)
@@ -55,6 +56,7 @@ async def test_what_the_other_says_is_seen_at_once(pair: list[SessionHistoryServ
             assert await seen(each, last_turns=2) == said[-2:]
 
 
+@pytest.mark.every_store
 async def test_a_new_life_shows_nothing_of_the_old(pair: list[SessionHistoryService]) -> None:
     one, other = pair
     for life in range(3):
@@ -72,6 +74,7 @@ async def test_a_new_life_shows_nothing_of_the_old(pair: list[SessionHistoryServ
         await one.create_session("u", "s")
 
 
+@pytest.mark.every_store
 async def test_what_was_rewritten_is_read_again(pair: list[SessionHistoryService]) -> None:
     one, other = pair
     for text in ("a", "secret", "c"):
@@ -87,6 +90,7 @@ async def test_what_was_rewritten_is_read_again(pair: list[SessionHistoryService
     assert await say(one, "d") == ["a", "erased", "c"]
 
 
+@pytest.mark.every_store
 async def test_a_session_that_grew_by_more_than_a_page_is_read_anew(pair: list[SessionHistoryService]) -> None:
     one, other = pair
     await say(one, "first")
@@ -191,6 +195,7 @@ async def test_a_backup_that_was_restored_while_the_store_was_open(tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", ["session", "user", "elsewhere"])
+@pytest.mark.every_store
 async def test_what_is_deleted_does_not_stay_in_memory(pair: list[SessionHistoryService], way: str) -> None:
     one, other = pair
     await say(one, "a")

@@ -92,6 +92,7 @@ async def hang(open_turn: turns.OpenTurn[Json]) -> Turn[Json]:
 
 
 class TestReject:
+    @pytest.mark.every_store
     async def test_the_second_is_refused_before_it_begins(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="reject") as first:
@@ -112,6 +113,7 @@ class TestReject:
             assert not await is_free(other)
             assert await records(one) == before
 
+    @pytest.mark.every_store
     async def test_of_many_at_once_one_has_it(self, pair: Pair) -> None:
         going = 0
 
@@ -152,6 +154,7 @@ class TestReject:
 
 
 class TestQueue:
+    @pytest.mark.every_store
     async def test_who_waits_sees_what_the_others_said(self, pair: Pair) -> None:
         async def talk(service: SessionHistoryService, number: int) -> list[str]:
             async with opened(service, concurrent="queue") as mine:
@@ -164,6 +167,7 @@ class TestQueue:
         assert sorted(everything) == [f"q{number}" for number in range(8)]
         assert sorted(histories, key=len) == [everything[:length] for length in range(8)]
 
+    @pytest.mark.every_store
     async def test_who_is_cancelled_while_it_waits_leaves_nothing(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="queue") as first:
@@ -193,6 +197,7 @@ class TestQueue:
 class TestOthersWait:
     @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
     @pytest.mark.parametrize("known", [True, False])
+    @pytest.mark.every_store
     async def test_until_it_ends(self, pair: Pair, how: str, known: bool) -> None:
         one, other = pair
         await say(one, "q0")
@@ -306,6 +311,7 @@ class TestReleased:
         assert await recorded(other) == (["q"] if speaks else [])
         assert (await records(one))[-1].lease is None
 
+    @pytest.mark.every_store
     async def test_when_its_task_is_cancelled(self, pair: Pair) -> None:
         one, other = pair
 
@@ -411,6 +417,7 @@ def beating() -> list[object]:
 
 class TestTheDead:
     @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
+    @pytest.mark.every_store
     async def test_one_is_taken_over_after_its_term_and_not_before(self, pair: Pair, how: str) -> None:
         one, other = pair
         await say(one, "q0")

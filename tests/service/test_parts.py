@@ -88,6 +88,7 @@ async def counts(service: SessionHistoryService) -> tuple[int, int]:
 
 
 class TestCheckpoints:
+    @pytest.mark.every_store
     async def test_it_is_one_turn_of_several_entries(self, service: SessionHistoryService) -> None:
         async with opened(service) as turn:
             pass
@@ -209,6 +210,7 @@ class TestCrashes:
     @pytest.mark.parametrize("concurrent", ["keep", "reject"])
     @pytest.mark.parametrize("applied", [True, False])
     @pytest.mark.parametrize("again", [True, False])
+    @pytest.mark.every_store
     async def test_a_checkpoint_of_unknown_outcome_is_stored_once(
         self, service: SessionHistoryService, concurrent: str, applied: bool, again: bool
     ) -> None:
@@ -270,6 +272,7 @@ class TestCrashes:
         assert (await records(service))[-1].status is Status.INTERRUPTED
         assert await shown(service, concurrent="reject") == ["q"]
 
+    @pytest.mark.every_store
     async def test_a_stop_during_a_checkpoint_loses_nothing(self, service: SessionHistoryService) -> None:
         going, go = hold(service)
         open_turn = opened(service)
@@ -308,6 +311,7 @@ class TestCrashes:
 
 
 class TestRevisions:
+    @pytest.mark.every_store
     async def test_the_newest_version_is_shown_and_only_what_is_new_is_stored(self, pair: Pair) -> None:
         one, other = pair
         async with (open_turn := opened(one)) as turn:
@@ -515,6 +519,7 @@ class TestWindows:
         assert await counts(service) == (20, 20 * entries)
 
     @pytest.mark.parametrize("length", [1, 2, 5])
+    @pytest.mark.every_store
     async def test_pages_see_all_parts_of_their_turns(self, pair: Pair, length: int) -> None:
         one, other = pair
         going = [await begin(one, f"q{number}", f"a{number}") for number in range(6)]
@@ -691,7 +696,8 @@ class History:
         assert windows[0] == self.model.texts(max(fitting))
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.every_store
 async def test_whatever_happens_everybody_sees_what_a_plain_model_says(pair: Pair, seed: int) -> None:
     history = History(pair, random.Random(seed))
     await history.append()

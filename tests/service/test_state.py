@@ -49,6 +49,7 @@ async def state(service: SessionHistoryService, slot: str = "agent") -> Any:
         return turn.state
 
 
+@pytest.mark.every_store
 async def test_the_next_turn_has_what_this_one_left(pair: Pair) -> None:
     one, other = pair
     assert await state(one) is None
@@ -86,6 +87,7 @@ async def test_a_state_alone_does_not_end_what_is_open_of_plain_appends(service:
         assert await recorded(each, last_turns=1) == ["q1", "a1"]
 
 
+@pytest.mark.every_store
 async def test_of_two_at_once_the_second_does_not_overwrite_the_first(pair: Pair) -> None:
     one, other = pair
     await keep(one, {"by": "nobody"})
