@@ -127,7 +127,7 @@ def new_prefix(url: str, timeout: float) -> Connect:
 @pytest.fixture(autouse=True)
 def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for what will not come."""
-    monkeypatch.setattr("session_history.providers.postgresql.pool.FAREWELL", 0.1)
+    monkeypatch.setattr("session_history.providers.postgresql.pool.CLOSE_TIMEOUT", 0.1)
 
 
 class Shaken(ProviderContract):
