@@ -1,4 +1,4 @@
-"""The tables in PostgreSQL: migrations, foreign tables, and rights."""
+"""The tables in PostgreSQL: migrations, tables of other applications, and rights."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TestMigrations(OnServer):
         provider = provider_of(f"{home}?application_name={name}", schema)
         await asyncio.gather(*(provider.start() for _ in range(5)))
         await fill(provider, 1)
-        await asyncio.sleep(0.1)  # in which the server ends those that were closed
+        await asyncio.sleep(0.1)  # The server ends the connections that were closed.
         assert await connections(admin, name) == 1
         await provider.stop()
 
@@ -67,7 +67,7 @@ class TestMigrations(OnServer):
         assert await admin.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1
         await admin.execute(f"SELECT pg_advisory_unlock({LOCK})")
         await until_connections(admin, name, 0)
-        assert "session_history_head" in await tables(admin, schema), "what was begun ran to its end"
+        assert "session_history_head" in await tables(admin, schema), "the migration ran to its end"
         async with opened(lambda: provider):
             await fill(provider, 1)
 
@@ -79,7 +79,7 @@ class TestMigrations(OnServer):
             await by_hand.start()
         assert await tables(admin, schema) == []
         await execute(home, *statements[:-2])
-        assert await by_hand.migration() == statements, "what was interrupted was not done"
+        assert await by_hand.migration() == statements, "the interrupted transaction changed nothing"
         await execute(home, *statements)
         assert await by_hand.migration() == ()
         async with opened(lambda: by_hand) as provider:
@@ -160,7 +160,7 @@ class TestMigrations(OnServer):
 
 
 class TestRights(OnOwnServer):
-    """Roles and databases."""
+    """Rights of roles, and encodings of databases."""
 
     async def test_start_on_tables_that_are_up_to_date_needs_no_right_to_make_them(
         self, server: Server, admin: Any
@@ -273,7 +273,7 @@ async def create_role(admin: Any) -> str:
 
 
 async def until_blocked(admin: Any, count: int) -> None:
-    """Wait until so many wait for the lock under which tables are made."""
+    """Wait until ``count`` backends wait for the lock under which tables are made."""
     for _ in range(500):
         if await admin.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") >= count:
             return

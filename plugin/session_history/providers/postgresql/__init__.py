@@ -45,7 +45,7 @@ NAME_BYTES = 63
 
 
 class PostgresqlProvider:
-    """Keeps sessions in three tables of a PostgreSQL database, version 14 or newer with the encoding UTF8.
+    """A provider on three tables of a PostgreSQL database, version 14 or newer with the encoding UTF8.
 
     Connections do not survive a fork: start the provider after the fork.
 
@@ -62,7 +62,7 @@ class PostgresqlProvider:
     :param migrate: make and upgrade the tables on start. Otherwise, an administrator runs what :meth:`migration`
         returns.
     :param durability: ``"disk"`` = an acknowledged append survives a power cut; a server with other settings is
-        refused. ``"host"`` = it may not.
+        refused. ``"host"`` = a power cut may take it.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from session_history_hooks import SessionKey
 
 
 class Deletion:
-    """Deletes sessions in transactions.
+    """A delete of one or many sessions, in transactions.
 
     :param page: the most entries that one statement deletes, so that it ends within a timeout.
     """

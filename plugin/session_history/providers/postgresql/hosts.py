@@ -13,7 +13,7 @@ from session_history.providers.postgresql.errors import NEXT_HOST
 
 
 class Hosts:
-    """Connects to the first host that accepts. The next connection asks that host first."""
+    """The hosts in the order in which they are asked for a connection: first the one that accepted the last."""
 
     def __init__(self, address: Address) -> None:
         self._address = address

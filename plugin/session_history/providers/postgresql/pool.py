@@ -45,7 +45,7 @@ LONGEST_PAUSE = 0.5
 
 @dataclass(slots=True, eq=False)
 class Pool:
-    """Lends a limited number of connections to calls.
+    """A limited number of connections, each lent to one call at a time.
 
     A call that was begun runs to its end, even if its caller is cancelled, so that no statement is left half done.
     A call that still waits for its first connection is then dropped.
@@ -127,6 +127,12 @@ class Pool:
             self._idle.pop().driver.shut_down_socket()
 
     async def _retry(self, call: Callable[[Connection], Awaitable[T]], *, idempotent: bool) -> T:
+        """Run a call until it succeeds, or fails for good.
+
+        - Without a connection, it fails at once. If an earlier try lost its answer, it is tried until the deadline.
+        - If the answer is lost, an idempotent call gets the whole timeout once more. Another call fails.
+        - If the server rolled it back, it is tried until the deadline.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
         outcome_unknown = False

@@ -37,7 +37,7 @@ class Rows:
     """The logs in the tables of one schema.
 
     :param page: the most entries of a read.
-    :ivar deletion: deletes sessions.
+    :ivar deletion: the deletes of the contract.
     """
 
     def __init__(self, schema: str, page: int) -> None:
