@@ -10,7 +10,7 @@ from session_history_hooks import Entry, Position, Snapshot
 from session_history_hooks.testing.subject import KEY
 
 LARGE = b"large" * 10**6
-"""It takes three parts."""
+"""A payload in three chunks."""
 
 
 async def main(endpoint: str, work: str) -> None:

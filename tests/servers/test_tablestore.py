@@ -51,7 +51,7 @@ from servers.tablestore_client import (
     code_of,
     failures,
     puts,
-    sent,
+    send,
     sync_client,
     table,
 )
@@ -790,7 +790,7 @@ def test_a_v4_signature_of_another_day_has_another_key(server: TablestoreServer)
     client = sync_client(server, region="cn-nowhere", sign_date="20200101", auto_update_v4_sign=False)
     assert client.list_table() == ()  # the key of that day is known, too
     with pytest.raises(OTSServiceError, match="Signature mismatch"):
-        sent(client, "ListTable", b"", **{"x-ots-signdate": "20200102"})
+        send(client, "ListTable", b"", **{"x-ots-signdate": "20200102"})
     client.connection.pool.clear()
 
 
@@ -806,9 +806,9 @@ def test_a_v4_signature_of_another_day_has_another_key(server: TablestoreServer)
     ],
 )
 def test_a_changed_header_is_refused(sync: OTSClient, headers: dict[str, str], status: int, message: str) -> None:
-    assert sent(sync, "ListTable", b"") == b""
+    assert send(sync, "ListTable", b"") == b""
     with pytest.raises(OTSServiceError, match=message) as caught:
-        sent(sync, "ListTable", b"", **headers)
+        send(sync, "ListTable", b"", **headers)
     assert caught.value.get_http_status() == status
 
 
@@ -821,15 +821,15 @@ def test_bodies_that_no_sdk_sends_are_refused(server: TablestoreServer, sync: OT
     for row in (b"", b"\x00", flipped, twice, good[:-1]):
         body = pb.PutRowRequest(table_name="t", row=row, condition=condition).SerializeToString()
         with pytest.raises(OTSServiceError, match="PlainBuffer"):
-            sent(sync, "PutRow", body)
+            send(sync, "PutRow", body)
     condition.column_condition = b"\xff"
     body = pb.PutRowRequest(table_name="t", row=good, condition=condition).SerializeToString()
     with pytest.raises(OTSServiceError, match="filter"):
-        sent(sync, "PutRow", body)
+        send(sync, "PutRow", body)
     with pytest.raises(OTSServiceError, match="protobuf"):
-        sent(sync, "PutRow", b"\xff")
+        send(sync, "PutRow", b"\xff")
     with pytest.raises(OTSServiceError, match="no Search"):
-        sent(sync, "Search", b"")
+        send(sync, "Search", b"")
     assert sync.get_row("t", [("u", "k"), ("q", 1)], max_version=1)[1] is None
 
 
