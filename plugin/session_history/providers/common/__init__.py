@@ -1,0 +1,1 @@
+"""Parts that several providers share. They stand on the contract and know no provider."""
