@@ -23,6 +23,7 @@ from tablestore import (
     TableMeta,
     TableOptions,
 )
+from tablestore.encoder import NativeEncodedBytes
 from tablestore.retry import NoRetryPolicy
 
 from servers.tablestore import TablestoreServer
@@ -87,16 +88,6 @@ def failures(response: BatchWriteRowResponse) -> list[tuple[int, str]]:
     return [(item.index, item.error_code) for item in response.get_put()[1]]
 
 
-class _Encoded:
-    """A request that is encoded already, in place of the SDK's message."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def SerializeToString(self) -> bytes:  # noqa: N802 - the name of protobuf
-        return self._body
-
-
 def send(client: OTSClient, api: str, body: bytes, **headers: str) -> bytes:
     """Return the server's answer to a body that the SDK did not encode, but signs.
 
@@ -111,7 +102,7 @@ def send(client: OTSClient, api: str, body: bytes, **headers: str) -> bytes:
         return path, {**signed, **headers}, encoded
 
     with (
-        patch.object(protocol.encoder, "encode_request", lambda _api: _Encoded(body)),
+        patch.object(protocol.encoder, "encode_request", lambda _api: NativeEncodedBytes(body)),
         patch.object(protocol, "make_request", tampered_request),
         patch.object(protocol, "parse_response", lambda *answer: bytes(answer[-1])),
     ):

@@ -12,7 +12,7 @@ Kind = Literal["before", "after", "drop before", "drop after", "refused", "delay
 
 @dataclass
 class Faults:
-    """Which requests fail, and how.
+    """Requests that fail.
 
     - ``before`` and ``after``: the answer is OTSInternalServerError, which does not say if the request was applied.
       Before: nothing was applied. After: everything was.

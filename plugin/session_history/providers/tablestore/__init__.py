@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import logging
-import os
 import re
 import threading
 import weakref
@@ -17,6 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from tablestore import AsyncOTSClient
 
+from session_history.providers.common.forks import ForkGuard
+from session_history.providers.common.options import require_seconds
 from session_history.providers.tablestore import keys, rows
 from session_history.providers.tablestore.cache import StateCache
 from session_history.providers.tablestore.client import create_client
@@ -84,8 +85,7 @@ class TablestoreProvider:
         if not isinstance(client, AsyncOTSClient):
             raise ConfigurationError(f"client must be an AsyncOTSClient, not {type(client).__name__}")
         _require_table_name(table)
-        if not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-            raise ConfigurationError("timeout must be a number of seconds above 0")
+        require_seconds("timeout", timeout)
         if client.logger.level == logging.NOTSET:
             # On level DEBUG the SDK logs whole requests, content included, and formats them even if nothing reads them.
             client.logger.setLevel(logging.CRITICAL)
@@ -93,7 +93,7 @@ class TablestoreProvider:
         self._create = create
         self._running: _Running | None = None
         self._close: Callable[[], object] = _do_nothing
-        self._pid: int | None = None
+        self._guard: ForkGuard | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -175,10 +175,10 @@ class TablestoreProvider:
         with self._lock:
             if self._running is not None:
                 return
-            if self._pid not in (None, os.getpid()):
-                raise Unavailable("the client was open when this process was forked; make a new client, or spawn")
-            self._pid = os.getpid()
-            thread = LoopThread()
+            if self._guard is None:
+                self._guard = ForkGuard("Tablestore")
+            self._guard.require_own_process()
+            thread = LoopThread(self._guard)
             close = weakref.finalize(self, thread.close, self._table.close)
             try:
                 preparations.append(thread.submit(lambda: self._table.prepare(create=self._create)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +24,7 @@ from tablestore import (
     TableOptions,
 )
 
+from session_history.providers.common.backoff import pauses
 from session_history.providers.tablestore import columns as col
 from session_history.providers.tablestore.errors import (
     NotConnectedError,
@@ -71,7 +71,7 @@ class RowPage(NamedTuple):
 
 
 class Backoff:
-    """Waits between two attempts, for a random time that grows, until a time limit.
+    """Pauses between two attempts, until a time limit.
 
     :param seconds: the time limit; ``RETRY_TIMEOUT`` by default.
     """
@@ -79,7 +79,7 @@ class Backoff:
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = RETRY_TIMEOUT if seconds is None else seconds
         self._deadline = time.monotonic() + self._seconds
-        self._attempts = 0
+        self._pauses = pauses(0.005, 1.0)
 
     async def wait(self, reason: object) -> None:
         """Wait before the next attempt.
@@ -89,8 +89,7 @@ class Backoff:
         """
         if time.monotonic() > self._deadline:
             raise Unavailable(f"Tablestore: no success within {self._seconds:.0f} s; last reason: {reason}") from None
-        await asyncio.sleep(random.uniform(0, min(1.0, 0.005 * 2**self._attempts)))
-        self._attempts += 1
+        await asyncio.sleep(next(self._pauses))
 
 
 class Table:

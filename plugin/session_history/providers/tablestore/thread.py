@@ -7,12 +7,12 @@ large payload. Neither may concern the caller.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from session_history.providers.common.forks import ForkGuard
 from session_history_hooks import Unavailable
 
 T = TypeVar("T")
@@ -21,10 +21,13 @@ THREAD_NAME = "session-history Tablestore"
 
 
 class LoopThread:
-    """Runs coroutines for callers on other event loops."""
+    """Runs coroutines for callers on other event loops.
 
-    def __init__(self) -> None:
-        self._pid = os.getpid()
+    :param guard: refuses work in a forked process, which has no such thread.
+    """
+
+    def __init__(self, guard: ForkGuard) -> None:
+        self._guard = guard
         self._lock = threading.Lock()
         self._open = True
         self._running: set[Future[Any]] = set()
@@ -41,8 +44,7 @@ class LoopThread:
         return await asyncio.shield(asyncio.wrap_future(self.submit(work)))
 
     def submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
-        if os.getpid() != self._pid:
-            raise Unavailable("Tablestore was open when this process was forked; open it after the fork, or spawn")
+        self._guard.require_own_process()
         with self._lock:
             if not self._open:
                 raise Unavailable("Tablestore was stopped")
@@ -62,7 +64,7 @@ class LoopThread:
         This blocks until the thread has ended, except on this very thread. The garbage collector may drop a provider
         there, and a thread cannot wait for itself.
         """
-        if os.getpid() != self._pid:
+        if self._guard.inherited:
             return
         with self._lock:
             if not self._open:
