@@ -62,8 +62,8 @@ def counts(server: TablestoreServer) -> str:
 
 # Many writers
 
-WRITERS = 8
-TURNS = 38
+WRITERS = 4
+TURNS = 30
 """The turns of each writer."""
 
 
@@ -92,7 +92,7 @@ async def test_writers_in_many_processes_with_faults_lose_no_turn(server: Tables
         process.stdin.write("go\n")
         process.stdin.flush()
     printed = {
-        name: (await asyncio.to_thread(process.communicate, timeout=100))[0] for name, process in running.items()
+        name: (await asyncio.to_thread(process.communicate, timeout=300))[0] for name, process in running.items()
     }
     assert {process.returncode for process in running.values()} == {0}
     print(f"{WRITERS * TURNS} turns: {counts(server)}")
@@ -217,7 +217,7 @@ def _stores_are_closed() -> Iterator[None]:
 
 
 TestTablestoreAtRandom = provider_machine(store_with_faults).TestCase
-TestTablestoreAtRandom.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+TestTablestoreAtRandom.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
 
 
 # Rows of a dead writer
@@ -265,12 +265,23 @@ async def killed(server: TablestoreServer, work: str, *steps: tuple[str, Kind | 
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("state", REMAINS)
-async def test_session_of_a_killed_writer_is_corrected(server: TablestoreServer, state: str) -> None:
+@pytest.mark.parametrize(
+    ("state", "how"),
+    [
+        ("an entry without its head", "killed"),
+        ("a head without its entry", "written directly"),
+        ("a generation without a head", "written directly"),
+        ("chunks without an entry", "killed"),
+    ],
+)
+async def test_session_of_a_dead_writer_is_corrected(server: TablestoreServer, state: str, how: str) -> None:
     remains, step, held = REMAINS[state]
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, remains.kept)
-    await killed(server, remains.work, *[step] * (2 if remains.work == "large" else 1), (held, "delay", 0))
+    if how == "killed":
+        await killed(server, remains.work, *[step] * (2 if remains.work == "large" else 1), (held, "delay", 0))
+    else:
+        write_remains(sync_client(server), state)
     await assert_corrected(server, remains)
 
 
@@ -303,15 +314,6 @@ def write_remains(client: OTSClient, state: str) -> None:
         items = [layout.put_entry(KEY, row, ABSENT)]
     written = client.batch_write_row(batch(TABLE, items))
     assert written.is_all_succeed()
-
-
-@pytest.mark.parametrize("state", REMAINS)
-async def test_session_with_rows_of_a_dead_writer_is_corrected(server: TablestoreServer, state: str) -> None:
-    remains = REMAINS[state][0]
-    async with opened(connect_to(server)) as provider:
-        await fill_covered(provider, remains.kept)
-    write_remains(sync_client(server), state)
-    await assert_corrected(server, remains)
 
 
 async def assert_corrected(server: TablestoreServer, remains: Remains) -> None:
@@ -407,14 +409,6 @@ async def assert_deleted_for_good(server: TablestoreServer) -> None:
         assert len(all_rows(server)) == 1
 
 
-async def test_session_of_a_killed_delete_is_deleted(server: TablestoreServer) -> None:
-    async with opened(connect_to(server)) as provider:
-        await fill_covered(provider, 3)
-    await killed(server, "delete", ("BatchWriteRow", None, 0), ("BatchWriteRow", "delay", 0))
-    assert len(all_rows(server)) == 4
-    await assert_deleted_for_good(server)
-
-
 async def test_delete_completes_a_killed_delete(server: TablestoreServer) -> None:
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, 3)
@@ -434,16 +428,12 @@ async def test_session_with_tombstone_and_entries_is_deleted(server: TablestoreS
     await assert_deleted_for_good(server)
 
 
-@pytest.mark.parametrize("how", ["killed", "directly"])
-async def test_rewrite_after_an_uncounted_one_counts_it_and_raises_conflict(server: TablestoreServer, how: str) -> None:
+async def test_rewrite_after_an_uncounted_one_counts_it_and_raises_conflict(server: TablestoreServer) -> None:
     """Readers may or may not see an uncounted rewrite."""
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, 3)
-    if how == "killed":
-        await killed(server, "rewrite", ("BatchWriteRow", None, 0), ("BatchWriteRow", "delay", 0))
-    else:
-        row = EntryRow(Position(0, 2), "e2", b"erased", 2 * 10**15, random_id(), random_id(), rewrites=1)
-        sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ALWAYS)]))
+    row = EntryRow(Position(0, 2), "e2", b"erased", 2 * 10**15, random_id(), random_id(), rewrites=1)
+    sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ALWAYS)]))
     async with opened(connect_to(server)) as provider:
         log = await read(provider)
         assert log.entries == (entry(1), Entry("e2", b"erased"), entry(3))
@@ -505,7 +495,7 @@ async def test_head_of_a_loser_is_replaced_before_the_winner_is_answered(server:
 async def test_rivals_for_one_position_have_one_winner(server: TablestoreServer) -> None:
     server.apart = 0.005
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
-        for seq in range(1, 61):
+        for seq in range(1, 26):
             at = Position(0, seq - 1)
             names = [f"{seq}.{number}" for number in range(2)]
             server.faults = Faults(KINDS, share=0.5, seed=seq, delay=0.003)
@@ -532,7 +522,7 @@ async def test_rivals_under_one_id_store_one_entry(
     """One turn reached two processes. The snapshot is that of the stored entry."""
     server.apart, server.any_order = 0.01, any_order
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
-        for seq in range(1, 61):
+        for seq in range(1, 26):
             server.faults = Faults(kinds, share=0.5, seed=seq, delay=0.003)
             answers = await asyncio.gather(
                 *(
@@ -558,7 +548,7 @@ async def test_rivals_under_one_id_store_one_entry(
 async def test_rivals_for_a_new_generation_have_one_winner(server: TablestoreServer) -> None:
     server.apart = 0.005
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
-        for generation in range(30):
+        for generation in range(15):
             names = [f"{generation}.{number}" for number in range(2)]
             server.faults = Faults(KINDS, share=0.5, seed=generation, delay=0.003)
             answers = await together(
@@ -577,7 +567,7 @@ async def test_rivals_for_a_new_generation_have_one_winner(server: TablestoreSer
             assert await one.delete(KEY) is True
 
 
-ROUNDS = 50
+ROUNDS = 20
 
 
 async def repeat(

@@ -51,20 +51,6 @@ class TestTablestore(ProviderContract):
         return connect_to(server)
 
 
-class TestTablestoreInSmallPages(ProviderContract):
-    """Each page of a range holds two rows, as if rows were large."""
-
-    @pytest.fixture
-    def connect(self, server: TablestoreServer) -> Connect:
-        server.scan_limit = 2
-        return connect_to(server)
-
-    # These tests need about a thousand rows, or the largest entries.
-    test_a_read_without_a_number_is_a_page = None  # type: ignore[assignment]
-    test_a_page_of_a_listing_has_its_limit_too = None  # type: ignore[assignment]
-    test_what_is_just_not_too_large_is_stored = None  # type: ignore[assignment]
-
-
 def entry(number: int) -> Entry:
     return Entry(f"e{number}", b"payload")
 
