@@ -39,7 +39,7 @@ from session_history import SessionHistoryService
 from session_history.errors import SessionDeleted, SessionExists
 from session_history.providers.tablestore import TablestoreProvider
 from session_history.providers.tablestore import rows as layout
-from session_history.providers.tablestore.rows import ABSENT, ALWAYS, Chunks, EntryRow, HeadRow, random_id
+from session_history.providers.tablestore.rows import ABSENT, ALWAYS, EntryRow, HeadRow, random_id
 from session_history_hooks import Appended, Conflict, Entry, Head, Position, Snapshot
 from session_history_hooks.testing import Connect, provider_machine
 from session_history_hooks.testing.subject import KEY, covering, entry, opened, read
@@ -226,28 +226,37 @@ TestTablestoreAtRandom.settings = settings(max_examples=12, stateful_step_count=
 class Remains:
     """The rows that a writer left when it died.
 
-    :ivar work: the argument of programs/tablestore_killed.py.
     :ivar kept: the entries that were stored before.
     :ivar stored: true if the entry of the dead writer is stored.
     """
 
-    def __init__(self, work: str, kept: int, *, stored: bool = False) -> None:
-        self.work = work
+    def __init__(self, kept: int, *, stored: bool = False, payload: bytes | None = None) -> None:
         self.kept = kept
         self.stored = stored
         self.seq = kept + 1
-        self.entry = entry(self.seq) if work != "large" else Entry("e3", LARGE)
+        self.entry = entry(self.seq) if payload is None else Entry(f"e{self.seq}", payload)
 
 
-REMAINS: dict[str, tuple[Remains, tuple[str, Kind | None, int], str]] = {
-    "an entry without its head": (Remains("third", 2, stored=True), ("BatchWriteRow", "row before", 1), "GetRange"),
-    "a head without its entry": (Remains("third", 2), ("BatchWriteRow", "row before", 0), "GetRange"),
-    "a generation without a head": (Remains("first", 0, stored=True), ("BatchWriteRow", None, 0), "BatchWriteRow"),
-    "chunks without an entry": (Remains("large", 2), ("BatchWriteRow", None, 0), "BatchWriteRow"),
+REMAINS = {
+    "an entry without its head": Remains(2, stored=True),
+    "a head without its entry": Remains(2),
+    "a generation without a head": Remains(0, stored=True),
+    "chunks without an entry": Remains(2, payload=LARGE),
 }
 
+FaultStep = tuple[str, Kind | None, int]
 
-async def killed(server: TablestoreServer, work: str, *steps: tuple[str, Kind | None, int]) -> None:
+KILLED: dict[str, tuple[str, list[FaultStep]]] = {
+    "an entry without its head": ("third", [("BatchWriteRow", "row before", 1), ("GetRange", "delay", 0)]),
+    "chunks without an entry": ("large", [("BatchWriteRow", None, 0)] * 2 + [("BatchWriteRow", "delay", 0)]),
+}
+"""For a state that a killed process leaves: its work, and its requests up to the one during which it is killed.
+
+The rows of the other states are written directly.
+"""
+
+
+async def killed(server: TablestoreServer, work: str, *steps: FaultStep) -> None:
     """Kill a process when one of its requests is held."""
     process = start("tablestore_killed.py", server.endpoint, work)
     try:
@@ -265,21 +274,14 @@ async def killed(server: TablestoreServer, work: str, *steps: tuple[str, Kind | 
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(
-    ("state", "how"),
-    [
-        ("an entry without its head", "killed"),
-        ("a head without its entry", "written directly"),
-        ("a generation without a head", "written directly"),
-        ("chunks without an entry", "killed"),
-    ],
-)
-async def test_session_of_a_dead_writer_is_corrected(server: TablestoreServer, state: str, how: str) -> None:
-    remains, step, held = REMAINS[state]
+@pytest.mark.parametrize("state", REMAINS)
+async def test_session_of_a_dead_writer_is_corrected(server: TablestoreServer, state: str) -> None:
+    remains = REMAINS[state]
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, remains.kept)
-    if how == "killed":
-        await killed(server, remains.work, *[step] * (2 if remains.work == "large" else 1), (held, "delay", 0))
+    if state in KILLED:
+        work, steps = KILLED[state]
+        await killed(server, work, *steps)
     else:
         write_remains(sync_client(server), state)
     await assert_corrected(server, remains)
@@ -292,7 +294,7 @@ async def fill_covered(provider: Any, count: int) -> None:
 
 def write_remains(client: OTSClient, state: str) -> None:
     """Write the rows of a dead writer with only the SDK."""
-    remains = REMAINS[state][0]
+    remains = REMAINS[state]
     position = Position(0, remains.seq)
     row = EntryRow(position, remains.entry.id, remains.entry.payload, 2 * 10**15, random_id(), random_id())
     if state == "a head without its entry":
@@ -308,8 +310,6 @@ def write_remains(client: OTSClient, state: str) -> None:
             snapshot=covering(remains.seq),
         )
         items = [layout.put_head(HeadRow(head, recent, random_id(), random_id()), ALWAYS)]
-    elif state == "chunks without an entry":
-        items = [layout.put_chunk(KEY, 0, Chunks.new(len(LARGE)), 0, LARGE)]
     else:
         items = [layout.put_entry(KEY, row, ABSENT)]
     written = client.batch_write_row(batch(TABLE, items))
@@ -363,7 +363,7 @@ async def assert_corrected(server: TablestoreServer, remains: Remains) -> None:
 async def test_rows_of_a_dead_writer_can_be_appended_to_and_deleted_at_once(
     server: TablestoreServer, state: str
 ) -> None:
-    remains = REMAINS[state][0]
+    remains = REMAINS[state]
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, remains.kept)
         write_remains(sync_client(server), state)
@@ -385,7 +385,7 @@ async def test_rows_of_a_dead_writer_can_be_appended_to_and_deleted_at_once(
 
 @pytest.mark.parametrize("state", ["an entry without its head", "a head without its entry"])
 async def test_read_after_the_known_tail_shows_the_entry_of_a_dead_writer(server: TablestoreServer, state: str) -> None:
-    remains = REMAINS[state][0]
+    remains = REMAINS[state]
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, remains.kept)
         write_remains(sync_client(server), state)
