@@ -79,6 +79,7 @@ def beginning(messages: list[Json]) -> list[str]:
     return [message["role"] for message in messages]
 
 
+@pytest.mark.every_cast
 class TestModelError:
     @pytest.mark.parametrize("stream", [True, False])
     async def test_in_the_first_call(self, cast: Cast, *, stream: bool) -> None:
@@ -179,6 +180,7 @@ async def cancelled(speaker: Speaker, at: Any, said: str = "q1") -> None:
     assert reply.cancelled() == speaker.agent.react_config.interruption_raise_cancelled_error
 
 
+@pytest.mark.every_cast
 class TestCancelled:
     @pytest.mark.parametrize("stream", [True, False])
     async def test_before_the_model_says_anything(self, cast: Cast, react: ReActConfig, *, stream: bool) -> None:
@@ -243,6 +245,7 @@ class TestCancelled:
         assert await next_sees(cast) == ["q1", "Half of it"]
 
 
+@pytest.mark.every_cast
 class TestLeft:
     """The consumer breaks out of ``reply_stream`` and does not close it."""
 
@@ -491,6 +494,7 @@ class TestNewMessageWhileParked:
         assert told(other.seen) == ["q0", "call book", "interrupted", "q1"]
 
 
+@pytest.mark.every_cast
 class TestStateAfterFailure:
     async def test_an_iteration_limit_counts_anew(self, cast: Cast) -> None:
         react = ReActConfig(max_iters=2)

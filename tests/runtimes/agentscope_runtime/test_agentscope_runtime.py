@@ -16,7 +16,7 @@ import pytest
 
 from session_history.errors import MissingDriver
 from session_history.runtimes.agentscope_runtime import with_session_history
-from support import CORPORA_VARIABLE, ROOT, corpora
+from support import CORPORA_VARIABLE, ROOT, more_corpora
 
 ENVIRONMENT = ROOT / ".venv-agentscope-runtime"
 PYTHON = ENVIRONMENT / "bin" / "python"
@@ -81,9 +81,10 @@ def test_environment_has_the_runtime_and_agentscope_1(environment: Path) -> None
     assert ours == version("session-history")
 
 
+@pytest.mark.corpus
 def test_suite_passes_with_the_unmodified_runtime(environment: Path, tmp_path: Path) -> None:
     faulthandler.cancel_dump_traceback_later()  # as in the fixture
-    more = {CORPORA_VARIABLE: str(folder) for folder in corpora()[1:]}
+    more = {CORPORA_VARIABLE: str(folder) for folder in more_corpora()}
     tests = ["-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base"), "tests/runtimes/agentscope_runtime/suite"]
     output = run([str(environment), "-m", "pytest", *tests], timeout=SUITE_TIMEOUT, **more)
     assert " passed" in output
