@@ -22,7 +22,7 @@ from session_history import (
     with_session_history,
 )
 from session_history.errors import ConfigurationError, InvalidKey, InvalidMessage, SessionDeleted, TurnIdReused
-from session_history.service import _configured_service
+from session_history.configured import _configured_service
 
 HERE = {"user_id": "u", "session_id": "s"}
 

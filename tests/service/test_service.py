@@ -43,7 +43,7 @@ from session_history.errors import (
     Unavailable,
 )
 from session_history.providers.memory import MemoryProvider
-from session_history.service import _configured_service
+from session_history.configured import _configured_service
 from session_history_hooks import Entry, Position, SessionKey, Snapshot
 
 HELLO = {"role": "user", "content": "Hello"}

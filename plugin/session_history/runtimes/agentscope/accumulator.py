@@ -1,4 +1,4 @@
-"""A message of a turn that grows, as the message of a reply does."""
+"""A message that grows while an agent replies."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from session_history.runtimes.agentscope.messages import dumped
 
 
 class MessageAccumulator:
-    """All the blocks that a message ever had, also those that the agent no longer keeps.
+    """All blocks that a message ever had, also those that the agent dropped.
 
-    :ivar index: which message of the turn it is.
-    :ivar content: the blocks as JSON. The list is never changed, but replaced.
+    :ivar index: the index of the message in its turn.
+    :ivar content: the blocks as JSON. The list is replaced, never changed in place.
     """
 
     def __init__(self, index: int, content: Sequence[dict[str, Any]] = ()) -> None:
         self.index = index
         self.content: list[dict[str, Any]] = list(content)
-        self._places: dict[int, int] = {}  # of the blocks that were seen, by their identity
-        self._seen: list[ContentBlock] = []  # lest another object gets the identity of one of them
+        self._places: dict[int, int] = {}  # in the content, by the identity of the block
+        self._seen: list[ContentBlock] = []  # kept alive, so that no other object gets its identity
 
     def take(self, blocks: Iterable[ContentBlock]) -> None:
-        """Add the blocks that are new. Of the others only calls change: what became of them.
+        """Add the blocks that are new. Of the known ones only calls change: their state.
 
         :raises NotStorable: a block would not come back equal. Those ahead of it were added.
         """
@@ -37,17 +37,17 @@ class MessageAccumulator:
                 self.content[self._places[id(block)]] = dumped(block, f"block {block.id!r}")
 
     def align(self, blocks: Sequence[ContentBlock]) -> None:
-        """Take blocks for those at the end, whatever the agent put in place of some of them."""
+        """Identify blocks with those at the end of the content. The agent may have replaced some by others."""
         for place, block in enumerate(blocks, start=len(self.content) - len(blocks)):
             if id(block) not in self._places and place >= 0:
                 self._see(block, place)
 
-    def ahead_of(self, blocks: Sequence[ContentBlock]) -> int:
-        """How many blocks the agent no longer keeps that has these left."""
-        return self._places.get(id(blocks[0]), 0) if blocks else len(self.content)
+    def dropped(self, left: Sequence[ContentBlock]) -> int:
+        """Return how many blocks the agent dropped from the beginning, given those that are left."""
+        return self._places.get(id(left[0]), 0) if left else len(self.content)
 
     @property
-    def has_strays(self) -> bool:
+    def has_orphan_result(self) -> bool:
         """Whether it holds a result without its call."""
         calls = {block["id"] for block in self.content if block["type"] == "tool_call"}
         return any(block["type"] == "tool_result" and block["id"] not in calls for block in self.content)
