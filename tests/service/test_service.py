@@ -29,6 +29,7 @@ from session_history import (
     TextContent,
     configured_service,
 )
+from session_history.configured import _configured_service
 from session_history.errors import (
     Corrupt,
     InvalidCursor,
@@ -43,7 +44,6 @@ from session_history.errors import (
     Unavailable,
 )
 from session_history.providers.memory import MemoryProvider
-from session_history.configured import _configured_service
 from session_history_hooks import Entry, Position, SessionKey, Snapshot
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -570,16 +570,15 @@ class TestList:
     @pytest.mark.every_store
     async def test_a_session_that_is_deleted_while_it_is_read(self, service: SessionHistoryService) -> None:
         await asyncio.gather(*(converse(service, "s", 1) for _ in range(1100)))
-        real = service._provider.read
+        real = service.provider.read
 
         async def read_then_delete(*arguments: Any, **options: Any) -> Any:
             log = await real(*arguments, **options)
-            await service._provider.delete(SessionKey("u", "s"))
+            await service.provider.delete(SessionKey("u", "s"))
             return log
 
-        service._log.tails.drop(SessionKey("u", "s"))
-        service._provider.read = read_then_delete  # type: ignore[method-assign]
-        assert await service.get_session("u", "s") is None
+        service.provider.read = read_then_delete  # type: ignore[method-assign]
+        assert await SessionHistoryService(service.provider).get_session("u", "s") is None
 
 
 class TestDelete:

@@ -40,7 +40,7 @@ def said(user: str, answer: str) -> list[dict[str, Any]]:
 
 
 def provider(service: SessionHistoryService) -> SessionHistoryProvider:
-    return service._provider
+    return service.provider
 
 
 async def shown(service: SessionHistoryService, **options: Any) -> list[str]:
@@ -571,10 +571,10 @@ class TestWindow:
             read.append(len(log.entries) if log else 0)
             return log
 
-        service._log.tails.drop(SessionKey("u", "s"))
         monkeypatch.setattr(provider(service), "read", counted)
-        await shown(service, last_turns=4)
-        await shown(service, last_turns=4)
+        reader = SessionHistoryService(provider(service))
+        await shown(reader, last_turns=4)
+        await shown(reader, last_turns=4)
         assert read == [10, 0], "the second window was known already"
 
 

@@ -218,7 +218,9 @@ async def kept(
     ],
     ids=lambda check: check.__name__,
 )
-async def test_conversations(check: Check, kept: SessionHistoryService, conversations: list[written.Conversation]) -> None:
+async def test_conversations(
+    check: Check, kept: SessionHistoryService, conversations: list[written.Conversation]
+) -> None:
     await check(kept, conversations)
 
 
