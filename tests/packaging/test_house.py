@@ -46,9 +46,7 @@ def is_text(node: ast.AST) -> bool:
 def code_lines(source: str) -> set[int]:
     """Return the lines that hold code, without docstrings, comments and blank lines."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    held = {
-        line for token in tokens if token.type not in NO_CODE for line in range(token.start[0], token.end[0] + 1)
-    }
+    held = {line for token in tokens if token.type not in NO_CODE for line in range(token.start[0], token.end[0] + 1)}
     return held - docstring_lines(ast.parse(source))
 
 

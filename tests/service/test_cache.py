@@ -8,7 +8,6 @@ import random
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from session_history.log.cache import _OVERHEAD as OVERHEAD
 from session_history.log.cache import CAPACITY, SESSION_CAPACITY, EntryRange, TailCache
 from session_history.log.reader import Reader
 from session_history.log.session_log import SessionLog
-from session_history.providers.sqlite import probe
+from session_history.providers.sqlite import probe, threads
 from session_history.records.messages import NEUTRAL, StoredMessage
 from session_history.records.record import Author, Record
 from session_history.records.summary import SessionSummary
@@ -254,15 +253,14 @@ async def test_a_turn_with_nothing_new_takes_no_thread(tmp_path: Path, monkeypat
     async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
         await say(service, "a")
         await say(service, "b")
-        reader = service.provider._running().reader  # type: ignore[attr-defined]
         jobs: list[object] = []
-        real: Callable[[Any], Any] = reader.submit
+        real = threads.Reader.submit
 
-        def submit(job: Any) -> Any:
+        def submit(reader: threads.Reader, job: Any) -> Any:
             jobs.append(job)
-            return real(job)
+            return real(reader, job)
 
-        monkeypatch.setattr(reader, "submit", submit)
+        monkeypatch.setattr(threads.Reader, "submit", submit)
         assert await say(service, "c") == ["a", "b"]
         assert jobs == []
         assert await say(fresh(service), "d") == ["a", "b", "c"]

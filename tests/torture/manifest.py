@@ -67,7 +67,7 @@ async def logs(service: SessionHistoryService, session_ids: set[str]) -> dict[st
     """What the store holds, down to the provider: a gap or a torn turn is an error of its own."""
     found = {}
     for session_id in session_ids:
-        log = await service._provider.read(SessionKey(USER, session_id), last=10**6)
+        log = await service.provider.read(SessionKey(USER, session_id), last=10**6)
         session = await service.get_session(USER, session_id, native=True)
         entries = [entry.id for entry in log.entries] if log else []
         assert log is None or log.head.tail.seq == len(entries), f"{session_id} has a gap"

@@ -476,7 +476,7 @@ def break_store(
 
     used = service or speaker.service
     assert used is not None
-    monkeypatch.setattr(used._provider, method, unavailable)
+    monkeypatch.setattr(used.provider, method, unavailable)
 
 
 class TestChosen:

@@ -378,7 +378,6 @@ class TestRules:
         await third.say("q2")
         assert cast.tools.ran == ["book Rome", "book Oslo"]
         assert list(third.agent.state.permission_context.allow_rules) == ["book"]
-        assert third.agent._engine.context is third.agent.state.permission_context
 
     async def test_a_single_yes_is_no_rule(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)

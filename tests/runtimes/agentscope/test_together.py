@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from agentscope.permission import PermissionBehavior, PermissionRule
 from agentscope.state import AgentState
 from agentscope.state._state import ReadCacheEntry
 
@@ -248,11 +249,16 @@ class TestState:
         await second.say("q2")
         assert tasks(second) == ["one"]
 
-    async def test_the_engine_keeps_its_permissions(self, cast: Cast) -> None:
-        for _ in range(2):
+    async def test_permission_given_in_the_state_after_a_reply_holds(self, cast: Cast) -> None:
+        for city in ("Rome", "Oslo"):
             speaker = cast.speaker(text("a"))
             await speaker.say("q")
-            assert speaker.agent._engine.context is speaker.agent.state.permission_context
+            speaker.model.rehearse([call("book", city=city), text("b")])
+            speaker.agent.state.permission_context.allow_rules["book"] = [
+                PermissionRule(tool_name="book", rule_content=None, behavior=PermissionBehavior.ALLOW, source="test")
+            ]
+            await speaker.say("q2")
+        assert cast.tools.ran == ["book Rome", "book Oslo"]
 
     async def test_files_that_were_read_are_not_stored(self, tmp_path: Path, save: str) -> None:
         secret = "a line of a file on disk"
@@ -275,7 +281,7 @@ class TestState:
         async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
             for number in range(3):
                 await Speaker(service, text(f"a{number}"), save=save).say("the first question" if not number else "q")
-            log = await service._provider.read(SessionKey("u", "s"), last=100)
+            log = await service.provider.read(SessionKey("u", "s"), last=100)
         assert log is not None
         assert sum(entry.payload.count(b"the first question") for entry in log.entries) == 1
 

@@ -20,7 +20,7 @@ from support import CORPORA_VARIABLE, ROOT, more_corpora
 
 ENVIRONMENT = ROOT / ".venv-agentscope-runtime"
 PYTHON = ENVIRONMENT / "bin" / "python"
-PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
 
 BUILD_TIMEOUT = 30 * 60
 """Seconds for a command that builds the environment: pip may load all of its packages over a slow connection."""

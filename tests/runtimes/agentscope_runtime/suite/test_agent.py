@@ -17,7 +17,7 @@ from agentscope.message import Msg, TextBlock, ToolUseBlock
 from agentscope.model import ChatModelBase, ChatResponse
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
-from legacy_runtime.serving import Reader, app_of, ask, body, served, stop
+from runtimes.agentscope_runtime.suite.serving import Reader, app_of, ask, body, served, stop
 
 from session_history import SessionHistoryService
 from session_history.runtimes.agentscope_runtime import with_session_history
@@ -146,7 +146,7 @@ async def test_a_model_that_fails_after_a_tool(service: SessionHistoryService) -
 
 PROGRAM = """
 import asyncio, sys
-from legacy_runtime.serving import ask, served
+from runtimes.agentscope_runtime.suite.serving import ask, served
 from legacy_runtime.test_agent import Model, outline, text, use, weather, remembering
 
 async def main():

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import Msg
-from legacy_runtime.serving import Event, Reader, app_of, ask, body, served, stop, texts
+from agentscope_runtime.engine.runner import Runner
+from runtimes.agentscope_runtime.suite.serving import Event, Reader, app_of, ask, body, served, stop, texts
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 from session_history.errors import InvalidKey
@@ -74,7 +75,7 @@ async def records(
 ) -> list[tuple[Status | None, list[str]]]:
     """What the log holds: of each turn how it ended, and its messages."""
     key = SessionKey(user, session)
-    log = await service._provider.read(key)
+    log = await service.provider.read(key)
     found = [Record.decode(entry.payload, key, seq) for seq, entry in enumerate(log.entries if log else (), 1)]
     assert {message.format for record in found for message in record.messages} <= {FORMAT}
     return [(record.status, texts([Msg.from_dict(m.value) for m in record.messages])) for record in found]
@@ -347,13 +348,12 @@ class TestCallers:
             yield said("yes"), True
 
         seen: list[Any] = []
-        app = app_of(query)
         assert inspect.isasyncgenfunction(query)
         assert query.__doc__ == "Docs of the handler."
         assert list(inspect.signature(query).parameters) == ["runner", "msgs", "response", "request", "_"]
         async with served(query) as client:
             await ask(client, "hi")
-        assert [(type(runner), *ids) for runner, *ids in seen] == [(type(app._runner), "first", "first")]
+        assert [(isinstance(runner, Runner), *ids) for runner, *ids in seen] == [(True, "first", "first")]
 
 
 def anonymous(events: list[Event]) -> list[Event]:
