@@ -84,12 +84,12 @@ def test_code_lines_leave_out_docstrings_comments_and_blank_lines(source: str, l
     assert len(code_lines(source)) == lines
 
 
-def test_no_module_is_too_long() -> None:
+def test_modules_are_short() -> None:
     sizes = {path: len(code_lines(path.read_text(encoding="utf-8"))) for path in SOURCES}
     assert {place(path): size for path, size in sizes.items() if size > limit(path)} == {}
 
 
-def test_no_function_is_too_long() -> None:
+def test_functions_are_short() -> None:
     found = {f"{place(path)} {name}": size for path in SOURCES for name, size in functions(path)}
     assert {name: size for name, size in found.items() if size > LINES_OF_FUNCTION} == {}
 

@@ -68,14 +68,14 @@ def user(request: pytest.FixtureRequest) -> User:
     return made
 
 
-def test_mypy(user: User) -> None:
+def test_mypy_accepts_the_calls_of_users(user: User) -> None:
     assert user.run("mypy", "--python-executable", user.python, "calls.py") == ""
 
 
-def test_pyright(user: User) -> None:
+def test_pyright_accepts_the_calls_of_users(user: User) -> None:
     assert user.run("basedpyright", "--pythonpath", user.python, "calls.py") == ""
 
 
 @pytest.mark.parametrize("package", ["session_history", "session_history_hooks"])
-def test_every_public_type_is_known(of_wheel: User, package: str) -> None:
+def test_pyright_knows_every_public_type(of_wheel: User, package: str) -> None:
     assert of_wheel.run("basedpyright", "--verifytypes", package, "--ignoreexternal") == ""

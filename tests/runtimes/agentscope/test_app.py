@@ -26,8 +26,8 @@ from runtimes.agentscope.app import (
     weather_call,
 )
 from session_history import SqliteSessionHistoryService, configured_service
-from session_history.runtimes.agentscope import app_middlewares
 from session_history.configured import _configured_service
+from session_history.runtimes.agentscope import app_middlewares
 from unit.pairing import flaws
 
 HELLO = ["ada: Hello", "Friday: Hi."]
@@ -192,7 +192,7 @@ class TestTheLogWins:
         assert lines(model.seen[2]) == [*HELLO, "ada: How are you?", "Friday: Fine.", "ada: Good night"]
         assert lines(await home.log(chat.place)) == [*lines(model.seen[2]), "Friday: Bye."]
 
-    async def test_what_is_always_allowed_stays_so_in_an_app_without_its_storage(
+    async def test_permission_rule_holds_in_an_app_without_its_storage(
         self, home: Home, script: Callable[..., Script]
     ) -> None:
         model = script(weather_call("rome", "Rome"), "Sunny.", weather_call("oslo", "Oslo"), "Sunny, too.")
@@ -473,7 +473,7 @@ class TestConfigured:
         yield
         _configured_service.cache_clear()
 
-    async def test_by_the_environment_alone(
+    async def test_app_is_configured_by_the_environment_only(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Script]
     ) -> None:
         model = script("Hi.", "Fine.")

@@ -17,8 +17,8 @@ from agentscope.message import Msg, TextBlock, ToolUseBlock
 from agentscope.model import ChatModelBase, ChatResponse
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
-from runtimes.agentscope_runtime.suite.serving import Reader, app_of, ask, body, served, stop
 
+from runtimes.agentscope_runtime.suite.serving import Reader, app_of, ask, body, served, stop
 from session_history import SessionHistoryService
 from session_history.runtimes.agentscope_runtime import with_session_history
 from session_history.view.toolcalls import UNKNOWN_OUTCOME
@@ -102,7 +102,7 @@ async def test_the_second_request_shows_the_model_the_tool_calls_of_the_first(se
     assert "You're welcome." in str(events[-1])
 
 
-async def test_a_tool_that_is_stopped(service: SessionHistoryService) -> None:
+async def test_interrupted_tool_gets_a_result(service: SessionHistoryService) -> None:
     started = asyncio.Event()
 
     async def slow(city: str) -> ToolResponse:
@@ -130,7 +130,7 @@ async def test_a_tool_that_is_stopped(service: SessionHistoryService) -> None:
     ]
 
 
-async def test_a_model_that_fails_after_a_tool(service: SessionHistoryService) -> None:
+async def test_model_error_after_a_tool_keeps_the_result(service: SessionHistoryService) -> None:
     model = Model([use("Rome")], [text("It"), RuntimeError("the model is down")], [text("Sunny.")])
     async with served(remembering(service, model, weather)) as client:
         events = await ask(client, "Weather in Rome?")
@@ -147,7 +147,7 @@ async def test_a_model_that_fails_after_a_tool(service: SessionHistoryService) -
 PROGRAM = """
 import asyncio, sys
 from runtimes.agentscope_runtime.suite.serving import ask, served
-from legacy_runtime.test_agent import Model, outline, text, use, weather, remembering
+from runtimes.agentscope_runtime.suite.test_agent import Model, outline, text, use, weather, remembering
 
 async def main():
     model = Model([use("Rome")], [text("It is sunny.")]) if sys.argv[1] == "first" else Model([text("Bye.")])
