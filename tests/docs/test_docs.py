@@ -131,7 +131,7 @@ def example(name: str) -> str:
     """What an example prints, without the key of a real model."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     command = [sys.executable, str(ROOT / "examples" / name)]
-    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment)
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=environment)
     return str(run.stdout)
 
 

@@ -33,7 +33,7 @@ class User:
         self.python = str(self.bin / "python")
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.bin.parent)], check=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.python, "install", "-q"]
-        subprocess.run([*pip, *install], check=True, timeout=300)
+        subprocess.run([*pip, *install], check=True, timeout=1200)
         (folder / "pyproject.toml").write_text(SETTINGS)
         (folder / "calls.py").write_text(CALLS.read_text())
 
@@ -46,7 +46,7 @@ class User:
             env={**os.environ, "PATH": path, "VIRTUAL_ENV": str(self.bin.parent)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
             check=False,
         )
         return run.stdout + run.stderr if run.returncode else ""

@@ -235,7 +235,7 @@ def test_fork_during_a_probe_does_not_hang(tmp_path: Path) -> None:
     )
     # Newer Pythons warn of a fork in a process with threads, which is what this is about.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, str(tmp_path / "h.db")]
-    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     assert (run.stdout, run.stderr) == ("True\n", "")
 
 

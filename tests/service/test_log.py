@@ -103,7 +103,7 @@ class TestStaleFolds:
         )
         await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
-        assert "current_snapshot anew" in caplog.text
+        assert "rebuilt from the log" in caplog.text
 
     async def test_summary_of_a_log_longer_than_a_page_is_rebuilt(self, service: SessionHistoryService) -> None:
         await store(service.provider, *(record(f"q{number}", f"a{number}") for number in range(2500)))

@@ -145,13 +145,6 @@ class TestCheckpoints:
         assert await recorded(service) == ["q", "a"]
         assert await shown(service) == ([] if status is Status.FAILED else ["q", "a"])
 
-    async def test_not_of_a_turn_with_an_id(self, service: SessionHistoryService) -> None:
-        async with opened(service, turn_id="t") as turn:
-            turn.add([said("q")])
-            with pytest.raises(ValueError, match="stored at once"):
-                await turn.checkpoint()
-        assert await shown(service) == ["q"]
-
     async def test_failed_turn_with_a_checkpointed_tool_result_is_shown(self, service: SessionHistoryService) -> None:
         with pytest.raises(ZeroDivisionError):
             async with opened(service) as turn:
@@ -623,7 +616,7 @@ class History:
         if len(self.going) < 4:
             service = self.dice.choice(self.services)
             size = self.dice.choice([None, 2])
-            open_turn = opened(service, size=size)
+            open_turn = opened(service, last_turns=size)
             self.going.append((service, open_turn, await open_turn.__aenter__(), []))
 
     async def append(self) -> None:
@@ -770,7 +763,7 @@ class TestRecords:
 
     def test_record_and_summary_without_newer_fields_are_read(self) -> None:
         payload = (
-            b'{"v":1,"by":"turn","base":2,"at":1700000000000000,"status":"completed","inputs":1,"shape":"text",'
+            b'{"v":1,"by":"turn","base":2,"at":1700000000000000,"status":"completed","inputs":[0],"shape":"text",'
             b'"answer":[1],"turn":"t","runs":[["json/1",[{"role":"user"},{"role":"assistant"}]]]}'
         )
         record = Record.decode(payload, KEY, 3)

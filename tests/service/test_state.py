@@ -150,9 +150,9 @@ async def test_state_far_back_is_found(pair: Pair, turns: int, size: int | None)
     one, other = pair
     await keep(one, {"n": 1}, "q")
     for number in range(turns):
-        await say(one, f"q{number}", size=size)
+        await say(one, f"q{number}", last_turns=size)
     for each in (*pair, fresh(one)):
-        async with opened(each, size=size, **AGENT) as turn:
+        async with opened(each, last_turns=size, **AGENT) as turn:
             assert turn.turn.state == {"n": 1}
     assert await keep(other, {"n": 2})
 
@@ -379,8 +379,8 @@ class TestOwnHistory:
             await say(service, f"q{number}")
         await self.summarize(service, "q30")
         for each in (service, fresh(service)):
-            assert await self.own(each, size=4) == [f"q{number}" for number in range(36, 40)]
-            assert await self.own(each, size=20) == [f"q{number}" for number in range(30, 40)]
+            assert await self.own(each, last_turns=4) == [f"q{number}" for number in range(36, 40)]
+            assert await self.own(each, last_turns=20) == [f"q{number}" for number in range(30, 40)]
 
     async def test_turn_stored_meanwhile_is_shown_ahead_of_the_start(self, pair: Pair) -> None:
         one, other = pair

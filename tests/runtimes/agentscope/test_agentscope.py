@@ -46,7 +46,7 @@ class Forecast(BaseModel):
 
 def child(*arguments: str) -> Any:
     command = [sys.executable, "-W", "error", str(CHILD), *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
 
 
 def rome() -> list[Any]:

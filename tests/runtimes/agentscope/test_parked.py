@@ -51,7 +51,7 @@ class Journey(BaseModel):
 
 def child(*arguments: str) -> Any:
     command = [sys.executable, "-W", "error", str(CHILD), *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
 
 
 async def parked_on(cast: Cast, tool: str, **arguments: Any) -> Parked:

@@ -76,7 +76,7 @@ def run(command: list[str], *, timeout: float, **environment: str) -> str:
 def test_environment_has_the_runtime_and_agentscope_1(environment: Path) -> None:
     names = ("agentscope", "agentscope-runtime", "session-history")
     code = f"from importlib.metadata import version; print(*map(version, {names}))"
-    agentscope, runtime, ours = run([str(environment), "-I", "-c", code], timeout=60).split()
+    agentscope, runtime, ours = run([str(environment), "-I", "-c", code], timeout=600).split()
     assert (agentscope.split(".")[0], runtime.split(".")[0]) == ("1", "1")
     assert ours == version("session-history")
 

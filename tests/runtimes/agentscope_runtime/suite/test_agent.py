@@ -167,7 +167,7 @@ def test_a_second_process_goes_on_where_runtime_config_points(tmp_path: Path) ->
             "SESSION_HISTORY_URL": f"sqlite:///{tmp_path}/history.db",
         }
         command = [sys.executable, "-c", PROGRAM, said]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, done.stderr
         return [line for line in done.stdout.splitlines() if line.startswith(("user:", "assistant:", "tool:"))]
 

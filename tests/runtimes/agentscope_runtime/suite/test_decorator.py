@@ -525,7 +525,7 @@ class TestDecorating:
             yield
 
         for handler in (coroutine, generator, staticmethod(Handler([]).plain()), 5):
-            with pytest.raises(TypeError, match="no async generator function"):
+            with pytest.raises(TypeError, match="not an async generator function"):
                 with_session_history(InMemorySessionHistoryService())(handler)  # type: ignore[type-var]
 
     def test_decoration_without_parentheses_raises_type_error(self) -> None:
