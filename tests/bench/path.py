@@ -1,6 +1,6 @@
 """The path of a turn through the source: ``python -m bench.path`` prints it, beside those of two peers.
 
-A reader who follows a turn opens each of its modules and changes between them. The table counts, for one warm
+A reader of a turn opens each of its modules and changes between them. The table counts, for one warm
 operation, the modules of the package that it enters, the calls into them, and the consecutive calls that change file.
 The program ends with 1 if ``service.turn`` is over the limit.
 """

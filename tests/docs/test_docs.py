@@ -1,4 +1,4 @@
-"""The examples of README and docs run, and print what they say."""
+"""Tests of the pages: their examples run and print what the pages say."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def blocks(page: Path) -> list[str]:
 
 
 def promised(block: str) -> list[str]:
-    """The comments that stand alone behind a print: what it prints."""
+    """Return the lines that the comments below each print promise."""
     lines = [line.strip() for line in block.splitlines()]
     return [
         line.removeprefix("# ")
@@ -54,7 +54,7 @@ async def run(block: str, names: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-async def test_examples_of_a_page_print_what_they_say(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return the comments below each print, which promise its output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -128,7 +128,7 @@ def test_toml_of_the_configuration_page_loads(tmp_path: Path) -> None:
 
 
 def example(name: str) -> str:
-    """What an example prints, without the key of a real model."""
+    """Return the output of an example that has no key of a real model."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     command = [sys.executable, str(ROOT / "examples" / name)]
     run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=environment)

@@ -1,4 +1,4 @@
-"""What users install."""
+"""Tests of the distribution that users install."""
 
 from __future__ import annotations
 

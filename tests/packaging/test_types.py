@@ -1,4 +1,4 @@
-"""What two type checkers say to users: of right and wrong calls, and of the public types."""
+"""Tests of the types with two type checkers: right and wrong calls, and the public types."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class User:
         (folder / "calls.py").write_text(CALLS.read_text())
 
     def run(self, tool: str, *arguments: str) -> str:
-        """What a checker of our environment says in the user's: nothing, if it finds nothing."""
+        """Run a checker of this environment in the user's; return its output if it found something."""
         path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
         run = subprocess.run(
             [str(Path(sys.executable).with_name(tool)), *arguments],

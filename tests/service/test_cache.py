@@ -1,4 +1,4 @@
-"""What a process knows of a session is never older than the store, and never what somebody changed in hand."""
+"""Tests of the cache: it is never older than the store, and users cannot change what it holds."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ async def test_warm_turn_submits_no_read(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 async def test_probe_does_not_hold_the_wal(tmp_path: Path) -> None:
-    """One that stayed open would keep the WAL from ever beginning anew."""
+    """A read transaction that stays open would keep the WAL growing."""
     async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
         for number in range(3):
             await say(service, f"{number}")

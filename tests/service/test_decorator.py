@@ -319,7 +319,9 @@ class TestStreaming:
         assert await recorded(service) == ["user: q", "assistant: Hello", "tool: x", "assistant: !"]
         assert [item async for item in handler("q", **HERE, turn_id="t")] == ["Hello", tool, "!", None]
 
-    async def test_message_added_during_a_stream_stands_where_it_was_added(self, service: SessionHistoryService) -> None:
+    async def test_message_added_during_a_stream_stands_where_it_was_added(
+        self, service: SessionHistoryService
+    ) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message], turn: Turn) -> AsyncIterator[str]:
             yield "Let me "
@@ -446,7 +448,9 @@ class TestIdentify:
         assert await handler(Request("u", "s", "x"), 5) == "x u 5 t"
 
     @pytest.mark.parametrize("found", [None, {}, ("u", "s"), ("u", "s", "hi", None, 5), ["u", "s", "hi"]])
-    async def test_identify_with_a_wrong_result_raises_type_error(self, service: SessionHistoryService, found: Any) -> None:
+    async def test_identify_with_a_wrong_result_raises_type_error(
+        self, service: SessionHistoryService, found: Any
+    ) -> None:
         @with_session_history(service, identify=lambda request: found)
         async def handler(messages: list[Message]) -> str:
             pytest.fail("the handler was called")

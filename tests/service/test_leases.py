@@ -61,7 +61,7 @@ def _short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def others(service: SessionHistoryService) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Whatever appends to a session."""
+    """Return each way to append to a session."""
     return {
         "append": lambda: append(service, "q2"),
         "update": lambda: service.update_session("u", "s", title="new"),
@@ -149,7 +149,9 @@ class TestReject:
                 other.add({"role": "user", "content": "q"})
 
     @pytest.mark.parametrize("concurrent", ["", "Queue", None, 1, ["queue"]])
-    def test_turn_with_an_unknown_policy_raises_value_error(self, service: SessionHistoryService, concurrent: Any) -> None:
+    def test_turn_with_an_unknown_policy_raises_value_error(
+        self, service: SessionHistoryService, concurrent: Any
+    ) -> None:
         with pytest.raises(ValueError, match="concurrent"):
             service.turn("u", "s", concurrent=concurrent)
 
@@ -263,9 +265,7 @@ class TestOthersWait:
         await other.create_session("u", "s")
         assert await is_free(other)
 
-    async def test_lease_survives_a_heartbeat_that_failed(
-        self, pair: Pair, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_lease_survives_a_heartbeat_that_failed(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         one, other = pair
         real = one.provider.renew
         async with opened(one, concurrent="reject") as first:
@@ -493,7 +493,7 @@ class TestTheDead:
         assert sorted(await recorded(pair[0])) == [f"q{number}" for number in range(6)]
 
     async def test_observer_counts_time_from_its_first_look(self, pair: Pair) -> None:
-        """Who did not look meanwhile may not count the time meanwhile."""
+        """The time before the first look does not count."""
         one, other = pair
         await hang(opened(one, concurrent="reject"))
         await asyncio.sleep(2 * LEASE_SECONDS)
@@ -552,7 +552,9 @@ class TestProcesses:
         async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
             yield service
 
-    async def test_processes_that_queue_lose_no_count(self, service: SqliteSessionHistoryService, tmp_path: Path) -> None:
+    async def test_processes_that_queue_lose_no_count(
+        self, service: SqliteSessionHistoryService, tmp_path: Path
+    ) -> None:
         processes = [self.start(tmp_path / "h.db", 30, "count", 25) for _ in range(4)]
         for process in processes:
             assert process.stdin is not None
@@ -566,7 +568,9 @@ class TestProcesses:
             assert one.state == {"n": 100}
             assert [message.text for message in one.history] == [f"{number}" for number in range(1, 101)]
 
-    async def test_session_of_a_killed_process_is_taken_over(self, service: SqliteSessionHistoryService, tmp_path: Path) -> None:
+    async def test_session_of_a_killed_process_is_taken_over(
+        self, service: SqliteSessionHistoryService, tmp_path: Path
+    ) -> None:
         process = self.start(tmp_path / "h.db", LEASE_SECONDS, "hold")
         assert process.stdin is not None
         assert process.stdout is not None

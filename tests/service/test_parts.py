@@ -1,4 +1,4 @@
-"""A turn of several entries is one turn: at the place of its first, in its newest version, whoever reads it."""
+"""Tests of turns of several entries: one turn at the place of its first entry, in its newest version, for every reader."""
 
 from __future__ import annotations
 
@@ -220,7 +220,9 @@ class TestCrashes:
         assert [len(each.messages) for each in await records(service) if each.messages] == [1, 1]
 
     @pytest.mark.parametrize("applied", [True, False])
-    async def test_checkpoint_with_an_unknown_outcome_is_stored_once_behind_other_turns(self, pair: Pair, applied: bool) -> None:
+    async def test_checkpoint_with_an_unknown_outcome_is_stored_once_behind_other_turns(
+        self, pair: Pair, applied: bool
+    ) -> None:
         one, other = pair
         open_turn = opened(one)
         turn = await open_turn.__aenter__()
@@ -335,7 +337,9 @@ class TestRevisions:
             [{"content": [1, 2]}, {"content": [2, 1]}, {"content": [1, 2, 3]}, {"content": [3]}],
         ],
     )
-    async def test_revised_message_comes_back_verbatim(self, service: SessionHistoryService, versions: list[Json]) -> None:
+    async def test_revised_message_comes_back_verbatim(
+        self, service: SessionHistoryService, versions: list[Json]
+    ) -> None:
         async with opened(service) as turn:
             turn.add([StoredMessage(NATIVE, versions[0])])
             for version in versions:
@@ -479,7 +483,7 @@ class TestWindows:
     async def test_window_that_begins_at_an_empty_end_of_a_turn_shows_plain_appends(
         self, service: SessionHistoryService, appends: int
     ) -> None:
-        """What ends it does not tell whether the append behind it begins a turn."""
+        """The entry that ends a turn does not tell whether the append behind it begins a turn."""
         open_turn, _ = await begin(service, "q")
         await append(service, "q1", "a1")
         await end(open_turn)
@@ -533,7 +537,7 @@ class TestWindows:
             assert [text for page in await pages(each, length) for text in page] == everything
 
     async def test_page_before_a_cursor_shows_later_entries_of_its_turns(self, pair: Pair) -> None:
-        """A turn of which the cursor's page saw the first entry alone."""
+        """When the cursor was made, only the first entry of the turn was stored."""
         one, other = pair
         await say(one, "q0")
         open_turn, turn = await begin(one, "q1")
@@ -559,7 +563,7 @@ async def pages(service: SessionHistoryService, length: int) -> list[list[str]]:
 
 
 class Model:
-    """What a session should show, in the plainest way.
+    """The turns that a session should show, written as plainly as possible.
 
     :ivar turns: the blocks' names of the messages of every turn.
     """

@@ -111,7 +111,9 @@ class TestCreate:
         assert read.created_at == session.created_at <= read.updated_at
 
     @pytest.mark.parametrize("metadata", [{"a": float("nan")}, {1: 2}, {"a": (1,)}])
-    async def test_create_with_unstorable_values_creates_nothing(self, service: SessionHistoryService, metadata: Any) -> None:
+    async def test_create_with_unstorable_values_creates_nothing(
+        self, service: SessionHistoryService, metadata: Any
+    ) -> None:
         with pytest.raises(NotStorable, match="metadata"):
             await service.create_session("u", "s", metadata=metadata)
         with pytest.raises(NotStorable, match="title"):
@@ -166,7 +168,9 @@ class TestGet:
 
     @pytest.mark.parametrize("size", [1, 3, 7, 25, 40])
     @pytest.mark.every_store
-    async def test_pages_back_to_the_beginning_are_the_whole_session(self, service: SessionHistoryService, size: int) -> None:
+    async def test_pages_back_to_the_beginning_are_the_whole_session(
+        self, service: SessionHistoryService, size: int
+    ) -> None:
         await converse(service, "s", 25)
         await service.update_session("u", "s", title="in between")
         pages: list[str] = []
@@ -195,12 +199,16 @@ class TestGet:
         assert await texts(service, "u", "s", last_turns=2, before=newest.earlier) == ["q2", "a2", "q3", "a3"]
 
     @pytest.mark.parametrize("cursor", ["", "x", "1.2", "1.2.3.4", "-1.0.0", "0.1.x", "9" * 40 + ".1.0", "٣.1.0"])
-    async def test_get_with_a_wrong_cursor_raises_invalid_cursor(self, service: SessionHistoryService, cursor: str) -> None:
+    async def test_get_with_a_wrong_cursor_raises_invalid_cursor(
+        self, service: SessionHistoryService, cursor: str
+    ) -> None:
         await converse(service, "s", 2)
         with pytest.raises(InvalidCursor):
             await service.get_session("u", "s", before=cursor)
 
-    async def test_get_with_a_cursor_of_a_deleted_session_raises_invalid_cursor(self, service: SessionHistoryService) -> None:
+    async def test_get_with_a_cursor_of_a_deleted_session_raises_invalid_cursor(
+        self, service: SessionHistoryService
+    ) -> None:
         await converse(service, "s", 3)
         newest = await service.get_session("u", "s", last_turns=1)
         assert newest is not None
@@ -378,7 +386,9 @@ class TestAppend:
         with pytest.raises(TypeError, match="Session"):
             await service.append_message("s", HELLO)  # type: ignore[arg-type]
 
-    async def test_append_to_a_copy_with_another_identity_keeps_title_and_metadata(self, service: SessionHistoryService) -> None:
+    async def test_append_to_a_copy_with_another_identity_keeps_title_and_metadata(
+        self, service: SessionHistoryService
+    ) -> None:
         mine = await service.create_session("alice", "one", title="secret", metadata={"k": "alice"})
         await service.create_session("bob", "two", title="bob's")
         await service.append_message(mine.model_copy(update={"user_id": "bob", "id": "two", "messages": []}), HELLO)
@@ -404,7 +414,9 @@ class TestAppend:
         assert [len(each.messages) for each in (session, other)] == [5, 5]
         assert len(await texts(service, "u", "s")) == 6
 
-    async def test_append_to_a_session_of_another_service_carries_nothing_over(self, service: SessionHistoryService) -> None:
+    async def test_append_to_a_session_of_another_service_carries_nothing_over(
+        self, service: SessionHistoryService
+    ) -> None:
         async with InMemorySessionHistoryService() as other:
             session = await other.create_session("u", "s", title="other")
             await other.append_message(session, HELLO)
@@ -548,7 +560,9 @@ class TestList:
         with pytest.raises(InvalidKey):
             await service.list_sessions(" ")
 
-    async def test_session_with_an_unreadable_summary_is_listed_without_title(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_session_with_an_unreadable_summary_is_listed_without_title(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         provider = MemoryProvider()
         async with SessionHistoryService(provider) as service:
             await service.create_session("u", "good", title="good")
@@ -617,9 +631,7 @@ class TestLifeCycle:
                 assert await service.list_sessions("u") == []
         await service.stop()
 
-    def test_threads_share_the_configured_service(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_threads_share_the_configured_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
         for _ in range(50):
             _configured_service.cache_clear()

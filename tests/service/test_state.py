@@ -262,9 +262,7 @@ async def test_repeated_turn_stores_no_second_state(service: SessionHistoryServi
 
 
 @pytest.mark.parametrize("applied", [True, False])
-async def test_state_with_an_unknown_outcome_is_stored_once(
-    service: SessionHistoryService, applied: bool
-) -> None:
+async def test_state_with_an_unknown_outcome_is_stored_once(service: SessionHistoryService, applied: bool) -> None:
     async with opened(service, **AGENT) as turn:
         turn.turn.state = {"n": 1}
         fail_once(service, applied=applied)
@@ -277,9 +275,7 @@ async def test_state_with_an_unknown_outcome_is_stored_once(
 
 
 @pytest.mark.parametrize("applied", [True, False])
-async def test_state_set_after_a_failed_checkpoint_is_stored(
-    service: SessionHistoryService, applied: bool
-) -> None:
+async def test_state_set_after_a_failed_checkpoint_is_stored(service: SessionHistoryService, applied: bool) -> None:
     async with opened(service, **AGENT) as turn:
         turn.add([said("q")])
         turn.turn.state = {"n": 1}
@@ -408,9 +404,7 @@ class TestOwnHistory:
             assert "a1" in await self.own(each)
 
     @pytest.mark.parametrize("turns", [1, 10, 40])
-    async def test_history_may_begin_in_a_later_entry_of_a_turn(
-        self, pair: Pair, turns: int
-    ) -> None:
+    async def test_history_may_begin_in_a_later_entry_of_a_turn(self, pair: Pair, turns: int) -> None:
         one, other = pair
         async with opened(one, **AGENT) as turn:
             turn.add([said("q"), said("a")])

@@ -139,9 +139,7 @@ class TestCompleted:
 
 class TestNotCompleted:
     @pytest.mark.every_store
-    async def test_failed_turn_is_kept_and_not_shown(
-        self, service: SessionHistoryService
-    ) -> None:
+    async def test_failed_turn_is_kept_and_not_shown(self, service: SessionHistoryService) -> None:
         with pytest.raises(ZeroDivisionError) as error:
             async with service.turn("u", "s") as turn:
                 turn.add({"role": "user", "content": "q"})
@@ -185,9 +183,7 @@ class TestNotCompleted:
             await task
         assert await shown(service) == ["q", "half an ans"]
 
-    async def test_turn_cancelled_while_it_is_stored_is_kept(
-        self, service: SessionHistoryService
-    ) -> None:
+    async def test_turn_cancelled_while_it_is_stored_is_kept(self, service: SessionHistoryService) -> None:
         async def talk(text: str, ended: asyncio.Event) -> None:
             async with service.turn("u", "s") as turn:
                 turn.add({"role": "user", "content": text})
@@ -236,7 +232,9 @@ class TestNotCompleted:
 
     @pytest.mark.parametrize("born", [True, False])
     @pytest.mark.parametrize("again", [True, False])
-    async def test_turn_in_a_session_deleted_meanwhile_raises_session_deleted(self, service: SessionHistoryService, born: bool, again: bool) -> None:
+    async def test_turn_in_a_session_deleted_meanwhile_raises_session_deleted(
+        self, service: SessionHistoryService, born: bool, again: bool
+    ) -> None:
         if born:
             await service.create_session("u", "s")
         with pytest.raises(SessionDeleted):
@@ -387,9 +385,7 @@ class TestShutdown:
         with pytest.raises(Unavailable, match="stopped"):
             await loading
 
-    async def test_pieces_after_a_stop_raise_unavailable_without_an_input(
-        self, service: SessionHistoryService
-    ) -> None:
+    async def test_pieces_after_a_stop_raise_unavailable_without_an_input(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def stream(messages: list[Message]) -> AsyncIterator[str]:
             await service.stop()
@@ -399,9 +395,7 @@ class TestShutdown:
             assert [piece async for piece in stream([], user_id="u", session_id="s")]
 
     @pytest.mark.parametrize("answer", ["text", {"role": "assistant"}, [Message(role="assistant")]])
-    async def test_answer_after_a_stop_raises_unavailable(
-        self, service: SessionHistoryService, answer: Any
-    ) -> None:
+    async def test_answer_after_a_stop_raises_unavailable(self, service: SessionHistoryService, answer: Any) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message]) -> Any:
             await service.stop()
@@ -507,9 +501,7 @@ class TestRepeated:
         assert calls == [["q"]] * (1 if said_before else 2)
         assert await shown(service) == ["q", said_before or "whole"]
 
-    async def test_interrupted_turn_runs_again_and_is_shown_once(
-        self, service: SessionHistoryService
-    ) -> None:
+    async def test_interrupted_turn_runs_again_and_is_shown_once(self, service: SessionHistoryService) -> None:
         with pytest.raises(TimeoutError):
             async with service.turn("u", "s", turn_id="t") as turn, asyncio.timeout(0.01):
                 turn.add({"role": "user", "content": "Pay"})
@@ -602,7 +594,9 @@ class TestStop:
                 assert await shown(service) == ["A story!", "Once upon "]
 
     @pytest.mark.every_store
-    async def test_open_turns_are_stored_as_interrupted_and_raise_unavailable(self, service: SessionHistoryService) -> None:
+    async def test_open_turns_are_stored_as_interrupted_and_raise_unavailable(
+        self, service: SessionHistoryService
+    ) -> None:
         async def talk(number: int) -> None:
             async with service.turn("u", "s") as turn:
                 turn.add(said(f"q{number}", "half"))

@@ -1,4 +1,4 @@
-"""What is killed, and how it comes back. Each scenario is a store that takes one blow after the other."""
+"""Scenarios of kills and returns. In each of them a store takes one blow after the other."""
 
 from __future__ import annotations
 

@@ -76,7 +76,9 @@ def test_first_turn_of_a_log_without_a_user_message_is_whole() -> None:
 
 
 @given(logs, st.integers(0, 30), st.sampled_from([None, "t"]))
-def test_budgeted_window_holds_the_newest_turns_that_fit(records: list[Record], budget: int, turn_id: str | None) -> None:
+def test_budgeted_window_holds_the_newest_turns_that_fit(
+    records: list[Record], budget: int, turn_id: str | None
+) -> None:
     shown = put_together(records)
     visible = for_model(shown, turn_id)
     expected = whole_turns_that_fit(visible, budget)

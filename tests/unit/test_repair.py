@@ -1,4 +1,4 @@
-"""What a model sees of tool calls is valid whatever happened, and is left alone where it was."""
+"""Tests of the repair of tool calls: a model sees valid messages, and valid messages stay as they are."""
 
 from __future__ import annotations
 
@@ -479,7 +479,9 @@ async def say(service: SessionHistoryService, messages: list[Json], error: type[
         assert error is not None
 
 
-async def test_turn_shows_a_result_for_an_interrupted_call_and_the_log_keeps_none(service: SessionHistoryService) -> None:
+async def test_turn_shows_a_result_for_an_interrupted_call_and_the_log_keeps_none(
+    service: SessionHistoryService,
+) -> None:
     await say(service, [USER, chat("a", "b"), chat_result("b")], TimeoutError)
     shown, repairs = await history(service, native=True)
     assert flaws(shown) == []

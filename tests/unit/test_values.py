@@ -1,4 +1,4 @@
-"""What can be stored comes back equal; everything else is refused with its path before anything is written.
+"""Tests of values: a storable one comes back equal, another one is refused with its path before anything is written.
 
 And nothing that was said shows up in an error, in a ``repr`` or in a log.
 """
@@ -334,7 +334,7 @@ Refusal = tuple[Any, str, str]
 REFUSED: list[Refusal] = [
     *[(value, "", "is not a finite number") for value in (math.nan, math.inf, -math.inf)],
     *[
-        (value, "", f"is of type {type(value).__name__}, which can not be stored exactly")
+        (value, "", f"is of type {type(value).__name__}, which cannot be stored exactly")
         for value in SUBCLASSES + FOREIGN
     ],
     *[
@@ -480,9 +480,7 @@ async def outcome(value: object, work: Awaitable[None]) -> Outcome:
 
 @pytest.mark.parametrize("native", [False, True], ids=["neutral", "native"])
 @pytest.mark.parametrize("writing", WRITINGS)
-async def test_refused_message_writes_nothing(
-    service: SessionHistoryService, writing: str, native: bool
-) -> None:
+async def test_refused_message_writes_nothing(service: SessionHistoryService, writing: str, native: bool) -> None:
     write, path = WRITINGS[writing]
     async with nothing_changes(service, native=native) as session:
         outcomes = [await outcome(value, write(service, session, value)) for value, _, _ in REFUSED]
@@ -513,7 +511,7 @@ async def test_message_object_does_not_turn_other_objects_into_dicts(
     service: SessionHistoryService, value: object
 ) -> None:
     async with nothing_changes(service, native=False) as session:
-        with pytest.raises(NotStorable, match=r"^message.extra\[0\] is of type \w+, which can not be stored exactly$"):
+        with pytest.raises(NotStorable, match=r"^message.extra\[0\] is of type \w+, which cannot be stored exactly$"):
             await append_object(service, session, value)
 
 
@@ -576,7 +574,7 @@ async def test_answer_in_nested_lists_is_kept_or_refused(service: SessionHistory
 
 
 def unpacked(value: Any) -> tuple[int, Any]:
-    """How many lists of one item are around what is in the innermost."""
+    """Return the number of lists around the innermost value."""
     depth = 0
     while isinstance(value, list) and len(value) == 1:
         depth, value = depth + 1, value[0]
@@ -614,7 +612,9 @@ async def test_added_message_stays_when_the_caller_changes_its_dict(
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS.values(), ids=SPOILERS.keys())
-async def test_added_message_stays_when_turn_messages_are_changed(service: SessionHistoryService, spoiler: object) -> None:
+async def test_added_message_stays_when_turn_messages_are_changed(
+    service: SessionHistoryService, spoiler: object
+) -> None:
     async with service.turn("u", "s", native=True) as turn:
         turn.add({"role": "user", "content": "Hello"})
         turn.messages[0]["content"] = spoiler
@@ -622,9 +622,7 @@ async def test_added_message_stays_when_turn_messages_are_changed(service: Sessi
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS.values(), ids=SPOILERS.keys())
-async def test_input_stays_when_a_handler_changes_its_messages(
-    service: SessionHistoryService, spoiler: object
-) -> None:
+async def test_input_stays_when_a_handler_changes_its_messages(service: SessionHistoryService, spoiler: object) -> None:
     @with_session_history(service, native=True)
     async def handler(messages: list[Json]) -> str:
         messages[-1]["content"] = spoiler
@@ -750,7 +748,7 @@ def test_error_of_an_invalid_model_shows_no_content(make: Callable[[], object]) 
 async def test_refusal_of_a_changed_message_shows_no_content(
     service: SessionHistoryService, change: Callable[[Message], None]
 ) -> None:
-    """Whether it is stored or refused, neither an error nor a warning may say what it was."""
+    """Neither an error nor a warning may show the content of a message."""
     message = Message(role="user", content="Hello")
     change(message)
     session = await service.create_session("u", "s")
@@ -869,7 +867,7 @@ async def test_error_shows_no_content(
 async def test_error_of_a_damaged_store_shows_no_content(
     tmp_path: Path, column: str, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether it is refused or made good, neither an error nor a log may say what stands there."""
+    """Neither an error nor a log may show the content of a damaged entry."""
     caplog.set_level(logging.DEBUG)
     async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
         await service.append_message(await service.create_session("u", "s"), {"role": "user", "content": "Hello"})
@@ -949,7 +947,7 @@ async def test_repr_of_objects_from_a_service_shows_no_content(service: SessionH
 
 
 def parsed(folder: Path, pattern: str) -> list[Json]:
-    """What Python makes of those files that it can read, as objects."""
+    """Return the files that Python can read, as JSON objects."""
     values = []
     for file in sorted(folder.glob(pattern)):
         with contextlib.suppress(ValueError):

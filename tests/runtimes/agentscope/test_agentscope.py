@@ -289,7 +289,9 @@ class TestObserved:
         assert told(speaker.seen) == ["a note"]
         assert await cast.told() == ["a note", "a1"]
 
-    async def test_message_observed_while_another_process_replied_is_recorded(self, service: SessionHistoryService, save: str) -> None:
+    async def test_message_observed_while_another_process_replied_is_recorded(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         first = Speaker(service, text("a1"), text("a3"), save=save)
         await first.say("q1")
         await Speaker(service, text("a2"), save=save).say("q2")
@@ -322,7 +324,9 @@ class TestLongLived:
         assert told(first.seen) == ["q1", "a1", "q2", "a2", "q3"]
         assert told(await logged(service)) == ["q1", "a1", "q2", "a2", "q3", "a3"]
 
-    async def test_lasting_agent_sees_a_re_created_session_empty(self, service: SessionHistoryService, save: str) -> None:
+    async def test_lasting_agent_sees_a_re_created_session_empty(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         speaker = Speaker(service, text("a1"), text("a2"), save=save)
         await speaker.say("q1")
         await service.delete_session("u", "s")
@@ -331,7 +335,9 @@ class TestLongLived:
         assert told(speaker.seen) == ["q2"]
         assert told(await logged(service)) == ["q2", "a2"]
 
-    async def test_lasting_agent_with_another_session_id_sees_another_session(self, service: SessionHistoryService, save: str) -> None:
+    async def test_lasting_agent_with_another_session_id_sees_another_session(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         speaker = Speaker(service, text("a1"), text("a2"), save=save)
         await speaker.say("q1")
         speaker.agent.state.session_id = "t"
@@ -412,7 +418,9 @@ class TestRefused:
         await refused(cast.speaker(text("never")), "q2", SessionDeleted)
         assert await cast.service.get_session("u", "s") is None
 
-    async def test_reply_in_a_session_deleted_meanwhile_raises_session_deleted(self, service: SessionHistoryService, save: str) -> None:
+    async def test_reply_in_a_session_deleted_meanwhile_raises_session_deleted(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         await Speaker(service, text("a1")).say("q1")
         speaker = Speaker(service, call("weather", city="Rome"), text("a2"), save=save)
         with pytest.raises(SessionDeleted):
@@ -425,7 +433,9 @@ class TestRefused:
         with pytest.raises(InvalidKey):
             await Speaker(service, text("never"), user_id="").say("q")
 
-    async def test_reply_without_a_readable_store_raises_unavailable(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_reply_without_a_readable_store_raises_unavailable(
+        self, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         await cast.speaker(text("a1")).say("q1")
         with monkeypatch.context() as patched:
             speaker = cast.speaker(text("never"))
@@ -436,7 +446,9 @@ class TestRefused:
         assert told(after.seen)[:2] == ["q1", "a1"]
         assert told(after.seen)[-1] == "q3"
 
-    async def test_reply_without_a_writable_store_raises_unavailable(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_reply_without_a_writable_store_raises_unavailable(
+        self, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         await cast.speaker(text("a1")).say("q1")
         with monkeypatch.context() as patched:
             speaker = cast.speaker(call("weather", city="Rome"), text("a2"))
@@ -480,7 +492,9 @@ def break_store(
 
 
 class TestChosen:
-    async def test_middleware_without_a_service_uses_the_configuration(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_middleware_without_a_service_uses_the_configuration(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("SESSION_HISTORY_URL", f"sqlite:///{tmp_path / 'history.db'}")
         _configured_service.cache_clear()
         try:

@@ -98,12 +98,12 @@ async def script() -> AsyncIterator[Callable[..., Script]]:
 
 
 def told(messages: list[Json]) -> list[tuple[str, str, list[str]]]:
-    """What is the same in what an app keeps for the model and in what it shows, which it puts together from events."""
+    """Return the part of a message that is the same in the app's storage and in the app's view."""
     return [(message["id"], message["role"], lines([message])) for message in messages]
 
 
 def said(messages: list[Msg]) -> list[Json]:
-    """What is said, as JSON, by whom, and with which ids; not when a message ended, and how."""
+    """Return content, speaker and ids of messages as JSON, without time and reason of their end."""
     return [msg.model_dump(mode="json", include={"id", "name", "role", "content"}) for msg in messages]
 
 

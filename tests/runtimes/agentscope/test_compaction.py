@@ -37,7 +37,7 @@ ENOUGH = 5
 
 
 def names(messages: list[Msg] | list[Json]) -> list[str]:
-    """What is told, each by its topic; a summary by its number."""
+    """Return messages by their topics, and summaries by their numbers."""
     return [name(line) for line in told(messages)]
 
 
@@ -54,7 +54,7 @@ def assert_window(seen: list[str], whole: list[str], summary: str = "summary") -
 
 
 async def next_sees(cast: Cast, **options: Any) -> list[str]:
-    """What another process shows its model, without its question; there is room enough for everything."""
+    """Return the messages that another process shows its model, without its question. They all fit."""
     speaker = Speaker(cast.service, text("the last answer"), save=cast.save, **options)
     await speaker.say("the last question")
     assert speaker.model.compressed == []
@@ -65,7 +65,7 @@ async def next_sees(cast: Cast, **options: Any) -> list[str]:
 
 
 async def summarise(speaker: Speaker) -> None:
-    """As somebody who asks for it between two replies."""
+    """Compact the context as a user asks for it between two replies."""
     speaker.agent.model.context_size = 1000
     await speaker.agent.compress_context(CONTEXT)
     speaker.agent.model.context_size = 10**6

@@ -56,7 +56,7 @@ SUNNY = ["call weather", "success: sunny in Rome"]
 
 
 async def next_sees(cast: Cast) -> list[str]:
-    """What the next model call sees, which is valid, ahead of what the user says then."""
+    """Return the messages of the next model call ahead of the user's. They must be valid."""
     speaker = cast.speaker(text("a2"))
     reply = await speaker.say("q2")
     assert reply.get_text_content() == "a2"
@@ -168,7 +168,7 @@ class TestToolError:
 
 @pytest.fixture(params=["swallowed", "raised"])
 def react(request: pytest.FixtureRequest) -> ReActConfig:
-    """Whether AgentScope swallows a cancellation, as it does if nobody says otherwise."""
+    """A cancellation that AgentScope swallows, as by default, or raises."""
     return ReActConfig(interruption_raise_cancelled_error=request.param == "raised")
 
 
@@ -183,7 +183,9 @@ async def cancelled(speaker: Speaker, at: Any, said: str = "q1") -> None:
 @pytest.mark.every_cast
 class TestCancelled:
     @pytest.mark.parametrize("stream", [True, False])
-    async def test_cancellation_before_the_model_speaks_keeps_the_input(self, cast: Cast, react: ReActConfig, *, stream: bool) -> None:
+    async def test_cancellation_before_the_model_speaks_keeps_the_input(
+        self, cast: Cast, react: ReActConfig, *, stream: bool
+    ) -> None:
         speaker = cast.speaker(for_ever(), stream=stream, react=react)
         await cancelled(speaker, speaker.model)
         assert await cast.told() == ["q1"]
@@ -215,7 +217,9 @@ class TestCancelled:
         assert await next_sees(cast) == ["q1", "I look.", f"call {tool}", "interrupted"]
         await assert_kept(cast, ["q1", "I look.", f"call {tool}", "interrupted"])
 
-    async def test_cancellation_in_one_of_two_tools_keeps_the_other_result(self, cast: Cast, react: ReActConfig) -> None:
+    async def test_cancellation_in_one_of_two_tools_keeps_the_other_result(
+        self, cast: Cast, react: ReActConfig
+    ) -> None:
         speaker = cast.speaker([call("weather", city="Rome"), call("endless")], react=react)
         await cancelled(speaker, speaker.tools)
         assert await next_sees(cast) == ["q1", "call weather", "call endless", SUNNY[1], "interrupted"]
@@ -411,7 +415,9 @@ class TestKilled:
             ("step", "tool", ["How is Rome?", "Let me see.", *SUNNY, "call endless_alone"]),
         ],
     )
-    async def test_killed_process_leaves_what_it_saved(self, tmp_path: Path, save: str, where: str, expected: list[str]) -> None:
+    async def test_killed_process_leaves_what_it_saved(
+        self, tmp_path: Path, save: str, where: str, expected: list[str]
+    ) -> None:
         path = tmp_path / "history.db"
         self.kill(path, save, where)
         async with SqliteSessionHistoryService(path) as service:
@@ -430,7 +436,7 @@ class TestKilled:
 
 
 class TestSteps:
-    """What is durable when."""
+    """Tests of the moments at which a reply is saved."""
 
     async def saved_during(self, cast: Cast, *script: Step) -> list[list[str]]:
         speaker = cast.speaker(*script)

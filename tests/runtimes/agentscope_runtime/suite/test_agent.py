@@ -76,7 +76,7 @@ async def weather(city: str) -> ToolResponse:
 
 
 def outline(messages: list[Json]) -> list[str]:
-    """A request to a model: who says what, calls and results by their ids."""
+    """Return the lines of a request to a model: speaker and text, calls and results by their ids."""
     lines = []
     for message in messages:
         content = message["content"]

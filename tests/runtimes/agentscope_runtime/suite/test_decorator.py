@@ -73,7 +73,7 @@ class Handler:
 async def records(
     service: SessionHistoryService, user: str = "ada", session: str = "first"
 ) -> list[tuple[Status | None, list[str]]]:
-    """What the log holds: of each turn how it ended, and its messages."""
+    """Return status and messages of each turn of the log."""
     key = SessionKey(user, session)
     log = await service.provider.read(key)
     found = [Record.decode(entry.payload, key, seq) for seq, entry in enumerate(log.entries if log else (), 1)]
