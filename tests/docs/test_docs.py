@@ -34,7 +34,7 @@ def blocks(page: Path) -> list[str]:
 
 
 def promised(block: str) -> list[str]:
-    """Return the lines that the comments below each print promise."""
+    """Return the output that the comments below each print promise."""
     lines = [line.strip() for line in block.splitlines()]
     return [
         line.removeprefix("# ")
@@ -54,7 +54,9 @@ async def run(block: str, names: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
-    """Return the comments below each print, which promise its output."""
+async def test_examples_of_a_page_print_what_they_say(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
     names: dict[str, Any] = {"__name__": "__main__"}

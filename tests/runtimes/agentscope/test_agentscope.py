@@ -179,7 +179,7 @@ class TestRoundTrip:
             assert told(other.seen) == ["q2"]
         assert told(await logged(service)) == ["q1", "a1"]
 
-    async def test_one_middleware_serves_many_sessions(self, service: SessionHistoryService) -> None:
+    async def test_middleware_serves_many_sessions(self, service: SessionHistoryService) -> None:
         shared = SessionHistoryMiddleware(service, user_id="u")
         for name in ("s", "t", "s", "t"):
             speaker = Speaker(service, text(f"a {name}"), session_id=name, middlewares=[shared])
