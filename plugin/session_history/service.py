@@ -31,6 +31,7 @@ from session_history.records.record import Author, Record, new_id
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
 from session_history.turns.lifecycle import (
+    Concurrent,
     OpenTurn,
     OpenTurns,
     TurnContext,
@@ -41,6 +42,7 @@ from session_history.turns.lifecycle import (
 from session_history.turns.recorder import TurnRecorder
 from session_history.turns.turn import Turn
 from session_history.view.assembly import messages_of
+from session_history.view.budget import TokenBudget
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
 
@@ -318,19 +320,28 @@ class SessionHistoryService:
         self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[Turn[Any]]: ...
     def turn(
-        self, user_id: str, session_id: str, *, native: bool = False, **options: Unpack[TurnOptions]
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        token_budget: TokenBudget | None = None,
+        native: bool = False,
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[Turn[Any]]:
         """Open one turn: load the session, let the body add what is said, store it as one entry.
 
         When the body ends, the turn is stored as completed. When it raises, as failed: kept, and not shown to the
         model. When it is cancelled or left early, as interrupted, with what was said so far.
 
-        :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :param turn_id: makes the turn safe to repeat: :attr:`~session_history.Turn.recorded` holds what it recorded
             the first time, and nothing is stored twice.
         :param last_turns: how many turns of history the model sees: as many, or up to half as many more, so that the
             start of the history seldom moves.
         :param token_budget: instead, as many of the newest turns as fit into a number of tokens.
+        :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :param slot: the name of an agent, whose :attr:`~session_history.Turn.state` is read and stored with the turn.
         :param concurrent: the policy while another turn of the session goes on. ``"keep"``: store both, in the order
             in which they end. ``"reject"``: refuse this one. ``"queue"``: let this one wait. With the last two, the
@@ -341,7 +352,16 @@ class SessionHistoryService:
         :raises SessionDeleted: the session was deleted, before the turn or during it.
         :raises ValueError: both ``last_turns`` and ``token_budget`` were given; or a count of tokens is not a number.
         """
-        return self._open(attrgetter("turn"), SessionKey(user_id, session_id), native=native, **options)
+        return self._open(
+            attrgetter("turn"),
+            SessionKey(user_id, session_id),
+            native=native,
+            turn_id=turn_id,
+            last_turns=last_turns,
+            token_budget=token_budget,
+            slot=slot,
+            concurrent=concurrent,
+        )
 
     @overload
     def record_turn(
