@@ -1,11 +1,12 @@
-"""What docs/tablestore.md takes on trust of Tablestore, asked of a real instance.
+"""Check the facts that docs/tablestore.md takes on trust, on a real instance of Tablestore.
 
     pip install '/path/to/this/clone[tablestore]'
     export TABLESTORE_ACCESS_KEY_ID=... TABLESTORE_ACCESS_KEY_SECRET=...
     python tablestore_smoke.py https://my-instance.cn-hangzhou.ots.aliyuncs.com my-instance
 
-It makes a table of its own, which takes about a minute, asks, and deletes the table. It costs some 8,000
-capacity units. The key needs all that docs/tablestore.md lists, and ots:DeleteTable, ots:DropIndex and ots:PutRow.
+The script creates a table of its own, which takes about a minute, makes its checks, and deletes the table. It costs
+some 8,000 capacity units. The access key needs the rights that docs/tablestore.md lists, and ots:DeleteTable,
+ots:DropIndex and ots:PutRow.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ from tablestore import (
 
 from session_history import create_tablestore_client
 from session_history.providers.tablestore import TablestoreProvider
+from session_history.providers.tablestore import columns as col
 from session_history_hooks import Conflict, Entry, Position, SessionHistoryError, SessionKey, Snapshot
 
-HEAD_PLACE = 2**63 - 1
+HEAD_NUMBER = 2**63 - 1
+"""The row number of a head."""
 
 
 class Instance:
-    """A table of a provider, and a client that looks at it from outside."""
+    """A table with two providers, and a client that reads and writes its rows directly."""
 
     def __init__(self, connect: Callable[[], Any], table: str) -> None:
         self.table = table
@@ -55,16 +58,16 @@ class Instance:
             await self.client.delete_secondary_index(self.table, f"{self.table}_recent")
             await self.client.delete_table(self.table)
             print(f"Deleted table {self.table}.")
-        except Exception as error:  # of a start that failed, too; that is what is told in the end
+        except Exception as error:  # after a failed start too, whose error is shown last
             code = error.get_error_code() if isinstance(error, OTSServiceError) else type(error).__name__
             print(f"Did not delete table {self.table}: {code}")
         await self.client.close()
 
-    def key(self, place: Any) -> list[tuple[str, Any]]:
-        return [("u", "smoke"), ("s", "places"), ("q", place)]
+    def key(self, number: Any) -> list[tuple[str, Any]]:
+        return bound("smoke", "numbers", number)
 
     async def range(self, direction: str, start: Any, end: Any, columns: list[str] | None = None) -> list[Any]:
-        """Keys of rows, without the user's."""
+        """Return session ids and row numbers of the rows."""
         found, next_key = [], start
         while next_key is not None:
             _, next_key, rows, _ = await self.client.get_range(
@@ -73,8 +76,12 @@ class Instance:
             found += rows
         return [tuple(value for _, value in row.primary_key[1:]) for row in found]
 
-    async def put(self, place: int, columns: list[tuple[str, Any]]) -> None:
-        await self.client.put_row(self.table, Row(self.key(place), columns), Condition(RowExistenceExpectation.IGNORE))
+    async def put(self, number: int, columns: list[tuple[str, Any]]) -> None:
+        await self.client.put_row(self.table, Row(self.key(number), columns), Condition(RowExistenceExpectation.IGNORE))
+
+
+def bound(user_id: str, session_id: Any, number: Any) -> list[tuple[str, Any]]:
+    return [(col.USER_ID, user_id), (col.SESSION_ID, session_id), (col.ROW_NUMBER, number)]
 
 
 def entry(number: int, payload: bytes = b"payload") -> Entry:
@@ -87,15 +94,15 @@ async def begin(instance: Instance, session_id: str, user_id: str = "smoke", sum
     return key
 
 
-async def order_of_places(instance: Instance) -> bool:
-    """The whole range of integers is a key, in order, and a range begins at its last and ends before its first."""
-    places = [-(2**63), -1, 1, 2**32, HEAD_PLACE]
-    for place in places:
-        await instance.put(place, [("v", 1)])
-    whole = await instance.range("BACKWARD", instance.key(HEAD_PLACE), instance.key(INF_MIN))
+async def order_of_numbers(instance: Instance) -> bool:
+    """Keys take all integers, in order. A range includes its start and excludes its end."""
+    numbers = [-(2**63), -1, 1, 2**32, HEAD_NUMBER]
+    for number in numbers:
+        await instance.put(number, [(col.LAYOUT_VERSION, 1)])
+    whole = await instance.range("BACKWARD", instance.key(HEAD_NUMBER), instance.key(INF_MIN))
     down = await instance.range("BACKWARD", instance.key(2**32), instance.key(-1))
     up = await instance.range("FORWARD", instance.key(-1), instance.key(2**32))
-    return [[place for _, place in found] for found in (whole, down, up)] == [places[::-1], [2**32, 1], [-1, 1]]
+    return [[number for _, number in found] for found in (whole, down, up)] == [numbers[::-1], [2**32, 1], [-1, 1]]
 
 
 async def order_of_texts(instance: Instance) -> bool:
@@ -103,29 +110,30 @@ async def order_of_texts(instance: Instance) -> bool:
     texts = ["Z", "a", "a\x01", "ab", "\u00e9", "\u4f1a", "\uff5e", "\U0001f600"]
     for text in texts:
         await begin(instance, text, "texts")
-    start, end = ([("u", "texts"), ("s", end), ("q", end)] for end in (INF_MIN, INF_MAX))
+    start, end = (bound("texts", end, end) for end in (INF_MIN, INF_MAX))
     found = await instance.range("FORWARD", start, end)
     return list(dict.fromkeys(text for text, _ in found)) == sorted(texts)
 
 
-async def columns_that_are_asked_for(instance: Instance) -> bool:
-    """A row that has none of the columns that are asked for is left out of a range."""
-    await instance.put(2**33, [("v", 1), ("g", 1)])
-    await instance.put(2**33 + 1, [("v", 1)])
-    found = await instance.range("FORWARD", instance.key(2**33), instance.key(2**34), columns=["g"])
-    return found == [("places", 2**33)]
+async def rows_without_the_columns(instance: Instance) -> bool:
+    """A read of columns leaves out a row that has none of them."""
+    await instance.put(2**33, [(col.LAYOUT_VERSION, 1), (col.GENERATION, 1)])
+    await instance.put(2**33 + 1, [(col.LAYOUT_VERSION, 1)])
+    found = await instance.range("FORWARD", instance.key(2**33), instance.key(2**34), columns=[col.GENERATION])
+    return found == [("numbers", 2**33)]
 
 
 async def put_replaces(instance: Instance) -> bool:
-    """A put replaces the row: columns that it does not have are gone. Empty texts and bytes are values."""
-    await instance.put(7, [("v", 1), ("old", 1)])
-    await instance.put(7, [("v", 1), ("i", ""), ("p", bytearray())])
+    """A put replaces the whole row and removes its other columns. Empty texts and bytes are values."""
+    new = [(col.LAYOUT_VERSION, 1), (col.ENTRY_ID, ""), (col.PAYLOAD, bytearray())]
+    await instance.put(7, [(col.LAYOUT_VERSION, 1), ("old", 1)])
+    await instance.put(7, new)
     _, row, _ = await instance.client.get_row(instance.table, instance.key(7), max_version=1)
-    return {name: value for name, value, _ in row.attribute_columns} == {"v": 1, "i": "", "p": bytearray()}
+    return {name: value for name, value, _ in row.attribute_columns} == dict(new)
 
 
 async def conditions_hold(instance: Instance) -> bool:
-    """A place is taken once, also from another connection, and whoever comes second learns what stands there."""
+    """A position takes one entry. A second append, from another connection, raises Conflict and shows the first."""
     key = await begin(instance, "conditions")
     await instance.other.read(key)
     await instance.provider.append(key, entry(2), at=Position(0, 1))
@@ -136,24 +144,24 @@ async def conditions_hold(instance: Instance) -> bool:
     return False
 
 
-async def rows_fail_alone(instance: Instance) -> bool:
-    """Of a batch, each row is stored or refused by its own condition."""
+async def rows_of_a_batch_are_independent(instance: Instance) -> bool:
+    """Each row of a batch is stored or refused by its own condition."""
     key = await begin(instance, "batch")
-    await instance.other.read(key)  # knows the head as it is now
-    assert await instance.provider.renew(key, at=Position(0, 1))  # and that is another one
+    await instance.other.read(key)
+    assert await instance.provider.renew(key, at=Position(0, 1))  # the other provider does not know this head
     appended = await instance.other.append(key, entry(2), at=Position(0, 1), snapshot=Snapshot(2, "e2", b"second"))
     log = await instance.provider.read(key)
     return not appended.replayed and log is not None and log.head.current_snapshot == Snapshot(2, "e2", b"second")
 
 
-async def marks_are_compared_exactly(instance: Instance) -> bool:
-    """A condition on an integer of 63 bits does not hold for its neighbour."""
-    mark = 2**62 + 1
-    await instance.put(8, [("x", mark)])
+async def integers_are_compared_exactly(instance: Instance) -> bool:
+    """A condition on an integer of 63 bits does not hold for the next integer."""
+    etag = 2**62 + 1
+    await instance.put(8, [(col.ETAG, etag)])
     codes = []
-    for wanted in (mark - 1, mark + 1, mark):
-        same = SingleColumnCondition("x", wanted, ComparatorType.EQUAL, pass_if_missing=False)
-        row = Row(instance.key(8), [("x", mark)])
+    for wanted in (etag - 1, etag + 1, etag):
+        same = SingleColumnCondition(col.ETAG, wanted, ComparatorType.EQUAL, pass_if_missing=False)
+        row = Row(instance.key(8), [(col.ETAG, etag)])
         request = BatchWriteRowRequest()
         item = PutRowItem(row, Condition(RowExistenceExpectation.EXPECT_EXIST, same))
         request.add(TableInBatchWriteRowItem(instance.table, [item]))
@@ -163,13 +171,13 @@ async def marks_are_compared_exactly(instance: Instance) -> bool:
 
 
 async def retry_is_found(instance: Instance) -> bool:
-    """An append that is repeated elsewhere is found by its id."""
+    """A repeat of an append on another connection is found by its id."""
     key = await begin(instance, "retry")
     return (await instance.other.append(key, entry(1), at=Position(0, 0))).replayed
 
 
 async def index_is_synchronous(instance: Instance) -> bool:
-    """A listing shows a write at once, in its new place, and no tombstone."""
+    """A listing shows each write at once and in its new order, and shows no deleted session."""
     keys = [await begin(instance, f"s{number}", "listing") for number in range(3)]
     await instance.provider.append(keys[0], entry(2), at=Position(0, 1))
     await instance.provider.delete(keys[1])
@@ -178,7 +186,7 @@ async def index_is_synchronous(instance: Instance) -> bool:
 
 
 async def pages_of_a_listing(instance: Instance) -> bool:
-    """A page ends where it was asked to, and the next one begins behind it, if there is more."""
+    """A page has as many sessions as asked for. A cursor leads to the next page, if there is one."""
     keys = {await begin(instance, f"p{number}", "pages") for number in range(5)}
     first = await instance.other.list("pages", limit=3)
     rest = await instance.other.list("pages", limit=3, cursor=first.cursor)
@@ -188,7 +196,7 @@ async def pages_of_a_listing(instance: Instance) -> bool:
 
 
 async def large_values(instance: Instance) -> bool:
-    """A column holds 2 MB, an index 1 MB of a summary, one request both; 9 MB take several rows."""
+    """A column holds 2 MB, an index a summary of 1 MB, one request both. A payload of 9 MB takes several rows."""
     key = await begin(instance, "large", "large", summary=b"\xff" * 2**20)
     payloads = [b"\xff" * 2 * 2**20, b"\xfe" * 9 * 10**6]
     for seq, payload in enumerate(payloads, start=2):
@@ -200,7 +208,7 @@ async def large_values(instance: Instance) -> bool:
 
 
 async def any_text_is_a_key(instance: Instance) -> bool:
-    """Keys may be 512 bytes long and hold any character, and what looks alike is not the same."""
+    """Keys may have 512 bytes and any character. Texts that look alike are different keys."""
     texts = ["a" * 512, "会话", "\u00e9", "e\u0301", "\x01\t\n", "\U0001f600", "*", "a:b"]
     keys = [await begin(instance, text, text) for text in texts]
     logs = [await instance.other.read(key) for key in keys]
@@ -208,27 +216,27 @@ async def any_text_is_a_key(instance: Instance) -> bool:
 
 
 async def deleting_leaves_nothing(instance: Instance) -> bool:
-    """More rows than fit a batch are deleted: a tombstone is left alone, and the next life of the id begins empty."""
+    """A delete of more rows than a batch takes leaves only a tombstone. The next generation begins empty."""
     key = await begin(instance, "deleted")
     for seq in range(2, 230):
         await instance.provider.append(key, entry(seq), at=Position(0, seq - 1))
     await instance.provider.delete(key)
-    start, end = ([("u", key.user_id), ("s", key.session_id), ("q", end)] for end in (INF_MIN, INF_MAX))
+    start, end = (bound(key.user_id, key.session_id, end) for end in (INF_MIN, INF_MAX))
     left = await instance.range("FORWARD", start, end)
     begun = await instance.other.append(key, entry(1), at=Position(1, 0))
     log = await instance.provider.read(key)
-    empty = left == [(key.session_id, HEAD_PLACE)]
+    empty = left == [(key.session_id, HEAD_NUMBER)]
     return empty and begun.position == Position(1, 1) and log is not None and log.entries == (entry(1),)
 
 
 CHECKS: list[Callable[[Instance], Awaitable[bool]]] = [
-    order_of_places, put_replaces, conditions_hold, rows_fail_alone, marks_are_compared_exactly, retry_is_found,
-    index_is_synchronous, pages_of_a_listing, large_values, any_text_is_a_key, order_of_texts, deleting_leaves_nothing,
-    columns_that_are_asked_for,
+    order_of_numbers, put_replaces, conditions_hold, rows_of_a_batch_are_independent, integers_are_compared_exactly,
+    retry_is_found, index_is_synchronous, pages_of_a_listing, large_values, any_text_is_a_key, order_of_texts,
+    deleting_leaves_nothing, rows_without_the_columns,
 ]  # fmt: skip
 
 
-async def asked(check: Callable[[Instance], Awaitable[bool]], instance: Instance) -> bool:
+async def run(check: Callable[[Instance], Awaitable[bool]], instance: Instance) -> bool:
     try:
         holds, reason = await check(instance), ""
     except Exception as error:
@@ -239,13 +247,13 @@ async def asked(check: Callable[[Instance], Awaitable[bool]], instance: Instance
 
 async def smoke(connect: Callable[[], Any]) -> bool:
     instance = Instance(connect, f"session_history_smoke_{uuid4().hex[:8]}")
-    print(f"Making table {instance.table}, which takes about a minute …", flush=True)
+    print(f"Creating table {instance.table}, which takes about a minute …", flush=True)
     began = time.monotonic()
     try:
         await instance.provider.start()
         print(f"    holds  A new table can be used; it took {time.monotonic() - began:.0f} s.", flush=True)
         await instance.other.start()
-        return all([await asked(check, instance) for check in CHECKS])
+        return all([await run(check, instance) for check in CHECKS])
     finally:
         await instance.delete()
 
@@ -259,7 +267,7 @@ def main() -> int:
     connect = lambda: create_tablestore_client(given.end_point, given.instance_name, region=given.region)  # noqa: E731
     try:
         return 0 if asyncio.run(smoke(connect)) else 1
-    except SessionHistoryError as error:  # of the start: it says what is wrong
+    except SessionHistoryError as error:  # the error of a start says what is wrong
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from typing_extensions import Unpack
 
-from session_history.config import registry, settings
+from session_history.config import chain, registry, settings
 from session_history.errors import (
     Conflict,
     NotStorable,
@@ -31,6 +31,7 @@ from session_history.records.record import Author, Record, new_id
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
 from session_history.turns.lifecycle import (
+    Concurrent,
     OpenTurn,
     OpenTurns,
     TurnContext,
@@ -41,6 +42,7 @@ from session_history.turns.lifecycle import (
 from session_history.turns.recorder import TurnRecorder
 from session_history.turns.turn import Turn
 from session_history.view.assembly import messages_of
+from session_history.view.budget import TokenBudget
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
 
@@ -85,10 +87,10 @@ class SessionHistoryService:
 
     @staticmethod
     def from_url(url: str, **options: Any) -> SessionHistoryService:
-        """A service by URL, e.g. ``"sqlite:///history.db"``; the plugin of its scheme alone is loaded.
+        """Return a service by URL, e.g. ``"sqlite:///history.db"``. Only the plugin for this scheme is imported.
 
         :param options: options of the provider, like those in the query of the URL.
-        :raises ConfigurationError: a URL or an option that the provider does not take.
+        :raises ConfigurationError: the provider does not accept the URL or an option.
         :raises UnknownScheme: no installed plugin provides the scheme.
         :raises MissingDriver: the plugin needs a package that is not installed.
         :raises PluginError: the plugin is broken.
@@ -97,13 +99,13 @@ class SessionHistoryService:
 
     @staticmethod
     def from_config(path: str | os.PathLike[str] | None = None) -> SessionHistoryService:
-        """The service that the runtime configuration asks for, see :mod:`session_history.config.settings`.
+        """Return the service of the runtime configuration, see :mod:`session_history.config.settings`.
 
         :param path: a TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
-        :raises ConfigurationError: nothing is configured, or something wrongly. And see :meth:`from_url`.
+        :raises ConfigurationError: nothing is configured, or a setting is wrong. See also :meth:`from_url`.
+        :raises UnknownWrapper: no installed plugin provides a wrapper that the configuration names.
         """
-        configured = settings.load(path)
-        return SessionHistoryService(registry.open_provider(configured.url, configured.options))
+        return SessionHistoryService(chain.open_chain(settings.load(path)))
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "started" if self._opened else "new"
@@ -318,19 +320,28 @@ class SessionHistoryService:
         self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[Turn[Any]]: ...
     def turn(
-        self, user_id: str, session_id: str, *, native: bool = False, **options: Unpack[TurnOptions]
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        token_budget: TokenBudget | None = None,
+        native: bool = False,
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[Turn[Any]]:
         """Open one turn: load the session, let the body add what is said, store it as one entry.
 
         When the body ends, the turn is stored as completed. When it raises, as failed: kept, and not shown to the
         model. When it is cancelled or left early, as interrupted, with what was said so far.
 
-        :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :param turn_id: makes the turn safe to repeat: :attr:`~session_history.Turn.recorded` holds what it recorded
             the first time, and nothing is stored twice.
         :param last_turns: how many turns of history the model sees: as many, or up to half as many more, so that the
             start of the history seldom moves.
         :param token_budget: instead, as many of the newest turns as fit into a number of tokens.
+        :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :param slot: the name of an agent, whose :attr:`~session_history.Turn.state` is read and stored with the turn.
         :param concurrent: the policy while another turn of the session goes on. ``"keep"``: store both, in the order
             in which they end. ``"reject"``: refuse this one. ``"queue"``: let this one wait. With the last two, the
@@ -341,7 +352,16 @@ class SessionHistoryService:
         :raises SessionDeleted: the session was deleted, before the turn or during it.
         :raises ValueError: both ``last_turns`` and ``token_budget`` were given; or a count of tokens is not a number.
         """
-        return self._open(attrgetter("turn"), SessionKey(user_id, session_id), native=native, **options)
+        return self._open(
+            attrgetter("turn"),
+            SessionKey(user_id, session_id),
+            native=native,
+            turn_id=turn_id,
+            last_turns=last_turns,
+            token_budget=token_budget,
+            slot=slot,
+            concurrent=concurrent,
+        )
 
     @overload
     def record_turn(

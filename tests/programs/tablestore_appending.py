@@ -1,7 +1,7 @@
 """One of several processes that append to one session: ``python tablestore_appending.py ENDPOINT NAME TURNS``.
 
-It says ``ready``, waits for a line on its standard input so that all begin at once, and ends with the numbers of its
-turns that were acknowledged, as JSON.
+It prints ``ready`` and waits for a line on its standard input, so that all processes begin at once. Then it appends
+its turns and prints the numbers of the acknowledged ones as JSON.
 """
 
 from __future__ import annotations

@@ -10,24 +10,18 @@ from session_history_hooks import Entry, Position, Snapshot
 from session_history_hooks.testing.subject import KEY
 
 LARGE = b"large" * 10**6
-"""It takes three parts."""
+"""A payload in three chunks."""
 
 
 async def main(endpoint: str, work: str) -> None:
     provider = TablestoreProvider(create_client(endpoint, "inst", "ak", "sk"))
     await provider.start()
-    if work == "first":
-        await provider.append(
-            KEY, Entry("e1", b"payload 1"), at=Position(0, 0), snapshot=Snapshot(1, "e1", b"summary 1")
-        )
-    elif work == "third":
+    if work == "third":
         await provider.append(
             KEY, Entry("e3", b"payload 3"), at=Position(0, 2), snapshot=Snapshot(3, "e3", b"summary 3")
         )
     elif work == "large":
         await provider.append(KEY, Entry("e3", LARGE), at=Position(0, 2), snapshot=Snapshot(3, "e3", b"summary 3"))
-    elif work == "rewrite":
-        await provider.rewrite(KEY, Entry("e2", b"erased"), at=Position(0, 2), rewrites=0, snapshot=None)
     else:
         await provider.delete(KEY)
 

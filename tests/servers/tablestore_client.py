@@ -1,10 +1,11 @@
-"""What the tests on tests/servers/tablestore share."""
+"""Clients of the SDK for tests on tests/servers/tablestore, and short forms of its requests."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from tablestore import (
     AsyncOTSClient,
@@ -22,12 +23,16 @@ from tablestore import (
     TableMeta,
     TableOptions,
 )
-from tablestore.auth import RequestContext
+from tablestore.encoder import NativeEncodedBytes
 from tablestore.retry import NoRetryPolicy
 
 from servers.tablestore import TablestoreServer
 
 Key = list[tuple[str, Any]]
+
+CREDENTIALS: dict[str, Any] = {
+    "retry_policy": NoRetryPolicy(), "access_key_id": "ak", "access_key_secret": "sk", "instance_name": "inst"
+}  # fmt: skip
 
 
 class Threaded:
@@ -49,17 +54,15 @@ class Threaded:
 
 
 def sync_client(server: TablestoreServer, **options: Any) -> OTSClient:
-    given = {"retry_policy": NoRetryPolicy(), "access_key_id": "ak", "access_key_secret": "sk", "instance_name": "inst"}
-    return OTSClient(server.endpoint, **{**given, **options})
+    return OTSClient(server.endpoint, **{**CREDENTIALS, **options})
 
 
 def async_client(server: TablestoreServer, **options: Any) -> AsyncOTSClient:
-    given = {"retry_policy": NoRetryPolicy(), "access_key_id": "ak", "access_key_secret": "sk", "instance_name": "inst"}
-    return AsyncOTSClient(server.endpoint, **{**given, **options})
+    return AsyncOTSClient(server.endpoint, **{**CREDENTIALS, **options})
 
 
 def table(name: str, *key: tuple[str, ...], defined: Sequence[tuple[str, str]] = (), **options: Any) -> tuple[Any, ...]:
-    """The arguments of create_table."""
+    """Return the arguments of create_table."""
     throughput = ReservedThroughput(CapacityUnit(0, 0))
     return TableMeta(name, list(key), list(defined)), TableOptions(**options), throughput
 
@@ -81,23 +84,30 @@ def batch_of_keys(table_name: str, keys: list[Key], **options: Any) -> BatchGetR
 
 
 def failures(response: BatchWriteRowResponse) -> list[tuple[int, str]]:
-    """Number and error code of the rows that failed, of puts only."""
+    """Return number and error code of the puts that failed."""
     return [(item.index, item.error_code) for item in response.get_put()[1]]
 
 
-def sent(client: OTSClient, api: str, body: bytes, **headers: str) -> bytes:
-    """
-    What the server answers to a body that the SDK signs, but did not make; headers replace those it signed.
+def send(client: OTSClient, api: str, body: bytes, **headers: str) -> bytes:
+    """Return the server's answer to a body that the SDK did not encode, but signs.
 
-    :raises OTSServiceError: it refuses.
+    :param headers: replace the headers that were signed.
+    :raises OTSServiceError: the server refuses the request.
     """
-    context = RequestContext(client.credentials_provider.get_credentials())
-    path = f"/{api}"
-    own = client.protocol._make_request_headers(body, path, client._signer, context)
-    own.update({name.replace("_", "-"): value for name, value in headers.items()})
-    status, reason, answered, answer = client.connection.send_receive(path, own, body)
-    client.protocol.handle_error(api, path, status, reason, answered, answer, client._signer, context)
-    return bytes(answer)
+    protocol = client.protocol
+    make_request = protocol.make_request
+
+    def tampered_request(_list_table: str, signer: Any, context: Any) -> tuple[str, dict[str, str], bytes]:
+        path, signed, encoded = make_request(api, signer, context)
+        return path, {**signed, **headers}, encoded
+
+    with (
+        patch.object(protocol.encoder, "encode_request", lambda _api: NativeEncodedBytes(body)),
+        patch.object(protocol, "make_request", tampered_request),
+        patch.object(protocol, "parse_response", lambda *answer: bytes(answer[-1])),
+    ):
+        answer: bytes = client.list_table()
+    return answer
 
 
 def code_of(error: OTSServiceError) -> tuple[int, str]:

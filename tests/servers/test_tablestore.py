@@ -1,4 +1,4 @@
-"""The server of tests/servers/tablestore, as the unmodified SDK sees it: both clients, both signatures."""
+"""The test server of Tablestore answers the unmodified SDK as the service does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from servers.tablestore_client import (
     code_of,
     failures,
     puts,
-    sent,
+    send,
     sync_client,
     table,
 )
@@ -81,7 +81,8 @@ def server() -> Iterator[TablestoreServer]:
 
 
 @pytest.fixture(params=["sync v2", "sync v4", "async v2", "async v4"])
-async def client(request: pytest.FixtureRequest, server: TablestoreServer) -> AsyncIterator[Any]:
+async def each_client(request: pytest.FixtureRequest, server: TablestoreServer) -> AsyncIterator[Any]:
+    """Both clients of the SDK with both signatures, for one test of each kind of request."""
     kind, version = request.param.split()
     options = {"region": "cn-nowhere"} if version == "v4" else {}
     made = Threaded(sync_client(server, **options)) if kind == "sync" else async_client(server, **options)
@@ -90,8 +91,7 @@ async def client(request: pytest.FixtureRequest, server: TablestoreServer) -> As
 
 
 @pytest.fixture
-async def anyhow(server: TablestoreServer) -> AsyncIterator[Any]:
-    """A client, where the kind makes no difference."""
+async def client(server: TablestoreServer) -> AsyncIterator[Any]:
     made = async_client(server)
     yield made
     await made.close()
@@ -106,7 +106,7 @@ def sync(server: TablestoreServer) -> Iterator[OTSClient]:
 
 @pytest.fixture
 def clock(server: TablestoreServer) -> list[float]:
-    """The time of the server, to be set."""
+    """The clock of the server, which a test can set."""
     now = [time.time()]
     server.clock = lambda: now[0]
     return now
@@ -115,14 +115,14 @@ def clock(server: TablestoreServer) -> list[float]:
 # tables
 
 
-async def test_tables_are_created_described_listed_and_deleted(client: Any) -> None:
+async def test_table_is_created_described_updated_and_deleted(each_client: Any) -> None:
     defined = [("la", "INTEGER"), ("x", "DOUBLE"), ("b", "BINARY")]
     indexes = [SecondaryIndexMeta("i", ["u", "la"], ["x"], LOCAL), SecondaryIndexMeta("g", ["la"], ["b"], GLOBAL)]
     created = table("t", *KEY, defined=defined, allow_update=False, time_to_live=86400)
-    await client.create_table(*created, secondary_indexes=indexes)
-    await client.create_table(*table("a", ("k", "BINARY"), ("n", "INTEGER", PK_AUTO_INCR), max_version=3))
-    assert await client.list_table() == ("a", "t")
-    found = await client.describe_table("t")
+    await each_client.create_table(*created, secondary_indexes=indexes)
+    await each_client.create_table(*table("a", ("k", "BINARY"), ("n", "INTEGER", PK_AUTO_INCR), max_version=3))
+    assert await each_client.list_table() == ("a", "t")
+    found = await each_client.describe_table("t")
     assert found.table_meta.schema_of_primary_key == list(KEY)
     assert found.table_meta.defined_columns == defined
     assert (found.table_options.time_to_live, found.table_options.allow_update) == (86400, False)
@@ -130,17 +130,17 @@ async def test_tables_are_created_described_listed_and_deleted(client: Any) -> N
         (index.index_name, index.primary_key_names, index.defined_column_names, index.index_type)
         for index in found.secondary_indexes
     ] == [("i", ["u", "la"], ["x"], LOCAL), ("g", ["la"], ["b"], GLOBAL)]
-    found = await client.describe_table("a")
+    found = await each_client.describe_table("a")
     assert found.table_meta.schema_of_primary_key == [("k", "BINARY"), ("n", "INTEGER", PK_AUTO_INCR)]
     assert found.table_options.max_version == 3
-    await client.update_table("a", TableOptions(max_version=2))
-    assert (await client.describe_table("a")).table_options.max_version == 2
-    await client.delete_table("a")
-    assert await client.list_table() == ("t",)
+    await each_client.update_table("a", TableOptions(max_version=2))
+    assert (await each_client.describe_table("a")).table_options.max_version == 2
+    await each_client.delete_table("a")
+    assert await each_client.list_table() == ("t",)
 
 
-async def test_errors_of_tables(server: TablestoreServer, anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY, defined=[("x", "INTEGER")]))
+async def test_invalid_tables_and_indexes_are_refused(server: TablestoreServer, client: Any) -> None:
+    await client.create_table(*table("t", *KEY, defined=[("x", "INTEGER")]))
 
     async def refused(call: Any) -> tuple[int, str]:
         with pytest.raises(OTSServiceError) as caught:
@@ -148,50 +148,52 @@ async def test_errors_of_tables(server: TablestoreServer, anyhow: Any) -> None:
         return code_of(caught.value)
 
     async def refused_index(name: str, index_key: list[str], kind: Any = LOCAL) -> tuple[int, str]:
-        return await refused(anyhow.create_secondary_index("t", SecondaryIndexMeta(name, index_key, [], kind), False))
+        return await refused(client.create_secondary_index("t", SecondaryIndexMeta(name, index_key, [], kind), False))
 
     invalid = (400, "OTSParameterInvalid")
-    assert await refused(anyhow.create_table(*table("t", *KEY))) == (409, "OTSObjectAlreadyExist")
-    assert await refused(anyhow.create_table(*table("7t", *KEY))) == invalid
-    assert await refused(anyhow.create_table(*table("five", *((name, "STRING") for name in "abcde")))) == invalid
-    assert await refused(anyhow.create_table(*table("ttl", *KEY, time_to_live=5))) == invalid
-    assert await refused_index("i", ["x"]) == invalid  # it begins with another partition key
+    assert await refused(client.create_table(*table("t", *KEY))) == (409, "OTSObjectAlreadyExist")
+    assert await refused(client.create_table(*table("7t", *KEY))) == invalid
+    assert await refused(client.create_table(*table("five", *((name, "STRING") for name in "abcde")))) == invalid
+    assert await refused(client.create_table(*table("ttl", *KEY, time_to_live=5))) == invalid
+    assert await refused_index("i", ["x"]) == invalid  # it does not begin with the partition key
     assert await refused_index("i", ["u", "unknown"]) == invalid
     assert await refused_index("t", ["u", "x"]) == (409, "OTSObjectAlreadyExist")
-    assert await refused(anyhow.describe_table("none")) == (404, "OTSObjectNotExist")
-    assert await refused(anyhow.get_row("none", key(1), max_version=1)) == (404, "OTSObjectNotExist")
-    await anyhow.create_table(*table("many", *KEY, max_version=2, defined=[("x", "INTEGER")]))
-    with_versions = anyhow.create_secondary_index("many", SecondaryIndexMeta("m", ["u", "x"], [], LOCAL), False)
+    assert await refused(client.describe_table("none")) == (404, "OTSObjectNotExist")
+    assert await refused(client.get_row("none", key(1), max_version=1)) == (404, "OTSObjectNotExist")
+    await client.create_table(*table("many", *KEY, max_version=2, defined=[("x", "INTEGER")]))
+    with_versions = client.create_secondary_index("many", SecondaryIndexMeta("m", ["u", "x"], [], LOCAL), False)
     assert await refused(with_versions) == invalid
     for number in range(62):
-        await anyhow.create_table(*table(f"t{number}", *KEY))
-    assert await refused(anyhow.create_table(*table("one_more", *KEY))) == (403, "OTSQuotaExhausted")
+        await client.create_table(*table(f"t{number}", *KEY))
+    assert await refused(client.create_table(*table("one_more", *KEY))) == (403, "OTSQuotaExhausted")
     assert await refused_index("one_more", ["u", "x"]) == (403, "OTSQuotaExhausted")
 
 
-async def test_a_new_table_is_not_ready_for_a_while(server: TablestoreServer, anyhow: Any, clock: list[float]) -> None:
+async def test_requests_to_a_new_table_are_refused_until_it_is_ready(
+    server: TablestoreServer, client: Any, clock: list[float]
+) -> None:
     server.ready_after = 60
-    await anyhow.create_table(*table("t", *KEY))
-    assert (await anyhow.describe_table("t")).table_meta.table_name == "t"
+    await client.create_table(*table("t", *KEY))
+    assert (await client.describe_table("t")).table_meta.table_name == "t"
     for call in (
-        anyhow.put_row("t", Row(key(1), [])),
-        anyhow.get_row("t", key(1), max_version=1),
-        anyhow.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1),
+        client.put_row("t", Row(key(1), [])),
+        client.get_row("t", key(1), max_version=1),
+        client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1),
     ):
         with pytest.raises(OTSServiceError) as caught:
             await call
         assert code_of(caught.value) == (404, "OTSTableNotReady")
-    response = await anyhow.batch_write_row(batch("t", puts([key(1), key(2)])))
+    response = await client.batch_write_row(batch("t", puts([key(1), key(2)])))
     assert failures(response) == [(0, "OTSTableNotReady"), (1, "OTSTableNotReady")]
     clock[0] += 60
-    await anyhow.put_row("t", Row(key(1), []))
+    await client.put_row("t", Row(key(1), []))
 
 
 # one row
 
 
-async def test_every_type_of_value_comes_back(client: Any) -> None:
-    await client.create_table(*table("t", ("s", "STRING"), ("b", "BINARY"), ("n", "INTEGER")))
+async def test_every_type_of_value_comes_back(each_client: Any) -> None:
+    await each_client.create_table(*table("t", ("s", "STRING"), ("b", "BINARY"), ("n", "INTEGER")))
     for number in (-(2**63), 0, 2**63 - 1):
         row_key = [("s", "schlüssel\x00\U0001f600"), ("b", bytearray(b"\xff\x00")), ("n", number)]
         values = {
@@ -202,15 +204,15 @@ async def test_every_type_of_value_comes_back(client: Any) -> None:
             "raw": bytearray(range(256)),
             "text": "文字\x00\U0001f600",
         }
-        await client.put_row("t", Row(row_key, list(values.items())))
-        _, row, _ = await client.get_row("t", row_key, max_version=1)
+        await each_client.put_row("t", Row(row_key, list(values.items())))
+        _, row, _ = await each_client.get_row("t", row_key, max_version=1)
         assert row.primary_key == row_key
         assert columns(row) == values
         assert [type(value) for value in columns(row).values()] == [type(value) for value in values.values()]
 
 
-async def test_names_of_columns_may_be_of_any_letters(client: Any) -> None:
-    """As bytes, since the SDK's codec in Python counts the characters of other names in place of their bytes."""
+async def test_column_name_may_have_any_letters(client: Any) -> None:
+    """The names are bytes, because the Python codec of the SDK counts characters of other names instead of bytes."""
     await client.create_table(*table("t", *KEY))
     await client.put_row("t", Row(key(1), [("列の名前".encode(), "値")]))
     await client.update_row("t", Row(key(1), {"PUT": [("ü".encode(), 1)]}), Condition("IGNORE"))
@@ -220,7 +222,7 @@ async def test_names_of_columns_may_be_of_any_letters(client: Any) -> None:
     assert columns(row) == {"列の名前": "値"}
 
 
-async def test_the_miscounted_names_of_the_codec_in_python_are_refused(server: TablestoreServer) -> None:
+async def test_row_of_the_python_codec_with_a_miscounted_name_is_refused(server: TablestoreServer) -> None:
     client = Threaded(sync_client(server, enable_native=False))
     await client.create_table(*table("t", *KEY))
     with pytest.raises(OTSServiceError, match="PlainBuffer"):
@@ -228,7 +230,7 @@ async def test_the_miscounted_names_of_the_codec_in_python_are_refused(server: T
     await client.close()
 
 
-async def test_a_miss_has_no_row(client: Any) -> None:
+async def test_read_of_a_missing_row_returns_none(client: Any) -> None:
     await client.create_table(*table("t", *KEY))
     _, row, _ = await client.get_row("t", key(1), max_version=1)
     assert row is None
@@ -237,7 +239,7 @@ async def test_a_miss_has_no_row(client: Any) -> None:
     assert (item.is_ok, item.row) == (True, None)
 
 
-async def test_rows_without_the_wanted_columns_vanish(client: Any) -> None:
+async def test_read_of_columns_leaves_out_rows_without_them(client: Any) -> None:
     await client.create_table(*table("t", *KEY))
     await client.put_row("t", Row(key(1), [("x", 1), ("y", 1)]))
     await client.put_row("t", Row(key(2), [("y", 2)]))
@@ -253,12 +255,12 @@ async def test_rows_without_the_wanted_columns_vanish(client: Any) -> None:
     assert row is None
 
 
-async def test_a_part_of_the_columns(anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
-    await anyhow.put_row("t", Row(key(1), [(name, name) for name in "dbca"]))
-    _, row, _ = await anyhow.get_row("t", key(1), max_version=1)
+async def test_read_between_two_column_names_returns_those_between(client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
+    await client.put_row("t", Row(key(1), [(name, name) for name in "dbca"]))
+    _, row, _ = await client.get_row("t", key(1), max_version=1)
     assert list(columns(row)) == list("abcd")
-    _, row, _ = await anyhow.get_row("t", key(1), max_version=1, start_column="b", end_column="d")
+    _, row, _ = await client.get_row("t", key(1), max_version=1, start_column="b", end_column="d")
     assert list(columns(row)) == ["b", "c"]
 
 
@@ -274,15 +276,15 @@ async def test_a_put_replaces_and_an_update_changes(client: Any) -> None:
     assert columns(row) == {"only": True}
 
 
-async def test_only_integers_are_incremented_and_only_so_far(anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
-    await anyhow.put_row("t", Row(key(1), [("n", 2**63 - 1), ("x", "1")]))
+async def test_increment_of_a_text_or_beyond_64_bits_is_refused(client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
+    await client.put_row("t", Row(key(1), [("n", 2**63 - 1), ("x", "1")]))
     for name in ("n", "x"):
         with pytest.raises(OTSServiceError, match="increment"):
-            await anyhow.update_row("t", Row(key(1), {"INCREMENT": [(name, 1)]}), Condition("IGNORE"))
+            await client.update_row("t", Row(key(1), {"INCREMENT": [(name, 1)]}), Condition("IGNORE"))
 
 
-async def test_an_update_that_only_deletes_makes_no_row(client: Any) -> None:
+async def test_update_that_only_deletes_creates_no_row(client: Any) -> None:
     await client.create_table(*table("t", *KEY))
     await client.update_row("t", Row(key(1), {"DELETE_ALL": ["x"]}), Condition("IGNORE"))
     assert (await client.get_row("t", key(1), max_version=1))[1] is None
@@ -290,7 +292,7 @@ async def test_an_update_that_only_deletes_makes_no_row(client: Any) -> None:
     assert columns((await client.get_row("t", key(1), max_version=1))[1]) == {"x": 1}
 
 
-async def test_updates_may_be_forbidden(client: Any) -> None:
+async def test_update_of_a_table_without_allow_update_is_refused(client: Any) -> None:
     await client.create_table(*table("t", *KEY, allow_update=False))
     await client.put_row("t", Row(key(1), [("x", 1)]))
     with pytest.raises(OTSServiceError) as caught:
@@ -300,26 +302,26 @@ async def test_updates_may_be_forbidden(client: Any) -> None:
     assert columns((await client.get_row("t", key(1), max_version=1))[1]) == {"x": 3}
 
 
-async def test_a_failed_condition_stores_nothing(client: Any) -> None:
-    await client.create_table(*table("t", *KEY))
-    await client.put_row("t", Row(key(1), [("g", 7)]), Condition("EXPECT_NOT_EXIST"))
+async def test_write_with_a_failed_condition_changes_nothing(each_client: Any) -> None:
+    await each_client.create_table(*table("t", *KEY))
+    await each_client.put_row("t", Row(key(1), [("g", 7)]), Condition("EXPECT_NOT_EXIST"))
     is_eight = SingleColumnCondition("g", 8, ComparatorType.EQUAL, pass_if_missing=False)
     for call in (
-        client.put_row("t", Row(key(1), [("g", 0)]), Condition("EXPECT_NOT_EXIST")),
-        client.put_row("t", Row(key(2), [("g", 0)]), Condition("EXPECT_EXIST")),
-        client.put_row("t", Row(key(1), [("g", 0)]), Condition("EXPECT_EXIST", is_eight)),
-        client.update_row("t", Row(key(1), {"PUT": [("g", 0)]}), Condition("IGNORE", is_eight)),
-        client.delete_row("t", key(1), Condition("EXPECT_EXIST", is_eight)),
-        client.delete_row("t", key(2), Condition("EXPECT_EXIST")),
+        each_client.put_row("t", Row(key(1), [("g", 0)]), Condition("EXPECT_NOT_EXIST")),
+        each_client.put_row("t", Row(key(2), [("g", 0)]), Condition("EXPECT_EXIST")),
+        each_client.put_row("t", Row(key(1), [("g", 0)]), Condition("EXPECT_EXIST", is_eight)),
+        each_client.update_row("t", Row(key(1), {"PUT": [("g", 0)]}), Condition("IGNORE", is_eight)),
+        each_client.delete_row("t", key(1), Condition("EXPECT_EXIST", is_eight)),
+        each_client.delete_row("t", key(2), Condition("EXPECT_EXIST")),
     ):
         with pytest.raises(OTSServiceError) as caught:
             await call
         assert code_of(caught.value) == (403, "OTSConditionCheckFail")
-    _, _, rows, _ = await client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
+    _, _, rows, _ = await each_client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
     assert [columns(row) for row in rows] == [{"g": 7}]
     is_seven = SingleColumnCondition("g", 7, ComparatorType.EQUAL, pass_if_missing=False)
-    await client.delete_row("t", key(1), Condition("EXPECT_EXIST", is_seven))
-    assert (await client.get_row("t", key(1), max_version=1))[1] is None
+    await each_client.delete_row("t", key(1), Condition("EXPECT_EXIST", is_seven))
+    assert (await each_client.get_row("t", key(1), max_version=1))[1] is None
 
 
 @pytest.mark.parametrize(
@@ -333,20 +335,22 @@ async def test_a_failed_condition_stores_nothing(client: Any) -> None:
         (ComparatorType.GREATER_EQUAL, True, [2, 3, 4]),
     ],
 )
-async def test_filters_compare(anyhow: Any, comparator: str, *, missing: bool, passing: list[int]) -> None:
-    await anyhow.create_table(*table("t", *KEY))
+async def test_filter_compares_values_of_one_type(
+    client: Any, comparator: str, *, missing: bool, passing: list[int]
+) -> None:
+    await client.create_table(*table("t", *KEY))
     for number, stored in enumerate([[("x", 1)], [("x", 2)], [("x", 3)], [("y", 2)], [("x", "2")]], start=1):
-        await anyhow.put_row("t", Row(key(number), stored))
+        await client.put_row("t", Row(key(number), stored))
     condition = SingleColumnCondition("x", 2, comparator, pass_if_missing=missing)
     bounds = key(INF_MIN), key(INF_MAX)
-    _, _, rows, _ = await anyhow.get_range("t", "FORWARD", *bounds, column_filter=condition, max_version=1)
+    _, _, rows, _ = await client.get_range("t", "FORWARD", *bounds, column_filter=condition, max_version=1)
     assert numbers(rows) == passing
 
 
-async def test_filters_are_composed(anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
+async def test_composite_filter_combines_its_parts(client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
     for number in range(4):
-        await anyhow.put_row("t", Row(key(number), [("a", bool(number & 1)), ("b", bool(number & 2))]))
+        await client.put_row("t", Row(key(number), [("a", bool(number & 1)), ("b", bool(number & 2))]))
 
     def composed(operator: str, *parts: Any) -> CompositeColumnCondition:
         condition = CompositeColumnCondition(operator)
@@ -361,11 +365,11 @@ async def test_filters_are_composed(anyhow: Any) -> None:
         (composed(LogicalOperator.NOT, composed(LogicalOperator.AND, a, b)), [0, 1, 2]),
     ):
         bounds = key(INF_MIN), key(INF_MAX)
-        _, _, rows, _ = await anyhow.get_range("t", "FORWARD", *bounds, column_filter=condition, max_version=1)
+        _, _, rows, _ = await client.get_range("t", "FORWARD", *bounds, column_filter=condition, max_version=1)
         assert numbers(rows) == passing
 
 
-async def test_a_column_that_counts_by_itself(client: Any) -> None:
+async def test_auto_increment_key_grows(client: Any) -> None:
     await client.create_table(*table("t", ("u", "STRING"), ("q", "INTEGER", PK_AUTO_INCR)))
     given = []
     for _ in range(5):
@@ -379,7 +383,7 @@ async def test_a_column_that_counts_by_itself(client: Any) -> None:
     assert numbers(rows) == given
 
 
-async def test_a_wrong_key_is_refused(client: Any) -> None:
+async def test_invalid_key_is_refused(client: Any) -> None:
     await client.create_table(*table("t", *KEY))
     for wrong in ([("u", "s")], [("q", 1), ("u", "s")], [("u", 1), ("q", 1)], [("u", "s"), ("q", PK_AUTO_INCR)]):
         with pytest.raises(OTSServiceError) as caught:
@@ -394,43 +398,43 @@ async def test_a_wrong_key_is_refused(client: Any) -> None:
 # versions and time
 
 
-async def test_the_newest_versions_are_kept(anyhow: Any, clock: list[float]) -> None:
-    await anyhow.create_table(*table("t", *KEY, max_version=2))
+async def test_cell_keeps_its_newest_versions(client: Any, clock: list[float]) -> None:
+    await client.create_table(*table("t", *KEY, max_version=2))
     now = int(clock[0] * 1000)
     for age in (1, 3, 2):
-        await anyhow.update_row("t", Row(key(1), {"PUT": [("x", age, now - age)]}), Condition("IGNORE"))
-    _, row, _ = await anyhow.get_row("t", key(1), max_version=5)
+        await client.update_row("t", Row(key(1), {"PUT": [("x", age, now - age)]}), Condition("IGNORE"))
+    _, row, _ = await client.get_row("t", key(1), max_version=5)
     assert row.attribute_columns == [("x", 1, now - 1), ("x", 2, now - 2)]
-    _, row, _ = await anyhow.get_row("t", key(1), max_version=1)
+    _, row, _ = await client.get_row("t", key(1), max_version=1)
     assert row.attribute_columns == [("x", 1, now - 1)]
-    _, row, _ = await anyhow.get_row("t", key(1), time_range=(now - 5, now - 1))
+    _, row, _ = await client.get_row("t", key(1), time_range=(now - 5, now - 1))
     assert row.attribute_columns == [("x", 2, now - 2)]
-    _, row, _ = await anyhow.get_row("t", key(1), time_range=now - 1)
+    _, row, _ = await client.get_row("t", key(1), time_range=now - 1)
     assert row.attribute_columns == [("x", 1, now - 1)]
-    await anyhow.update_row("t", Row(key(1), {"DELETE": [("x", None, now - 1)]}), Condition("IGNORE"))
-    _, row, _ = await anyhow.get_row("t", key(1), max_version=5)
+    await client.update_row("t", Row(key(1), {"DELETE": [("x", None, now - 1)]}), Condition("IGNORE"))
+    _, row, _ = await client.get_row("t", key(1), max_version=5)
     assert row.attribute_columns == [("x", 2, now - 2)]
     with pytest.raises(OTSServiceError, match="timestamp"):
-        await anyhow.put_row("t", Row(key(1), [("x", 1, now + 2 * 86_400_000)]))
+        await client.put_row("t", Row(key(1), [("x", 1, now + 2 * 86_400_000)]))
 
 
-async def test_rows_expire_with_their_entries_in_an_index(anyhow: Any, clock: list[float]) -> None:
+async def test_expired_row_leaves_table_and_index(client: Any, clock: list[float]) -> None:
     created = table("t", *KEY, defined=[("la", "INTEGER")], time_to_live=86400, allow_update=False)
-    await anyhow.create_table(*created, secondary_indexes=[SecondaryIndexMeta("i", ["u", "la"], [], LOCAL)])
-    await anyhow.put_row("t", Row(key(1), [("la", 1)]))
+    await client.create_table(*created, secondary_indexes=[SecondaryIndexMeta("i", ["u", "la"], [], LOCAL)])
+    await client.put_row("t", Row(key(1), [("la", 1)]))
     clock[0] += 50_000
-    await anyhow.put_row("t", Row(key(2), [("la", 2)]))
+    await client.put_row("t", Row(key(2), [("la", 2)]))
 
     async def alive() -> list[list[int]]:
-        in_table = await anyhow.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
+        in_table = await client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
         bounds = [[("u", "ü"), ("la", bound), ("q", bound)] for bound in (INF_MIN, INF_MAX)]
-        in_index = await anyhow.get_range("i", "FORWARD", *bounds, max_version=1)
+        in_index = await client.get_range("i", "FORWARD", *bounds, max_version=1)
         return [numbers(in_table[2]), numbers(in_index[2])]
 
     assert await alive() == [[1, 2], [1, 2]]
     clock[0] += 36_401
     assert await alive() == [[2], [2]]
-    await anyhow.put_row("t", Row(key(1), []), Condition("EXPECT_NOT_EXIST"))
+    await client.put_row("t", Row(key(1), []), Condition("EXPECT_NOT_EXIST"))
     clock[0] += 50_000
     assert await alive() == [[1], []]
 
@@ -438,10 +442,10 @@ async def test_rows_expire_with_their_entries_in_an_index(anyhow: Any, clock: li
 # ranges
 
 
-async def test_pages_of_a_range_both_ways(client: Any) -> None:
-    await client.create_table(*table("t", *KEY))
-    await client.batch_write_row(batch("t", puts((key(number) for number in range(10)), ("x", 1))))
-    await client.batch_write_row(batch("t", puts((key(number, "other") for number in range(3)), ("x", 1))))
+async def test_range_is_read_in_pages_in_both_directions(each_client: Any) -> None:
+    await each_client.create_table(*table("t", *KEY))
+    await each_client.batch_write_row(batch("t", puts((key(number) for number in range(10)), ("x", 1))))
+    await each_client.batch_write_row(batch("t", puts((key(number, "other") for number in range(3)), ("x", 1))))
     for direction, start, end, pages in (
         ("FORWARD", key(INF_MIN), key(INF_MAX), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]),
         ("BACKWARD", key(INF_MAX), key(INF_MIN), [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]),
@@ -452,26 +456,26 @@ async def test_pages_of_a_range_both_ways(client: Any) -> None:
         read = []
         token: Any = start
         while token is not None:
-            _, token, rows, _ = await client.get_range("t", direction, token, end, limit=4, max_version=1)
+            _, token, rows, _ = await each_client.get_range("t", direction, token, end, limit=4, max_version=1)
             read.append(numbers(rows))
         assert read == pages
     for direction, first, last in (("FORWARD", 6, 2), ("BACKWARD", 2, 6), ("FORWARD", 3, 3), ("BACKWARD", 3, 3)):
         with pytest.raises(OTSServiceError) as caught:
-            await client.get_range("t", direction, key(first), key(last), max_version=1)
+            await each_client.get_range("t", direction, key(first), key(last), max_version=1)
         assert code_of(caught.value) == (400, "OTSParameterInvalid")
 
 
-async def test_a_page_ends_after_so_many_rows_and_bytes(server: TablestoreServer, anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
+async def test_page_ends_after_4_megabytes_or_the_scan_limit(server: TablestoreServer, client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
     for number in range(6):
-        await anyhow.put_row("t", Row(key(number), [("x", "y" * MEGABYTE)]))
-    _, token, rows, _ = await anyhow.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
+        await client.put_row("t", Row(key(number), [("x", "y" * MEGABYTE)]))
+    _, token, rows, _ = await client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), max_version=1)
     assert (numbers(rows), token) == ([0, 1, 2, 3], key(4))
     server.scan_limit = 2
     none = SingleColumnCondition("x", "z", ComparatorType.EQUAL)
     bounds = key(INF_MIN), key(INF_MAX)
-    _, token, rows, _ = await anyhow.get_range("t", "FORWARD", *bounds, limit=5, column_filter=none, max_version=1)
-    assert (rows, token) == ([], key(2))  # what a filter leaves out was read all the same
+    _, token, rows, _ = await client.get_range("t", "FORWARD", *bounds, limit=5, column_filter=none, max_version=1)
+    assert (rows, token) == ([], key(2))  # the page counts rows that the filter refused
 
 
 texts = st.sampled_from(["", "a", "a\x00", "ab", "b", "é", "\uffff", "\U0001f600"])
@@ -482,7 +486,7 @@ with_fixtures = settings(deadline=None, suppress_health_check=[HealthCheck.funct
 
 
 def order(found: tuple[Any, Any]) -> list[tuple[int, Any]]:
-    """How a model, without the server's own code, orders keys: texts by their bytes."""
+    """Return a sort key for keys, without the code of the server: texts are ordered by their bytes."""
     return [
         (-1, b"")
         if value is INF_MIN
@@ -497,7 +501,7 @@ def order(found: tuple[Any, Any]) -> list[tuple[int, Any]]:
 @given(
     st.sets(stored_keys), bounds, bounds, st.integers(1, 5), st.integers(1, 5), st.sampled_from(["FORWARD", "BACKWARD"])
 )
-def test_any_range_is_that_of_a_sorted_list(
+def test_any_range_equals_that_of_a_sorted_list(
     server: TablestoreServer, sync: OTSClient, stored: set[Any], one: Any, other: Any, limit: int, scan: int, way: str
 ) -> None:
     assume(order(one) != order(other))
@@ -583,7 +587,7 @@ def item_of(operation: str, row_key: Any, values: list[tuple[str, int]], conditi
 
 
 def written(client: OTSClient, item: Any, *, in_batch: bool) -> bool:
-    """Whether a write succeeded, or else its condition failed."""
+    """Return true if a write succeeded, false if its condition failed."""
     if in_batch:
         return bool(client.batch_write_row(batch("t", [item])).is_all_succeed())
     try:
@@ -603,7 +607,9 @@ def written(client: OTSClient, item: Any, *, in_batch: bool) -> bool:
 # indexes
 
 
-async def test_a_global_index_lags(server: TablestoreServer, client: Any, clock: list[float]) -> None:
+async def test_global_index_shows_a_write_after_the_lag(
+    server: TablestoreServer, client: Any, clock: list[float]
+) -> None:
     server.index_lag = 3
     indexes = [SecondaryIndexMeta("g", ["la"], [], GLOBAL), SecondaryIndexMeta("l", ["u", "la"], [], LOCAL)]
     await client.create_table(*table("t", *KEY, defined=[("la", "INTEGER")]), secondary_indexes=indexes)
@@ -626,28 +632,28 @@ async def test_a_global_index_lags(server: TablestoreServer, client: Any, clock:
 
 
 @pytest.mark.parametrize("include", [True, False])
-async def test_an_index_made_later_has_the_old_rows_or_not(anyhow: Any, *, include: bool) -> None:
-    await anyhow.create_table(*table("t", *KEY, defined=[("la", "INTEGER")]))
-    await anyhow.put_row("t", Row(key(1), [("la", 1)]))
-    await anyhow.create_secondary_index("t", SecondaryIndexMeta("i", ["u", "la"], [], LOCAL), include)
-    await anyhow.put_row("t", Row(key(2), [("la", 2)]))
+async def test_new_index_has_the_old_rows_if_asked_for(client: Any, *, include: bool) -> None:
+    await client.create_table(*table("t", *KEY, defined=[("la", "INTEGER")]))
+    await client.put_row("t", Row(key(1), [("la", 1)]))
+    await client.create_secondary_index("t", SecondaryIndexMeta("i", ["u", "la"], [], LOCAL), include)
+    await client.put_row("t", Row(key(2), [("la", 2)]))
     ends = [[("u", "ü"), ("la", bound), ("q", bound)] for bound in (INF_MIN, INF_MAX)]
-    _, _, rows, _ = await anyhow.get_range("i", "FORWARD", *ends, max_version=1)
+    _, _, rows, _ = await client.get_range("i", "FORWARD", *ends, max_version=1)
     assert numbers(rows) == ([1, 2] if include else [2])
     with pytest.raises(OTSServiceError, match="dropped"):
-        await anyhow.delete_table("t")
-    await anyhow.delete_secondary_index("t", "i")
-    await anyhow.delete_table("t")
+        await client.delete_table("t")
+    await client.delete_secondary_index("t", "i")
+    await client.delete_table("t")
 
 
 # batches
 
 
-async def test_a_batch_of_200_rows_and_its_rows_back(server: TablestoreServer, client: Any) -> None:
-    await client.create_table(*table("t", *KEY))
-    response = await client.batch_write_row(batch("t", puts((key(number) for number in range(200)), ("x", "é"))))
+async def test_batch_of_200_rows_is_written_and_read(server: TablestoreServer, each_client: Any) -> None:
+    await each_client.create_table(*table("t", *KEY))
+    response = await each_client.batch_write_row(batch("t", puts((key(number) for number in range(200)), ("x", "é"))))
     assert response.is_all_succeed()
-    response = await client.batch_get_row(batch_of_keys("t", [key(number) for number in range(150, 250)]))
+    response = await each_client.batch_get_row(batch_of_keys("t", [key(number) for number in range(150, 250)]))
     found = response.get_result_by_table("t")
     assert [item.row is not None for item in found] == [number < 200 for number in range(150, 250)]
     assert [(name, server.count(name)) for name in ("BatchWriteRow", "BatchGetRow")] == [
@@ -656,7 +662,7 @@ async def test_a_batch_of_200_rows_and_its_rows_back(server: TablestoreServer, c
     ]
 
 
-async def test_each_row_of_a_batch_succeeds_or_fails_alone(client: Any) -> None:
+async def test_each_row_of_a_batch_succeeds_or_fails_by_itself(client: Any) -> None:
     await client.create_table(*table("t", *KEY))
     await client.put_row("t", Row(key(1), [("x", "old")]))
     new = Condition("EXPECT_NOT_EXIST")
@@ -668,7 +674,7 @@ async def test_each_row_of_a_batch_succeeds_or_fails_alone(client: Any) -> None:
 
 
 @pytest.mark.parametrize("any_order", [False, True])
-async def test_others_may_come_between_the_rows_of_a_batch(
+async def test_read_may_come_between_the_rows_of_a_batch(
     server: TablestoreServer, client: Any, *, any_order: bool
 ) -> None:
     server.apart, server.any_order = 0.02, any_order
@@ -689,7 +695,7 @@ WHOLE = {(), (0, 1, 2)}
 IN_ORDER = WHOLE | {(0,), (0, 1)}
 
 
-async def test_a_batch_over_several_tables_of_which_one_is_missing(client: Any) -> None:
+async def test_batch_with_a_missing_table_fails_only_its_rows(client: Any) -> None:
     await client.create_table(*table("t", *KEY))
     request = batch("t", puts([key(1)], ("x", 1)))
     request.add(batch("none", puts([key(1)], ("x", 1))).items["none"])
@@ -702,7 +708,7 @@ async def test_a_batch_over_several_tables_of_which_one_is_missing(client: Any) 
 
 
 @pytest.mark.parametrize("value", ["é" * MEGABYTE, bytearray(b"\xfe") * (2 * MEGABYTE)], ids=["text", "binary"])
-async def test_a_cell_of_two_megabytes_and_not_a_byte_more(client: Any, value: Any) -> None:
+async def test_cell_holds_two_megabytes_and_not_a_byte_more(client: Any, value: Any) -> None:
     await client.create_table(*table("t", *KEY))
     await client.put_row("t", Row(key(1), [("x", value)]))
     _, row, _ = await client.get_row("t", key(1), max_version=1)
@@ -713,43 +719,43 @@ async def test_a_cell_of_two_megabytes_and_not_a_byte_more(client: Any, value: A
     assert (await client.get_row("t", key(2), max_version=1))[1] is None
 
 
-async def test_limits_of_a_request(anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
+async def test_request_beyond_a_limit_is_refused(client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
     big = ("x", "y" * (2 * MEGABYTE))
     rows_of_a_megabyte = puts((key(number) for number in range(4)), ("x", "y" * MEGABYTE))
     many = [(f"c{number}", 1) for number in range(1025)]
     for call, code in (
-        (anyhow.batch_write_row(batch("t", puts((key(n) for n in range(201)), ("x", 1)))), "OTSParameterInvalid"),
-        (anyhow.batch_get_row(batch_of_keys("t", [key(number) for number in range(101)])), "OTSParameterInvalid"),
-        (anyhow.batch_write_row(batch("t", puts([key(1), key(1)], ("x", 1)))), "OTSParameterInvalid"),
-        (anyhow.batch_write_row(batch("t", rows_of_a_megabyte)), "OTSParameterInvalid"),  # 4 MB, and the keys
-        (anyhow.put_row("t", Row(key(1), [big, ("y", big[1])])), "OTSParameterInvalid"),
-        (anyhow.put_row("t", Row(key(1), [big, ("y", big[1]), ("z", big[1])])), "OTSRequestBodySizeExceed"),
-        (anyhow.put_row("t", Row(key(1), [(name, big[1]) for name in "abcdefgh"])), "OTSRequestBodySizeExceed"),
-        (anyhow.put_row("t", Row(key(1), many)), "OTSOutOfColumnCountLimit"),
-        (anyhow.put_row("t", Row(key(1, "k" * 1025), [("x", 1)])), "OTSParameterInvalid"),
-        (anyhow.put_row("t", Row(key(1), [("n" * 256, 1)])), "OTSParameterInvalid"),
-        (anyhow.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), limit=0, max_version=1), "OTSParameterInvalid"),
+        (client.batch_write_row(batch("t", puts((key(n) for n in range(201)), ("x", 1)))), "OTSParameterInvalid"),
+        (client.batch_get_row(batch_of_keys("t", [key(number) for number in range(101)])), "OTSParameterInvalid"),
+        (client.batch_write_row(batch("t", puts([key(1), key(1)], ("x", 1)))), "OTSParameterInvalid"),
+        (client.batch_write_row(batch("t", rows_of_a_megabyte)), "OTSParameterInvalid"),  # 4 MB and the keys
+        (client.put_row("t", Row(key(1), [big, ("y", big[1])])), "OTSParameterInvalid"),
+        (client.put_row("t", Row(key(1), [big, ("y", big[1]), ("z", big[1])])), "OTSRequestBodySizeExceed"),
+        (client.put_row("t", Row(key(1), [(name, big[1]) for name in "abcdefgh"])), "OTSRequestBodySizeExceed"),
+        (client.put_row("t", Row(key(1), many)), "OTSOutOfColumnCountLimit"),
+        (client.put_row("t", Row(key(1, "k" * 1025), [("x", 1)])), "OTSParameterInvalid"),
+        (client.put_row("t", Row(key(1), [("n" * 256, 1)])), "OTSParameterInvalid"),
+        (client.get_range("t", "FORWARD", key(INF_MIN), key(INF_MAX), limit=0, max_version=1), "OTSParameterInvalid"),
     ):
         with pytest.raises(OTSServiceError) as caught:
             await call
         assert caught.value.get_error_code() == code
-    _, _, rows, _ = await anyhow.get_range(
+    _, _, rows, _ = await client.get_range(
         "t", "FORWARD", [("u", INF_MIN), ("q", INF_MIN)], [("u", INF_MAX), ("q", INF_MAX)], max_version=1
     )
     assert rows == []
-    await anyhow.put_row("t", Row(key(1, "k" * 1024), many[:-1]))
+    await client.put_row("t", Row(key(1, "k" * 1024), many[:-1]))
 
 
-async def test_capacity_units_are_counted_in_4_kilobytes(anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
-    consumed, _ = await anyhow.put_row("t", Row(key(1), [("x", "y" * 9000)]), Condition("EXPECT_NOT_EXIST"))
+async def test_capacity_units_are_counted_in_4_kilobytes(client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
+    consumed, _ = await client.put_row("t", Row(key(1), [("x", "y" * 9000)]), Condition("EXPECT_NOT_EXIST"))
     assert (consumed.read, consumed.write) == (1, 3)
-    consumed, _, _ = await anyhow.get_row("t", key(1), max_version=1)
+    consumed, _, _ = await client.get_row("t", key(1), max_version=1)
     assert (consumed.read, consumed.write) == (3, 0)
 
 
-# who asks
+# signatures
 
 
 @pytest.mark.parametrize("region", [None, "cn-nowhere"])
@@ -762,7 +768,7 @@ async def test_capacity_units_are_counted_in_4_kilobytes(anyhow: Any) -> None:
         ({"sts_token": "unasked"}, "token"),
     ],
 )
-async def test_strangers_are_refused(
+async def test_request_with_wrong_credentials_is_refused(
     server: TablestoreServer, region: str | None, wrong: dict[str, str], message: str
 ) -> None:
     client = async_client(server, region=region, **wrong)
@@ -774,7 +780,7 @@ async def test_strangers_are_refused(
 
 
 @pytest.mark.parametrize("region", [None, "cn-nowhere"])
-async def test_a_token_for_a_while(region: str | None) -> None:
+async def test_server_with_a_security_token_requires_it(region: str | None) -> None:
     with TablestoreServer(security_token="token") as server:
         for token, allowed in (("token", True), ("other", False), (None, False)):
             client = async_client(server, region=region, sts_token=token)
@@ -786,11 +792,11 @@ async def test_a_token_for_a_while(region: str | None) -> None:
             await client.close()
 
 
-def test_a_v4_signature_of_another_day_has_another_key(server: TablestoreServer) -> None:
+def test_v4_signature_of_another_day_is_refused(server: TablestoreServer) -> None:
     client = sync_client(server, region="cn-nowhere", sign_date="20200101", auto_update_v4_sign=False)
-    assert client.list_table() == ()  # the key of that day is known, too
+    assert client.list_table() == ()  # the server derives the key of that day
     with pytest.raises(OTSServiceError, match="Signature mismatch"):
-        sent(client, "ListTable", b"", **{"x-ots-signdate": "20200102"})
+        send(client, "ListTable", b"", **{"x-ots-signdate": "20200102"})
     client.connection.pool.clear()
 
 
@@ -806,13 +812,13 @@ def test_a_v4_signature_of_another_day_has_another_key(server: TablestoreServer)
     ],
 )
 def test_a_changed_header_is_refused(sync: OTSClient, headers: dict[str, str], status: int, message: str) -> None:
-    assert sent(sync, "ListTable", b"") == b""
+    assert send(sync, "ListTable", b"") == b""
     with pytest.raises(OTSServiceError, match=message) as caught:
-        sent(sync, "ListTable", b"", **headers)
+        send(sync, "ListTable", b"", **headers)
     assert caught.value.get_http_status() == status
 
 
-def test_bodies_that_no_sdk_sends_are_refused(server: TablestoreServer, sync: OTSClient) -> None:
+def test_malformed_body_is_refused(server: TablestoreServer, sync: OTSClient) -> None:
     sync.create_table(*table("t", *KEY))
     good = encoded([WireRow([("u", "k"), ("q", 1)])])
     condition = pb.Condition(row_existence=pb.IGNORE)
@@ -821,19 +827,19 @@ def test_bodies_that_no_sdk_sends_are_refused(server: TablestoreServer, sync: OT
     for row in (b"", b"\x00", flipped, twice, good[:-1]):
         body = pb.PutRowRequest(table_name="t", row=row, condition=condition).SerializeToString()
         with pytest.raises(OTSServiceError, match="PlainBuffer"):
-            sent(sync, "PutRow", body)
+            send(sync, "PutRow", body)
     condition.column_condition = b"\xff"
     body = pb.PutRowRequest(table_name="t", row=good, condition=condition).SerializeToString()
     with pytest.raises(OTSServiceError, match="filter"):
-        sent(sync, "PutRow", body)
+        send(sync, "PutRow", body)
     with pytest.raises(OTSServiceError, match="protobuf"):
-        sent(sync, "PutRow", b"\xff")
+        send(sync, "PutRow", b"\xff")
     with pytest.raises(OTSServiceError, match="no Search"):
-        sent(sync, "Search", b"")
+        send(sync, "Search", b"")
     assert sync.get_row("t", [("u", "k"), ("q", 1)], max_version=1)[1] is None
 
 
-async def test_only_posts_are_answered(server: TablestoreServer) -> None:
+async def test_get_request_is_refused(server: TablestoreServer) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{server.endpoint}/ListTable") as response:
         assert response.status == 405
         assert pb.Error.FromString(await response.read()).code == "OTSMethodNotAllowed"
@@ -844,14 +850,14 @@ async def test_only_posts_are_answered(server: TablestoreServer) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "stored"),
-    [("before", False), ("after", True), ("drop before", False), ("drop after", True), ("busy", False)],
+    [("before", False), ("after", True), ("drop before", False), ("drop after", True), ("refused", False)],
 )
-async def test_a_fault_stores_everything_or_nothing(
+async def test_fault_applies_everything_or_nothing(
     server: TablestoreServer, client: Any, kind: Kind, *, stored: bool
 ) -> None:
     await client.create_table(*table("t", *KEY))
     server.faults = Faults(kinds=(kind,), times=1)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 # a lost connection is an error of the HTTP library
+    with pytest.raises(Exception) as caught:  # noqa: PT011 # a lost connection raises an error of the HTTP library
         await client.put_row("t", Row(key(1), [("x", 1)]))
     assert isinstance(caught.value, OTSServiceError) != kind.startswith("drop")
     assert server.faults.injected == 1
@@ -859,10 +865,10 @@ async def test_a_fault_stores_everything_or_nothing(
 
 
 @pytest.mark.parametrize("kind", ["row before", "row after"])
-async def test_a_row_of_a_batch_fails(server: TablestoreServer, client: Any, kind: Kind) -> None:
+async def test_row_fault_fails_one_row_of_a_batch(server: TablestoreServer, client: Any, kind: Kind) -> None:
     await client.create_table(*table("t", *KEY))
     server.faults = Faults(kinds=(kind,), times=1)
-    await client.put_row("t", Row(key(10), [("x", 1)]))  # it is no batch
+    await client.put_row("t", Row(key(10), [("x", 1)]))  # not a batch
     response = await client.batch_write_row(batch("t", puts((key(number) for number in range(10)), ("x", 1))))
     ((failed, code),) = failures(response)
     assert code == "OTSInternalServerError"
@@ -871,30 +877,30 @@ async def test_a_row_of_a_batch_fails(server: TablestoreServer, client: Any, kin
     assert set(numbers(rows)) == set(range(11)) - missing
 
 
-async def test_a_slow_answer_is_stored_though_nobody_waits_for_it(server: TablestoreServer, anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
+async def test_delayed_write_is_stored_after_its_client_left(server: TablestoreServer, client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
     server.faults = Faults(kinds=("delay",), delay=0.5, times=1)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(anyhow.put_row("t", Row(key(1), [("x", 1)])), 0.1)
-    assert (await anyhow.get_row("t", key(1), max_version=1))[1] is None
+        await asyncio.wait_for(client.put_row("t", Row(key(1), [("x", 1)])), 0.1)
+    assert (await client.get_row("t", key(1), max_version=1))[1] is None
     await asyncio.sleep(0.6)
-    assert (await anyhow.get_row("t", key(1), max_version=1))[1] is not None
+    assert (await client.get_row("t", key(1), max_version=1))[1] is not None
 
 
-async def test_the_sdk_repeats_what_a_busy_server_refused(server: TablestoreServer) -> None:
+async def test_sdk_repeats_a_request_to_a_busy_server(server: TablestoreServer) -> None:
     class Soon(DefaultRetryPolicy):  # type: ignore[misc] # the SDK is untyped
         def get_retry_delay(self, *_: Any) -> float:
             return 0.001
 
     client = async_client(server, retry_policy=Soon())
     await client.create_table(*table("t", *KEY))
-    server.faults = Faults(kinds=("busy",), times=3)
+    server.faults = Faults(kinds=("refused",), times=3)
     await client.put_row("t", Row(key(1), [("x", 1)]))
     await client.close()
     assert server.count("PutRow") == 4
 
 
-def test_a_share_of_the_requests_fails_and_a_seed_says_which() -> None:
+def test_seed_chooses_the_share_of_requests_that_fail() -> None:
     def drawn(seed: int, **options: Any) -> list[str | None]:
         faults = Faults(share=1 / 3, seed=seed, **options)
         return [faults.next("PutRow", "t") for _ in range(3000)]
@@ -906,43 +912,41 @@ def test_a_share_of_the_requests_fails_and_a_seed_says_which() -> None:
     assert set(drawn(1, kinds=("row before",))) == {None}
 
 
-async def test_more_requests_than_a_second_has_room_for(
-    server: TablestoreServer, anyhow: Any, clock: list[float]
-) -> None:
+async def test_requests_above_the_rate_are_throttled(server: TablestoreServer, client: Any, clock: list[float]) -> None:
     server.rate = 3
     clock[0] = int(clock[0]) + 0.1
     for _ in range(3):
-        await anyhow.list_table()
+        await client.list_table()
     with pytest.raises(OTSServiceError) as caught:
-        await anyhow.list_table()
+        await client.list_table()
     assert code_of(caught.value) == (503, "OTSServerBusy")
     clock[0] += 1
-    await anyhow.list_table()
+    await client.list_table()
 
 
-async def test_requests_may_take_a_while(server: TablestoreServer, anyhow: Any) -> None:
-    await anyhow.list_table()
+async def test_delayed_requests_wait_together(server: TablestoreServer, client: Any) -> None:
+    await client.list_table()
     server.delay = 0.3
     began = time.monotonic()
-    await asyncio.gather(*(anyhow.list_table() for _ in range(10)))
-    assert 0.3 <= time.monotonic() - began < 2  # they wait together
+    await asyncio.gather(*(client.list_table() for _ in range(10)))
+    assert 0.3 <= time.monotonic() - began < 2  # at the same time
 
 
 # the server itself
 
 
-async def test_the_log_names_calls_and_tables_in_order(server: TablestoreServer, anyhow: Any) -> None:
-    await anyhow.create_table(*table("t", *KEY))
-    await anyhow.list_table()
+async def test_request_log_names_apis_and_tables_in_order(server: TablestoreServer, client: Any) -> None:
+    await client.create_table(*table("t", *KEY))
+    await client.list_table()
     request = batch("t", puts([key(1)]))
     request.add(batch("other", puts([key(1)])).items["other"])
-    await anyhow.batch_write_row(request)
+    await client.batch_write_row(request)
     assert server.requests == [("CreateTable", "t"), ("ListTable", ""), ("BatchWriteRow", "t,other")]
     server.requests.clear()
     assert server.count("ListTable") == 0
 
 
-def test_clients_of_several_loops_in_turn_and_of_threads(server: TablestoreServer) -> None:
+def test_clients_in_several_loops_and_threads_share_a_server(server: TablestoreServer) -> None:
     async def add(number: int) -> None:
         client = async_client(server)
         await client.put_row("t", Row(key(number), [("x", 1)]))
@@ -966,7 +970,7 @@ def test_clients_of_several_loops_in_turn_and_of_threads(server: TablestoreServe
     client.connection.pool.clear()
 
 
-async def test_it_starts_and_stops_in_a_loop_too() -> None:
+async def test_server_starts_and_stops_in_an_event_loop() -> None:
     async with TablestoreServer("named", "id", "secret") as server:
         client = async_client(server, instance_name="named", access_key_id="id", access_key_secret="secret")
         assert await client.list_table() == ()
@@ -977,7 +981,7 @@ async def test_it_starts_and_stops_in_a_loop_too() -> None:
             await session.post(server.endpoint)
 
 
-async def test_an_error_of_the_server_itself_is_not_taken_for_one_of_the_service() -> None:
+async def test_error_of_the_test_server_itself_fails_the_test() -> None:
     def broken(_api: str, _table: str) -> bool:
         raise ZeroDivisionError
 
@@ -990,7 +994,7 @@ async def test_an_error_of_the_server_itself_is_not_taken_for_one_of_the_service
             await client.close()
 
 
-def test_a_taken_port_is_an_error(server: TablestoreServer) -> None:
+def test_start_on_a_taken_port_raises_and_leaves_no_thread(server: TablestoreServer) -> None:
     before = threading.active_count()
     with pytest.raises(OSError, match="in use"), TablestoreServer(port=int(server.endpoint.rpartition(":")[2])):
         pass

@@ -1,4 +1,4 @@
-"""A library that knows nothing of this project keeps its sessions and messages on tests/servers/tablestore."""
+"""A library that knows nothing of this project stores its sessions and messages on the test server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tablestore import FieldSchema, FieldType, OTSServiceError
+from tablestore import AsyncOTSClient, FieldSchema, FieldType, OTSServiceError
 from tablestore_for_agent_memory.base.base_memory_store import Message, Session
 from tablestore_for_agent_memory.base.common import MetaType, Order
 from tablestore_for_agent_memory.base.filter import Filters
@@ -18,17 +18,22 @@ from servers.tablestore_client import async_client
 
 
 @pytest.fixture
-async def memory() -> AsyncIterator[AsyncMemoryStore]:
+async def client() -> AsyncIterator[AsyncOTSClient]:
     with TablestoreServer() as server:
-        metadata = {"title": MetaType.STRING, "count": MetaType.INTEGER}
-        store = AsyncMemoryStore(
-            tablestore_client=async_client(server),
-            session_secondary_index_meta=metadata,
-            session_search_index_schema=[FieldSchema("title", FieldType.KEYWORD)],
-        )
-        await store.init_table()
-        yield store
-        await store.close()
+        yield async_client(server)
+
+
+@pytest.fixture
+async def memory(client: AsyncOTSClient) -> AsyncIterator[AsyncMemoryStore]:
+    metadata = {"title": MetaType.STRING, "count": MetaType.INTEGER}
+    store = AsyncMemoryStore(
+        tablestore_client=client,
+        session_secondary_index_meta=metadata,
+        session_search_index_schema=[FieldSchema("title", FieldType.KEYWORD)],
+    )
+    await store.init_table()
+    yield store
+    await store.close()
 
 
 def session(number: int, user: str = "ü", **metadata: Any) -> Session:
@@ -50,14 +55,14 @@ async def listed(found: Any) -> list[Any]:
     return [item async for item in await found]
 
 
-async def test_it_makes_its_tables_once(memory: AsyncMemoryStore) -> None:
+async def test_init_table_twice_creates_the_tables_once(memory: AsyncMemoryStore, client: AsyncOTSClient) -> None:
     await memory.init_table()
-    described = await memory._client.describe_table("session")
+    described = await client.describe_table("session")
     assert [index.index_name for index in described.secondary_indexes] == ["session_secondary_index"]
-    assert await memory._client.list_table() == ("message", "session")
+    assert await client.list_table() == ("message", "session")
 
 
-async def test_sessions_are_put_found_updated_and_deleted(memory: AsyncMemoryStore) -> None:
+async def test_session_is_put_updated_listed_and_deleted(memory: AsyncMemoryStore) -> None:
     for number in range(5):
         await memory.put_session(session(number, score=0.5, raw=bytearray(b"\xff")))
     await memory.put_session(session(9, user="other"))
@@ -75,7 +80,7 @@ async def test_sessions_are_put_found_updated_and_deleted(memory: AsyncMemorySto
     assert [found.session_id for found in await listed(memory.list_all_sessions())] == ["s9"]
 
 
-async def test_recent_sessions_come_in_pages(memory: AsyncMemoryStore) -> None:
+async def test_recent_sessions_are_listed_in_pages(memory: AsyncMemoryStore) -> None:
     for number in range(7):
         await memory.put_session(session(number))
     pages: list[list[str]] = []
@@ -89,7 +94,7 @@ async def test_recent_sessions_come_in_pages(memory: AsyncMemoryStore) -> None:
     assert [found.session_id for found in await listed(between)] == ["s5", "s4", "s3", "s2"]
 
 
-async def test_sessions_are_filtered(memory: AsyncMemoryStore) -> None:
+async def test_metadata_filter_selects_sessions(memory: AsyncMemoryStore) -> None:
     for number in range(6):
         await memory.put_session(session(number))
     either = Filters.logical_or([Filters.eq("title", "第1"), Filters.gte("count", 4)])
@@ -98,12 +103,12 @@ async def test_sessions_are_filtered(memory: AsyncMemoryStore) -> None:
     assert [one.session_id for one in found] == ["s4", "s1"]
 
 
-async def test_messages_are_put_listed_both_ways_and_deleted(memory: AsyncMemoryStore) -> None:
+async def test_message_is_put_listed_in_both_orders_and_deleted(memory: AsyncMemoryStore) -> None:
     for number in range(150):
         await memory.put_message(message(number))
     await memory.put_message(message(0, in_session="s2"))
     assert await memory.get_message("s1", "m7", 5007) == message(7)
-    assert await memory.get_message("s1", "m7") == message(7)  # by way of the index
+    assert await memory.get_message("s1", "m7") == message(7)  # through the index
     forward = await listed(memory.list_messages("s1", order=Order.ASC, batch_size=40))
     assert forward == [message(number) for number in range(150)]
     assert await listed(memory.list_messages("s1")) == forward[::-1]
@@ -123,8 +128,8 @@ async def test_messages_are_put_listed_both_ways_and_deleted(memory: AsyncMemory
     ]
 
 
-async def test_the_limit_of_a_batch_holds_for_it(memory: AsyncMemoryStore) -> None:
-    """It puts all rows after the first 200 into one batch with them, a defect that shows on the service, too."""
+async def test_batch_above_the_limit_is_refused(memory: AsyncMemoryStore) -> None:
+    """The library puts the rows after the first 200 into the same batch. On the service this fails as well."""
     for number in range(201):
         await memory.put_message(message(number))
     with pytest.raises(OTSServiceError, match="Rows count"):
@@ -132,7 +137,7 @@ async def test_the_limit_of_a_batch_holds_for_it(memory: AsyncMemoryStore) -> No
     assert len(await listed(memory.list_messages("s1"))) == 1
 
 
-async def test_a_session_goes_with_its_messages(memory: AsyncMemoryStore) -> None:
+async def test_delete_of_a_session_deletes_its_messages(memory: AsyncMemoryStore) -> None:
     for in_session in ("s1", "s2"):
         for number in range(3):
             await memory.put_message(message(number, in_session))
@@ -142,13 +147,14 @@ async def test_a_session_goes_with_its_messages(memory: AsyncMemoryStore) -> Non
     assert {found.session_id for found in await listed(memory.list_all_messages())} == {"s2"}
 
 
-async def test_its_search_index_is_refused(memory: AsyncMemoryStore) -> None:
+async def test_search_index_is_refused(memory: AsyncMemoryStore) -> None:
     with pytest.raises(OTSServiceError, match="OTSUnsupportOperation"):
         await memory.init_search_index()
 
 
-async def test_its_tables_can_be_deleted(memory: AsyncMemoryStore) -> None:
+@pytest.mark.usefixtures("memory")
+async def test_tables_of_the_library_can_be_deleted(client: AsyncOTSClient) -> None:
     for table, index in (("session", "session_secondary_index"), ("message", "message_secondary_index")):
-        await memory._client.delete_secondary_index(table, index)
-        await TablestoreHelper.async_delete_table(memory._client, table)
-    assert await memory._client.list_table() == ()
+        await client.delete_secondary_index(table, index)
+        await TablestoreHelper.async_delete_table(client, table)
+    assert await client.list_table() == ()

@@ -1,4 +1,4 @@
-"""The codec of tests/servers/tablestore against the SDK's."""
+"""The PlainBuffer codec of the test server agrees with the codec of the SDK."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def sdk_value(value: Value | Mark | None) -> Any:
 
 
 def sdk_key(row: Row) -> list[tuple[bytes, Any]]:
-    """Names as bytes, since of others the SDK's codec in Python counts the characters."""
+    """Return a key with names as bytes, because the Python codec of the SDK counts characters of other names."""
     return [(name.encode(), sdk_value(value)) for name, value in row.key]
 
 
@@ -68,7 +68,7 @@ def sdk_columns(row: Row) -> list[tuple[Any, ...]]:
 
 @settings(deadline=None)
 @given(st.builds(Row, keys, st.lists(cells, max_size=5)))
-def test_a_put_of_the_sdk_is_the_same_bytes(row: Row) -> None:
+def test_put_is_encoded_as_by_the_sdk(row: Row) -> None:
     data = bytes(PlainBufferBuilder.serialize_for_put_row(sdk_key(row), sdk_columns(row)))
     assert encoded([row]) == data
     assert decoded(data) == row
@@ -76,7 +76,7 @@ def test_a_put_of_the_sdk_is_the_same_bytes(row: Row) -> None:
 
 @settings(deadline=None)
 @given(keys)
-def test_a_key_and_a_delete_of_the_sdk_are_the_same_bytes(key: list[tuple[str, Value | Mark]]) -> None:
+def test_key_and_delete_are_encoded_as_by_the_sdk(key: list[tuple[str, Value | Mark]]) -> None:
     row, deleted = Row(key), Row(key, deleted=True)
     assert encoded([row]) == bytes(PlainBufferBuilder.serialize_primary_key(sdk_key(row)))
     assert encoded([deleted]) == bytes(PlainBufferBuilder.serialize_for_delete_row(sdk_key(row)))
@@ -86,7 +86,7 @@ def test_a_key_and_a_delete_of_the_sdk_are_the_same_bytes(key: list[tuple[str, V
 
 @settings(deadline=None)
 @given(keys, changes)
-def test_an_update_of_the_sdk_is_read_as_it_was_meant(key: list[tuple[str, Value | Mark]], cell: Cell) -> None:
+def test_update_of_the_sdk_is_decoded(key: list[tuple[str, Value | Mark]], cell: Cell) -> None:
     row = Row(key, [cell])
     change: Any = (cell.name.encode(), sdk_value(cell.value), cell.timestamp)
     if cell.change is Change.DELETE_ALL_VERSIONS:
@@ -98,7 +98,7 @@ def test_an_update_of_the_sdk_is_read_as_it_was_meant(key: list[tuple[str, Value
 
 @settings(deadline=None)
 @given(st.lists(st.builds(Row, plain_keys, st.lists(cells, max_size=3)), min_size=1, max_size=4))
-def test_the_sdk_reads_the_same_rows(rows: list[Row]) -> None:
+def test_rows_are_decoded_by_the_sdk(rows: list[Row]) -> None:
     read = PlainBufferCodedInputStream(PlainBufferInputStream(encoded(rows))).read_rows()
     assert [row.primary_key for row in read] == [[(name, sdk_value(value)) for name, value in row.key] for row in rows]
     assert [row.attribute_columns for row in read] == [
@@ -109,7 +109,7 @@ def test_the_sdk_reads_the_same_rows(rows: list[Row]) -> None:
 
 @settings(deadline=None)
 @given(values)
-def test_a_value_of_a_filter_is_read(value: Value) -> None:
+def test_value_of_a_filter_is_decoded(value: Value) -> None:
     data = bytes(PlainBufferBuilder.serialize_column_value(sdk_value(value)))
     assert decoded_variant(data) == value
     with pytest.raises(CorruptError):
@@ -118,13 +118,13 @@ def test_a_value_of_a_filter_is_read(value: Value) -> None:
 
 @settings(deadline=None)
 @given(st.binary(max_size=1000), st.integers(0, 255))
-def test_checksums_are_those_of_the_sdk(data: bytes, crc: int) -> None:
+def test_checksum_equals_that_of_the_sdk(data: bytes, crc: int) -> None:
     assert crc8(data, crc) == PlainBufferCrc8.crc_string(crc, data)
 
 
 @settings(deadline=None)
 @given(st.builds(Row, keys, st.lists(changes, max_size=3)), st.data())
-def test_a_flipped_bit_is_found(row: Row, data: st.DataObject) -> None:
+def test_flipped_bit_is_detected(row: Row, data: st.DataObject) -> None:
     whole = bytearray(encoded([row]))
     whole[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(CorruptError):
@@ -132,7 +132,7 @@ def test_a_flipped_bit_is_found(row: Row, data: st.DataObject) -> None:
 
 
 @given(st.builds(Row, keys, st.lists(changes, max_size=3)), st.data())
-def test_a_part_of_a_row_is_refused(row: Row, data: st.DataObject) -> None:
+def test_part_of_a_row_is_refused(row: Row, data: st.DataObject) -> None:
     whole = encoded([row])
     with pytest.raises(CorruptError):
         decoded(whole[: data.draw(st.integers(0, len(whole) - 1))])

@@ -30,7 +30,7 @@ async def whole(service: SessionHistoryService, conversation: Conversation) -> l
 
 
 async def pages(service: SessionHistoryService, conversation: Conversation) -> list[list[Json]]:
-    """Return the windows that a reader sees who scrolls back, oldest first."""
+    """Return the windows from the newest to the beginning of the session, oldest first."""
     seen: list[list[Json]] = []
     before: str | None = None
     while not seen or before is not None:
@@ -89,7 +89,9 @@ async def kept(
         yield service
 
 
-async def test_every_message_comes_back_verbatim(kept: SessionHistoryService, conversations: list[Conversation]) -> None:
+async def test_every_message_comes_back_verbatim(
+    kept: SessionHistoryService, conversations: list[Conversation]
+) -> None:
     async def check(conversation: Conversation) -> None:
         assert same(await whole(kept, conversation), conversation.messages)
 
@@ -159,7 +161,9 @@ async def test_users_list_only_their_own_sessions(
         assert all(session.messages == [] for session in listed)
 
 
-async def test_pages_of_a_listing_are_the_whole_listing(kept: SessionHistoryService, conversations: list[Conversation]) -> None:
+async def test_pages_of_a_listing_are_the_whole_listing(
+    kept: SessionHistoryService, conversations: list[Conversation]
+) -> None:
     users = sorted({conversation.user_id for conversation in conversations})
     for user_id in users:
         listed, cursor = [], None
@@ -212,4 +216,3 @@ async def test_append_of_another_shape_raises_invalid_message(
         assert await whole(service, conversation) == []
 
     await with_each(conversations, check)
-

@@ -11,13 +11,14 @@ import pytest
 
 from session_history import SessionHistoryService, with_session_history
 from session_history.errors import Conflict, Corrupt, IncompatibleStore, Unavailable
-from session_history.log.reader import Windows
+from session_history.log.reader import Reader
 from session_history.log.session_log import SessionLog
 from session_history.providers.memory import MemoryProvider
 from session_history.records.messages import NEUTRAL, StoredMessage
-from session_history.records.record import Author, Record, Status
-from session_history.records.summary import SessionSummary, snapshot
-from session_history.view.assembly import TurnView, newest, steady, turns
+from session_history.records.record import Author, MessageRef, Record, Status
+from session_history.records.summary import SessionSummary
+from session_history.view.assembly import TurnView, assemble
+from session_history.view.selection import newest, steady
 from session_history_hooks import Entry, Position, SessionHistoryProvider, SessionKey, Snapshot
 
 KEY = SessionKey("u", "s")
@@ -69,60 +70,60 @@ class TestStaleFolds:
             assert (each.title, each.metadata, each.turns) == ("two", {"a": 1}, 4)
 
     @pytest.mark.parametrize("covered", range(7))
-    async def test_the_card_is_folded_from_where_the_fold_ends(
+    async def test_summary_is_rebuilt_from_the_end_of_its_snapshot(
         self, service: SessionHistoryService, covered: int
     ) -> None:
-        await store(service._provider, *self.RECORDS[:covered], cards=True)
-        await store(service._provider, *self.RECORDS[covered:])
+        await store(service.provider, *self.RECORDS[:covered], cards=True)
+        await store(service.provider, *self.RECORDS[covered:])
         await self.check(service)
         session = await service.get_session("u", "s")
         assert session is not None
         await service.append_message(session, {"role": "user", "content": "q5"})
-        log = await service._provider.read(KEY)
+        log = await service.provider.read(KEY)
         assert log is not None
         assert log.head.current_snapshot is not None
         assert SessionSummary.decode(log.head.current_snapshot.summary, KEY).turns == 5
 
-    async def test_a_fold_of_another_log_is_not_believed(self, service: SessionHistoryService) -> None:
-        await store(service._provider, *self.RECORDS[:3])
+    async def test_snapshot_of_another_log_is_ignored(self, service: SessionHistoryService) -> None:
+        await store(service.provider, *self.RECORDS[:3])
         wrong = Snapshot(2, "an entry that is not there", SessionSummary(title="wrong", turns=99).encode())
-        await service._provider.rewrite(
+        await service.provider.rewrite(
             KEY, Entry("e1", self.RECORDS[0].encode()), at=Position(0, 1), rewrites=0, snapshot=wrong
         )
-        await store(service._provider, *self.RECORDS[3:])
+        await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
 
-    async def test_a_stale_fold_with_an_unreadable_card_is_not_needed(
+    async def test_stale_snapshot_with_an_unreadable_summary_is_ignored(
         self, service: SessionHistoryService, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await store(service._provider, *self.RECORDS[:3])
+        await store(service.provider, *self.RECORDS[:3])
         wrong = Snapshot(3, "e3", b'{"v":99}')
-        await service._provider.rewrite(
+        await service.provider.rewrite(
             KEY, Entry("e1", self.RECORDS[0].encode()), at=Position(0, 1), rewrites=0, snapshot=wrong
         )
-        await store(service._provider, *self.RECORDS[3:])
+        await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
-        assert "current_snapshot anew" in caplog.text
+        assert "rebuilt from the log" in caplog.text
 
-    async def test_longer_than_a_page(self, service: SessionHistoryService) -> None:
-        await store(service._provider, *(record(f"q{number}", f"a{number}") for number in range(2500)))
+    async def test_summary_of_a_log_longer_than_a_page_is_rebuilt(self, service: SessionHistoryService) -> None:
+        await store(service.provider, *(record(f"q{number}", f"a{number}") for number in range(2500)))
         listed = (await service.list_sessions("u"))[0]
         assert listed.turns == 2500
         session = await service.get_session("u", "s")
         assert session is not None
         assert [each.text for each in session.messages[::2]] == [f"q{number}" for number in range(2500)]
 
-    async def test_only_what_lies_behind_the_fold_is_read(self, service: SessionHistoryService) -> None:
-        await store(service._provider, *(record(f"q{number}") for number in range(50)), cards=True)
-        await store(service._provider, record("q50"))
+    async def test_entries_before_the_snapshot_are_not_read(self, service: SessionHistoryService) -> None:
+        await store(service.provider, *(record(f"q{number}") for number in range(50)), cards=True)
+        await store(service.provider, record("q50"))
         asked: list[dict[str, Any]] = []
-        real = service._provider.read
+        real = service.provider.read
 
         async def counted(key: SessionKey, **options: Any) -> Any:
             asked.append(options)
             return await real(key, **options)
 
-        service._provider.read = counted  # type: ignore[method-assign]
+        service.provider.read = counted  # type: ignore[method-assign]
         await service.list_sessions("u")
         assert [options.get("after") for options in asked] == [None, 50]
 
@@ -135,16 +136,16 @@ class TestCards:
             record("a1", by=Author.APPEND),
             record("t1", by=Author.APPEND),
         ]
-        summary = snapshot(SessionSummary(), enumerate(records, start=1))
+        summary = SessionSummary().with_records(enumerate(records, start=1))
         assert (summary.turns, summary.messages, summary.title) == (1, 3, "x")
 
-    def test_a_turn_ends_a_plain_one(self) -> None:
+    def test_turn_ends_the_turn_of_plain_appends(self) -> None:
         records = [record("q1", by=Author.APPEND), record("q2"), record("a1", by=Author.APPEND)]
-        summary = snapshot(SessionSummary(), enumerate(records, start=1))
+        summary = SessionSummary().with_records(enumerate(records, start=1))
         assert summary.turns == 3
 
     @pytest.mark.parametrize("data", [b"", b"x", b"[]", b"5", b"{}", b'{"v":1,"nonsense":2}', b"\xff"])
-    def test_what_is_no_card_or_record(self, data: bytes) -> None:
+    def test_unreadable_summary_or_record_raises_corrupt(self, data: bytes) -> None:
         with pytest.raises(Corrupt, match="summary of SessionKey"):
             SessionSummary.decode(data, KEY)
         with pytest.raises(Corrupt, match="entry 7 of SessionKey"):
@@ -153,12 +154,12 @@ class TestCards:
     @pytest.mark.parametrize(
         "summary", [b'{"v":1,"title":5}', b'{"v":1,"metadata":[]}', b'{"v":1,"turns":"x"}', b'{"v":1,"plain":1}']
     )
-    def test_a_card_with_values_of_other_types(self, summary: bytes) -> None:
+    def test_summary_with_values_of_other_types_raises_corrupt(self, summary: bytes) -> None:
         with pytest.raises(Corrupt):
             SessionSummary.decode(summary, KEY)
 
     @pytest.mark.parametrize("runs", ['[["f",[5]]]', '[["f",["x",{}]]]', "[5]", "null"])
-    def test_a_record_with_messages_that_are_none(self, runs: str) -> None:
+    def test_record_with_wrong_messages_raises_corrupt(self, runs: str) -> None:
         data = f'{{"v":1,"by":"turn","base":0,"at":1,"runs":{runs}}}'.encode()
         whole = record("q").encode()
         with pytest.raises(Corrupt, match="entry 7"):
@@ -166,37 +167,37 @@ class TestCards:
         with pytest.raises(Corrupt, match="entry 2"):
             Record.decode_all([whole, data, whole], KEY, 1)
 
-    async def test_an_answer_that_lacks_a_message(self, service: SessionHistoryService) -> None:
+    async def test_recorded_answer_that_lacks_a_message_raises_corrupt(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def handler(messages: list[Any]) -> str:
             return "a"
 
         broken = record("q", "a", status=Status.COMPLETED)
-        broken.inputs = 1
+        broken.inputs = (MessageRef(0, 0),)
         broken.shape = ["text", "text"]
         for name, answer in (("t1", (7,)), ("t2", (1,))):
-            broken.answer = answer
+            broken.answer = tuple(MessageRef(0, offset) for offset in answer)
             key = SessionKey("u", name)
-            await service._provider.append(key, Entry("t", broken.encode()), at=Position(0, 0))
+            await service.provider.append(key, Entry("t", broken.encode()), at=Position(0, 0))
             with pytest.raises(Corrupt, match="lacks a message"):
                 await handler({"role": "user", "content": "q"}, user_id="u", session_id=name, turn_id="t")
 
-    def test_newer_versions(self) -> None:
+    def test_record_of_a_newer_version_raises_incompatible_store(self) -> None:
         with pytest.raises(IncompatibleStore):
             SessionSummary.decode(b'{"v":2}', KEY)
         with pytest.raises(IncompatibleStore):
             Record.decode(b'{"v":2}', KEY, 1)
 
-    def test_a_record_comes_back(self) -> None:
+    def test_record_comes_back_equal(self) -> None:
         full = Record(
             Author.TURN,
             base=3,
             messages=(message("q"), StoredMessage("x/1", {"b": 1, "a": [2.0]}), StoredMessage("x/1", {}), message("a")),
             changes={"title": None},
             status=Status.INTERRUPTED,
-            inputs=1,
+            inputs=(MessageRef(0, 0),),
             shape=["text", None],
-            answer=(3,),
+            answer=(MessageRef(0, 3), MessageRef(2, 1)),
             turn_id="t",
         )
         assert Record.decode(full.encode(), KEY, 1) == full
@@ -208,24 +209,24 @@ class TestTurns:
     def shown(self, *records: Record, first: int = 1) -> list[tuple[list[str], bool]]:
         return [
             ([each.value["content"] for each in turn.messages], turn.whole)
-            for turn in turns(enumerate(records, start=first))
+            for turn in assemble(enumerate(records, start=first))
         ]
 
-    def test_from_the_beginning_every_turn_is_whole(self) -> None:
+    def test_turns_from_the_beginning_are_whole(self) -> None:
         records = [record("a0", by=Author.APPEND), record("q1", "a1"), record("a2", "q3", by=Author.APPEND)]
         assert self.shown(*records) == [(["a0"], True), (["q1", "a1"], True), (["a2"], True), (["q3"], True)]
 
-    def test_in_the_middle_the_first_may_have_begun_before(self) -> None:
+    def test_first_turn_from_the_middle_may_be_torn(self) -> None:
         torn = record("a2", "q3", by=Author.APPEND)
         assert self.shown(torn, first=5) == [(["a2"], False), (["q3"], True)]
         assert self.shown(record("q1"), torn, first=5) == [(["q1"], True), (["a2"], True), (["q3"], True)]
 
-    def test_messages_without_a_role_are_a_turn_for_each_append(self) -> None:
+    def test_messages_without_a_role_are_one_turn_an_append(self) -> None:
         records = [record("x1", "y1", by=Author.APPEND), record("x2", "y2", by=Author.APPEND)]
         assert self.shown(*records, first=5) == [(["x1", "y1"], True), (["x2", "y2"], True)]
 
-    def test_no_window_begins_with_a_torn_turn(self) -> None:
-        torn = turns(enumerate([record("a1", by=Author.APPEND), record("q2", "a2")], start=5))
+    def test_window_does_not_begin_with_a_torn_turn(self) -> None:
+        torn = assemble(enumerate([record("a1", by=Author.APPEND), record("q2", "a2")], start=5))
         assert newest(torn, 2) is None
         assert steady(torn, 2, count=2) is None
         assert self.texts(newest(torn, 1)) == self.texts(steady(torn, 2, count=1)) == [["q2", "a2"]]
@@ -236,41 +237,41 @@ class TestTurns:
 
 
 class TestRebase:
-    async def test_an_append_that_is_always_overtaken_gives_up(
+    async def test_append_that_always_conflicts_raises_unavailable(
         self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        await store(service._provider, record("q1"))
-        log = await service._provider.read(KEY, last=0)
+        await store(service.provider, record("q1"))
+        log = await service.provider.read(KEY, last=0)
         assert log is not None
 
         async def overtaken(*arguments: Any, **options: Any) -> Any:
             raise Conflict(log.head)
 
-        monkeypatch.setattr(service._provider, "append", overtaken)
+        monkeypatch.setattr(service.provider, "append", overtaken)
         monkeypatch.setattr("session_history.log.session_log.RETRY_TIMEOUT", 0.05)
         with pytest.raises(Unavailable, match="other writers"):
             async with service.turn("u", "s") as turn:
                 turn.add({"role": "user", "content": "q2"})
 
-    async def test_tasks_of_one_loop_do_not_get_into_each_others_way(self, tmp_path: Path) -> None:
+    async def test_appends_of_one_event_loop_do_not_conflict(self, tmp_path: Path) -> None:
         service = SessionHistoryService.from_url(f"sqlite:///{tmp_path / 'h.db'}")
         async with service:
             session = await service.create_session("u", "s")
             attempts = 0
-            real = service._provider.append
+            real = service.provider.append
 
             async def counted(*arguments: Any, **options: Any) -> Any:
                 nonlocal attempts
                 attempts += 1
                 return await real(*arguments, **options)
 
-            service._provider.append = counted  # type: ignore[method-assign]
+            service.provider.append = counted  # type: ignore[method-assign]
             await asyncio.gather(
                 *(service.append_message(session, {"role": "user", "content": "x"}) for _ in range(32))
             )
         assert attempts == 32
 
-    async def test_several_loops_at_once(self, tmp_path: Path) -> None:
+    async def test_turns_of_several_event_loops_are_all_kept(self, tmp_path: Path) -> None:
         service = SessionHistoryService.from_url(f"sqlite:///{tmp_path / 'h.db'}")
 
         async def talk(name: str) -> None:
@@ -280,11 +281,11 @@ class TestRebase:
 
         async with service:
             await asyncio.gather(*(asyncio.to_thread(asyncio.run, talk(name)) for name in "abcd"))
-            window = await Windows(SessionLog(service._provider)).newest(KEY, None)
+            window = await Reader(SessionLog(service.provider)).newest(KEY, None)
         assert window.summary.turns == 40
 
 
 @pytest.mark.parametrize("head", ["the tail", 5, Position(0, 1)])
-def test_a_conflict_takes_a_head(head: Any) -> None:
+def test_conflict_without_a_head_raises_type_error(head: Any) -> None:
     with pytest.raises(TypeError, match="takes the Head"):
         Conflict(head)

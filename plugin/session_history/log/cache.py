@@ -129,11 +129,14 @@ class EntryRange:
 
 
 class TailCache:
-    """Ranges that reach to the tails of the sessions that were used last. Threads may share it."""
+    """Ranges that reach to the tails of the sessions that were used last. Threads may share it.
+
+    :ivar size: about the bytes that it holds.
+    """
 
     def __init__(self) -> None:
         self._tails: OrderedDict[SessionKey, EntryRange] = OrderedDict()
-        self._size = 0
+        self.size: int = 0
         self._lock = threading.Lock()
 
     def get(self, key: SessionKey) -> EntryRange | None:
@@ -149,8 +152,8 @@ class TailCache:
             self._drop(key)
             if tail.entries and weight <= SESSION_CAPACITY:
                 self._tails[key] = tail
-                self._size += weight
-            while self._size > CAPACITY:
+                self.size += weight
+            while self.size > CAPACITY:
                 self._drop(next(iter(self._tails)))
 
     def extend(
@@ -176,7 +179,7 @@ class TailCache:
     def _drop(self, key: SessionKey) -> None:
         tail = self._tails.pop(key, None)
         if tail is not None:
-            self._size -= tail.weight
+            self.size -= tail.weight
 
 
 def numbered(log: Log) -> list[NumberedRecord]:

@@ -1,12 +1,11 @@
-"""A store in the memory of one process, for tests and for conversations that may be forgotten."""
+"""A store in the memory of one process, for tests and for conversations that nobody needs after its end."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pydantic import field_validator
@@ -32,7 +31,7 @@ from session_history_hooks import (
 )
 
 LIMITS = Limits(
-    # A round figure far above any real turn; the same as SQLite's, so that tests find what production would.
+    # The limit of SQLite, so that tests on memory fail where SQLite would.
     entry_bytes=64 * 2**20,
     summary_bytes=2**20,
     entries=2**24 - 1,
@@ -45,11 +44,16 @@ LIMITS = Limits(
 
 @dataclass(slots=True)
 class _Session:
+    """A log.
+
+    :ivar seqs: the seq of each entry's id.
+    """
+
     head: Head
     entries: list[Entry] = field(default_factory=list)
     seqs: dict[str, int] = field(default_factory=dict)
 
-    def log(self, seqs: range, entry_id: str | None) -> Log:
+    def read(self, seqs: range, entry_id: str | None) -> Log:
         entries = tuple(self.entries[seq - 1] for seq in seqs)
         first = seqs.start if entries else len(self.entries) + 1
         return Log(self.head, first, entries, self.find(entry_id))
@@ -89,38 +93,32 @@ class MemoryProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        with self._opened():
+        with self._lock:
             session = self._session(key)
             if session is None:
                 return None
-            seqs = select_seqs(len(session.entries), LIMITS.page, last=last, before=before, after=after)
-            return session.log(seqs, entry_id)
+            tail = len(session.entries)
+            if after is not None and after >= tail:  # A warm turn knows the tail: this is the most frequent read.
+                return Log(session.head, tail + 1, (), session.find(entry_id))
+            seqs = select_seqs(tail, LIMITS.page, last=last, before=before, after=after)
+            return session.read(seqs, entry_id)
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
     ) -> Appended:
         LIMITS.check(entry, snapshot, at)
-        with self._opened():
+        with self._lock:
             session = self._session(key)
             if session is not None and not session.head.deleted:
-                return self._extend(session, entry, at, snapshot)
+                return _extend(session, entry, at, snapshot)
             if at != (Position(session.head.tail.generation + 1, 0) if session else Position(0, 0)):
                 raise Conflict(session.head if session else None)
-            born = _Session(_head(key, session, at))
-            self._users[key.user_id][key.session_id] = born
-            return _push(born, entry, at, snapshot)
-
-    def _extend(self, session: _Session, entry: Entry, at: Position, snapshot: Snapshot | None) -> Appended:
-        tail = session.head.tail
-        seq = session.seqs.get(entry.id)
-        if seq is not None and at.generation == tail.generation:
-            return Appended(Position(tail.generation, seq), replayed=True)
-        if at != tail:
-            raise Conflict(session.head)
-        return _push(session, entry, at, snapshot)
+            new = _Session(_new_head(key, session, at))
+            self._users[key.user_id][key.session_id] = new
+            return _push(new, entry, at, snapshot)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        with self._opened():
+        with self._lock:
             session = self._session(key)
             if session is None or session.head.deleted or session.head.tail != at:
                 return False
@@ -131,7 +129,7 @@ class MemoryProvider:
         self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
     ) -> Head:
         LIMITS.check(entry, snapshot)
-        with self._opened():
+        with self._lock:
             session = self._session(key)
             if session is None or (session.head.tail.generation, session.head.rewrites) != (at.generation, rewrites):
                 raise Conflict(session.head if session else None)
@@ -143,43 +141,53 @@ class MemoryProvider:
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         start = ListingCursor.decode(cursor) if cursor is not None else None
-        with self._opened():
-            heads = sorted(self._live(user_id), key=_recency)
+        with self._lock:
+            heads = sorted(self._heads(user_id), key=_listing_order)
         if start is not None:
             behind = (-start.active_us, start.session_id)
-            heads = [head for head in heads if _recency(head) > behind]
+            heads = [head for head in heads if _listing_order(head) > behind]
         page = tuple(heads[: min(limit, LIMITS.page)])
         more = len(heads) > len(page)
         return Page(page, ListingCursor.behind(page[-1]).encode() if more else None)
 
     async def delete(self, key: SessionKey) -> bool:
-        with self._opened():
+        with self._lock:
             session = self._session(key)
-            return session is not None and _bury(session)
+            return session is not None and _write_tombstone(session)
 
     async def delete_user(self, user_id: str) -> int:
-        with self._opened():
-            return sum(_bury(session) for session in self._users.get(user_id, {}).values())
-
-    @contextmanager
-    def _opened(self) -> Iterator[None]:
-        """:raises Unavailable: it was not started, or was stopped."""
         with self._lock:
-            if not self._started:
-                raise Unavailable("the memory store is closed")
-            yield
+            return sum(_write_tombstone(session) for session in self._sessions(user_id).values())
 
     def _session(self, key: SessionKey) -> _Session | None:
-        return self._users.get(key.user_id, {}).get(key.session_id)
+        return self._sessions(key.user_id).get(key.session_id)
 
-    def _live(self, user_id: str) -> Iterable[Head]:
-        sessions = self._users.get(user_id, {}).values()
-        return (session.head for session in sessions if not session.head.deleted)
+    def _sessions(self, user_id: str) -> Mapping[str, _Session]:
+        """Return a user's sessions by id, tombstones too.
+
+        :raises Unavailable: the provider is not started.
+        """
+        if not self._started:
+            raise Unavailable("the memory store is not open: the service was stopped or not yet started")
+        return self._users.get(user_id, {})
+
+    def _heads(self, user_id: str) -> Iterable[Head]:
+        return (session.head for session in self._sessions(user_id).values() if not session.head.deleted)
 
 
-def _head(key: SessionKey, tombstone: _Session | None, at: Position) -> Head:
+def _new_head(key: SessionKey, tombstone: _Session | None, at: Position) -> Head:
     active_us = tombstone.head.active_us if tombstone else 0
     return Head(key, at, "", deleted=False, heartbeat=0, rewrites=0, active_us=active_us, snapshot=None)
+
+
+def _extend(session: _Session, entry: Entry, at: Position, snapshot: Snapshot | None) -> Appended:
+    tail = session.head.tail
+    seq = session.seqs.get(entry.id)
+    if seq is not None and at.generation == tail.generation:
+        return Appended(Position(tail.generation, seq), replayed=True)
+    if at != tail:
+        raise Conflict(session.head)
+    return _push(session, entry, at, snapshot)
 
 
 def _push(session: _Session, entry: Entry, at: Position, snapshot: Snapshot | None) -> Appended:
@@ -187,28 +195,37 @@ def _push(session: _Session, entry: Entry, at: Position, snapshot: Snapshot | No
     position = Position(at.generation, at.seq + 1)
     session.entries.append(entry)
     session.seqs[entry.id] = position.seq
-    session.head = replace(
-        head, tail=position, tail_id=entry.id, active_us=_tick(head), snapshot=snapshot or head.snapshot
+    session.head = Head(
+        head.key,
+        position,
+        entry.id,
+        deleted=False,
+        heartbeat=head.heartbeat,
+        rewrites=head.rewrites,
+        active_us=_next_active_us(head),
+        snapshot=snapshot or head.snapshot,
     )
     return Appended(position, replayed=False)
 
 
-def _bury(session: _Session) -> bool:
+def _write_tombstone(session: _Session) -> bool:
+    """Replace a session by its tombstone. Return whether it was not one before."""
     head = session.head
     if head.deleted:
         return False
     tail = Position(head.tail.generation, 0)
-    session.head = Head(head.key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_tick(head), snapshot=None)
+    active_us = _next_active_us(head)
+    session.head = Head(head.key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=active_us, snapshot=None)
     session.entries.clear()
     session.seqs.clear()
     return True
 
 
-def _tick(head: Head) -> int:
+def _next_active_us(head: Head) -> int:
     return max(time.time_ns() // 1000, head.active_us + 1)
 
 
-def _recency(head: Head) -> tuple[int, str]:
+def _listing_order(head: Head) -> tuple[int, str]:
     return -head.active_us, head.key.session_id
 
 
@@ -219,7 +236,7 @@ class MemoryOptions(ProviderOptions):
     @classmethod
     def _names_nothing(cls, url: str) -> str:
         if url != "memory://":
-            raise ValueError("memory has no place to name: write memory://")
+            raise ValueError("names a place, but memory has none: write memory://")
         return url
 
 

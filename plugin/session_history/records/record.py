@@ -177,18 +177,12 @@ class Record:
         document: dict[str, Any] = {"v": VERSION, "by": self.by.value, "base": self.base, "at": self.at_us}
         if self.status is not None:
             document["status"] = self.status.value
-        if self.by is Author.TURN:
-            document |= self._turn_fields()
-        if self.changes:
-            document["changes"] = self.changes
-        document["runs"] = list(_runs(self.messages))
-        return encode_checked(document)
-
-    def _turn_fields(self) -> dict[str, Any]:
         optional = {
             "inputs": list(map(_short, self.inputs)),
+            "shape": self.shape,
             "answer": list(map(_short, self.answer)),
             "turn": self.turn_id,
+            "changes": self.changes,
             "continues": self.continues,
             "revisions": [[*ref, kept, new.format, new.value] for ref, kept, new in self.revisions],
             "slots": {
@@ -197,7 +191,9 @@ class Record:
             },
             "lease": self.lease,
         }
-        return {name: value for name, value in optional.items() if value not in (None, {}, [])} | {"shape": self.shape}
+        document |= {name: value for name, value in optional.items() if value not in (None, {}, [])}
+        document["runs"] = list(_runs(self.messages))
+        return encode_checked(document)
 
     @classmethod
     def decode(cls, payload: bytes, key: SessionKey, seq: int) -> Record:

@@ -1,4 +1,4 @@
-"""examples/tablestore_smoke.py: it is content with the test server, and with none that differs in a point."""
+"""examples/tablestore_smoke.py passes on the test server, and fails on each server that differs in one point."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
@@ -20,6 +19,7 @@ from servers.tablestore_client import async_client
 from session_history import create_tablestore_client
 from session_history.errors import Unavailable
 from session_history.providers.tablestore import table
+from session_history.providers.tablestore.columns import ROW_NUMBER
 from support import ROOT
 
 SCRIPT = ROOT / "examples" / "tablestore_smoke.py"
@@ -33,7 +33,7 @@ def server() -> Iterator[TablestoreServer]:
 
 @pytest.fixture
 def smoke(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module."""
+    """Import the script as a module."""
     monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.delitem(sys.modules, SCRIPT.stem, raising=False)
     return __import__(SCRIPT.stem)
@@ -51,28 +51,26 @@ async def tables_left(server: TablestoreServer) -> tuple[str, ...]:
         return names
 
 
-async def test_it_finds_the_test_server_as_it_takes_tablestore_to_be(
-    server: TablestoreServer, smoke: ModuleType
-) -> None:
+async def test_smoke_script_passes_on_the_test_server(server: TablestoreServer, smoke: ModuleType) -> None:
     server.ready_after = 0.5
     ended = await asyncio.to_thread(run, server, "--region", "cn-hangzhou")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.count("    holds  ") == 1 + len(smoke.CHECKS)
     assert await tables_left(server) == ()
-    assert 7_000 < server.units.total() < 9_000, "what the script says that it costs"
+    assert 7_000 < server.units.total() < 9_000, "the docstring of the script names the cost"
 
 
-def test_it_says_what_is_wrong_with_a_key(server: TablestoreServer) -> None:
+def test_smoke_script_with_a_wrong_key_says_so(server: TablestoreServer) -> None:
     ended = run(server, secret="not it")
     assert ended.returncode == 2
     assert "ConfigurationError: Tablestore refuses the credentials" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-async def test_a_start_that_fails_leaves_no_table(
+async def test_smoke_script_after_a_failed_start_leaves_no_table(
     server: TablestoreServer, smoke: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "READY_PATIENCE", 0.2)
+    monkeypatch.setattr(table, "READY_TIMEOUT", 0.2)
     server.ready_after = 3600
     with pytest.raises(Unavailable):
         await smoke.smoke(partial(create_tablestore_client, server.endpoint, "inst", "ak", "sk"))
@@ -85,10 +83,10 @@ async def test_a_start_that_fails_leaves_no_table(
 Patch = tuple[Any, str, Any]
 
 
-def with_last_key(self: Any, start: Any, end: Any, *, backward: bool) -> Iterator[Any]:
-    first, last = sorted([tables.place(start), tables.place(end)])
-    found = self._places[bisect_left(self._places, first) : bisect_right(self._places, last)]
-    return (self._rows[where] for where in (found[::-1] if backward else found))
+def including_the_end(self: Any, start: Any, end: Any, *, backward: bool) -> Iterator[Any]:
+    first, last = sorted([tables.sortable(start), tables.sortable(end)])
+    found = [row for row in self if first <= tables.sortable(row.key) <= last]
+    return iter(found[::-1] if backward else found)
 
 
 def merging(of: Callable[..., Any], stored: Any, write: Any, old: Any, now: float) -> Any:
@@ -97,8 +95,8 @@ def merging(of: Callable[..., Any], stored: Any, write: Any, old: Any, now: floa
 
 
 def deleting_one_batch(of: Callable[..., Any], stored: Any, write: Any, old: Any, now: float) -> Any:
-    is_late = write.operation is writes.Operation.DELETE and dict(write.key)["q"] > limits.ROWS_PER_WRITE
-    return old if is_late else of(stored, write, old, now)
+    is_second_batch = write.operation is writes.Operation.DELETE and dict(write.key)[ROW_NUMBER] > limits.ROWS_PER_WRITE
+    return old if is_second_batch else of(stored, write, old, now)
 
 
 def as_doubles(of: Callable[..., bool], found: Any, comparator: int, wanted: Any) -> bool:
@@ -107,20 +105,20 @@ def as_doubles(of: Callable[..., bool], found: Any, comparator: int, wanted: Any
     return of(found, comparator, wanted)
 
 
-def late(of: Callable[..., None], self: Any, now: float) -> None:
+def settled_later(of: Callable[..., None], self: Any, now: float) -> None:
     of(self, now - 1)
 
 
-def with_token(of: Callable[..., Any], *args: Any, limit: int | None, **named: Any) -> Any:
+def with_next_key_on_a_full_page(of: Callable[..., Any], *args: Any, limit: int | None, **named: Any) -> Any:
     found = of(*args, limit=limit, **named)
     return reads.Page(found.rows, found.size, found.rows[-1].key) if len(found.rows) == limit else found
 
 
-def as_utf16(of: Callable[..., Any], value: Any) -> Any:
+def in_order_of_utf16(of: Callable[..., Any], value: Any) -> Any:
     return (1, value.encode("utf-16-be")) if isinstance(value, str) else of(value)
 
 
-def showing_all(of: Callable[..., Any], self: Any, row: Any) -> Any:
+def showing_all_rows(of: Callable[..., Any], self: Any, row: Any) -> Any:
     return of(self, row) or WireRow(row.key, [])
 
 
@@ -134,22 +132,23 @@ def replaced(where: Any, name: str, by: Callable[..., Any]) -> Patch:
 
 
 DIFFERENT: dict[str, tuple[Patch, str]] = {
-    "2 a range has its end": ((tables.Rows, "between", with_last_key), "order_of_places"),
-    "3 a put merges": (replaced(writes, "_changed", merging), "put_replaces"),
-    "4 conditions are overlooked": ((writes, "_check_condition", lambda *_: None), "conditions_hold"),
-    "4 marks are doubles": (replaced(filters, "_compared", as_doubles), "marks_are_compared_exactly"),
-    "5 the index is late": (replaced(tables.Index, "settle", late), "index_is_synchronous"),
-    "6 a full page has a next key": (replaced(service, "page", with_token), "pages_of_a_listing"),
+    "2 a range includes its end": ((tables.Rows, "between", including_the_end), "order_of_numbers"),
+    "3 a put merges": (replaced(writes, "changed", merging), "put_replaces"),
+    "4 conditions are ignored": ((writes, "check_condition", lambda *_: None), "conditions_hold"),
+    "4 integers are compared as doubles": (replaced(filters, "compare", as_doubles), "integers_are_compared_exactly"),
+    "5 the index is late": (replaced(tables.Index, "settle", settled_later), "index_is_synchronous"),
+    "6 a full page has a next key": (replaced(service, "page", with_next_key_on_a_full_page), "pages_of_a_listing"),
     "7 a column holds 1 MB": ((limits, "CELL_VALUE", 10**6), "large_values"),
-    "8 texts are in UTF-16's order": (replaced(tables, "_place", as_utf16), "order_of_texts"),
+    "8 texts are in the order of UTF-16": (replaced(tables, "sortable_value", in_order_of_utf16), "order_of_texts"),
     "8 keys are short": ((limits, "KEY_VALUE", 255), "any_text_is_a_key"),
-    "9 one batch is deleted": (replaced(writes, "_changed", deleting_one_batch), "deleting_leaves_nothing"),
-    "9 all rows are shown": (replaced(reads.Selection, "of", showing_all), "columns_that_are_asked_for"),
+    "9 one batch is deleted": (replaced(writes, "changed", deleting_one_batch), "deleting_leaves_nothing"),
+    "9 all rows are shown": (replaced(reads.Selection, "of", showing_all_rows), "rows_without_the_columns"),
 }
+"""Points of docs/tablestore.md, a server that differs there, and the check that must find the difference."""
 
 
 @pytest.mark.parametrize("point", DIFFERENT)
-async def test_it_finds_what_is_different(
+async def test_smoke_script_finds_the_difference(
     server: TablestoreServer,
     smoke: ModuleType,
     monkeypatch: pytest.MonkeyPatch,

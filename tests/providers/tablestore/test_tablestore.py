@@ -1,4 +1,4 @@
-"""The provider for Tablestore: the contract, starts and stops, credentials, options and errors."""
+"""The provider for Tablestore: the contract, start and stop, credentials, options and errors."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import os
 import subprocess
 import sys
 import time
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from tablestore import AsyncOTSClient, OTSClient
+from tablestore import AsyncOTSClient, Condition, OTSClient, OTSServiceError, Row, RowExistenceExpectation
 from tablestore.credentials import Credentials, CredentialsProvider
 
 from providers.tablestore.support import connect_to, provider
 from servers.tablestore import Faults, TablestoreServer
-from servers.tablestore.errors import STATUS, Refused
+from servers.tablestore.errors import STATUS
+from servers.tablestore.signatures import Account
 from servers.tablestore_client import async_client
 from servers.tablestore_client import table as table_arguments
 from session_history import SessionHistoryService, TablestoreSessionHistoryService, create_tablestore_client
 from session_history.config.registry import open_provider
 from session_history.errors import ConfigurationError, IncompatibleStore, MissingDriver, StoreReadOnly, Unavailable
-from session_history.providers.tablestore import TablestoreProvider, errors, heads, table
-from session_history_hooks import Appended, Corrupt, Entry, LimitExceeded, Position, SessionKey, Snapshot
-from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+from session_history.providers import tablestore
+from session_history.providers.memory import MemoryProvider
+from session_history.providers.tablestore import TablestoreOptions, TablestoreProvider, errors, keys, rows, table
+from session_history.providers.tablestore import columns as col
+from session_history.providers.tablestore.rows import ALWAYS, HeadRow
+from session_history_hooks import Appended, Corrupt, Entry, Head, LimitExceeded, Position, SessionKey, Snapshot
+from session_history_hooks.testing import Connect, ProviderContract
+from session_history_hooks.testing.subject import opened
 
 KEY = SessionKey("u", "s")
 SECRET = "a-secret-of-ours"
@@ -47,31 +51,6 @@ class TestTablestore(ProviderContract):
         return connect_to(server)
 
 
-class TestTablestoreInSmallPages(ProviderContract):
-    """Each page of a range holds two rows, as if rows were large."""
-
-    @pytest.fixture
-    def connect(self, server: TablestoreServer) -> Connect:
-        server.scan_limit = 2
-        return connect_to(server)
-
-    # These are about a thousand rows, and as much as fits.
-    test_a_read_without_a_number_is_a_page = None  # type: ignore[assignment]
-    test_a_page_of_a_listing_has_its_limit_too = None  # type: ignore[assignment]
-    test_what_is_just_not_too_large_is_stored = None  # type: ignore[assignment]
-
-
-def new_tablestore() -> Connect:
-    server = TablestoreServer().__enter__()
-    connect = connect_to(server)
-    weakref.finalize(connect, server.__exit__, None, None, None)
-    return connect
-
-
-TestTablestoreAtRandom = provider_machine(new_tablestore).TestCase
-TestTablestoreAtRandom.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
-
-
 def entry(number: int) -> Entry:
     return Entry(f"e{number}", b"payload")
 
@@ -79,7 +58,7 @@ def entry(number: int) -> Entry:
 # Start
 
 
-async def test_it_makes_its_table_once(server: TablestoreServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_starts_at_once_create_one_table(server: TablestoreServer, caplog: pytest.LogCaptureFixture) -> None:
     providers = [provider(server.endpoint) for _ in range(8)]
     await asyncio.gather(*(each.start() for each in providers))
     await asyncio.gather(*(each.append(KEY, entry(1), at=Position(0, 0)) for each in providers))
@@ -90,10 +69,10 @@ async def test_it_makes_its_table_once(server: TablestoreServer, caplog: pytest.
         await each.stop()
 
 
-async def test_it_waits_for_its_table_and_says_so(
+async def test_start_logs_that_it_waits_for_a_new_table(
     server: TablestoreServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "TELL_EVERY", 0.2)
+    monkeypatch.setattr(table, "LOG_INTERVAL", 0.2)
     server.ready_after = 0.8
     made = provider(server.endpoint)
     began = time.monotonic()
@@ -105,33 +84,27 @@ async def test_it_waits_for_its_table_and_says_so(
     await made.stop()
 
 
-async def test_it_waits_for_a_table_that_is_not_described_yet(
-    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind, real = server._service._calls["DescribeTable"]
+async def test_start_waits_for_a_new_table_that_is_not_described_yet(server: TablestoreServer) -> None:
+    def not_described(api: str, _table: str) -> bool:
+        return api == "DescribeTable" and server.count("CreateTable") == 1
 
-    def late(request: Any) -> Any:
-        if server.count("CreateTable") and server.count("DescribeTable") < 5:
-            raise Refused("OTSObjectNotExist", "Requested table does not exist.")
-        return real(request)
-
-    monkeypatch.setitem(server._service._calls, "DescribeTable", (kind, late))
+    server.faults = Faults(kinds=("refused",), code="OTSObjectNotExist", when=not_described, times=3)
     async with SessionHistoryService(provider(server.endpoint)) as service:
         await service.create_session("u", "s")
     assert server.count("DescribeTable") == 5
 
 
-async def test_a_table_that_never_becomes_ready_is_an_error(
+async def test_start_with_a_table_that_never_becomes_ready_raises_unavailable(
     server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "READY_PATIENCE", 0.3)
+    monkeypatch.setattr(table, "READY_TIMEOUT", 0.3)
     server.ready_after = 3600
     with pytest.raises(Unavailable, match="OTSTableNotReady"):
         await provider(server.endpoint).start()
 
 
-async def test_it_may_expect_its_table(server: TablestoreServer) -> None:
-    with pytest.raises(ConfigurationError, match=r"'session_history'.*create=False"):
+async def test_start_without_create_requires_the_table(server: TablestoreServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"'session_history'.*create=True"):
         await provider(server.endpoint, create=False).start()
     async with async_client(server) as client:
         assert await client.list_table() == ()
@@ -149,7 +122,9 @@ async def test_it_may_expect_its_table(server: TablestoreServer) -> None:
 @pytest.mark.parametrize(
     "key", [[("u", "STRING"), ("s", "STRING")], [("u", "STRING"), ("s", "STRING"), ("q", "INTEGER")]]
 )
-async def test_another_table_of_that_name_is_left_alone(server: TablestoreServer, key: list[tuple[str, str]]) -> None:
+async def test_start_with_a_foreign_table_raises_incompatible_store(
+    server: TablestoreServer, key: list[tuple[str, str]]
+) -> None:
     async with async_client(server) as client:
         await client.create_table(*table_arguments("session_history", *key))
         with pytest.raises(IncompatibleStore, match="session_history"):
@@ -157,14 +132,14 @@ async def test_another_table_of_that_name_is_left_alone(server: TablestoreServer
         assert await client.list_table() == ("session_history",)
 
 
-async def test_a_table_without_its_index_is_refused(server: TablestoreServer) -> None:
+async def test_start_with_a_table_without_index_raises_incompatible_store(server: TablestoreServer) -> None:
     async with async_client(server) as client:
         await client.create_table(*table_arguments("session_history", *table.KEY, defined=table.DEFINED))
     with pytest.raises(IncompatibleStore, match="session_history_recent"):
         await provider(server.endpoint).start()
 
 
-async def test_two_tables_are_two_stores(server: TablestoreServer) -> None:
+async def test_providers_with_two_tables_share_nothing(server: TablestoreServer) -> None:
     one, other = provider(server.endpoint, table="one"), provider(server.endpoint, table="other")
     await asyncio.gather(one.start(), other.start())
     await one.append(KEY, entry(1), at=Position(0, 0))
@@ -173,7 +148,7 @@ async def test_two_tables_are_two_stores(server: TablestoreServer) -> None:
     await asyncio.gather(one.stop(), other.stop())
 
 
-async def test_a_start_that_failed_may_be_tried_again(server: TablestoreServer) -> None:
+async def test_start_after_a_failed_start_succeeds(server: TablestoreServer) -> None:
     made = provider(server.endpoint, create=False)
     with pytest.raises(ConfigurationError):
         await made.start()
@@ -190,7 +165,7 @@ async def test_a_start_that_failed_may_be_tried_again(server: TablestoreServer) 
 # Stop, loops and processes
 
 
-async def test_what_runs_is_finished_by_a_stop(server: TablestoreServer) -> None:
+async def test_stop_finishes_a_running_append(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     server.delay = 0.2
@@ -200,7 +175,7 @@ async def test_what_runs_is_finished_by_a_stop(server: TablestoreServer) -> None
     assert (await appending).position == Position(0, 1)
 
 
-async def test_a_cancelled_append_keeps_head_and_entry_together(server: TablestoreServer) -> None:
+async def test_cancelled_append_writes_entry_and_head(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     server.delay = 0.1
@@ -213,12 +188,12 @@ async def test_a_cancelled_append_keeps_head_and_entry_together(server: Tablesto
         await appending
     await made.stop()
     server.delay = 0
-    async with SessionHistoryService(provider(server.endpoint)) as service:
-        [head] = (await service._provider.list("u", limit=5)).heads
+    async with opened(connect_to(server)) as other:
+        [head] = (await other.list("u", limit=5)).heads
     assert head.current_snapshot == Snapshot(1, "e1", b"summary")
 
 
-def test_one_service_serves_several_event_loops_in_turn(server: TablestoreServer) -> None:
+def test_service_works_on_several_event_loops_in_turn(server: TablestoreServer) -> None:
     service = TablestoreSessionHistoryService(create_tablestore_client(server.endpoint, "inst", "ak", "sk"))
 
     async def say(text: str) -> int:
@@ -234,7 +209,7 @@ def test_one_service_serves_several_event_loops_in_turn(server: TablestoreServer
     asyncio.run(service.stop())
 
 
-async def test_a_fork_is_told_what_to_do(server: TablestoreServer) -> None:
+async def test_calls_after_a_fork_raise_unavailable(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     child = multiprocessing.get_context("fork").Process(target=forked, args=(made,))
@@ -264,17 +239,7 @@ async def restarted(made: TablestoreProvider) -> None:
     await made.start()
 
 
-def test_a_provider_that_is_dropped_ends_its_thread(server: TablestoreServer) -> None:
-    made = provider(server.endpoint)
-    asyncio.run(made.start())
-    assert made._opened is not None
-    thread = made._opened.thread._thread
-    del made
-    thread.join(10)
-    assert not thread.is_alive()
-
-
-def test_a_process_ends_without_a_stop_and_without_a_word(server: TablestoreServer) -> None:
+def test_process_without_a_stop_ends_silently(server: TablestoreServer) -> None:
     program = f"""
 import asyncio, logging
 logging.disable(logging.CRITICAL)
@@ -288,10 +253,10 @@ asyncio.run(service.create_session("u", "s"))
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-async def test_a_client_of_another_loop_is_refused(server: TablestoreServer) -> None:
+async def test_start_with_a_client_of_another_loop_raises_configuration_error(server: TablestoreServer) -> None:
     client = async_client(server)
     await client.list_table()
-    with pytest.raises(ConfigurationError, match="a client of its own"):
+    with pytest.raises(ConfigurationError, match="a client that nothing else uses"):
         await TablestoreProvider(client).start()
     await client.close()
 
@@ -309,7 +274,7 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_credentials")
 class TestCredentials:
     @pytest.mark.parametrize("prefix", ["TABLESTORE", "ALIBABA_CLOUD"])
-    async def test_they_come_from_the_environment(
+    async def test_credentials_come_from_the_environment(
         self, server: TablestoreServer, monkeypatch: pytest.MonkeyPatch, prefix: str
     ) -> None:
         monkeypatch.setenv(f"{prefix}_ACCESS_KEY_ID", "ak")
@@ -318,24 +283,24 @@ class TestCredentials:
             await service.create_session("u", "s")
         assert server.count("BatchWriteRow") >= 1
 
-    async def test_none_at_all(self, server: TablestoreServer) -> None:
+    async def test_missing_credentials_are_named(self, server: TablestoreServer) -> None:
         with pytest.raises(ConfigurationError, match="TABLESTORE_ACCESS_KEY_ID and TABLESTORE_ACCESS_KEY_SECRET"):
             SessionHistoryService.from_url(url_of(server))
 
     @pytest.mark.parametrize("given", [{"access_key_id": "ak"}, {"access_key_secret": SECRET}, {"sts_token": SECRET}])
-    def test_half_of_them(self, given: dict[str, str]) -> None:
+    def test_half_of_an_access_key_is_refused(self, given: dict[str, str]) -> None:
         with pytest.raises(ConfigurationError, match="missing") as refusal:
             create_tablestore_client("https://inst.example.com", "inst", **given)
         assert SECRET not in str(refusal.value)
 
-    def test_half_of_them_in_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_half_of_an_access_key_in_the_environment_is_skipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TABLESTORE_ACCESS_KEY_ID", "of one pair")
         monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "ak")
         monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "sk")
         client = create_tablestore_client("https://inst.example.com", "inst")
         assert client.credentials_provider.get_credentials().get_access_key_id() == "ak"
 
-    async def test_a_temporary_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_temporary_key_needs_its_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with TablestoreServer(security_token=SECRET) as server:
             monkeypatch.setenv("TABLESTORE_ACCESS_KEY_ID", "ak")
             monkeypatch.setenv("TABLESTORE_ACCESS_KEY_SECRET", "sk")
@@ -344,7 +309,7 @@ class TestCredentials:
             monkeypatch.setenv("TABLESTORE_SESSION_TOKEN", SECRET)
             await started(SessionHistoryService.from_url(url_of(server)))
 
-    async def test_a_provider_of_them_is_asked_before_each_request(self) -> None:
+    async def test_credentials_provider_is_asked_before_each_request(self) -> None:
         with TablestoreServer(security_token="first") as server:
             renewing = Renewing()
             client = create_tablestore_client(
@@ -352,25 +317,16 @@ class TestCredentials:
             )
             async with TablestoreSessionHistoryService(client) as service:
                 await service.create_session("u", "one")
-                server.account = server.account.__class__("inst", "ak", "sk", "second")
+                server.account = Account("inst", "ak", "sk", "second")
                 renewing.token = "second"
                 await service.create_session("u", "two")
                 assert len(await service.list_sessions("u")) == 2
 
-    def test_a_provider_and_a_key(self) -> None:
-        with pytest.raises(ConfigurationError, match="give one of them"):
+    def test_credentials_provider_together_with_a_key_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match="not both"):
             create_tablestore_client("https://i.example.com", "i", "ak", "sk", credentials_provider=Renewing())
 
-    async def test_version_4_signs_by_url(self, server: TablestoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TABLESTORE_ACCESS_KEY_ID", "ak")
-        monkeypatch.setenv("TABLESTORE_ACCESS_KEY_SECRET", "sk")
-        made = open_provider(f"{url_of(server)}&region=cn-hangzhou", {})
-        assert isinstance(made, TablestoreProvider)
-        assert type(made._table._client._signer).__name__ == "SignV4"
-        await made.start()
-        await made.stop()
-
-    async def test_refused_ones_are_named_and_not_shown(self, server: TablestoreServer) -> None:
+    async def test_refused_credentials_are_not_shown(self, server: TablestoreServer) -> None:
         client = create_tablestore_client(server.endpoint, "inst", "ak", SECRET)
         with pytest.raises(ConfigurationError, match=r"credentials.*clock") as refusal:
             await TablestoreProvider(client).start()
@@ -379,13 +335,13 @@ class TestCredentials:
         assert refusal.value.__cause__ is None
 
     @pytest.mark.parametrize("url", [f"tablestore://ak:{SECRET}@i.example.com", f"tablestore://{SECRET}@i.example.com"])
-    def test_they_do_not_belong_in_a_url(self, url: str) -> None:
+    def test_credentials_in_a_url_are_refused(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match="credentials do not belong in a URL") as refusal:
             SessionHistoryService.from_url(url)
         assert SECRET not in str(refusal.value)
 
     @pytest.mark.parametrize("option", ["access_key_secret", "access_key_id", "sts_token"])
-    def test_nor_in_its_query(self, option: str) -> None:
+    def test_credentials_in_the_query_of_a_url_are_refused(self, option: str) -> None:
         with pytest.raises(ConfigurationError, match="unknown option") as refusal:
             SessionHistoryService.from_url(f"tablestore://i.cn-hangzhou.ots.aliyuncs.com?{option}={SECRET}")
         assert SECRET not in str(refusal.value)
@@ -420,30 +376,44 @@ class TestOptions:
     @pytest.mark.parametrize(
         "url", ["tablestore://", "tablestore:///x", "tablestore://i.example.com/table", "tablestore://i.example.com#x"]
     )
-    def test_a_url_that_names_no_end_point(self, url: str) -> None:
+    def test_url_without_an_end_point_is_refused(self, url: str) -> None:
         with pytest.raises(ConfigurationError, match="names no end point"):
             SessionHistoryService.from_url(url)
 
-    def test_the_host_names_the_instance(self) -> None:
-        made = open_provider("tablestore://my-inst.cn-hangzhou.ots.aliyuncs.com", {})
-        assert isinstance(made, TablestoreProvider)
-        assert made._table._client.protocol.instance_name == "my-inst"
-        assert made._table._client.host == "https://my-inst.cn-hangzhou.ots.aliyuncs.com"
+    def test_host_names_the_instance(self) -> None:
+        options = TablestoreOptions(url="tablestore://my-inst.cn-hangzhou.ots.aliyuncs.com")
+        assert options.instance_name == "my-inst"
         with pytest.raises(ConfigurationError, match="option instance"):
             open_provider("tablestore://ots.example.com", {})
 
-    def test_options_arrive(self) -> None:
-        made = open_provider(
-            "tablestore://i.example.com", {"instance": "i", "table": "t", "create": False, "timeout": 3}
-        )
-        assert isinstance(made, TablestoreProvider)
-        assert (made._table.name, made._table._timeout, made._create) == ("t", 3, False)
+    def test_options_reach_client_and_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given: list[Any] = []
+
+        def client(*args: Any, **named: Any) -> str:
+            given.append((args, named))
+            return "the client"
+
+        def provider(*args: Any, **named: Any) -> MemoryProvider:
+            given.append((args, named))
+            return MemoryProvider()
+
+        monkeypatch.setattr(tablestore, "create_client", client)
+        monkeypatch.setattr(tablestore, "TablestoreProvider", provider)
+        options = {"instance": "i", "region": "r", "table": "t", "create": False, "timeout": 3}
+        open_provider("tablestore://i.example.com", options)
+        assert given == [
+            (("https://i.example.com", "i"), {"region": "r"}),
+            (("the client",), {"table": "t", "create": False, "timeout": 3}),
+        ]
+
+    def test_repr_shows_the_table(self) -> None:
+        made = open_provider("tablestore://i.cn-hangzhou.ots.aliyuncs.com?table=t", {})
         assert repr(made) == "TablestoreProvider('t')"
 
     @pytest.mark.parametrize(
         "query", ["timeout=0", "timeout=inf", "timeout=x", "create=perhaps", "table=a-b", "nonsense=1"]
     )
-    def test_an_unfit_option_is_named(self, query: str) -> None:
+    def test_invalid_option_is_named(self, query: str) -> None:
         with pytest.raises(ConfigurationError, match=query.partition("=")[0]):
             SessionHistoryService.from_url(f"tablestore://i.cn-hangzhou.ots.aliyuncs.com?{query}")
 
@@ -456,28 +426,28 @@ class TestOptions:
             ({"timeout": "1"}, "timeout"),
         ],
     )
-    def test_an_unfit_argument_is_named(self, given: dict[str, Any], named: str) -> None:
+    def test_invalid_argument_is_named(self, given: dict[str, Any], named: str) -> None:
         client = create_tablestore_client("https://i.example.com", "i")
         with pytest.raises(ConfigurationError, match=named):
             TablestoreSessionHistoryService(client, **given)
 
     @pytest.mark.parametrize("client", [None, "https://i.example.com", OTSClient("http://x", "a", "b", "c")])
-    def test_no_async_client(self, client: object) -> None:
-        with pytest.raises(ConfigurationError, match="AsyncOTSClient is needed"):
+    def test_client_of_another_class_is_refused(self, client: object) -> None:
+        with pytest.raises(ConfigurationError, match="must be an AsyncOTSClient"):
             TablestoreSessionHistoryService(client)
 
     @pytest.mark.parametrize("end_point", ["", "i.example.com", None])
-    def test_no_end_point(self, end_point: Any) -> None:
+    def test_invalid_end_point_is_refused(self, end_point: Any) -> None:
         with pytest.raises(ConfigurationError, match="end_point"):
             create_tablestore_client(end_point, "i")
 
-    def test_the_client_is_that_of_the_sdk(self) -> None:
+    def test_create_client_passes_options_to_the_sdk(self) -> None:
         client = create_tablestore_client("https://i.example.com", "i", max_connection=7)
         assert type(client) is AsyncOTSClient
         assert client.max_connection == 7
 
 
-def test_a_missing_sdk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_sdk_raises_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "tablestore" or "providers.tablestore" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tablestore", None)
@@ -490,20 +460,15 @@ def test_a_missing_sdk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             attempt()
 
 
-def test_the_package_is_imported_without_the_sdk() -> None:
-    program = "import sys, session_history; sys.exit('tablestore' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
 # Errors
 
 
-async def test_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_without_a_server_raise_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     with TablestoreServer() as server:
         made = provider(server.endpoint)
         await made.start()
     assert not await made.health()
-    monkeypatch.setattr(table.Patience.__init__, "__defaults__", (0.3,))
+    monkeypatch.setattr(table, "RETRY_TIMEOUT", 0.3)
     calls = [
         made.read(KEY),
         made.append(KEY, entry(1), at=Position(0, 0)),
@@ -517,46 +482,35 @@ async def test_there_is_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(Unavailable, match="no success within"):
             await call
     await made.stop()
-    with pytest.raises(Unavailable):
-        await provider(server.endpoint).start()
 
 
-async def test_who_waits_behind_others_does_not_wait_for_all_of_them(
+async def test_append_behind_slow_appends_raises_unavailable_in_time(
     server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heads, "PATIENCE", 0.2)
     made = provider(server.endpoint)
     await made.start()
+    monkeypatch.setattr(table, "RETRY_TIMEOUT", 0.2)
     server.faults = Faults(kinds=("delay",), delay=0.6)
     rivals = [asyncio.create_task(made.append(KEY, entry(number), at=Position(0, 0))) for number in range(1, 5)]
     outcomes = await asyncio.gather(*rivals, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [Appended, Unavailable, Unavailable, Unavailable]
-    assert "other calls" in str(outcomes[1])
+    assert "earlier calls" in str(outcomes[1])
     server.faults = None
     await made.stop()
 
 
 @pytest.mark.parametrize("code", ["OTSTimeout", "OTSRequestTimeout", "OTSServerBusy"])
-async def test_what_the_service_asks_to_repeat_is_repeated(
+async def test_request_is_repeated_after_a_transient_error(
     server: TablestoreServer, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
+    monkeypatch.setitem(STATUS, code, 400)  # so that only the code says that the error is transient
     async with SessionHistoryService(provider(server.endpoint)) as service:
-        real, refused = server._service.answer, False
-
-        async def answer(*args: Any) -> bytes:
-            nonlocal refused
-            if refused:
-                return await real(*args)
-            refused = True
-            raise Refused(code, "Not now.")
-
-        monkeypatch.setitem(STATUS, code, 400)
-        monkeypatch.setattr(server._service, "answer", answer)
+        server.faults = Faults(kinds=("refused",), code=code, times=1)
         await service.create_session("u", "s")
-        assert refused
+        assert server.faults.injected == 1
 
 
-async def test_a_table_that_was_dropped_is_named(server: TablestoreServer) -> None:
+async def test_calls_after_the_table_was_dropped_name_it(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     async with async_client(server) as client:
@@ -568,7 +522,7 @@ async def test_a_table_that_was_dropped_is_named(server: TablestoreServer) -> No
     await made.stop()
 
 
-async def test_a_server_that_comes_back_is_used_again() -> None:
+async def test_read_waits_until_connections_last_again() -> None:
     with TablestoreServer() as server:
         made = provider(server.endpoint)
         await made.start()
@@ -583,7 +537,7 @@ async def test_a_server_that_comes_back_is_used_again() -> None:
         await made.stop()
 
 
-async def test_a_request_that_hangs_has_an_end(server: TablestoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_without_an_answer_is_repeated_after_the_timeout(server: TablestoreServer) -> None:
     made = provider(server.endpoint, timeout=0.2)
     await made.start()
     server.faults = Faults(kinds=("delay",), delay=5, times=1)
@@ -593,21 +547,26 @@ async def test_a_request_that_hangs_has_an_end(server: TablestoreServer, monkeyp
     await made.stop()
 
 
-async def test_what_may_not_be_written_is_told_so(server: TablestoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for code, error in {
-        "OTSNoPermissionAccess": StoreReadOnly,
-        "OTSAuthFailed": ConfigurationError,
-        "OTSParameterInvalid": Unavailable,
-    }.items():
-        assert type(errors._refusal(code, "request-1")) is error
-        assert code in str(errors._refusal(code, "request-1"))
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("OTSNoPermissionAccess", StoreReadOnly),
+        ("OTSAuthFailed", ConfigurationError),
+        ("OTSParameterInvalid", Unavailable),
+    ],
+)
+def test_error_of_the_service_becomes_one_of_the_contract(code: str, expected: type[Exception]) -> None:
+    error = errors.translate(OTSServiceError(403, code, SECRET, "request-1"), "t", 10)
+    assert type(error) is expected
+    assert f"{code}, request request-1" in str(error)
+    assert SECRET not in str(error)
 
 
-async def test_an_unreadable_head_is_corrupt_and_can_be_deleted(server: TablestoreServer) -> None:
+async def test_session_with_an_unreadable_head_is_corrupt_and_can_be_deleted(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     await made.append(KEY, entry(1), at=Position(0, 0))
-    await overwrite(server, KEY, [("v", 1), ("g", 0), ("r", -5), ("n", 1)])
+    await overwrite_head(server, [(col.LAYOUT_VERSION, 1), (col.GENERATION, 0), (col.RECENCY, -5), (col.SEQ, 1)])
     for call in (made.read(KEY), made.append(KEY, entry(2), at=Position(0, 5))):
         with pytest.raises(Corrupt, match="unreadable"):
             await call
@@ -619,15 +578,13 @@ async def test_an_unreadable_head_is_corrupt_and_can_be_deleted(server: Tablesto
     await made.stop()
 
 
-async def test_a_missing_entry_is_corrupt_and_not_a_shorter_log(server: TablestoreServer) -> None:
+async def test_session_without_one_of_its_entries_is_corrupt(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     for number in range(1, 4):
         await made.append(KEY, entry(number), at=Position(0, number - 1))
     async with async_client(server) as client:
-        from tablestore import Row
-
-        await client.delete_row("session_history", Row([("u", "u"), ("s", "s"), ("q", 2)]))
+        await client.delete_row("session_history", Row(keys.primary_key(KEY, 2)))
     with pytest.raises(Corrupt, match="lacks"):
         await made.read(KEY)
     log = await made.read(KEY, last=1)
@@ -637,11 +594,11 @@ async def test_a_missing_entry_is_corrupt_and_not_a_shorter_log(server: Tablesto
     await made.stop()
 
 
-async def test_a_newer_version_is_left_alone(server: TablestoreServer) -> None:
+async def test_session_of_a_newer_layout_raises_incompatible_store(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     await made.append(KEY, entry(1), at=Position(0, 0))
-    await overwrite(server, KEY, [("v", 2), ("g", 0)])
+    await overwrite_head(server, [(col.LAYOUT_VERSION, 2), (col.GENERATION, 0)])
     with pytest.raises(IncompatibleStore, match="version 2"):
         await made.read(KEY)
     with pytest.raises(IncompatibleStore):
@@ -649,12 +606,11 @@ async def test_a_newer_version_is_left_alone(server: TablestoreServer) -> None:
     await made.stop()
 
 
-async def test_the_last_generation_is_the_last(server: TablestoreServer) -> None:
+async def test_append_after_the_last_generation_raises_limit_exceeded(server: TablestoreServer) -> None:
     made = provider(server.endpoint)
     await made.start()
     for generation in (2**31 - 3, 2**31 - 2):
-        tombstone = [("v", 1), ("g", generation), ("n", 0), ("i", ""), ("t", 5), ("b", 0), ("e", 0)]
-        await overwrite(server, KEY, [*tombstone, ("k", bytearray()), ("x", generation)])
+        await overwrite_head(server, tombstone_columns(generation))
         if generation == 2**31 - 3:
             assert (await made.append(KEY, entry(1), at=Position(generation + 1, 0))).position.seq == 1
         else:
@@ -663,16 +619,19 @@ async def test_the_last_generation_is_the_last(server: TablestoreServer) -> None
     await made.stop()
 
 
-async def overwrite(server: TablestoreServer, key: SessionKey, columns: list[tuple[str, Any]]) -> None:
-    """Put something else in place of a head."""
-    from tablestore import Condition, Row, RowExistenceExpectation
+def tombstone_columns(generation: int) -> list[tuple[str, Any]]:
+    head = Head(KEY, Position(generation, 0), "", deleted=True, heartbeat=0, rewrites=0, active_us=5, snapshot=None)
+    columns: list[tuple[str, Any]] = rows.put_head(HeadRow(head, b"", generation, None), ALWAYS).row.attribute_columns
+    return columns
 
-    row = Row([("u", key.user_id), ("s", key.session_id), ("q", 2**63 - 1)], columns)
+
+async def overwrite_head(server: TablestoreServer, columns: list[tuple[str, Any]]) -> None:
+    row = Row(keys.primary_key(KEY, keys.HEAD_NUMBER), columns)
     async with async_client(server) as client:
         await client.put_row("session_history", row, Condition(RowExistenceExpectation.IGNORE))
 
 
-async def test_no_content_in_logs(server: TablestoreServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_logs_show_no_content(server: TablestoreServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     made = provider(server.endpoint)
     await made.start()
@@ -689,7 +648,9 @@ async def test_no_content_in_logs(server: TablestoreServer, caplog: pytest.LogCa
     server.faults = None
 
 
-async def test_a_log_that_was_asked_for_is_kept(server: TablestoreServer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_logger_with_a_level_of_the_user_keeps_it(
+    server: TablestoreServer, caplog: pytest.LogCaptureFixture
+) -> None:
     chosen = logging.getLogger("chosen")
     chosen.setLevel(logging.DEBUG)
     made = TablestoreProvider(create_tablestore_client(server.endpoint, "inst", "ak", "sk", logger_name="chosen"))

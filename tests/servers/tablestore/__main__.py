@@ -1,4 +1,4 @@
-"""``python -m servers.tablestore --port 0``: print the endpoint, serve until the standard input ends."""
+"""``python -m servers.tablestore --port 0`` prints the end point and serves until the standard input ends."""
 
 from __future__ import annotations
 

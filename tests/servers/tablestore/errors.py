@@ -1,4 +1,4 @@
-"""Errors as the service reports them."""
+"""Errors of the service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STATUS = {
 
 
 class Refused(Exception):
-    """A request, or a row of a batch, that is answered with an error."""
+    """An error in answer to a request or to a row of a batch."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")

@@ -1,4 +1,4 @@
-"""Failures on purpose."""
+"""Failures that a test injects."""
 
 from __future__ import annotations
 
@@ -7,25 +7,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["before", "after", "drop before", "drop after", "busy", "delay", "row before", "row after"]
+Kind = Literal["before", "after", "drop before", "drop after", "refused", "delay", "row before", "row after"]
 
 
 @dataclass
 class Faults:
-    """
-    before and after: OTSInternalServerError, nothing or everything of the request was applied, and the answer does
-    not say which. drop before, drop after: the same, and the connection ends without an answer.
-    busy: OTSServerBusy, nothing was applied, which the SDK repeats by itself.
-    delay: the request waits, then it is applied and answered.
-    row before, row after: as before and after, of one row of a BatchWriteRow, whose other rows are as always.
+    """Requests that fail.
+
+    - ``before`` and ``after``: the answer is OTSInternalServerError, which does not say if the request was applied.
+      Before: nothing was applied. After: everything was.
+    - ``drop before`` and ``drop after``: the same, but the connection ends without an answer.
+    - ``refused``: the answer is the error ``code``, and nothing was applied. The SDK repeats OTSServerBusy by itself.
+    - ``delay``: the request waits, then it is applied and answered.
+    - ``row before`` and ``row after``: the same as before and after for one row of a BatchWriteRow. The other rows are
+      applied and answered.
+
+    :ivar share: the share of the requests that fail, among those for which ``when`` holds.
+    :ivar when: called with the API and the table.
+    :ivar times: the most faults.
+    :ivar delay: seconds.
+    :ivar injected: the number of faults so far.
     """
 
     kinds: Sequence[Kind] = ("before", "after", "drop before", "drop after")
-    share: float = 1.0  # of the requests that ``when`` holds for
+    share: float = 1.0
     seed: int = 0
     when: Callable[[str, str], bool] = lambda _api, _table: True
-    times: int | None = None  # faults at most
-    delay: float = 0.1  # seconds
+    times: int | None = None
+    delay: float = 0.1
+    code: str = "OTSServerBusy"
     injected: int = 0
     _random: random.Random = field(init=False, repr=False)
 
@@ -42,5 +52,5 @@ class Faults:
         return self._random.choice(kinds)
 
     def row_of(self, rows: int) -> int:
-        """The number of the row that fails."""
+        """Return the number of the row that fails."""
         return self._random.randrange(max(rows, 1))

@@ -1,4 +1,4 @@
-"""Column conditions: of a write, and filters of a read."""
+"""Conditions on columns, for writes and as filters of reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ ORDERS: dict[int, Callable[[Any, Any], bool]] = {
 
 
 def parsed(data: bytes) -> Filter:
-    """:raises Refused: it is no filter, or one of a kind that this server does not know."""
+    """Return a filter.
+
+    :raises Refused: the bytes are no filter, or this server does not have this kind of filter.
+    """
     return _filter(pb.Filter.FromString(data))
 
 
@@ -57,12 +60,12 @@ def _single(proto: pb.SingleColumnValueFilter) -> Filter:
         if not versions:
             return not proto.filter_if_missing
         found = [latest(versions)] if proto.latest_version_only else list(versions.values())
-        return any(_compared(value, proto.comparator, wanted) for value in found)
+        return any(compare(value, proto.comparator, wanted) for value in found)
 
     return passes
 
 
-def _compared(found: Value, comparator: int, wanted: Value) -> bool:
+def compare(found: Value, comparator: int, wanted: Value) -> bool:
     """Values of different types are unequal and have no order."""
     same_type = type(found) is type(wanted)
     if comparator == pb.CT_EQUAL:

@@ -1,4 +1,4 @@
-"""Limits of the service; the numbers are those of its public documentation."""
+"""Limits of the service, from its public documentation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def value_size(value: Value) -> int:
 
 
 def units(size: int) -> int:
-    """Capacity units: every 4 KB that are begun."""
+    """Return the capacity units of a size: one for each 4 KB, rounded up."""
     return max(1, -(-size // CAPACITY_UNIT))
 
 

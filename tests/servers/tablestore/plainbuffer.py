@@ -9,7 +9,7 @@ from enum import Enum, IntEnum
 
 
 class Mark(Enum):
-    """What stands in a key in place of a value."""
+    """A special value of a key: an end of a range, or a number that the service chooses."""
 
     INF_MIN = 0x9
     INF_MAX = 0xA
@@ -21,7 +21,7 @@ Key = Sequence[tuple[str, Value | Mark]]
 
 
 class Change(IntEnum):
-    """What a cell of an update does, when it does not set a value."""
+    """A change that a cell of an update makes without setting a value."""
 
     DELETE_ALL_VERSIONS = 0x1
     DELETE_ONE_VERSION = 0x3
@@ -31,7 +31,7 @@ class Change(IntEnum):
 @dataclass(frozen=True)
 class Cell:
     name: str
-    value: Value | Mark | None = None  # a mark is for keys only
+    value: Value | Mark | None = None  # only keys have marks
     timestamp: int | None = None
     change: Change | None = None
 
@@ -44,7 +44,7 @@ class Row:
 
 
 class CorruptError(ValueError):
-    """The bytes are no PlainBuffer."""
+    """The bytes are not valid PlainBuffer."""
 
 
 HEADER = struct.pack("<i", 0x75)
@@ -55,16 +55,19 @@ INTEGER, DOUBLE, BOOLEAN, STRING, BLOB = 0x0, 0x1, 0x2, 0x3, 0x7
 
 
 def encoded(rows: Iterable[Row]) -> bytes:
-    """Several rows; nothing at all when there is none."""
+    """Encode rows. Without rows, return no bytes."""
     body = b"".join(_row(row) for row in rows)
     return HEADER + body if body else b""
 
 
 def decoded(data: bytes) -> Row:
-    """The one row of a request. :raises CorruptError: it is not one row, or a checksum does not fit."""
+    """Decode one row.
+
+    :raises CorruptError: there is not exactly one row, or a checksum is wrong.
+    """
     rows = decoded_rows(data)
     if len(rows) != 1:
-        raise CorruptError(f"{len(rows)} rows in place of one")
+        raise CorruptError(f"{len(rows)} rows instead of one")
     return rows[0]
 
 
@@ -79,7 +82,7 @@ def decoded_rows(data: bytes) -> list[Row]:
 
 
 def variant(value: Value | Mark) -> bytes:
-    """Type and value, as in filters and within cells."""
+    """Encode type and value, for filters and cells."""
     if isinstance(value, Mark):
         return bytes([value.value])
     if isinstance(value, bool):
@@ -137,7 +140,7 @@ def _cell(name: bytes, value: bytes, timestamp: int | None = None, change: Chang
 
 
 def _cell_checksum(name: bytes, value: bytes, timestamp: int | None, change: int | None) -> int:
-    """The change comes last in the checksum, though it stands before the timestamp."""
+    """Return the checksum of a cell. It ends with the change, which the encoding puts before the timestamp."""
     crc = crc8(value, crc8(name))
     if timestamp is not None:
         crc = crc8(struct.pack("<q", timestamp), crc)
@@ -167,7 +170,7 @@ class _Reader:
         return int(struct.unpack("<i", self.take(4))[0])
 
     def found(self, tag: int) -> bool:
-        """Pass over a tag, if it is the next byte."""
+        """Skip a tag, if it is the next byte."""
         if self.data[self.position : self.position + 1] != bytes([tag]):
             return False
         self.position += 1
@@ -262,20 +265,21 @@ def _crc8_table() -> Sequence[int]:
 
 
 CRC8_TABLE = _crc8_table()
-CRC8_PERIOD = 127  # bytes: x**(8 * 127) is 1 modulo the polynomial 0x107, so such blocks may be added up first
+CRC8_PERIOD = 127
+"""Bytes. x**(8 * 127) is 1 modulo the polynomial 0x107, so blocks of this length may be combined by XOR first."""
 
 
 def crc8(data: bytes, crc: int = 0) -> int:
-    """CRC-8 of polynomial 0x07, without reflection, going on from an earlier one."""
+    """Continue a CRC-8 with polynomial 0x07, without reflection."""
     if len(data) > CRC8_PERIOD:
-        data, crc = _folded(bytes([data[0] ^ crc]) + data[1:]), 0
+        data, crc = _combined(bytes([data[0] ^ crc]) + data[1:]), 0
     for byte in data:
         crc = CRC8_TABLE[crc ^ byte]
     return crc
 
 
-def _folded(data: bytes) -> bytes:
-    current_snapshot = 0
+def _combined(data: bytes) -> bytes:
+    block = 0
     for end in range(len(data), 0, -CRC8_PERIOD):
-        current_snapshot ^= int.from_bytes(data[max(end - CRC8_PERIOD, 0) : end])
-    return current_snapshot.to_bytes(CRC8_PERIOD)
+        block ^= int.from_bytes(data[max(end - CRC8_PERIOD, 0) : end])
+    return block.to_bytes(CRC8_PERIOD)

@@ -1,4 +1,4 @@
-"""What a read returns of a row."""
+"""Selections of columns, and pages of ranges."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from .tables import Columns, Row, Table
 
 @dataclass(frozen=True)
 class Selection:
-    columns: frozenset[str] = frozenset()  # none: all
+    """The columns and versions that a read returns.
+
+    :ivar columns: the names of columns; all columns if it is empty.
+    :ivar start_time: milliseconds, included.
+    :ivar end_time: milliseconds, excluded.
+    """
+
+    columns: frozenset[str] = frozenset()
     start_column: str | None = None
     end_column: str | None = None
-    start_time: int = 0  # milliseconds, included
-    end_time: int | None = None  # excluded
+    start_time: int = 0
+    end_time: int | None = None
     max_versions: int | None = None
     filter: Filter | None = None
 
@@ -30,7 +37,7 @@ class Selection:
             raise invalid("The number of max versions must be greater than 0.")
 
     def of(self, row: Row) -> WireRow | None:
-        """None: the filter leaves it out, or it has none of the columns."""
+        """Return the selected columns of a row; ``None`` if the filter refuses it, or if it has none of the columns."""
         if self.filter and not self.filter(row.columns):
             return None
         columns = {name: kept for name in row.columns if self._has(name) and (kept := self._cells(name, row.columns))}
@@ -56,17 +63,22 @@ class Selection:
 
 @dataclass(frozen=True)
 class Page:
+    """Rows of a range.
+
+    :ivar size: the bytes that were read.
+    """
+
     rows: list[WireRow]
-    size: int  # bytes that were read
+    size: int
     next_key: Key | None
 
 
 def page(
     rows: Iterator[Row], table: Table, selection: Selection, *, limit: int | None, scan_limit: int, now: float
 ) -> Page:
-    """
-    Read until there are as many rows as the limit says, or a page is full: it reads so many rows at most, or 4 MB,
-    whatever the filter leaves of them.
+    """Read until the limit is reached or the page is full.
+
+    A page is full after ``scan_limit`` rows or 4 MB. Rows that the filter refuses count as well.
     """
     if limit is not None and limit < 1:
         raise invalid("The limit must be greater than 0.")
@@ -87,4 +99,4 @@ def page(
 
 def no_token(token: bytes) -> None:
     if token:
-        raise Refused("OTSUnsupportOperation", "This test server never splits a row, so it gave no such token.")
+        raise Refused("OTSUnsupportOperation", "This test server never splits a row, so it did not make this token.")

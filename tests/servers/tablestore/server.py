@@ -1,4 +1,4 @@
-"""The server: HTTP on loopback, in a thread and a loop of its own."""
+"""An HTTP server on loopback, with a thread and an event loop of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request that was authenticated."""
+    """An authenticated request.
+
+    :ivar key: signs the response.
+    """
 
     api: str
     body: bytes
@@ -32,9 +35,14 @@ class Exchange:
 
 
 class TablestoreServer(Settings):
-    """
-    One instance of Tablestore on 127.0.0.1, for clients in any thread, loop or process.
-    What :class:`Settings` has, ``faults`` and ``delay`` may be set at any time.
+    """One instance of Tablestore on 127.0.0.1, for clients in any thread, loop or process.
+
+    A test may change these and the attributes of :class:`Settings` at any time.
+
+    :ivar faults: requests that fail.
+    :ivar delay: the seconds that each request waits.
+    :ivar rate: the most requests within a second of the clock. The server throttles others.
+    :ivar requests: API and table of each request. The names of several tables are joined with a comma.
     """
 
     def __init__(
@@ -49,9 +57,9 @@ class TablestoreServer(Settings):
         super().__init__()
         self.account = Account(instance, access_key_id, access_key_secret, security_token)
         self.faults: Faults | None = None
-        self.delay = 0.0  # seconds before a request is looked at
-        self.rate: int | None = None  # requests within a second of the clock; more are throttled
-        self.requests: list[tuple[str, str]] = []  # call and table, of several tables joined with a comma
+        self.delay = 0.0
+        self.rate: int | None = None
+        self.requests: list[tuple[str, str]] = []
         self.endpoint = ""
         self._port = port
         self._service = Service(self)
@@ -72,7 +80,10 @@ class TablestoreServer(Settings):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """:raises Exception: the server itself failed in a call, which a client may have taken for a fault."""
+        """Stop the server.
+
+        :raises Exception: the server itself failed in a request. A client may have taken this for an injected fault.
+        """
         self._stop()
         if self._failure and error is None:
             raise self._failure
@@ -90,11 +101,11 @@ class TablestoreServer(Settings):
 
     @property
     def units(self) -> Counter[str]:
-        """Capacity units that requests have cost so far: ``read`` and ``write``."""
+        """The capacity units of all requests so far: ``read`` and ``write``."""
         return self._service.units.copy()
 
     def sizes(self, table: str) -> tuple[int, int]:
-        """Bytes of the rows of a table, and of its indexes. Nothing, if there is no such table."""
+        """Return the bytes of the rows of a table, and of its indexes; zeros if the table is missing."""
 
         async def sizes() -> tuple[int, int]:
             return self._service.sizes(table)
@@ -111,7 +122,7 @@ class TablestoreServer(Settings):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self) -> None:
-        app = web.Application(client_max_size=0)  # what is too large gets the protocol's error
+        app = web.Application(client_max_size=0)  # a body that is too large gets an error of the protocol
         app.router.add_route("*", "/{api}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -122,7 +133,7 @@ class TablestoreServer(Settings):
 
     async def _end(self) -> None:
         await self._runner.cleanup()
-        waiting = asyncio.all_tasks() - {asyncio.current_task()}  # on a delay, or for a client that left
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}  # for a delay, or for a client that left
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -163,6 +174,8 @@ class TablestoreServer(Settings):
         fault = faults.next(exchange.api, table)
         if fault == "delay":
             await asyncio.sleep(faults.delay)
+        if fault == "refused":
+            raise Refused(faults.code, "Refused on purpose.")
         _fail(fault, "before", request)
         answer = await self._service.answer(exchange.api, parsed, _row_fault(faults, fault, parsed))
         _fail(fault, "after", request)
@@ -176,12 +189,10 @@ class TablestoreServer(Settings):
 
 
 def _fail(fault: Kind | None, at: str, request: web.Request) -> None:
-    if fault == "busy" and at == "before":
-        raise Refused("OTSServerBusy", "Server is busy.")
     if fault == at:
         raise internal_error()
     if fault == f"drop {at}":
-        if request.transport is not None:  # else the client was faster
+        if request.transport is not None:  # None if the client closed it first
             request.transport.abort()
         raise asyncio.CancelledError
 

@@ -1,4 +1,4 @@
-"""The calls of the service: protobuf in, protobuf out."""
+"""The API calls of the service, from protobuf messages to protobuf messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .errors import Refused, internal_error, invalid
 from .plainbuffer import CorruptError, Mark, decoded, encoded
 from .plainbuffer import Row as WireRow
 from .reads import Selection, no_token, page
-from .tables import FOREVER, Instance, KeyColumn, Options, Table, place
+from .tables import FOREVER, Instance, KeyColumn, Options, Table, sortable
 from .writes import Existence, Operation, Write, apply, check_key, write_of
 
 KEY_TYPES = {pb.INTEGER: "INTEGER", pb.STRING: "STRING", pb.BINARY: "BINARY"}
@@ -36,19 +36,30 @@ DEFINED_TYPES = {
 
 @dataclass
 class Settings:
-    """What a test may change at any time."""
+    """Settings that a test may change at any time.
+
+    :ivar ready_after: the seconds until a new table can be used.
+    :ivar index_lag: the seconds until a global index shows a write.
+    :ivar scan_limit: the most rows that a page of GetRange reads.
+    :ivar apart: the most seconds between the first rows of a batch and the rest. Other requests run meanwhile.
+    :ivar any_order: if true, the rows of a batch are written in a random order.
+    """
 
     clock: Callable[[], float] = time.time
-    ready_after: float = 0.0  # seconds until a new table can be used
-    index_lag: float = 0.0  # seconds until a global index shows a write
-    scan_limit: int = limits.PAGE_ROWS  # rows that a page of GetRange reads at most
-    apart: float = 0.0  # seconds at most between the first rows of a batch and the rest: others come between
-    any_order: bool = False  # of the rows of a batch
+    ready_after: float = 0.0
+    index_lag: float = 0.0
+    scan_limit: int = limits.PAGE_ROWS
+    apart: float = 0.0
+    any_order: bool = False
 
 
 @dataclass
 class RowFault:
-    """Which row of a batch fails on purpose, counted over all tables, and whether it is stored all the same."""
+    """An injected failure of one row of a batch.
+
+    :ivar number: counts the rows of all tables.
+    :ivar after: if true, the row is stored and its answer is an error.
+    """
 
     number: int
     after: bool
@@ -90,7 +101,10 @@ class Service:
         return request
 
     async def answer(self, api: str, request: Message, row_fault: RowFault | None = None) -> bytes:
-        """:raises Refused: the request as a whole is refused and has changed nothing."""
+        """Answer a request.
+
+        :raises Refused: the whole request is refused and has changed nothing.
+        """
         self._row_fault = row_fault
         try:
             answer = self._calls[api][1](request)
@@ -106,7 +120,7 @@ class Service:
         return bytes(answer.SerializeToString())
 
     def sizes(self, table_name: str) -> tuple[int, int]:
-        """Bytes of the rows of a table, and of its indexes. Nothing, if there is no such table."""
+        """Return the bytes of the rows of a table, and of its indexes; zeros if the table is missing."""
         table = self._instance.tables.get(table_name)
         if table is None:
             return 0, 0
@@ -217,7 +231,7 @@ class Service:
         return pb.RowInBatchGetRowResponse(is_ok=True, consumed=_consumed(read=read), row=row)
 
     def _read(self, request: Any, encoded_key: bytes, selection: Selection) -> tuple[bytes, int]:
-        """The row as it goes over the wire, b"" when there is none, and the capacity units."""
+        """Return the encoded row, or ``b""`` for a missing row, and the capacity units."""
         table, rows, schema = self._instance.source(request.table_name)
         key = decoded(encoded_key).key
         check_key(schema, key)
@@ -265,7 +279,7 @@ class Service:
         return self._written(table, write, request)
 
     def _written(self, table: Table, write: Write, request: Any) -> tuple[bytes, Any]:
-        """The row to return, b"" when none was asked for, and the capacity units."""
+        """Return the encoded row, or ``b""`` if the request wants no row, and the capacity units."""
         new = apply(table, write, self._now(), self._settings.index_lag)
         consumed = _consumed(
             read=0 if write.existence is Existence.IGNORE and not write.condition else 1, write=limits.units(write.size)
@@ -274,8 +288,8 @@ class Service:
         return encoded([WireRow(new.key if new else write.key)]) if wants_key else b"", consumed
 
     async def _batch_write_row(self, request: Any) -> Message:
-        """What is wrong with the request is found before anything is stored; then each row succeeds or fails alone."""
-        fault = self._row_fault  # before others come between
+        """Check the whole request before anything is stored. Then each row succeeds or fails by itself."""
+        fault = self._row_fault  # other requests may change the attribute during an await
         if not 1 <= sum(len(table.rows) for table in request.tables) <= limits.ROWS_PER_WRITE:
             raise invalid(f"Rows count is not within 1 and {limits.ROWS_PER_WRITE}.")
         writes = [self._writes_of_batch(table) for table in request.tables]
@@ -286,7 +300,7 @@ class Service:
             for write, row in zip(of_table, table.rows, strict=True)
         ]
         answers: dict[int, Message] = {}
-        async for number in self._turns(len(rows)):
+        async for number in self._write_order(len(rows)):
             answers[number] = self._row_of_batch(*rows[number], fault if fault and fault.number == number else None)
         response = pb.BatchWriteRowResponse()
         numbers = itertools.count()
@@ -294,23 +308,23 @@ class Service:
             response.tables.add(table_name=table.table_name, rows=[answers[next(numbers)] for _ in table.rows])
         return response
 
-    async def _turns(self, count: int) -> AsyncIterator[int]:
-        """The rows of a batch as they are written."""
-        turns = random.sample(range(count), count) if self._settings.any_order else range(count)
+    async def _write_order(self, count: int) -> AsyncIterator[int]:
+        """Yield the numbers of the rows of a batch in the order of their writes."""
+        order = random.sample(range(count), count) if self._settings.any_order else range(count)
         pause_before = random.randint(1, count)
-        for turn, number in enumerate(turns):
-            if self._settings.apart and turn == pause_before:
+        for index, number in enumerate(order):
+            if self._settings.apart and index == pause_before:
                 await asyncio.sleep(random.uniform(0, self._settings.apart))
             yield number
 
     def _writes_of_batch(self, request: Any) -> list[Write | Refused]:
-        """A table that can not be written to is the failure of each of its rows."""
+        """Decode the rows for one table. If the table cannot be written to, each row fails."""
         try:
             table = self._instance.ready_table(request.table_name)
         except Refused as refused:
             return [refused for _ in request.rows]
         writes = [_write(table, Operation(row.type), row.row_change, row) for row in request.rows]
-        keys = [place(write.key) for write in writes if not any(isinstance(value, Mark) for _, value in write.key)]
+        keys = [sortable(write.key) for write in writes if not any(isinstance(value, Mark) for _, value in write.key)]
         if len(set(keys)) < len(keys):
             raise invalid("A batch has one change of a row at most.")
         return list(writes)
@@ -333,7 +347,7 @@ class Service:
 
 
 def table_names(request: Any) -> Iterator[str]:
-    """The tables that a request is about."""
+    """Yield the names of the tables in a request."""
     if hasattr(request, "tables"):
         yield from (table.table_name for table in request.tables)
     elif hasattr(request, "table_meta"):
@@ -357,7 +371,7 @@ def _consumed(*, read: int = 0, write: int = 0) -> Any:
 
 
 def _consumptions(answer: Any) -> Iterator[Any]:
-    """What an answer says that it has cost, in each of its rows if it is a batch's."""
+    """Yield the costs that an answer names, for each row of a batch."""
     if hasattr(answer, "consumed"):
         yield answer.consumed
     for table in getattr(answer, "tables", ()):
@@ -376,7 +390,7 @@ def _key_schema(columns: Any) -> list[KeyColumn]:
     schema = [KeyColumn(column.name, KEY_TYPES[column.type], column.HasField("option")) for column in columns]
     increments = [column for column in schema if column.auto_increment]
     if schema[0].auto_increment or len(increments) > 1 or any(column.type != "INTEGER" for column in increments):
-        raise invalid("One integer that is not the partition key may count by itself.")
+        raise invalid("Only one integer column, not the partition key, may be AUTO_INCREMENT.")
     return schema
 
 

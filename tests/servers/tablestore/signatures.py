@@ -1,4 +1,4 @@
-"""Who a request comes from, and the signature of a response."""
+"""Signatures of requests and responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ class Account:
 
 
 def signing_key(account: Account, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """The key that the response is signed with. :raises Refused: the request is not one of the account."""
+    """Check the signature of a request and return the key that signs its response.
+
+    :raises Refused: the request does not come from the account.
+    """
     own = {name.lower(): value.strip() for name, value in headers.items() if name.lower().startswith("x-ots-")}
     _check_headers(account, own, body)
     signed = _lines({name: value for name, value in own.items() if name not in SIGNATURES})
@@ -85,7 +88,10 @@ def _check_date(text: str) -> None:
 
 
 def _derived_key(account: Account, headers: Mapping[str, str]) -> bytes:
-    """:raises Refused: the day or the region that the key is made for is missing."""
+    """Return the signing key of version 4.
+
+    :raises Refused: the day or the region of the key is missing.
+    """
     key = f"aliyun_v4{account.access_key_secret}".encode()
     for part in (headers.get("x-ots-signdate"), headers.get("x-ots-signregion"), "ots", "aliyun_v4_request"):
         if not part:
@@ -95,7 +101,7 @@ def _derived_key(account: Account, headers: Mapping[str, str]) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    """A header as it came; aiohttp keeps what is not UTF-8 as surrogates."""
+    """Return the bytes of a header. aiohttp keeps bytes that are not UTF-8 as surrogates."""
     return text.encode(errors="surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""Tables, their rows and their indexes; nothing here knows of the wire."""
+"""Tables, their rows and their indexes, without the wire protocol."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from .plainbuffer import Key, Mark, Value
 FOREVER = -1  # seconds of a time to live
 TYPES: dict[str, type] = {"INTEGER": int, "STRING": str, "BINARY": bytes, "DOUBLE": float, "BOOLEAN": bool}
 
-Versions = dict[int, Value]  # milliseconds -> value, the newest first
+Versions = dict[int, Value]
+"""Values by milliseconds, the newest first."""
 Columns = dict[str, Versions]
-Place = tuple[tuple[int, Value], ...]  # a key as Python can order it
+SortableKey = tuple[tuple[int, Value], ...]
+"""A key that Python can compare."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,28 @@ class KeyColumn:
 
 @dataclass(frozen=True)
 class Options:
-    time_to_live: int = FOREVER  # seconds
+    """Options of a table.
+
+    :ivar time_to_live: seconds.
+    :ivar deviation: the seconds by which a timestamp may differ from the clock.
+    """
+
+    time_to_live: int = FOREVER
     max_versions: int = 1
-    deviation: int = 86400  # seconds that a timestamp may differ from the clock
+    deviation: int = 86400
     allow_update: bool = True
 
 
 @dataclass(frozen=True)
 class Row:
+    """A stored row.
+
+    :ivar written: milliseconds. A row without columns expires by this time.
+    """
+
     key: Key
     columns: Columns
-    written: int  # milliseconds; keeps a row without columns, until it expires, too
+    written: int
 
     @property
     def size(self) -> int:
@@ -57,43 +70,46 @@ class Rows:
     """Rows in the order of their keys."""
 
     def __init__(self) -> None:
-        self._places: list[Place] = []
-        self._rows: dict[Place, Row] = {}
+        self._keys: list[SortableKey] = []
+        self._rows: dict[SortableKey, Row] = {}
 
     def get(self, key: Key) -> Row | None:
-        return self._rows.get(place(key))
+        return self._rows.get(sortable(key))
 
     def set(self, row: Row) -> None:
-        where = place(row.key)
+        where = sortable(row.key)
         if where not in self._rows:
-            insort(self._places, where)
+            insort(self._keys, where)
         self._rows[where] = row
 
     def remove(self, key: Key) -> None:
-        where = place(key)
+        where = sortable(key)
         if self._rows.pop(where, None) is not None:
-            del self._places[bisect_left(self._places, where)]
+            del self._keys[bisect_left(self._keys, where)]
 
     def __iter__(self) -> Iterator[Row]:
-        return (self._rows[where] for where in self._places)
+        return (self._rows[where] for where in self._keys)
 
     def between(self, start: Key, end: Key, *, backward: bool) -> Iterator[Row]:
-        """From start, included, to end, excluded. :raises Refused: the end is not after the start."""
-        first, last = place(start), place(end)
+        """Return the rows from start, included, to end, excluded.
+
+        :raises Refused: the end is not after the start.
+        """
+        first, last = sortable(start), sortable(end)
         if last >= first if backward else first >= last:
             raise invalid(f"Begin key must be {'more' if backward else 'less'} than end key.")
         if backward:
-            found = self._places[bisect_right(self._places, last) : bisect_right(self._places, first)][::-1]
+            found = self._keys[bisect_right(self._keys, last) : bisect_right(self._keys, first)][::-1]
         else:
-            found = self._places[bisect_left(self._places, first) : bisect_left(self._places, last)]
+            found = self._keys[bisect_left(self._keys, first) : bisect_left(self._keys, last)]
         return (self._rows[where] for where in found)
 
 
-def place(key: Key) -> Place:
-    return tuple(_place(value) for _, value in key)
+def sortable(key: Key) -> SortableKey:
+    return tuple(sortable_value(value) for _, value in key)
 
 
-def _place(value: Value | Mark) -> tuple[int, Value]:
+def sortable_value(value: Value | Mark) -> tuple[int, Value]:
     if value is Mark.INF_MIN:
         return 0, 0
     if value is Mark.INF_MAX:
@@ -104,9 +120,14 @@ def _place(value: Value | Mark) -> tuple[int, Value]:
 
 @dataclass
 class Index:
+    """An index of a table.
+
+    :ivar own_key: the key as it was declared. The columns of the table's key follow it in ``key``.
+    """
+
     name: str
     key: list[KeyColumn]
-    own_key: list[str]  # as declared, without what the table's key adds
+    own_key: list[str]
     columns: list[str]
     is_local: bool
     rows: Rows = field(default_factory=Rows)
@@ -125,7 +146,7 @@ class Index:
                 self.rows.set(entry)
 
     def _entry(self, row: Row) -> Row | None:
-        """The row of the index, if the row of the table has all of its key."""
+        """Return the row of the index, if the row of the table has all columns of the index key."""
         values: dict[str, Value | Mark] = {name: latest(versions) for name, versions in row.columns.items()}
         values.update(row.key)
         if any(column.name not in values for column in self.key):
@@ -154,7 +175,7 @@ class Table:
         return self.alive(self.rows.get(key), now)
 
     def alive(self, row: Row | None, now: float) -> Row | None:
-        """What of a row has not expired."""
+        """Return a row without its expired columns; ``None`` if all of it has expired."""
         if row is None or self.options.time_to_live == FOREVER:
             return row
         oldest = int((now - self.options.time_to_live) * 1000)
@@ -166,7 +187,7 @@ class Table:
         return Row(row.key, columns, row.written) if columns or row.written > oldest else None
 
     def store(self, key: Key, new: Row | None, now: float, lag: float) -> None:
-        """Put a row in place of the one at a key; global indexes follow after a lag of seconds."""
+        """Replace or remove the row at a key. Global indexes follow after a lag in seconds."""
         old = self.rows.get(key)
         if new is None:
             self.rows.remove(key)
@@ -178,12 +199,15 @@ class Table:
                 index.settle(now)
 
     def next_increment(self) -> int:
-        """Increasing, but not consecutive."""
+        """Return a number that is larger than all before, but not always the next one."""
         self._last_increment += random.randint(1, 1000)
         return self._last_increment
 
     def add_index(self, name: str, own_key: Sequence[str], columns: Sequence[str], *, is_local: bool) -> Index:
-        """:raises Refused: the index does not fit the table."""
+        """Add an index.
+
+        :raises Refused: the index does not fit the table.
+        """
         key = self._index_key(own_key, is_local=is_local)
         for column in columns:
             if column not in self.defined:
@@ -221,7 +245,10 @@ class Instance:
         self.tables[table.name] = table
 
     def check_room(self, name: str) -> None:
-        """:raises Refused: a new table or index can not have this name, or there are too many."""
+        """Check the name of a new table or index.
+
+        :raises Refused: the name is invalid or taken, or there are too many tables.
+        """
         limits.check_table_name(name)
         taken = {*self.tables, *(index for table in self.tables.values() for index in table.indexes)}
         if name in taken:
@@ -236,14 +263,17 @@ class Instance:
         return self.tables[name]
 
     def ready_table(self, name: str) -> Table:
-        """A table to write to or to read from."""
+        """Return a table that can be read and written.
+
+        :raises Refused: it is missing or not ready.
+        """
         table = self.table(name)
         if self.clock() < table.ready_at:
             raise Refused("OTSTableNotReady", "The table is not ready.")
         return table
 
     def source(self, name: str) -> tuple[Table, Rows, list[KeyColumn]]:
-        """What a read by name reads: a table or an index, with the table whose options hold."""
+        """Return the table, rows and key columns of a read, which names a table or an index."""
         for table in self.tables.values():
             if index := table.indexes.get(name):
                 self.ready_table(table.name)

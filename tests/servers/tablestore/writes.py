@@ -1,4 +1,4 @@
-"""What one row of a write does to its table."""
+"""Writes of single rows to a table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Write:
 
     @property
     def size(self) -> int:
-        """Bytes of names and values, as they count for limits."""
+        """The bytes of names and values, which limits apply to."""
         key = sum(
             len(name.encode()) + limits.value_size(value) for name, value in self.key if not isinstance(value, Mark)
         )
@@ -46,7 +46,10 @@ class Write:
 
 
 def write_of(table: Table, operation: Operation, row: WireRow, existence: Existence, condition: Filter | None) -> Write:
-    """:raises Refused: the row does not fit the table or a limit; nothing about the stored row is known yet."""
+    """Return a checked write. The stored row has no influence yet.
+
+    :raises Refused: the row does not fit the table or a limit.
+    """
     check_key(table.key, row.key, marks={Mark.AUTO_INCREMENT} if operation is Operation.PUT else set())
     if row.deleted != (operation is Operation.DELETE) or (row.cells and operation is Operation.DELETE):
         raise invalid("The row is not one of its operation.")
@@ -61,7 +64,10 @@ def write_of(table: Table, operation: Operation, row: WireRow, existence: Existe
 
 
 def check_key(schema: Sequence[KeyColumn], key: Key, *, marks: Iterable[Mark] = ()) -> None:
-    """:raises Refused: names, their order, types or sizes are not those of the table."""
+    """Check a key.
+
+    :raises Refused: its names, their order, its types or its sizes do not fit the table.
+    """
     if [name for name, _ in key] != [column.name for column in schema]:
         raise Refused("OTSInvalidPK", "Validate PK name fail.")
     for column, (name, value) in zip(schema, key, strict=True):
@@ -93,16 +99,19 @@ _DELETES = {Change.DELETE_ALL_VERSIONS, Change.DELETE_ONE_VERSION}
 
 
 def apply(table: Table, write: Write, now: float, lag: float) -> Row | None:
-    """Check the condition, store, and return the row afterwards. :raises Refused: nothing was stored."""
+    """Check the condition, write, and return the row that is stored afterwards.
+
+    :raises Refused: nothing was written.
+    """
     key = [(name, table.next_increment() if value is Mark.AUTO_INCREMENT else value) for name, value in write.key]
     old = table.read(key, now)
-    _check_condition(write, old)
-    new = _changed(table, replace(write, key=key), old, now)
+    check_condition(write, old)
+    new = changed(table, replace(write, key=key), old, now)
     table.store(key, new, now, lag)
     return new
 
 
-def _check_condition(write: Write, old: Row | None) -> None:
+def check_condition(write: Write, old: Row | None) -> None:
     exists = old is not None
     fits = {
         Existence.IGNORE: True,
@@ -113,7 +122,7 @@ def _check_condition(write: Write, old: Row | None) -> None:
         raise Refused("OTSConditionCheckFail", "Condition check failed.")
 
 
-def _changed(table: Table, write: Write, old: Row | None, now: float) -> Row | None:
+def changed(table: Table, write: Write, old: Row | None, now: float) -> Row | None:
     if write.operation is Operation.DELETE:
         return None
     columns: Columns = {} if old is None or write.operation is Operation.PUT else {**old.columns}
@@ -123,13 +132,13 @@ def _changed(table: Table, write: Write, old: Row | None, now: float) -> Row | N
         if versions:
             columns[cell.name] = versions
     if old is None and write.operation is Operation.UPDATE and not columns:
-        return None  # an update that only deletes makes no row
+        return None  # an update that only deletes cells creates no row
     written = milliseconds if old is None or write.operation is Operation.PUT else old.written
     return Row(write.key, dict(sorted(columns.items())), written)
 
 
 def _versions(table: Table, cell: Cell, versions: Versions, now: int) -> Versions:
-    """The versions of a cell after a change, the newest first."""
+    """Return the versions of a cell after a change, the newest first."""
     if cell.change is Change.DELETE_ALL_VERSIONS:
         return {}
     if cell.change is Change.DELETE_ONE_VERSION:

@@ -1,4 +1,4 @@
-"""A store in one SQLite file, for one host: any number of processes, threads and event loops."""
+"""A store in one SQLite file, for any number of processes, threads and event loops of one host."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, get_args
 from urllib.parse import unquote
 
 from pydantic import Field, field_validator
 
+from session_history.providers.common.forks import ForkGuard
+from session_history.providers.common.options import require_one_of, require_seconds
 from session_history.providers.sqlite import rows
-from session_history.providers.sqlite.file import Identity, identity
+from session_history.providers.sqlite.openings import register, require_not_inherited, unregister
 from session_history.providers.sqlite.probe import Probe
 from session_history.providers.sqlite.threads import Reader, Writer
 from session_history_hooks import (
@@ -41,16 +43,9 @@ from session_history_hooks import (
 
 T = TypeVar("T")
 
-Opening = tuple[Identity, int, object]
-
-_OPEN: set[Opening] = set()
-"""What is open: device and inode of a file, the process, and a mark that tells one opening from another.
-
-A child of a fork inherits this, and SQLite's own book-keeping of the locks that its parent holds. It would believe to
-hold them too, and lose what it writes. So a process may not open a file that it inherited open.
-"""
-
 Synchronous = Literal["FULL", "NORMAL"]
+
+SYNCHRONOUS: tuple[str, ...] = get_args(Synchronous)
 
 PAGE = 1000
 
@@ -64,27 +59,28 @@ class _Open(NamedTuple):
 class SqliteProvider:
     """Keeps sessions in a SQLite file in WAL mode.
 
-    :param path: the file; it is made when the provider starts, its folder is not.
-    :param synchronous: ``"FULL"`` = an acknowledged append survives a power cut; ``"NORMAL"`` = it survives
-        the death of the process, and a power cut may take the newest appends. NORMAL needs no fsync per commit.
-    :param busy_timeout: seconds to wait for other processes before the store counts as unavailable.
+    :param path: the file. The provider creates it at the start, in a folder that must exist.
+    :param synchronous: ``"FULL"`` = an acknowledged append survives a power cut. ``"NORMAL"`` = an acknowledged
+        append survives the death of the process, but a power cut may take the newest appends. ``"NORMAL"`` needs no
+        fsync per commit.
+    :param busy_timeout: seconds to wait for other processes before a call raises ``Unavailable``.
 
-    Connections do not survive a fork, and a file that was open at a fork can not be opened by the child: start
-    the provider after the fork.
+    Start the provider after a fork. Connections do not survive a fork, and a child cannot open a file that was open
+    at the fork.
     """
 
     def __init__(
         self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", busy_timeout: float = 10.0
     ) -> None:
         _check_options(path, synchronous, busy_timeout)
-        self._path = Path(path).absolute()  # of now: the working directory may change
+        self._path = Path(path).absolute()  # The working directory may change.
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._connections: _Open | None = None
-        self._close: Callable[[], object] = _nothing
-        self._door = threading.Lock()
+        self._close: Callable[[], object] = lambda: None
+        self._lock = threading.Lock()
         self._limits = Limits(
-            # A round figure far above any real turn and far below SQLite's own 10**9.
+            # A round number far above any real turn and far below SQLite's own limit of 10**9.
             entry_bytes=64 * 2**20,
             summary_bytes=2**20,
             entries=rows.MAX_SEQ,
@@ -109,7 +105,7 @@ class SqliteProvider:
 
     async def health(self) -> bool:
         try:
-            return await self._read(self._answers)
+            return await self._read(self._check_health)
         except Exception:
             return False
 
@@ -123,12 +119,10 @@ class SqliteProvider:
         entry_id: str | None = None,
     ) -> Log | None:
         if after is not None and last is None and before is None and entry_id is None:
-            known = self._running().probe.nothing_behind(key, after)
-            if known is not None:
-                return known
-        return await self._read(
-            lambda connection: rows.read(connection, key, PAGE, last, before, after, entry_id),
-        )
+            unchanged = self._running().probe.unchanged_since(key, after)
+            if unchanged is not None:
+                return unchanged
+        return await self._read(lambda connection: rows.read(connection, key, PAGE, last, before, after, entry_id))
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
@@ -163,91 +157,71 @@ class SqliteProvider:
 
     def _running(self) -> _Open:
         if self._connections is None:
-            raise Unavailable(f"{self._path} is not open: the service was stopped, or never started")
+            raise Unavailable(f"{self._path} is not open: the service was stopped or not yet started")
         return self._connections
 
     def _start(self) -> None:
-        with self._door:
+        with self._lock:
             if self._connections is None:
                 self._connections = self._open()
 
     def _open(self) -> _Open:
-        _check_place(self._path)
-        if self._path.exists() and _inherited(identity(self._path)):
-            raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
+        _check_path(self._path)
+        require_not_inherited(self._path)
+        guard = ForkGuard(str(self._path))
         with ExitStack() as stack:
-            writer = Writer(self._path, synchronous=self._synchronous, patience=self._busy_timeout)
-            stack.callback(writer.close)  # the last to close moves the WAL into the file
+            writer = Writer(self._path, guard, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
+            stack.callback(writer.close)  # The writer closes last, because the last connection empties the WAL.
             writer.wait_ready()
-            reader = Reader(self._path, patience=self._busy_timeout)
+            reader = Reader(self._path, guard, busy_timeout=self._busy_timeout)
             stack.callback(reader.close)
             reader.wait_ready()
-            probe = Probe(self._path)
+            probe = Probe(self._path, guard)
             stack.callback(probe.close)
-            stack.callback(_forget, _remembered(self._path))
-            # Also when the provider is dropped, or the process ends, without a stop.
+            stack.callback(unregister, register(self._path, guard))
+            # The finalizer also closes a provider that is dropped without a stop, or at the end of the process.
             self._close = weakref.finalize(self, stack.pop_all().close)
         return _Open(writer, reader, probe)
 
     def _stop(self) -> None:
-        with self._door:
+        with self._lock:
             self._connections = None
             self._close()
 
-    def _answers(self, connection: sqlite3.Connection) -> bool:
-        """Whether the threads live and the file is the one that was opened: a deleted one loses what it takes."""
+    def _check_health(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the threads live and the file is the opened one, because a deleted file loses its writes."""
         connection.execute("SELECT log FROM head LIMIT 1").fetchone()
         writer = self._running().writer
-        return writer.alive and writer.still_there
+        return writer.alive and writer.has_same_file
 
 
 def _check_options(path: object, synchronous: object, busy_timeout: object) -> None:
     name = os.fspath(path)  # type: ignore[call-overload]
     if not name or "\0" in name:
-        raise ConfigurationError("the path is empty or contains NUL")
+        raise ConfigurationError("path is empty or contains NUL")
     if name == ":memory:":
-        raise ConfigurationError("SQLite in memory is forgotten with each connection: use memory:// instead")
+        raise ConfigurationError("path :memory: would be another database for each connection: use memory:// instead")
     if "://" in name:
-        raise ConfigurationError("a path is needed, not a URL: SessionHistoryService.from_url takes URLs")
-    if synchronous not in ("FULL", "NORMAL"):
-        raise ConfigurationError("synchronous must be 'FULL' or 'NORMAL'")
-    if not isinstance(busy_timeout, (int, float)) or not 0 < busy_timeout < float("inf"):
-        raise ConfigurationError("busy_timeout must be a number of seconds above 0")
+        raise ConfigurationError("path must be a path, not a URL: pass URLs to SessionHistoryService.from_url")
+    require_one_of("synchronous", synchronous, SYNCHRONOUS)
+    require_seconds("busy_timeout", busy_timeout)
 
 
-def _check_place(path: Path) -> None:
+def _check_path(path: Path) -> None:
     try:
         if not path.parent.is_dir():
-            raise ConfigurationError(f"{path} can not be made: there is no folder {path.parent}")
+            raise ConfigurationError(f"{path} cannot be created: there is no folder {path.parent}; create it")
         exists, is_folder = path.exists(), path.is_dir()
     except OSError as error:
-        raise ConfigurationError(f"{path} can not be a file: {error.strerror}") from None
+        raise ConfigurationError(f"{path} cannot be a file: {error.strerror}") from None
     if is_folder:
         raise ConfigurationError(f"{path} is a folder, not a file")
     if exists and not os.access(path, os.R_OK | os.W_OK):
-        raise StoreReadOnly(f"{path} can not be read or written: this user may not")
+        raise StoreReadOnly(f"{path} cannot be read or written: this user lacks the permission")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise StoreReadOnly(f"{path} can not be written: SQLite makes files in its folder, which may not be written")
-
-
-def _inherited(identity: Identity) -> bool:
-    """Whether another process, which this one is a fork of, had the file open."""
-    return any(file == identity and process != os.getpid() for file, process, _ in list(_OPEN))
-
-
-def _remembered(path: Path) -> Opening:
-    opening = identity(path), os.getpid(), object()
-    _OPEN.add(opening)
-    return opening
-
-
-def _forget(opening: Opening) -> None:
-    if opening[1] == os.getpid():
-        _OPEN.discard(opening)
-
-
-def _nothing() -> None:
-    """What there is to forget of a provider that was never started."""
+        raise StoreReadOnly(
+            f"{path} cannot be written: SQLite creates files in its folder, and this user may not write there"
+        )
 
 
 class SqliteOptions(ProviderOptions):
@@ -261,16 +235,16 @@ class SqliteOptions(ProviderOptions):
 
     @field_validator("synchronous", mode="before")
     @classmethod
-    def _any_case(cls, value: object) -> object:
+    def _upper_case(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
     @field_validator("url")
     @classmethod
     def _names_a_file(cls, url: str) -> str:
         if not url.startswith("sqlite:///") or not url.removeprefix("sqlite:///"):
-            raise ValueError("names no file: write sqlite:///history.db, or sqlite:////var/lib/history.db")
+            raise ValueError("names no file: write sqlite:///history.db or sqlite:////var/lib/history.db")
         if "#" in url:
-            raise ValueError("has a fragment: write %23 for a # in the path")
+            raise ValueError("must not have a fragment: write %23 for a # in the path")
         return url
 
     @property

@@ -1,4 +1,4 @@
-"""The statements of the contract, run inside a transaction that the caller opened."""
+"""The contract in SQL statements. The caller opens the transaction of each function, except of ``unchanged_since``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from session_history_hooks import (
 
 MAX_SEQ = 2**SEQ_BITS - 1
 
-_HEAD = """SELECT log, user_id, session_id, generation, seq, tail_id, deleted, heartbeat, rewrites, active_us,
+_SELECT_HEAD = """SELECT log, user_id, session_id, generation, seq, tail_id, deleted, heartbeat, rewrites, active_us,
     snapshot_seq, snapshot_id, summary FROM head """
 
 Row = tuple[int, str, str, int, int, str, int, int, int, int, int | None, str, bytes]
@@ -41,14 +41,14 @@ def read(
     row = _find_head(connection, key)
     if row is None:
         return None
-    head, number = _head(row), row[0]
+    head, log = _head(row), row[0]
     seqs = select_seqs(head.tail.seq, page, last=last, before=before, after=after)
-    entries = _entries(connection, number, seqs, key) if seqs else ()
-    return Log(head, seqs.start if entries else head.tail.seq + 1, entries, _find_entry(connection, number, entry_id))
+    entries = _entries(connection, log, seqs, key) if seqs else ()
+    return Log(head, seqs.start if entries else head.tail.seq + 1, entries, _find_entry(connection, log, entry_id))
 
 
-def nothing_behind(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
-    """The head of a log that ends at ``after`` or before, as :func:`read` would give it; ``None`` for any other."""
+def unchanged_since(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
+    """Return a log without entries after ``after``, as :func:`read` does, or ``None`` for any other log."""
     row = _find_head(connection, key)
     head = _head(row) if row else None
     return Log(head, head.tail.seq + 1, ()) if head and head.tail.seq <= after else None
@@ -60,20 +60,20 @@ def append(
     row = _find_head(connection, key)
     head = _head(row) if row else None
     if row and head and not head.deleted:
-        known = _seq(connection, row[0], entry.id) if at.generation == head.tail.generation else None
-        if known:
-            return Appended(Position(at.generation, known), replayed=True)
-        allowed = head.tail
+        seq = _find_seq(connection, row[0], entry.id) if at.generation == head.tail.generation else None
+        if seq:
+            return Appended(Position(at.generation, seq), replayed=True)
+        expected = head.tail
     else:
-        allowed = Position(head.tail.generation + 1, 0) if head else Position(0, 0)
-    if at != allowed:
+        expected = Position(head.tail.generation + 1, 0) if head else Position(0, 0)
+    if at != expected:
         raise Conflict(head)
-    number = row[0] if row else _insert_head(connection, key)
+    log = row[0] if row else _insert_head(connection, key)
     position = Position(at.generation, at.seq + 1)
     connection.execute(
-        "INSERT INTO entry (k, id, payload) VALUES (?, ?, ?)", (_pack(number, position.seq), entry.id, entry.payload)
+        "INSERT INTO entry (k, id, payload) VALUES (?, ?, ?)", (_entry_key(log, position.seq), entry.id, entry.payload)
     )
-    _move_head(connection, number, position, entry.id, snapshot, _tick(head))
+    _move_head(connection, log, position, entry.id, snapshot, _next_active_us(head))
     return Appended(position, replayed=False)
 
 
@@ -98,25 +98,25 @@ def rewrite(
     head = _head(row) if row else None
     if row is None or head is None or (head.tail.generation, head.rewrites) != (at.generation, rewrites):
         raise Conflict(head)
-    if _seq(connection, row[0], entry.id) != at.seq:
+    if _find_seq(connection, row[0], entry.id) != at.seq:
         raise Conflict(head)
-    connection.execute("UPDATE entry SET payload = ? WHERE k = ?", (entry.payload, _pack(row[0], at.seq)))
-    covers = (snapshot.seq, snapshot.entry_id, snapshot.summary) if snapshot else (None, None, None)
+    connection.execute("UPDATE entry SET payload = ? WHERE k = ?", (entry.payload, _entry_key(row[0], at.seq)))
+    columns = (snapshot.seq, snapshot.entry_id, snapshot.summary) if snapshot else (None, None, None)
     connection.execute(
         "UPDATE head SET rewrites = rewrites + 1, snapshot_seq = ?, snapshot_id = ?, summary = ? WHERE log = ?",
-        (*covers, row[0]),
+        (*columns, row[0]),
     )
     return _head(_find_head(connection, key) or row)
 
 
 def list_heads(connection: sqlite3.Connection, user_id: str, limit: int, behind: ListingCursor | None) -> Page:
-    place = ""
+    condition = ""
     values: tuple[object, ...] = ()
     if behind:
-        place = "AND active_us <= ? AND (active_us < ? OR session_id > ?)"
+        condition = "AND active_us <= ? AND (active_us < ? OR session_id > ?)"
         values = (behind.active_us, behind.active_us, behind.session_id)
     rows = connection.execute(
-        f"{_HEAD} WHERE user_id = ? AND deleted = 0 {place} ORDER BY active_us DESC, session_id LIMIT ?",
+        f"{_SELECT_HEAD} WHERE user_id = ? AND deleted = 0 {condition} ORDER BY active_us DESC, session_id LIMIT ?",
         (user_id, *values, limit + 1),
     ).fetchall()
     heads = tuple(_head(row) for row in rows[:limit])
@@ -127,25 +127,25 @@ def delete(connection: sqlite3.Connection, key: SessionKey) -> bool:
     row = _find_head(connection, key)
     if row is None or row[6]:
         return False
-    _bury(connection, row[0])
+    _write_tombstone(connection, row[0])
     return True
 
 
 def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
-    numbers = connection.execute("SELECT log FROM head WHERE user_id = ? AND deleted = 0", (user_id,)).fetchall()
-    for (number,) in numbers:
-        _bury(connection, number)
-    return len(numbers)
+    logs = connection.execute("SELECT log FROM head WHERE user_id = ? AND deleted = 0", (user_id,)).fetchall()
+    for (log,) in logs:
+        _write_tombstone(connection, log)
+    return len(logs)
 
 
-def _bury(connection: sqlite3.Connection, number: int) -> None:
-    """Needs nothing of the head that may be unreadable: what is damaged can be deleted, too."""
-    connection.execute("DELETE FROM entry WHERE k BETWEEN ? AND ?", (_pack(number, 0), _pack(number, MAX_SEQ)))
+def _write_tombstone(connection: sqlite3.Connection, log: int) -> None:
+    """Replace a log by its tombstone, without a read of its head: a damaged session can be deleted."""
+    connection.execute("DELETE FROM entry WHERE k BETWEEN ? AND ?", (_entry_key(log, 0), _entry_key(log, MAX_SEQ)))
     connection.execute(
         "UPDATE head SET seq = 0, tail_id = '', deleted = 1, heartbeat = 0, rewrites = 0,"
         " active_us = max(?, CAST(active_us AS INTEGER) + 1),"
         " snapshot_seq = NULL, snapshot_id = NULL, summary = NULL WHERE log = ?",
-        (_tick(None), number),
+        (_next_active_us(None), log),
     )
 
 
@@ -160,22 +160,22 @@ def _insert_head(connection: sqlite3.Connection, key: SessionKey) -> int:
 
 
 def _move_head(
-    connection: sqlite3.Connection, number: int, tail: Position, tail_id: str, snapshot: Snapshot | None, active_us: int
+    connection: sqlite3.Connection, log: int, tail: Position, tail_id: str, snapshot: Snapshot | None, active_us: int
 ) -> None:
-    moved: list[object] = [tail.generation, tail.seq, tail_id, active_us]
-    covers = ""
+    values: list[object] = [tail.generation, tail.seq, tail_id, active_us]
+    columns = ""
     if snapshot:
-        covers = ", snapshot_seq = ?, snapshot_id = ?, summary = ?"
-        moved += [snapshot.seq, snapshot.entry_id, snapshot.summary]
+        columns = ", snapshot_seq = ?, snapshot_id = ?, summary = ?"
+        values += [snapshot.seq, snapshot.entry_id, snapshot.summary]
     connection.execute(
-        f"UPDATE head SET generation = ?, seq = ?, tail_id = ?, active_us = ?, deleted = 0{covers} WHERE log = ?",
-        (*moved, number),
+        f"UPDATE head SET generation = ?, seq = ?, tail_id = ?, active_us = ?, deleted = 0{columns} WHERE log = ?",
+        (*values, log),
     )
 
 
 def _find_head(connection: sqlite3.Connection, key: SessionKey) -> Row | None:
     found: Row | None = connection.execute(
-        f"{_HEAD} WHERE user_id = ? AND session_id = ?", (key.user_id, key.session_id)
+        f"{_SELECT_HEAD} WHERE user_id = ? AND session_id = ?", (key.user_id, key.session_id)
     ).fetchone()
     return found
 
@@ -184,7 +184,7 @@ def _head(row: Row) -> Head:
     try:
         return _readable_head(row)
     except (TypeError, ValueError):
-        raise Corrupt(f"the head of log {row[0]} is unreadable") from None
+        raise Corrupt(f"the head of log {row[0]} is unreadable; the session can only be deleted") from None
 
 
 def _readable_head(row: Row) -> Head:
@@ -218,35 +218,35 @@ def _readable_head(row: Row) -> Head:
     )
 
 
-def _entries(connection: sqlite3.Connection, number: int, seqs: range, key: SessionKey) -> tuple[Entry, ...]:
+def _entries(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey) -> tuple[Entry, ...]:
     rows = connection.execute(
         "SELECT id, payload FROM entry WHERE k BETWEEN ? AND ? ORDER BY k",
-        (_pack(number, seqs[0]), _pack(number, seqs[-1])),
+        (_entry_key(log, seqs[0]), _entry_key(log, seqs[-1])),
     ).fetchall()
     if len(rows) != len(seqs):
         raise Corrupt(f"{key} lacks {len(seqs) - len(rows)} of its entries {seqs[0]} to {seqs[-1]}")
     return tuple(Entry(*row) for row in rows)
 
 
-def _find_entry(connection: sqlite3.Connection, number: int, entry_id: str | None) -> tuple[int, Entry] | None:
+def _find_entry(connection: sqlite3.Connection, log: int, entry_id: str | None) -> tuple[int, Entry] | None:
     if entry_id is None:
         return None
     row = connection.execute(
-        f"SELECT k & {MAX_SEQ}, id, payload FROM entry WHERE k >> {SEQ_BITS} = ? AND id = ?", (number, entry_id)
+        f"SELECT k & {MAX_SEQ}, id, payload FROM entry WHERE k >> {SEQ_BITS} = ? AND id = ?", (log, entry_id)
     ).fetchone()
     return (row[0], Entry(row[1], row[2])) if row else None
 
 
-def _seq(connection: sqlite3.Connection, number: int, entry_id: str) -> int | None:
+def _find_seq(connection: sqlite3.Connection, log: int, entry_id: str) -> int | None:
     row = connection.execute(
-        f"SELECT k & {MAX_SEQ} FROM entry WHERE k >> {SEQ_BITS} = ? AND id = ?", (number, entry_id)
+        f"SELECT k & {MAX_SEQ} FROM entry WHERE k >> {SEQ_BITS} = ? AND id = ?", (log, entry_id)
     ).fetchone()
     return row[0] if row else None
 
 
-def _pack(number: int, seq: int) -> int:
-    return number << SEQ_BITS | seq
+def _entry_key(log: int, seq: int) -> int:
+    return log << SEQ_BITS | seq
 
 
-def _tick(head: Head | None) -> int:
+def _next_active_us(head: Head | None) -> int:
     return max(time.time_ns() // 1000, head.active_us + 1 if head else 0)

@@ -1,9 +1,8 @@
-"""Threads that own a connection, so that no work of SQLite's happens on an event loop."""
+"""Threads that own a connection each, so that SQLite never blocks an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import sqlite3
 import threading
@@ -13,18 +12,19 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from session_history.providers.common.forks import ForkGuard
+from session_history.providers.sqlite.fairness import WriteFairness
 from session_history.providers.sqlite.file import connect, examine, identity, prepare, rollback, translate
-from session_history.providers.sqlite.turnstile import Turnstile
 from session_history_hooks import SessionHistoryError, Unavailable
 
 T = TypeVar("T")
 
 BATCH = 256
-"""The most jobs in one transaction: enough to share an fsync widely, few enough to let others in."""
+"""The most jobs in one transaction: many share an fsync, and other processes still get the lock often enough."""
 
 
 class Task(Generic[T]):
-    """A job that waits for its thread, and the future of whoever waits for its outcome."""
+    """A job for a thread, and the future of its caller."""
 
     def __init__(self, job: Callable[[sqlite3.Connection], T]) -> None:
         self.job = job
@@ -33,17 +33,25 @@ class Task(Generic[T]):
 
 
 class ConnectionThread:
-    """Runs jobs on one connection, in the order they came, taking all that wait at once."""
+    """Runs jobs on one connection, in the order of their submission. Takes all waiting jobs at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, guard: ForkGuard) -> None:
         self._path = path
-        self._pid = os.getpid()
+        self._guard = guard
         self._tasks: queue.SimpleQueue[Task[Any] | None] = queue.SimpleQueue()
-        self._door = threading.Lock()
+        self._lock = threading.Lock()
         self._open = True
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name=f"session-history {type(self).__name__}", daemon=True)
         self._thread.start()
+
+    def connect(self) -> sqlite3.Connection:
+        """Open the connection, in the thread."""
+        raise NotImplementedError
+
+    def serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
+        """Run the jobs of a batch and resolve their futures, in the thread."""
+        raise NotImplementedError
 
     def wait_ready(self) -> None:
         """Block until the connection is open.
@@ -53,11 +61,10 @@ class ConnectionThread:
         self._ready.result()
 
     def submit(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Queue a job for the event loop that runs; its outcome, or the error it raised, is in the future."""
-        if os.getpid() != self._pid:
-            raise Unavailable(f"{self._path} was open when this process was forked; open it after the fork, or spawn")
+        """Queue a job. Return a future of the running event loop, for the job's result or error."""
+        self._guard.require_own_process()
         task = Task(job)
-        with self._door:
+        with self._lock:
             if not self._open:
                 raise Unavailable(f"{self._path} is closed")
             self._tasks.put(task)
@@ -65,22 +72,23 @@ class ConnectionThread:
 
     @property
     def alive(self) -> bool:
-        """Whether it takes jobs, and its thread was not lost in a fork."""
+        """True while the thread takes jobs. False in a forked process, which has no such thread."""
         return self._open and self._thread.is_alive()
 
     def close(self) -> None:
-        """Finish what waits, close the connection and block until that is done."""
-        with self._door:
+        """Finish the waiting jobs and close the connection. Block until both are done."""
+        if self._guard.inherited:  # Checked before the lock, which another thread may have held during the fork.
+            return
+        with self._lock:
             if self._open:
                 self._open = False
                 self._tasks.put(None)
-        if os.getpid() == self._pid:
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         try:
             with self._translated():
-                connection = self._connect()
+                connection = self.connect()
         except BaseException as error:
             self._ready.set_exception(error)
             return
@@ -88,22 +96,22 @@ class ConnectionThread:
             self._ready.set_result(None)
             batch: list[Task[Any]] = []
             try:
-                while batch := self._take():
-                    self._serve(connection, batch)
+                while batch := self._next_batch():
+                    self.serve(connection, batch)
             finally:
-                self._abandon(batch)
+                self._fail_waiting(batch)
 
-    def _abandon(self, batch: list[Task[Any]]) -> None:
-        """Leave nobody waiting, whatever ended the thread."""
-        with self._door:
+    def _fail_waiting(self, batch: list[Task[Any]]) -> None:
+        """Raise an error in all waiting callers after an unexpected end of the thread."""
+        with self._lock:
             self._open = False
             self._tasks.put(None)
-        while waiting := self._take():
+        while waiting := self._next_batch():
             batch = batch + waiting
-        answer([(task, Unavailable(f"the thread of {self._path} has ended")) for task in batch])
+        resolve([(task, Unavailable(f"the thread of {self._path} has ended")) for task in batch])
 
-    def _take(self) -> list[Task[Any]]:
-        """All tasks that wait, at least one; none when the thread is to end."""
+    def _next_batch(self) -> list[Task[Any]]:
+        """Wait for a task and return it with all tasks behind it. Return no task when the thread should end."""
         batch: list[Task[Any]] = []
         while len(batch) < BATCH:
             try:
@@ -123,44 +131,38 @@ class ConnectionThread:
         try:
             yield
         except sqlite3.Error as error:
-            raise translate(error, self._path) from None  # the driver's own text may show content
+            raise translate(error, self._path) from None  # The driver's own text may show content.
 
     def _error(self, error: BaseException) -> BaseException:
-        """Our error for each who waits: one object for all would mix their notes and tracebacks."""
+        """Return an error for one caller. Callers that shared an object would share its notes and traceback."""
         return translate(error, self._path) if isinstance(error, sqlite3.Error) else error
-
-    def _connect(self) -> sqlite3.Connection:
-        raise NotImplementedError
-
-    def _serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
-        raise NotImplementedError
 
 
 class Reader(ConnectionThread):
-    """Runs every job in a snapshot of its own."""
+    """Runs each job in a read transaction of its own."""
 
-    def __init__(self, path: Path, *, patience: float) -> None:
-        self._patience = patience
-        super().__init__(path)
+    def __init__(self, path: Path, guard: ForkGuard, *, busy_timeout: float) -> None:
+        self._busy_timeout = busy_timeout
+        super().__init__(path, guard)
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = connect(self._path, timeout=self._patience, mode="rw")
+    def connect(self) -> sqlite3.Connection:
+        connection = connect(self._path, timeout=self._busy_timeout, mode="rw")
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
+    def serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
         for task in batch:
-            answer([(task, self._look(connection, task))])
+            resolve([(task, self._outcome(connection, task))])
 
-    def _look(self, connection: sqlite3.Connection, task: Task[T]) -> T | BaseException:
+    def _outcome(self, connection: sqlite3.Connection, task: Task[T]) -> T | BaseException:
         try:
             with self._translated():
-                return self._snapshot(connection, task)
+                return self._run_in_transaction(connection, task)
         except BaseException as error:
             return error
 
     @staticmethod
-    def _snapshot(connection: sqlite3.Connection, task: Task[T]) -> T:
+    def _run_in_transaction(connection: sqlite3.Connection, task: Task[T]) -> T:
         connection.execute("BEGIN")
         try:
             return task.job(connection)
@@ -169,55 +171,55 @@ class Reader(ConnectionThread):
 
 
 class Writer(ConnectionThread):
-    """Runs the jobs that wait in one transaction and answers them after its COMMIT: they share its fsync."""
+    """Runs all jobs of a batch in one transaction and resolves them after its COMMIT, so that they share an fsync."""
 
-    def __init__(self, path: Path, *, synchronous: str, patience: float) -> None:
+    def __init__(self, path: Path, guard: ForkGuard, *, synchronous: str, busy_timeout: float) -> None:
         self._synchronous = synchronous
-        self._patience = patience
-        self._turnstile = Turnstile()
-        super().__init__(path)
+        self._busy_timeout = busy_timeout
+        self._fairness = WriteFairness()
+        super().__init__(path, guard)
 
-    def _connect(self) -> sqlite3.Connection:
-        examine(self._path, self._patience)
-        connection = connect(self._path, timeout=self._patience)
+    def connect(self) -> sqlite3.Connection:
+        examine(self._path, self._busy_timeout)
+        connection = connect(self._path, timeout=self._busy_timeout)
         try:
-            prepare(connection, self._path, synchronous=self._synchronous, patience=self._patience)
+            prepare(connection, self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
             self._identity = identity(self._path)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
+    def serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
         try:
             outcomes = self._commit(connection, batch)
         except _NotCommittedError:
-            # One job may have spoilt it for all. An append that was committed after all finds its own id.
+            # One job may have failed the transaction of all. An append that was committed finds its own id again.
             for task in batch:
-                self._serve_alone(connection, task)
+                self._serve_separately(connection, task)
         except BaseException as error:
-            answer([(task, self._error(error)) for task in batch])
+            resolve([(task, self._error(error)) for task in batch])
         else:
-            answer(list(zip(batch, outcomes, strict=True)))
+            resolve(list(zip(batch, outcomes, strict=True)))
 
-    def _serve_alone(self, connection: sqlite3.Connection, task: Task[Any]) -> None:
+    def _serve_separately(self, connection: sqlite3.Connection, task: Task[Any]) -> None:
         try:
             [outcome] = self._commit(connection, [task])
         except _NotCommittedError as error:
             outcome = error.cause
         except BaseException as error:
             outcome = self._error(error)
-        answer([(task, outcome)])
+        resolve([(task, outcome)])
 
     def _commit(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> list[Any]:
         try:
-            self._turnstile.enter(connection, self._patience)
+            self._fairness.begin(connection, self._busy_timeout)
         except BaseException:
             rollback(connection)
             raise
         try:
             with self._translated():
-                self._insist_same_file()
+                self._require_same_file()
                 outcomes = [_outcome(task, connection) for task in batch]
                 connection.execute("COMMIT")
         except BaseException as error:
@@ -225,18 +227,18 @@ class Writer(ConnectionThread):
                 rollback(connection)
             raise _NotCommittedError(error) from error
         if not all(isinstance(outcome, SessionHistoryError) for outcome in outcomes):
-            # Who only learned of a conflict tries again at once: it is that one's turn.
-            self._turnstile.leave()
+            # A process that only met conflicts wrote nothing. It need not pause before it tries again.
+            self._fairness.committed()
         return outcomes
 
-    def _insist_same_file(self) -> None:
-        """A file that was deleted or replaced still takes what is written, and loses it."""
-        if not self.still_there:
-            raise Unavailable(f"{self._path} was deleted or replaced since it was opened; start the service anew")
+    def _require_same_file(self) -> None:
+        """Raise an error for a deleted or replaced file, which would still take writes and lose them."""
+        if not self.has_same_file:
+            raise Unavailable(f"{self._path} was deleted or replaced since it was opened; restart the service")
 
     @property
-    def still_there(self) -> bool:
-        """Whether the file is the one that was opened."""
+    def has_same_file(self) -> bool:
+        """True while the path still leads to the opened file."""
         try:
             return identity(self._path) == self._identity
         except OSError:
@@ -250,27 +252,27 @@ class _NotCommittedError(Exception):
 
 
 def _outcome(task: Task[Any], connection: sqlite3.Connection) -> Any:
-    """What the job returned; what it refused is an outcome too, since it refuses before it writes."""
+    """Return the result of a job, or the error with which it refused. A job refuses before it writes."""
     try:
         return task.job(connection)
     except SessionHistoryError as refusal:
         return refusal
 
 
-Answer = tuple[Task[Any], Any]
-"""A task, and what its job returned, or the error that is to be raised instead."""
+Outcome = tuple[Task[Any], Any]
+"""A task, and the result or the error for its caller."""
 
 
-def answer(answers: list[Answer]) -> None:
-    """Hand outcomes over to those who wait, to all of an event loop at once: each call wakes the loop up."""
-    loops = {task.loop for task, _ in answers}
+def resolve(outcomes: list[Outcome]) -> None:
+    """Resolve the futures of tasks, all of one event loop at once, because each call wakes the loop up."""
+    loops = {task.loop for task, _ in outcomes}
     for loop in loops:
-        with suppress(RuntimeError):  # the loop was closed; nobody waits there any more
-            loop.call_soon_threadsafe(_deliver, [each for each in answers if each[0].loop is loop])
+        with suppress(RuntimeError):  # The loop was closed, and its callers are gone.
+            loop.call_soon_threadsafe(_set_results, [each for each in outcomes if each[0].loop is loop])
 
 
-def _deliver(answers: list[Answer]) -> None:
-    for task, outcome in answers:
+def _set_results(outcomes: list[Outcome]) -> None:
+    for task, outcome in outcomes:
         if task.future.done():
             continue
         if isinstance(outcome, BaseException):

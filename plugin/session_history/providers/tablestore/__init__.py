@@ -1,11 +1,10 @@
-"""A store in Aliyun Tablestore (OTS): any number of processes and hosts, in one table of an instance."""
+"""A provider for Aliyun Tablestore (OTS). Any number of processes and hosts share one table of an instance."""
 
 from __future__ import annotations
 
 import asyncio
 import builtins
 import logging
-import os
 import re
 import threading
 import weakref
@@ -17,15 +16,17 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from tablestore import AsyncOTSClient
 
+from session_history.providers.common.forks import ForkGuard
+from session_history.providers.common.options import require_seconds
 from session_history.providers.tablestore import keys, rows
+from session_history.providers.tablestore.cache import StateCache
 from session_history.providers.tablestore.client import create_client
-from session_history.providers.tablestore.deleting import Deleting
+from session_history.providers.tablestore.deleter import Deleter
 from session_history.providers.tablestore.heads import Heads
-from session_history.providers.tablestore.memory import Memory
-from session_history.providers.tablestore.reading import PAGE, Reading
+from session_history.providers.tablestore.reader import PAGE, Reader
 from session_history.providers.tablestore.table import Table
 from session_history.providers.tablestore.thread import LoopThread
-from session_history.providers.tablestore.writing import Writing
+from session_history.providers.tablestore.writer import Writer
 from session_history_hooks import (
     Appended,
     ConfigurationError,
@@ -48,7 +49,7 @@ from session_history_hooks import (
 __all__ = ["TablestoreOptions", "TablestoreProvider", "create_client", "session_history_providers"]
 
 LIMITS = Limits(
-    # As SQLite's and far above any real turn; in 32 rows, since a row holds 2 MB.
+    # The same as on SQLite and far above any real turn. It takes 32 rows, because a row holds 2 MB.
     entry_bytes=64 * 2**20,
     summary_bytes=2**20,
     entries=keys.MAX_SEQ,
@@ -59,40 +60,41 @@ LIMITS = Limits(
 )
 
 
-class _Open(NamedTuple):
+class _Running(NamedTuple):
+    """The parts of a provider that was started."""
+
     thread: LoopThread
     table: Table
-    reading: Reading
-    writing: Writing
-    deleting: Deleting
+    reader: Reader
+    writer: Writer
+    deleter: Deleter
 
 
 class TablestoreProvider:
-    """Keeps sessions in one table of Tablestore.
+    """Stores sessions in one table of Tablestore.
 
-    :param client: an ``AsyncOTSClient`` that nobody else uses, see :func:`create_client`.
-    :param table: its name. ``{table}_recent`` is the name of its index.
-    :param create: whether a table that is missing is made when the provider starts.
-    :param timeout: seconds that a request may take; a call goes on trying for 30 seconds.
+    :param client: an ``AsyncOTSClient`` that nothing else uses, see :func:`create_client`.
+    :param table: the name of the table. Its index is called ``{table}_recent``.
+    :param create: if true, a missing table is created when the provider starts.
+    :param timeout: the seconds that a request may take. A call repeats failed requests for 30 seconds.
     """
 
     def __init__(
         self, client: Any, *, table: str = "session_history", create: bool = True, timeout: float = 10.0
     ) -> None:
         if not isinstance(client, AsyncOTSClient):
-            raise ConfigurationError(f"an AsyncOTSClient is needed, not {type(client).__name__}")
-        _check_table(table)
-        if not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-            raise ConfigurationError("timeout must be a number of seconds above 0")
+            raise ConfigurationError(f"client must be an AsyncOTSClient, not {type(client).__name__}")
+        _require_table_name(table)
+        require_seconds("timeout", timeout)
         if client.logger.level == logging.NOTSET:
-            # The SDK would show all content to whoever logs on DEBUG, and make a text of each request for nobody else.
+            # On level DEBUG the SDK logs whole requests, content included, and formats them even if nothing reads them.
             client.logger.setLevel(logging.CRITICAL)
         self._table = Table(client, table, timeout)
         self._create = create
-        self._opened: _Open | None = None
-        self._close: Callable[[], object] = _nothing
-        self._pid: int | None = None
-        self._door = threading.Lock()
+        self._running: _Running | None = None
+        self._close: Callable[[], object] = _do_nothing
+        self._guard: ForkGuard | None = None
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"TablestoreProvider({self._table.name!r})"
@@ -102,12 +104,12 @@ class TablestoreProvider:
         return LIMITS
 
     async def start(self) -> None:
-        begun: builtins.list[Future[None]] = []
+        preparations: builtins.list[Future[None]] = []
         try:
-            await asyncio.to_thread(self._start, begun)
+            await asyncio.to_thread(self._start, preparations)
         except asyncio.CancelledError:
-            for preparing in begun:
-                preparing.cancel()  # else the process could not end before the table is there, which takes minutes
+            for preparation in preparations:
+                preparation.cancel()  # otherwise the process would wait for a new table, which takes minutes
             raise
 
     async def stop(self) -> None:
@@ -115,8 +117,8 @@ class TablestoreProvider:
 
     async def health(self) -> bool:
         try:
-            opened = self._running()
-            await opened.thread.run(opened.table.answers)
+            running = self._require_running()
+            await running.thread.run(running.table.ping)
         except Exception:
             return False
         return True
@@ -130,93 +132,93 @@ class TablestoreProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        opened = self._running()
-        return await opened.thread.run(lambda: opened.reading.read(key, last, before, after, entry_id))
+        running = self._require_running()
+        return await running.thread.run(lambda: running.reader.read(key, last, before, after, entry_id))
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
     ) -> Appended:
         LIMITS.check(entry, snapshot, at)
-        opened = self._running()
-        return await opened.thread.finish(lambda: opened.writing.append(key, entry, at, snapshot))
+        running = self._require_running()
+        return await running.thread.finish(lambda: running.writer.append(key, entry, at, snapshot))
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        opened = self._running()
-        return await opened.thread.finish(lambda: opened.writing.renew(key, at))
+        running = self._require_running()
+        return await running.thread.finish(lambda: running.writer.renew(key, at))
 
     async def rewrite(
         self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
     ) -> Head:
         LIMITS.check(entry, snapshot)
-        opened = self._running()
-        return await opened.thread.finish(lambda: opened.writing.rewrite(key, entry, at, rewrites, snapshot))
+        running = self._require_running()
+        return await running.thread.finish(lambda: running.writer.rewrite(key, entry, at, rewrites, snapshot))
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        behind = ListingCursor.decode(cursor) if cursor is not None else None
-        opened = self._running()
-        return await opened.thread.run(lambda: opened.reading.listing(user_id, min(limit, PAGE), behind))
+        after = ListingCursor.decode(cursor) if cursor is not None else None
+        running = self._require_running()
+        return await running.thread.run(lambda: running.reader.listing(user_id, min(limit, PAGE), after))
 
     async def delete(self, key: SessionKey) -> bool:
-        opened = self._running()
-        return await opened.thread.finish(lambda: opened.deleting.delete(key))
+        running = self._require_running()
+        return await running.thread.finish(lambda: running.deleter.delete(key))
 
     async def delete_user(self, user_id: str) -> int:
-        opened = self._running()
-        return await opened.thread.finish(lambda: opened.deleting.delete_user(user_id))
+        running = self._require_running()
+        return await running.thread.finish(lambda: running.deleter.delete_user(user_id))
 
-    def _running(self) -> _Open:
-        if self._opened is None:
-            raise Unavailable("Tablestore is not open: the service was stopped, or never started")
-        return self._opened
+    def _require_running(self) -> _Running:
+        if self._running is None:
+            raise Unavailable("Tablestore is not open: the service was stopped, or it was never started")
+        return self._running
 
-    def _start(self, begun: builtins.list[Future[None]]) -> None:
-        with self._door:
-            if self._opened is not None:
+    def _start(self, preparations: builtins.list[Future[None]]) -> None:
+        with self._lock:
+            if self._running is not None:
                 return
-            if self._pid not in (None, os.getpid()):
-                raise Unavailable("its client was open when this process was forked: make another one, or spawn")
-            self._pid = os.getpid()
-            thread = LoopThread()
+            if self._guard is None:
+                self._guard = ForkGuard("Tablestore")
+            self._guard.require_own_process()
+            thread = LoopThread(self._guard)
             close = weakref.finalize(self, thread.close, self._table.close)
             try:
-                begun.append(thread.submit(lambda: self._table.prepare(create=self._create)))
-                begun[0].result()
+                preparations.append(thread.submit(lambda: self._table.prepare(create=self._create)))
+                preparations[0].result()
             except BaseException:
                 close()
                 raise
-            memory = Memory()
-            reading = Reading(self._table, memory)
-            heads = Heads(self._table, reading, memory)
-            writing, deleting = Writing(self._table, reading, heads, memory), Deleting(self._table, reading, heads)
-            self._opened = _Open(thread, self._table, reading, writing, deleting)
-            self._close = close  # also when the provider is dropped, or the process ends, without a stop
+            cache = StateCache()
+            reader = Reader(self._table, cache)
+            heads = Heads(self._table, reader, cache)
+            writer, deleter = Writer(self._table, reader, heads, cache), Deleter(self._table, reader, heads)
+            self._running = _Running(thread, self._table, reader, writer, deleter)
+            self._close = close  # runs also if the provider is dropped, or the process ends, without a stop
 
     def _stop(self) -> None:
-        with self._door:
-            self._opened = None
+        with self._lock:
+            self._running = None
             self._close()
 
 
-def _nothing() -> None:
-    """What there is to close of a provider that was never started."""
+def _do_nothing() -> None:
+    """Close a provider that was never started."""
 
 
-def _check_table(name: object) -> None:
+def _require_table_name(name: object) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,246}", name):
         raise ConfigurationError(
-            "table must be a name of letters, digits and _ that begins with no digit, of at most 247 characters"
+            "table must be a name of at most 247 letters, digits and underscores that does not begin with a digit"
         )
 
 
 class TablestoreOptions(ProviderOptions):
-    """``tablestore://instance.region.ots.aliyuncs.com?option=value``: the host is the end point of the instance.
+    """Options of ``tablestore://instance.region.ots.aliyuncs.com?option=value``. The host is the end point.
 
-    There are no options for credentials: a URL is logged too easily. They come from the environment, see
+    No option takes credentials, because URLs are often logged. Credentials come from the environment, see
     :data:`~session_history.providers.tablestore.client.CREDENTIALS`.
 
-    :ivar instance: needed if the host does not begin with it.
-    :ivar region: signs requests with version 4 for this region.
-    :ivar tls: ``false`` speaks HTTP, for a server on this host.
+    :ivar instance: the name of the instance. It is required if the host does not begin with it.
+    :ivar region: requests are signed with version 4 for this region.
+    :ivar tls: if false, requests use HTTP, for a server on this host.
     """
 
     instance: str | None = Field(default=None, min_length=1)
@@ -228,12 +230,14 @@ class TablestoreOptions(ProviderOptions):
 
     @field_validator("url")
     @classmethod
-    def _names_an_end_point(cls, url: str) -> str:
+    def _require_end_point(cls, url: str) -> str:
         parts = urlsplit(url)
         if "@" in parts.netloc:
-            raise ValueError("credentials do not belong in a URL: set TABLESTORE_ACCESS_KEY_ID and …_SECRET")
+            raise ValueError(
+                "credentials do not belong in a URL; set TABLESTORE_ACCESS_KEY_ID and TABLESTORE_ACCESS_KEY_SECRET"
+            )
         if not parts.netloc or parts.path not in {"", "/"} or parts.fragment:
-            raise ValueError("names no end point: write tablestore://my-instance.cn-hangzhou.ots.aliyuncs.com")
+            raise ValueError("the URL names no end point; write tablestore://my-instance.cn-hangzhou.ots.aliyuncs.com")
         return url
 
     @property
@@ -242,13 +246,16 @@ class TablestoreOptions(ProviderOptions):
 
     @property
     def instance_name(self) -> str:
-        """:raises ConfigurationError: it is not given, and the host does not tell it."""
+        """The name of the instance.
+
+        :raises ConfigurationError: the option is missing, and the host does not begin with the name.
+        """
         if self.instance:
             return self.instance
         first, _, rest = self.host.partition(".")
         if not rest.partition(":")[0].endswith("aliyuncs.com"):
             raise ConfigurationError(
-                "tablestore://: the host does not begin with an instance: give the option instance"
+                "tablestore://: the host does not begin with the name of an instance; set the option instance"
             )
         return first
 

@@ -1,4 +1,4 @@
-"""The SDK's client, and where its credentials come from."""
+"""The client of the SDK and its credentials."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ CREDENTIALS = (
     ("TABLESTORE_ACCESS_KEY_ID", "TABLESTORE_ACCESS_KEY_SECRET", "TABLESTORE_SESSION_TOKEN"),
     ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "ALIBABA_CLOUD_SECURITY_TOKEN"),
 )
-"""Environment variables of an access key, and of the token of a temporary one. The first pair that is set counts."""
+"""Environment variables: the id and the secret of an access key, and the token of a temporary key.
+
+The first row with an id and a secret is used.
+"""
 
 OPTIONS = {
     "enable_native", "encoding", "extra_headers", "force_close", "keepalive_timeout", "logger_name", "max_connection",
     "native_fallback", "retry_policy", "socket_timeout", "ssl_version",
 }  # fmt: skip
-"""What else ``AsyncOTSClient`` takes, in version 6.4. It overlooks any other."""
+"""The other options of ``AsyncOTSClient`` in version 6.4. The SDK ignores an unknown option without a word."""
 
 
 def create_client(
@@ -34,21 +37,24 @@ def create_client(
     region: str | None = None,
     **options: Any,
 ) -> Any:
-    """An ``AsyncOTSClient`` for one provider, without I/O. The provider repeats what failed, so the client does not.
+    """Return an ``AsyncOTSClient`` for one provider, without I/O.
 
-    :raises ConfigurationError: an argument is missing or unfit, or there are no credentials.
+    The client repeats no request, because the provider does that.
+
+    :raises ConfigurationError: an argument is missing or invalid, or no credentials were found.
     """
     if unknown := options.keys() - OPTIONS:
         raise ConfigurationError(
-            f"AsyncOTSClient has no {', '.join(sorted(unknown))}; it has {', '.join(sorted(OPTIONS))}"
+            f"AsyncOTSClient has no option {', '.join(sorted(unknown))}; its options are {', '.join(sorted(OPTIONS))}"
         )
     if credentials_provider is None:
         access_key_id, access_key_secret, sts_token = _credentials(access_key_id, access_key_secret, sts_token)
     elif access_key_id or access_key_secret or sts_token:
-        raise ConfigurationError("credentials are given, and a provider of credentials as well: give one of them")
+        raise ConfigurationError("give either an access key or credentials_provider, not both")
     try:
         return AsyncOTSClient(
-            end_point.rstrip("/") if isinstance(end_point, str) else end_point,  # the SDK would ask for another path
+            # With a slash at the end, the SDK would ask for another path than it signs.
+            end_point.rstrip("/") if isinstance(end_point, str) else end_point,
             access_key_id,
             access_key_secret,
             instance_name,
@@ -67,10 +73,10 @@ def _credentials(
     if access_key_id and access_key_secret:
         return access_key_id, access_key_secret, sts_token
     if access_key_id or access_key_secret or sts_token:
-        raise ConfigurationError("an access key of Tablestore is an id and a secret: one of the two is missing")
+        raise ConfigurationError("an access key of Tablestore is an id and a secret: one of them is missing")
     for names in CREDENTIALS:
-        found = [os.environ.get(name) or None for name in names]
-        if found[0] and found[1]:
-            return found[0], found[1], found[2]
+        key_id, secret, token = (os.environ.get(name) or None for name in names)
+        if key_id and secret:
+            return key_id, secret, token
     pairs = ", or ".join(f"{names[0]} and {names[1]}" for names in CREDENTIALS)
-    raise ConfigurationError(f"no credentials for Tablestore: set {pairs}, or give a client that has them")
+    raise ConfigurationError(f"found no credentials for Tablestore: set {pairs}, or pass a client with credentials")

@@ -1,4 +1,7 @@
-"""What became of a request, and what the errors of the SDK and the service mean. Their texts may show content."""
+"""Outcomes of writes, and the contract's errors for errors of the SDK and the service.
+
+The texts of the SDK and the service may show content, so they are left out.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,31 @@ from tablestore import OTSClientError, OTSServiceError
 
 from session_history_hooks import ConfigurationError, SessionHistoryError, StoreFull, StoreReadOnly, Unavailable
 
-_BUSY = {
+_TRANSIENT = {
     "OTSInternalServerError", "OTSNotEnoughCapacityUnit", "OTSOperationConflict", "OTSOperationThrottled",
     "OTSPartitionUnavailable", "OTSRequestTimeout", "OTSRowOperationConflict", "OTSServerBusy", "OTSServerUnavailable",
     "OTSTableNotReady", "OTSTimeout",
 }  # fmt: skip
-"""What the service asks to repeat, and what says nothing of whether a write was stored."""
+"""Codes after which a request may be repeated. They do not say whether a write was stored."""
 
 
 class Outcome(Enum):
-    """What became of a row that was to be written."""
+    """The outcome of a write of one row."""
 
     DONE = "done"
     REFUSED = "refused"
-    """Its condition does not hold. Nothing was written, unless by an earlier try."""
+    """The condition does not hold. This attempt wrote nothing, but an earlier one may have written the row."""
     UNKNOWN = "unknown"
 
 
 class TransientError(Exception):
-    """It may succeed another time, and may have been done."""
+    """A request that may have been done, and that may succeed if it is repeated."""
 
 
-class NotReachedError(TransientError):
-    """There was no connection.
+class NotConnectedError(TransientError):
+    """A request without a connection.
 
-    :ivar final: what it means to one who does not try again.
+    :ivar final: the error for a caller that does not repeat the request.
     """
 
     def __init__(self, final: SessionHistoryError) -> None:
@@ -45,7 +48,7 @@ class NotReachedError(TransientError):
 
 
 class TableMissing(Unavailable):
-    """There is no such table."""
+    """The table does not exist."""
 
 
 def outcome_of(row: Any) -> Outcome:
@@ -53,53 +56,55 @@ def outcome_of(row: Any) -> Outcome:
         return Outcome.DONE
     if row.error_code == "OTSConditionCheckFail":
         return Outcome.REFUSED
-    if row.error_code in _BUSY:
+    if row.error_code in _TRANSIENT:
         return Outcome.UNKNOWN
     if row.error_code == "OTSObjectNotExist":
-        raise TableMissing("Tablestore does not have the table any more")
+        raise TableMissing("Tablestore: the table does not exist any more")
     raise _refusal(row.error_code, "")
 
 
-def translated(error: Exception, table: str, timeout: float) -> Exception:
-    """Our error for one that a request ended with; a :class:`TransientError` if it may be repeated.
+def translate(error: Exception, table: str, timeout: float) -> Exception:
+    """Return the contract's error for the error of a request; a :class:`TransientError` if it may be repeated.
 
-    :param timeout: seconds that the request was given.
+    :param timeout: the seconds that the request was allowed to take.
     """
     if isinstance(error, OTSServiceError):
-        return _of_service(error, table)
+        return _from_service(error, table)
     if isinstance(error, OTSClientError):
-        return _of_sdk(error)
+        return _from_sdk(error)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return NotReachedError(_not_reached(error))
+        return NotConnectedError(_connection_error(error))
     if isinstance(error, TimeoutError):
         return TransientError(f"no answer within {timeout:g} s")
     if isinstance(error, RuntimeError) and ("loop" in str(error) or "task" in str(error)):
         return ConfigurationError(
-            "the client was used on another event loop before: give the service a client of its own"
+            "the Tablestore client was used on another event loop before: pass a client that nothing else uses"
         )
     return TransientError(type(error).__name__)
 
 
-def _of_sdk(error: OTSClientError) -> Exception:
+def _from_sdk(error: OTSClientError) -> Exception:
     status = error.get_http_status()
     if status is None:
-        return Unavailable(f"the SDK of Tablestore refuses: {type(error).__name__}")
-    return TransientError(f"an answer that the SDK does not trust, HTTP status {status}")
+        return Unavailable(f"the SDK of Tablestore refuses the request: {type(error).__name__}")
+    return TransientError(f"the SDK does not trust the answer, HTTP status {status}")
 
 
-def _not_reached(error: aiohttp.ClientConnectorError) -> SessionHistoryError:
+def _connection_error(error: aiohttp.ClientConnectorError) -> SessionHistoryError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return ConfigurationError("Tablestore: the certificate of the end point is not trusted, or is another host's")
+        return ConfigurationError(
+            "Tablestore: the certificate of the end point is not trusted, or it belongs to another host"
+        )
     if isinstance(error, aiohttp.ClientSSLError):
-        return ConfigurationError("Tablestore: there is no TLS with the end point; is it one of HTTPS?")
+        return ConfigurationError("Tablestore: the end point does not speak TLS; is it an HTTPS end point?")
     if isinstance(error.os_error, socket.gaierror):
-        return Unavailable("Tablestore: the host of the end point is not known")
-    return Unavailable("Tablestore: the end point takes no connection")
+        return Unavailable("Tablestore: the host of the end point was not found")
+    return Unavailable("Tablestore: the end point refuses connections")
 
 
-def _of_service(error: OTSServiceError, table: str) -> Exception:
+def _from_service(error: OTSServiceError, table: str) -> Exception:
     code, status = error.get_error_code() or "", error.get_http_status() or 0
-    if code in _BUSY or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if code in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return TransientError(f"{code or status}, request {error.get_request_id()}")
     if code == "OTSObjectNotExist":
         return TableMissing(f"Tablestore has no table {table!r}")
@@ -109,12 +114,11 @@ def _of_service(error: OTSServiceError, table: str) -> Exception:
 
 
 def _refusal(code: str, request_id: str) -> SessionHistoryError:
-    """The error for a code. The service's own message may show content."""
-    told = f"{code}, request {request_id}" if request_id else code
+    details = f"{code}, request {request_id}" if request_id else code
     if code in {"OTSAuthFailed", "OTSInvalidAccessKeyID"}:
-        return ConfigurationError(f"Tablestore refuses the credentials, or this host's clock is wrong: {told}")
+        return ConfigurationError(f"Tablestore refuses the credentials, or the clock of this host is wrong: {details}")
     if code in {"OTSNoPermissionAccess", "OTSUnauthorizedAccess"}:
-        return StoreReadOnly(f"Tablestore does not allow this to these credentials: {told}")
+        return StoreReadOnly(f"the credentials do not have the right for this request to Tablestore: {details}")
     if code == "OTSQuotaExhausted":
-        return StoreFull(f"Tablestore: {told}")
-    return Unavailable(f"Tablestore refuses: {told}")
+        return StoreFull(f"Tablestore: a quota is exhausted: {details}")
+    return Unavailable(f"Tablestore refuses the request: {details}")

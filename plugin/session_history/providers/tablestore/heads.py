@@ -1,4 +1,4 @@
-"""The head's row of a session: one call of this process at a time, and compare-and-swap against all others."""
+"""Changes of heads: calls of this process take turns, and a compare-and-swap decides against other processes."""
 
 from __future__ import annotations
 
@@ -8,65 +8,77 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from session_history.providers.tablestore import rows
+from session_history.providers.tablestore import rows, table
+from session_history.providers.tablestore.cache import StateCache
 from session_history.providers.tablestore.errors import Outcome
-from session_history.providers.tablestore.known import Known, settled
-from session_history.providers.tablestore.memory import Memory
-from session_history.providers.tablestore.reading import Reading
+from session_history.providers.tablestore.reader import Reader
 from session_history.providers.tablestore.rows import HeadRow, unchanged
-from session_history.providers.tablestore.table import PATIENCE, Patience, Table
+from session_history.providers.tablestore.state import SessionState
+from session_history.providers.tablestore.table import Backoff, Table
 from session_history_hooks import SessionKey, Unavailable
 
 
-class Changed(NamedTuple):
-    """Where a session stands after its head was to be changed, and whether it was."""
+class HeadUpdate(NamedTuple):
+    """The result of :meth:`Heads.update`.
 
-    known: Known
-    mine: bool
+    :ivar state: the state of the session afterwards.
+    :ivar applied: true if this call changed the head.
+    """
+
+    state: SessionState
+    applied: bool
 
 
 class Heads:
     """Changes the heads of a table."""
 
-    def __init__(self, table: Table, reading: Reading, memory: Memory) -> None:
+    def __init__(self, table: Table, reader: Reader, cache: StateCache) -> None:
         self._table = table
-        self._reading = reading
-        self._memory = memory
-        self._turns: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
+        self._reader = reader
+        self._cache = cache
+        self._locks: WeakValueDictionary[SessionKey, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def alone(self, key: SessionKey) -> AsyncIterator[None]:
-        """:raises Unavailable: those before have not ended in time, as in an outage."""
-        turn = self._turns.setdefault(key, asyncio.Lock())
+    async def lock(self, key: SessionKey) -> AsyncIterator[None]:
+        """Wait until earlier calls of this process on the session have ended.
+
+        :raises Unavailable: they did not end in time, for example because of an outage.
+        """
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        seconds = table.RETRY_TIMEOUT
         try:
-            async with asyncio.timeout(PATIENCE):
-                await turn.acquire()
+            async with asyncio.timeout(seconds):
+                await lock.acquire()
         except TimeoutError:
-            raise Unavailable(f"{key}: other calls on it have not ended within {PATIENCE:.0f} s") from None
+            raise Unavailable(f"{key}: earlier calls on this session did not end within {seconds:.0f} s") from None
         try:
             yield
         finally:
-            turn.release()
+            lock.release()
 
-    async def change(self, key: SessionKey, known: Known, change: Callable[[Known], HeadRow | None]) -> Changed:
-        """Put another row in place of the head's, as often as others come between.
+    async def update(
+        self, key: SessionKey, state: SessionState, change: Callable[[SessionState], HeadRow | None]
+    ) -> HeadUpdate:
+        """Replace the row of a head, and start over on the new state if another process changed it first.
 
-        :param change: what is to stand there instead; ``None`` to leave it.
+        :param state: the state as this process knows it.
+        :param change: returns the new row for a state, or ``None`` to leave the row as it is.
         """
-        patience = Patience()
-        life = known.place.generation
-        tried: set[int | None] = set()
-        unsure = False
-        while known.mark not in tried:
-            row = change(known)
+        backoff = Backoff()
+        generation = state.append_at.generation
+        written_etags: set[int | None] = set()
+        outcome_unknown = False
+        while state.etag not in written_etags:
+            row = change(state)
             if row is None:
-                return Changed(known, mine=unsure and not known.buries(life))
-            [outcome] = await self._table.write([rows.put_head(row, unchanged(known.mark))])
+                # An attempt of unknown outcome made the change unnecessary, or another process did the same.
+                return HeadUpdate(state, applied=outcome_unknown and not state.is_tombstone_of(generation))
+            [outcome] = await self._table.write([rows.put_head(row, unchanged(state.etag))])
             if outcome is Outcome.DONE:
-                self._memory.keep(key, settled(row))
-                return Changed(settled(row), mine=True)
-            tried.add(row.mark)
-            unsure = unsure or outcome is Outcome.UNKNOWN
-            await patience.wait("a change of unknown outcome")
-            known = await self._reading.look(key)
-        return Changed(known, mine=True)
+                self._cache.put(key, SessionState.of(row))
+                return HeadUpdate(SessionState.of(row), applied=True)
+            written_etags.add(row.etag)
+            outcome_unknown = outcome_unknown or outcome is Outcome.UNKNOWN
+            await backoff.wait("the outcome of a write to the head is unknown")
+            state = await self._reader.state(key)
+        return HeadUpdate(state, applied=True)

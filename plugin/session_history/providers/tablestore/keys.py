@@ -1,4 +1,8 @@
-"""Where rows stand: user, session and a place in the session, which tells entries, head and parts apart."""
+"""Primary keys of rows: the user, the session, and the number of the row in its session.
+
+Rows of a session stand in the order of their numbers: first the chunks of large payloads, which have negative numbers,
+then the entries in the order of their positions, and last the head.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from typing import Any
 
 from tablestore import INF_MAX, INF_MIN
 
+from session_history.providers.tablestore.columns import RECENCY, ROW_NUMBER, SESSION_ID, USER_ID
 from session_history_hooks import Position, SessionKey
 
 PrimaryKey = list[tuple[str, Any]]
@@ -13,32 +18,33 @@ PrimaryKey = list[tuple[str, Any]]
 SEQ_BITS = 32
 MAX_SEQ = 2**SEQ_BITS - 1
 MAX_GENERATION = 2**31 - 2
-"""One below what fits: the place of the very last entry is the head's."""
+"""One below what fits, because the last entry of the next generation would have the number of the head."""
 
-HEAD_PLACE = 2**63 - 1
-"""The ``q`` of a head. It is the first row of a session that is read backwards."""
+HEAD_NUMBER = 2**63 - 1
+"""The number of every head. A range that is read backward returns the head first."""
 
-Place = int | type
-"""``q``, or an end of the range of all."""
-LOWEST: Place = INF_MIN
+Bound = int | type
+"""A number, or ``INF_MIN`` or ``INF_MAX`` as the end of a range."""
+LOWEST: Bound = INF_MIN
 
 
-def place_of(position: Position) -> int:
+def number_of(position: Position) -> int:
     return position.generation << SEQ_BITS | position.seq
 
 
-def position_of(place: int) -> Position:
-    return Position(place >> SEQ_BITS, place & MAX_SEQ)
+def position_of(number: int) -> Position:
+    return Position(number >> SEQ_BITS, number & MAX_SEQ)
 
 
-def primary_key(key: SessionKey, place: Place) -> PrimaryKey:
-    return [("u", key.user_id), ("s", key.session_id), ("q", place)]
+def primary_key(key: SessionKey, number: Bound) -> PrimaryKey:
+    return [(USER_ID, key.user_id), (SESSION_ID, key.session_id), (ROW_NUMBER, number)]
 
 
-def below_session(user_id: str, session_id: str | type) -> PrimaryKey:
-    """In front of all rows of a session; with INF_MAX, behind all sessions of a user."""
-    return [("u", user_id), ("s", session_id), ("q", INF_MAX if session_id is INF_MAX else INF_MIN)]
+def before_session(user_id: str, session_id: str | type) -> PrimaryKey:
+    """Return the bound before all rows of a session; for ``INF_MAX``, the bound after all sessions of a user."""
+    number = INF_MAX if session_id is INF_MAX else INF_MIN
+    return [(USER_ID, user_id), (SESSION_ID, session_id), (ROW_NUMBER, number)]
 
 
-def listing_key(user_id: str, recency: Place, session_id: str | type, place: Place) -> PrimaryKey:
-    return [("u", user_id), ("r", recency), ("s", session_id), ("q", place)]
+def index_key(user_id: str, recency: Bound, session_id: str | type, number: Bound) -> PrimaryKey:
+    return [(USER_ID, user_id), (RECENCY, recency), (SESSION_ID, session_id), (ROW_NUMBER, number)]

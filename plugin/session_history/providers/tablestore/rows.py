@@ -1,4 +1,4 @@
-"""What stands in the table: a head for each session, a row for each entry, and parts of payloads that fit no row."""
+"""The rows of a table and their encoding: heads of sessions, entries, and chunks of large payloads."""
 
 from __future__ import annotations
 
@@ -18,85 +18,89 @@ from tablestore import (
     SingleColumnCondition,
 )
 
-from session_history.providers.tablestore.keys import HEAD_PLACE, place_of, position_of, primary_key
+from session_history.providers.tablestore import columns as col
+from session_history.providers.tablestore.keys import HEAD_NUMBER, number_of, position_of, primary_key
 from session_history_hooks import Corrupt, Head, IncompatibleStore, Position, SessionKey, Snapshot
 
 VERSION = 1
-"""Of the layout of a row, in each row's column ``v``. A reader refuses a newer one."""
+"""The version of the layout, which every row names. A reader refuses a newer one."""
 
 CELL_BYTES = 2 * 2**20
-"""What Tablestore takes in a column; a larger payload is stored in parts of this size."""
-PART_BITS = 6
-"""A payload has at most so many parts, 2**6; with 57 random bits that tell one payload's from another's."""
+"""The limit of Tablestore for one column. A larger payload is stored in chunks of this size."""
+CHUNK_BITS = 6
+"""A payload has at most 2**6 chunks. The other 57 bits of their numbers are random and identify the payload."""
 
 REMEMBERED_IDS = 256
-"""How many of the newest ids a head knows, by a digest each."""
+"""A head has one digest for each of this many newest entry ids."""
 DIGEST_BYTES = 8
-
-WITHOUT_PAYLOAD = ["v", "i", "x", "o", "t", "g", "n", "b", "e", "k", "w", "r", "fn", "fi", "fc"]
-"""What tells which entries a session has, and not what is in them."""
-LISTED = ["v", "g", "n", "i", "b", "e", "fn", "fi", "fc"]
-"""What a listing shows of a head, besides its keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRow:
-    """A head as it was last written. It may lag behind the entries, see :mod:`.known`.
+    """A head as it was last written. It may lag behind the entries, see :mod:`.state`.
 
-    :ivar recent: digests of the newest ids, the tail's last.
-    :ivar mark: random, and another with each change: what a change is conditional on.
-    :ivar origin: that of the entry it was written for, its tail; ``None`` for a tombstone.
-    :ivar rewrite: the mark of the entry that was rewritten last.
+    :ivar id_digests: the digests of the newest entry ids, the tail's last.
+    :ivar etag: a random number that each write changes. A conditional write compares it.
+    :ivar origin: the origin of the entry that the head was written with; ``None`` for a tombstone.
+    :ivar rewritten_etag: the etag of the entry that was rewritten last; 0 if no entry was.
     """
 
     head: Head
-    recent: bytes
-    mark: int
+    id_digests: bytes
+    etag: int
     origin: int | None
-    rewrite: int = 0
+    rewritten_etag: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Where a payload stands that is too large for one row."""
+class Chunks:
+    """The rows of a payload that is too large for one row.
 
-    base: int
+    :ivar id: random.
+    :ivar size: the bytes of the payload.
+    """
+
+    id: int
     size: int
 
     @classmethod
     def new(cls, size: int) -> Self:
-        return cls(random.getrandbits(63 - PART_BITS), size)
+        return cls(random.getrandbits(63 - CHUNK_BITS), size)
 
     @property
     def count(self) -> int:
         return -(-self.size // CELL_BYTES)
 
-    def place(self, number: int) -> int:
-        """Below all entries, the first part on top. The number behind the last is the end of a range of all."""
-        return -1 - (self.base << PART_BITS) - number
+    def number(self, index: int) -> int:
+        """Return the row number of a chunk. It is below all entries, and the first chunk has the highest.
+
+        The index after the last one gives the end of the range of all chunks.
+        """
+        return -1 - (self.id << CHUNK_BITS) - index
 
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
-    """An entry, whose payload stands here or in parts.
+    """An entry with its payload, or with the chunks of its payload.
 
-    :ivar origin: random: tells by which append it was written, also among those of one id. A rewrite keeps it.
-    :ivar mark: random, and another with each rewrite: what a rewrite is conditional on.
-    :ivar rewrites: the number of the rewrite that wrote it, 0 for an append.
-    :ivar replaced: of the newest payload in parts that rewrites replaced: they are there if a rewrite was interrupted.
+    :ivar origin: a random number that identifies the append, even among appends of the same id. A rewrite keeps it.
+    :ivar etag: a random number that each rewrite changes. A conditional write compares it.
+    :ivar rewrites: the number of the rewrite that wrote this row; 0 if an append wrote it.
+    :ivar replaced: the newest chunks that rewrites replaced. They are still stored if a rewrite was interrupted.
     """
 
     position: Position
     id: str
-    payload: bytes | Parts
+    payload: bytes | Chunks
     active_us: int
     origin: int
-    mark: int
+    etag: int
     rewrites: int = 0
-    replaced: Parts | None = None
+    replaced: Chunks | None = None
 
 
-def new_mark() -> int:
+def random_id() -> int:
+    """Return a number for an origin or an etag."""
     return random.getrandbits(63)
 
 
@@ -110,160 +114,193 @@ ALWAYS: Condition = Condition(RowExistenceExpectation.IGNORE)
 ABSENT: Condition = Condition(RowExistenceExpectation.EXPECT_NOT_EXIST)
 
 
-def unchanged(mark: int | None) -> Condition:
-    """Of a row that was read with this mark, or not found."""
-    if mark is None:
+def unchanged(etag: int | None) -> Condition:
+    """Return the condition that a row still has this etag; for ``None``, that there is still no row."""
+    if etag is None:
         return ABSENT
-    same = SingleColumnCondition("x", mark, ComparatorType.EQUAL, pass_if_missing=False)
+    same = SingleColumnCondition(col.ETAG, etag, ComparatorType.EQUAL, pass_if_missing=False)
     return Condition(RowExistenceExpectation.EXPECT_EXIST, same)
 
 
 def put_head(row: HeadRow, condition: Condition) -> PutRowItem:
     head, snapshot = row.head, row.head.snapshot
     columns: dict[str, Any] = {
-        "v": VERSION,
-        "g": head.tail.generation,
-        "n": head.tail.seq,
-        "i": head.tail_id,
-        "t": head.active_us,
-        "b": head.heartbeat,
-        "e": head.rewrites,
-        "k": bytearray(row.recent),
-        "x": row.mark,
+        col.LAYOUT_VERSION: VERSION,
+        col.GENERATION: head.tail.generation,
+        col.SEQ: head.tail.seq,
+        col.ENTRY_ID: head.tail_id,
+        col.ACTIVE_US: head.active_us,
+        col.HEARTBEAT: head.heartbeat,
+        col.REWRITES: head.rewrites,
+        col.ID_DIGESTS: bytearray(row.id_digests),
+        col.ETAG: row.etag,
     }
     if not head.deleted:
-        columns["r"] = -head.active_us  # a row without it is not in the index of the listing
+        columns[col.RECENCY] = -head.active_us  # the index leaves out rows without this column
     if row.origin is not None:
-        columns["o"] = row.origin
-    if row.rewrite:
-        columns["w"] = row.rewrite
+        columns[col.ORIGIN] = row.origin
+    if row.rewritten_etag:
+        columns[col.REWRITTEN_ETAG] = row.rewritten_etag
     if snapshot:
-        columns |= {"fn": snapshot.seq, "fi": snapshot.entry_id, "fc": bytearray(snapshot.summary)}
-    return _put(head.key, HEAD_PLACE, columns, condition)
+        summary = bytearray(snapshot.summary)
+        columns |= {col.SNAPSHOT_SEQ: snapshot.seq, col.SNAPSHOT_ID: snapshot.entry_id, col.SUMMARY: summary}
+    return _put(head.key, HEAD_NUMBER, columns, condition)
 
 
 def put_entry(key: SessionKey, row: EntryRow, condition: Condition) -> PutRowItem:
-    columns: dict[str, Any] = {"v": VERSION, "i": row.id, "t": row.active_us, "o": row.origin, "x": row.mark}
-    if isinstance(row.payload, Parts):
-        columns |= {"z": row.payload.base, "y": row.payload.size}
+    columns: dict[str, Any] = {
+        col.LAYOUT_VERSION: VERSION,
+        col.ENTRY_ID: row.id,
+        col.ACTIVE_US: row.active_us,
+        col.ORIGIN: row.origin,
+        col.ETAG: row.etag,
+    }
+    if isinstance(row.payload, Chunks):
+        columns |= {col.CHUNKS: row.payload.id, col.CHUNKS_SIZE: row.payload.size}
     else:
-        columns["p"] = bytearray(row.payload)
+        columns[col.PAYLOAD] = bytearray(row.payload)
     if row.rewrites:
-        columns["e"] = row.rewrites
+        columns[col.REWRITES] = row.rewrites
     if row.replaced:
-        columns |= {"rz": row.replaced.base, "ry": row.replaced.size}
-    return _put(key, place_of(row.position), columns, condition)
+        columns |= {col.REPLACED_CHUNKS: row.replaced.id, col.REPLACED_SIZE: row.replaced.size}
+    return _put(key, number_of(row.position), columns, condition)
 
 
-def put_part(key: SessionKey, generation: int, parts: Parts, number: int, payload: bytes) -> PutRowItem:
-    part = memoryview(payload)[number * CELL_BYTES : (number + 1) * CELL_BYTES]
-    columns = {"v": VERSION, "g": generation, "p": bytearray(part)}
-    return _put(key, parts.place(number), columns, ALWAYS)
+def put_chunk(key: SessionKey, generation: int, chunks: Chunks, index: int, payload: bytes) -> PutRowItem:
+    chunk = memoryview(payload)[index * CELL_BYTES : (index + 1) * CELL_BYTES]
+    columns = {col.LAYOUT_VERSION: VERSION, col.GENERATION: generation, col.PAYLOAD: bytearray(chunk)}
+    return _put(key, chunks.number(index), columns, ALWAYS)
 
 
 def delete_entry(key: SessionKey, row: EntryRow) -> DeleteRowItem:
-    """Of the entry that was written with this mark, and of no other in its place."""
-    return DeleteRowItem(Row(primary_key(key, place_of(row.position))), unchanged(row.mark))
+    """Delete an entry, on the condition that its row was not changed."""
+    return DeleteRowItem(Row(primary_key(key, number_of(row.position))), unchanged(row.etag))
 
 
-def _put(key: SessionKey, place: int, columns: Mapping[str, Any], condition: Condition) -> PutRowItem:
-    return PutRowItem(Row(primary_key(key, place), list(columns.items())), condition)
+def _put(key: SessionKey, number: int, columns: Mapping[str, Any], condition: Condition) -> PutRowItem:
+    return PutRowItem(Row(primary_key(key, number), list(columns.items())), condition)
 
 
 # Reading
 
 
-def place(row: Row) -> int:
-    found: int = dict(row.primary_key)["q"]
-    return found
+def row_number(row: Row) -> int:
+    number: int = dict(row.primary_key)[col.ROW_NUMBER]
+    return number
 
 
 def session_of(row: Row) -> SessionKey:
     names = dict(row.primary_key)
-    return SessionKey(names["u"], names["s"])
+    return SessionKey(names[col.USER_ID], names[col.SESSION_ID])
 
 
 def generation(row: Row) -> int:
-    """Of an entry, of a part or, so far as it can be read, of a head."""
-    where = place(row)
-    if 0 <= where < HEAD_PLACE:
-        return position_of(where).generation
-    found = _columns(row).get("g")
-    return found if type(found) is int else 0
+    """Return the generation of an entry, a chunk or a head; 0 if the column of a head or chunk is unreadable."""
+    number = row_number(row)
+    if 0 <= number < HEAD_NUMBER:
+        return position_of(number).generation
+    stored = _columns(row).get(col.GENERATION)
+    return stored if type(stored) is int else 0
 
 
 def read_head(row: Row) -> HeadRow:
-    """:raises Corrupt: it is unreadable. :raises IncompatibleStore: a newer version wrote it."""
+    """Decode the row of a head.
+
+    :raises Corrupt: the row is unreadable.
+    :raises IncompatibleStore: a newer version of this library wrote the row.
+    """
     columns = _checked(row)
     try:
-        deleted = "r" not in columns
-        head = _head(session_of(row), columns, deleted=deleted, active_us=_integer(columns["t"]))
-        origin = None if deleted else _integer(columns["o"])
-        return HeadRow(head, _binary(columns["k"]), _integer(columns["x"]), origin, _integer(columns.get("w", 0)))
+        deleted = col.RECENCY not in columns
+        return HeadRow(
+            _head(session_of(row), columns, deleted=deleted, active_us=_integer(columns[col.ACTIVE_US])),
+            _binary(columns[col.ID_DIGESTS]),
+            _integer(columns[col.ETAG]),
+            None if deleted else _integer(columns[col.ORIGIN]),
+            _integer(columns.get(col.REWRITTEN_ETAG, 0)),
+        )
     except (KeyError, TypeError, ValueError):
         raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
 
 
 def read_listed(row: Row) -> Head:
-    """A head as the index of the listing has it. :raises Corrupt, IncompatibleStore: as :func:`read_head`."""
+    """Decode a head from a row of the index.
+
+    :raises Corrupt: the row is unreadable.
+    :raises IncompatibleStore: a newer version of this library wrote the row.
+    """
     columns = _checked(row)
     try:
-        return _head(session_of(row), columns, deleted=False, active_us=-dict(row.primary_key)["r"])
+        return _head(session_of(row), columns, deleted=False, active_us=-dict(row.primary_key)[col.RECENCY])
     except (KeyError, TypeError, ValueError):
         raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
 
 
 def read_entry(row: Row) -> EntryRow:
-    """Without payload if that was not asked for. :raises Corrupt, IncompatibleStore: as :func:`read_head`."""
+    """Decode an entry. Its payload is empty if the read did not ask for the payload.
+
+    :raises Corrupt: the row is unreadable.
+    :raises IncompatibleStore: a newer version of this library wrote the row.
+    """
     columns = _checked(row)
-    position = position_of(place(row))
+    position = position_of(row_number(row))
     try:
-        payload: bytes | Parts = _binary(columns.get("p", b""))
-        if "z" in columns:
-            payload = Parts(_integer(columns["z"]), _integer(columns["y"]))
+        chunks = _chunks(columns, col.CHUNKS, col.CHUNKS_SIZE)
         return EntryRow(
             position,
-            _text(columns["i"]),
-            payload,
-            _integer(columns["t"]),
-            _integer(columns["o"]),
-            _integer(columns["x"]),
-            _integer(columns.get("e", 0)),
-            Parts(_integer(columns["rz"]), _integer(columns["ry"])) if "rz" in columns else None,
+            _text(columns[col.ENTRY_ID]),
+            _binary(columns.get(col.PAYLOAD, b"")) if chunks is None else chunks,
+            _integer(columns[col.ACTIVE_US]),
+            _integer(columns[col.ORIGIN]),
+            _integer(columns[col.ETAG]),
+            _integer(columns.get(col.REWRITES, 0)),
+            _chunks(columns, col.REPLACED_CHUNKS, col.REPLACED_SIZE),
         )
     except (KeyError, TypeError, ValueError):
         raise Corrupt(f"entry {position.seq} of {session_of(row)} is unreadable") from None
 
 
-def read_part(row: Row) -> bytes:
-    """:raises Corrupt, IncompatibleStore: as :func:`read_head`."""
+def read_chunk(row: Row) -> bytes:
+    """Decode a chunk of a payload.
+
+    :raises Corrupt: the row is unreadable.
+    :raises IncompatibleStore: a newer version of this library wrote the row.
+    """
     try:
-        return _binary(_checked(row)["p"])
+        return _binary(_checked(row)[col.PAYLOAD])
     except (KeyError, TypeError):
-        raise Corrupt(f"a part of a payload of {session_of(row)} is unreadable") from None
+        raise Corrupt(f"a chunk of a payload of {session_of(row)} is unreadable") from None
 
 
 def _head(key: SessionKey, columns: Mapping[str, Any], *, deleted: bool, active_us: int) -> Head:
     snapshot = None
-    if "fn" in columns:
-        snapshot = Snapshot(_integer(columns["fn"]), _text(columns["fi"]), _binary(columns["fc"]))
+    if col.SNAPSHOT_SEQ in columns:
+        snapshot = Snapshot(
+            _integer(columns[col.SNAPSHOT_SEQ]), _text(columns[col.SNAPSHOT_ID]), _binary(columns[col.SUMMARY])
+        )
     return Head(
         key,
-        Position(_integer(columns["g"]), _integer(columns["n"])),
-        _text(columns["i"]),
+        Position(_integer(columns[col.GENERATION]), _integer(columns[col.SEQ])),
+        _text(columns[col.ENTRY_ID]),
         deleted=deleted,
-        heartbeat=_integer(columns["b"]),
-        rewrites=_integer(columns["e"]),
+        heartbeat=_integer(columns[col.HEARTBEAT]),
+        rewrites=_integer(columns[col.REWRITES]),
         active_us=active_us,
         snapshot=snapshot,
     )
 
 
+def _chunks(columns: Mapping[str, Any], chunks_id: str, size: str) -> Chunks | None:
+    return Chunks(_integer(columns[chunks_id]), _integer(columns[size])) if chunks_id in columns else None
+
+
 def _checked(row: Row) -> dict[str, Any]:
     columns = _columns(row)
-    version = columns.get("v")
+    version = columns.get(col.LAYOUT_VERSION)
     if type(version) is int and version > VERSION:
-        raise IncompatibleStore(f"a row of {session_of(row)} is of version {version}; this one reads up to {VERSION}")
+        raise IncompatibleStore(
+            f"a row of {session_of(row)} has layout version {version}; this release reads up to version {VERSION}"
+        )
     return columns
 
 
@@ -273,17 +310,17 @@ def _columns(row: Row) -> dict[str, Any]:
 
 def _integer(value: object) -> int:
     if type(value) is not int:
-        raise TypeError("a column is not an integer")
+        raise TypeError("the column is not an integer")
     return value
 
 
 def _text(value: object) -> str:
     if type(value) is not str:
-        raise TypeError("a column is not a text")
+        raise TypeError("the column is not a text")
     return value
 
 
 def _binary(value: object) -> bytes:
     if not isinstance(value, bytes | bytearray):
-        raise TypeError("a column is not binary")
+        raise TypeError("the column is not binary")
     return bytes(value)

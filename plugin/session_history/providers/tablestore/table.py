@@ -1,10 +1,9 @@
-"""Requests on one table: bounded in time, repeated where that does no harm, and with the contract's errors."""
+"""Requests to one table. They have a time limit, are repeated where that is safe, and raise the contract's errors."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -25,74 +24,78 @@ from tablestore import (
     TableOptions,
 )
 
+from session_history.providers.common.backoff import pauses
+from session_history.providers.tablestore import columns as col
 from session_history.providers.tablestore.errors import (
-    NotReachedError,
+    NotConnectedError,
     Outcome,
     TableMissing,
     TransientError,
     outcome_of,
-    translated,
+    translate,
 )
 from session_history.providers.tablestore.keys import PrimaryKey
-from session_history_hooks import (
-    ConfigurationError,
-    IncompatibleStore,
-    Unavailable,
-)
+from session_history_hooks import ConfigurationError, IncompatibleStore, Unavailable
 
 T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("session_history")
 
-PATIENCE = 30.0
-"""Seconds for which a call goes on trying."""
-READY_PATIENCE = 180.0
-"""Seconds to wait for a new table. The service says that it takes about a minute."""
-
-TELL_EVERY = 10.0
-"""Seconds between two lines in the log of one who waits."""
+RETRY_TIMEOUT = 30.0
+"""Seconds after which a call stops to repeat a request."""
+READY_TIMEOUT = 180.0
+"""Seconds to wait for a new table. The service needs about a minute, by its documentation."""
+LOG_INTERVAL = 10.0
+"""Seconds between two lines in the log during this wait."""
 
 ROWS_PER_WRITE = 200
-"""What the service takes in a batch."""
+"""The limit of the service for a batch."""
 ROWS_PER_PAGE = 5000
-"""What it returns of a range, whatever is asked for; the SDK can not ask for 2**31."""
+"""The limit of the service for an answer to a range. The SDK also refuses to ask for 2**31 rows or more."""
 
-KEY = [("u", "STRING"), ("s", "STRING"), ("q", "INTEGER")]
+KEY = [(col.USER_ID, "STRING"), (col.SESSION_ID, "STRING"), (col.ROW_NUMBER, "INTEGER")]
+INDEX_KEY = [col.USER_ID, col.RECENCY]
 DEFINED = [
-    ("r", "INTEGER"), ("v", "INTEGER"), ("g", "INTEGER"), ("n", "INTEGER"), ("i", "STRING"), ("b", "INTEGER"),
-    ("e", "INTEGER"), ("fn", "INTEGER"), ("fi", "STRING"), ("fc", "BINARY"),
+    (col.RECENCY, "INTEGER"), (col.LAYOUT_VERSION, "INTEGER"), (col.GENERATION, "INTEGER"), (col.SEQ, "INTEGER"),
+    (col.ENTRY_ID, "STRING"), (col.HEARTBEAT, "INTEGER"), (col.REWRITES, "INTEGER"), (col.SNAPSHOT_SEQ, "INTEGER"),
+    (col.SNAPSHOT_ID, "STRING"), (col.SUMMARY, "BINARY"),
 ]  # fmt: skip
-"""The columns of a head that a listing needs; ``r`` orders it."""
-INDEXED = [name for name, _ in DEFINED if name != "r"]
+"""The columns that the index has. Tablestore wants the types of these columns, and of no others."""
 
 
-class Found(NamedTuple):
-    """Rows of a range, and the key from which on there are more."""
+class RowPage(NamedTuple):
+    """Rows of a range, and the key at which the rest of the range begins; ``None`` at its end."""
 
     rows: list[Row]
     next_key: PrimaryKey | None
 
 
-class Patience:
-    """How long a call goes on trying, and how long it waits between two tries."""
+class Backoff:
+    """Pauses between two attempts, until a time limit.
 
-    def __init__(self, seconds: float = PATIENCE) -> None:
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
-        self._tries = 0
+    :param seconds: the time limit; ``RETRY_TIMEOUT`` by default.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = RETRY_TIMEOUT if seconds is None else seconds
+        self._deadline = time.monotonic() + self._seconds
+        self._pauses = pauses(0.005, 1.0)
 
     async def wait(self, reason: object) -> None:
-        """:raises Unavailable: it has ended."""
+        """Wait before the next attempt.
+
+        :param reason: why the last attempt failed.
+        :raises Unavailable: the time limit has passed.
+        """
         if time.monotonic() > self._deadline:
-            raise Unavailable(f"Tablestore: no success within {self._seconds:.0f} s, at last: {reason}") from None
-        await asyncio.sleep(random.uniform(0, min(1.0, 0.005 * 2**self._tries)))
-        self._tries += 1
+            raise Unavailable(f"Tablestore: no success within {self._seconds:.0f} s; last reason: {reason}") from None
+        await asyncio.sleep(next(self._pauses))
 
 
 class Table:
-    """One table and the index of its listing.
+    """One table and its index.
 
-    :param timeout: seconds that a request may take.
+    :param timeout: the seconds that a request may take.
     """
 
     def __init__(self, client: Any, name: str, timeout: float) -> None:
@@ -104,7 +107,7 @@ class Table:
     # Rows
 
     async def get(self, key: PrimaryKey) -> Row | None:
-        _, row, _ = await self._insist(lambda: self._client.get_row(self.name, key, max_version=1))
+        _, row, _ = await self._retry(lambda: self._client.get_row(self.name, key, max_version=1))
         return row
 
     async def page(
@@ -116,9 +119,9 @@ class Table:
         backward: bool = False,
         columns: list[str] | None = None,
         of_index: bool = False,
-    ) -> Found:
-        """From ``start``, included, to ``end``, excluded: so many rows, or as many as come in one answer of 4 MB."""
-        _, next_key, rows, _ = await self._insist(
+    ) -> RowPage:
+        """Read rows from ``start``, included, to ``end``, excluded, in one answer of at most 4 MB."""
+        _, next_key, rows, _ = await self._retry(
             lambda: self._client.get_range(
                 self.index if of_index else self.name,
                 "BACKWARD" if backward else "FORWARD",
@@ -129,7 +132,7 @@ class Table:
                 max_version=1,
             )
         )
-        return Found(rows, next_key)
+        return RowPage(rows, next_key)
 
     async def rows(
         self,
@@ -140,8 +143,8 @@ class Table:
         backward: bool = False,
         columns: list[str] | None = None,
         of_index: bool = False,
-    ) -> Found:
-        """As :meth:`page`, in as many answers as it takes."""
+    ) -> RowPage:
+        """Read the same rows as :meth:`page`, in as many answers as needed."""
         found: list[Row] = []
         next_key: PrimaryKey | None = start
         while next_key is not None and len(found) < limit:
@@ -155,17 +158,17 @@ class Table:
             )
             found += page.rows
             next_key = page.next_key
-        return Found(found, next_key)
+        return RowPage(found, next_key)
 
     async def write(self, items: Sequence[Any]) -> list[Outcome]:
-        """Write rows in one request. Each succeeds or fails alone.
+        """Write rows in one request. Each row succeeds or fails by itself.
 
-        :raises SessionHistoryError: it is of no use to try again.
+        :raises SessionHistoryError: a repeated request would fail as well.
         """
         request = BatchWriteRowRequest()
         request.add(TableInBatchWriteRowItem(self.name, list(items)))
         try:
-            response = await self._once(lambda: self._client.batch_write_row(request))
+            response = await self._request(lambda: self._client.batch_write_row(request))
         except TransientError:
             return [Outcome.UNKNOWN] * len(items)
         table = self.name
@@ -173,65 +176,72 @@ class Table:
         return [outcome_of(row) for row in sorted(rows, key=lambda row: row.index)]
 
     async def delete(self, keys: Sequence[PrimaryKey]) -> None:
-        """Delete rows, in as many requests as it takes, and again those whose outcome is unknown."""
-        patience = Patience()
+        """Delete rows in as many requests as needed, and repeat deletes whose outcome is unknown."""
+        backoff = Backoff()
         while keys:
             batch = keys[:ROWS_PER_WRITE]
             outcomes = await self.write([DeleteRowItem(Row(key), _ALWAYS) for key in batch])
             left = [key for key, outcome in zip(batch, outcomes, strict=True) if outcome is not Outcome.DONE]
             if len(left) == len(batch):
-                await patience.wait("a delete of unknown outcome")
+                await backoff.wait("the outcome of a delete is unknown")
             keys = [*left, *keys[ROWS_PER_WRITE:]]
 
     # Start and health
 
     async def prepare(self, *, create: bool) -> None:
-        """See that the table is there, is ours and can be used. An end point that can not be reached is told at once.
+        """Check the table, or create it, and wait until it can be used.
 
-        :raises ConfigurationError: it is missing and not to be made, or the credentials are refused.
-        :raises IncompatibleStore: a table of this name is another's.
+        :raises ConfigurationError: the table is missing and ``create`` is false, or the credentials are refused.
+        :raises IncompatibleStore: the table was not made by this library.
+        :raises Unavailable: there is no connection to the end point. This is not repeated.
         """
         try:
             described = await self._described()
-        except NotReachedError as error:
+        except NotConnectedError as error:
             raise error.final from None
         if described is None and not create:
-            raise ConfigurationError(f"there is no table {self.name!r}, and create=False says not to make it")
+            raise ConfigurationError(f"table {self.name!r} does not exist; create it, or set create=True")
         if described is None:
-            logger.warning("Tablestore: making table %r, which can be used after about a minute", self.name)
+            logger.warning("Tablestore: creating table %r; it can be used after about a minute", self.name)
             await self._create()
             described = await self._ready(lambda: self._client.describe_table(self.name))
-        self._insist_ours(described)
-        await self._ready(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
+        self._require_schema(described)
+        await self._ready(lambda: self._client.get_row(self.name, _PROBE_KEY, max_version=1))
 
-    async def answers(self) -> None:
-        """:raises SessionHistoryError: it does not."""
+    async def ping(self) -> None:
+        """Make one request.
+
+        :raises SessionHistoryError: the request failed.
+        """
         try:
-            await self._once(lambda: self._client.get_row(self.name, _NOBODY, max_version=1))
+            await self._request(lambda: self._client.get_row(self.name, _PROBE_KEY, max_version=1))
         except TransientError as error:
             raise Unavailable(f"Tablestore: {error}") from None
 
     async def _described(self) -> Any:
-        """:raises NotReachedError: there is no connection."""
+        """Return the description of the table; ``None`` if the table is missing.
+
+        :raises NotConnectedError: there is no connection.
+        """
         try:
-            return await self._insist(lambda: self._client.describe_table(self.name), unreached=False)
+            return await self._retry(lambda: self._client.describe_table(self.name), without_connection=False)
         except TableMissing:
             return None
 
     async def _create(self) -> None:
-        """Make the table; one that another process made meanwhile is as good."""
-        index = SecondaryIndexMeta(self.index, ["u", "r"], INDEXED, SecondaryIndexType.LOCAL_INDEX)
-        await self._insist(
+        """Create the table, unless another process creates it at the same time."""
+        index = SecondaryIndexMeta(self.index, INDEX_KEY, col.INDEXED, SecondaryIndexType.LOCAL_INDEX)
+        await self._retry(
             lambda: self._client.create_table(
                 TableMeta(self.name, KEY, DEFINED),
                 TableOptions(time_to_live=-1, max_version=1),
                 ReservedThroughput(CapacityUnit(0, 0)),
                 [index],
             ),
-            settled_by="OTSObjectAlreadyExist",
+            accepted_error="OTSObjectAlreadyExist",
         )
 
-    def _insist_ours(self, described: Any) -> None:
+    def _require_schema(self, described: Any) -> None:
         meta = described.table_meta
         key = [(name, kind) for name, kind, *_ in meta.schema_of_primary_key]
         indexes = {
@@ -240,60 +250,64 @@ class Table:
             if index.index_type == SecondaryIndexType.LOCAL_INDEX
         }
         if key != KEY or not set(DEFINED) <= set(map(tuple, meta.defined_columns)):
-            raise IncompatibleStore(f"table {self.name!r} is not of this library: its columns are others")
-        if indexes.get(self.index, [])[:2] != ["u", "r"]:
+            raise IncompatibleStore(f"table {self.name!r} was not made by this library: it has other columns")
+        if indexes.get(self.index, [])[:2] != INDEX_KEY:
             raise IncompatibleStore(f"table {self.name!r} lacks its local index {self.index!r}")
         if described.table_options.time_to_live != -1:
-            logger.warning("Tablestore: table %r has a time to live: it loses what is older", self.name)
+            logger.warning("Tablestore: table %r has a time to live, so it loses its older rows", self.name)
 
     async def _ready(self, request: Callable[[], Awaitable[T]]) -> Any:
-        """Make a request until the service says no more that the table is not there, or not ready."""
-        patience, told = Patience(READY_PATIENCE), time.monotonic()
+        """Repeat a request while the service answers that the table is missing or not ready."""
+        backoff, logged = Backoff(READY_TIMEOUT), time.monotonic()
         while True:
             try:
-                return await self._once(request)
+                return await self._request(request)
             except (TransientError, TableMissing) as error:
-                await patience.wait(error)
-                if time.monotonic() - told > TELL_EVERY:
+                await backoff.wait(error)
+                if time.monotonic() - logged > LOG_INTERVAL:
                     logger.warning("Tablestore: still waiting for table %r: %s", self.name, error)
-                    told = time.monotonic()
+                    logged = time.monotonic()
 
     async def close(self) -> None:
         try:
             await self._client.close()
-        except Exception as error:  # nothing is lost by it
+        except Exception as error:  # all writes have ended, so nothing is lost
             logger.warning("Tablestore: the client did not close: %s", type(error).__name__)
 
     # Requests
 
-    async def _insist(
-        self, request: Callable[[], Awaitable[T]], settled_by: str | None = None, *, unreached: bool = True
+    async def _retry(
+        self,
+        request: Callable[[], Awaitable[T]],
+        accepted_error: str | None = None,
+        *,
+        without_connection: bool = True,
     ) -> Any:
-        """Make a request that may be repeated until it has an answer.
+        """Repeat a request until it has an answer. The request must be safe to repeat.
 
-        :param settled_by: the code of an error that is as good as success.
-        :param unreached: also while there is no connection; else that is raised.
+        :param accepted_error: the code of an error that counts as success.
+        :param without_connection: if false, a missing connection is raised at once.
         """
-        patience = Patience()
+        backoff = Backoff()
         while True:
             try:
-                return await self._once(request, settled_by)
+                return await self._request(request, accepted_error)
             except TransientError as error:
-                if isinstance(error, NotReachedError) and not unreached:
+                if isinstance(error, NotConnectedError) and not without_connection:
                     raise
-                await patience.wait(error)
+                await backoff.wait(error)
 
-    async def _once(self, request: Callable[[], Awaitable[T]], settled_by: str | None = None) -> Any:
+    async def _request(self, request: Callable[[], Awaitable[T]], accepted_error: str | None = None) -> Any:
         try:
             async with asyncio.timeout(self._timeout):
                 return await request()
         except Exception as error:
-            if isinstance(error, OTSServiceError) and error.get_error_code() == settled_by:
+            if isinstance(error, OTSServiceError) and error.get_error_code() == accepted_error:
                 return None
-            raise translated(error, self.name, self._timeout) from None
+            raise translate(error, self.name, self._timeout) from None
 
 
 _ALWAYS = Condition(RowExistenceExpectation.IGNORE)
 
-_NOBODY = [("u", " "), ("s", " "), ("q", 0)]
-"""A key that no session can have: it is blank."""
+_PROBE_KEY = [(col.USER_ID, " "), (col.SESSION_ID, " "), (col.ROW_NUMBER, 0)]
+"""A key that no session has, because blank ids are refused."""

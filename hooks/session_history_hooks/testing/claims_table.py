@@ -1,4 +1,4 @@
-"""A provider on a card: what its limits claim, and what a turn takes in this run."""
+"""A Markdown table of the limits that a provider claims, and of the time that a turn took in this run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from session_history_hooks import Durability, Limits, Position, SessionHistoryPr
 from session_history_hooks.testing.subject import KEY, Subject, append, covering, fill
 
 SURVIVES = {
-    Durability.PROCESS: "nothing: it is gone with the process that keeps it",
-    Durability.HOST: "the death of the process that keeps it",
+    Durability.PROCESS: "nothing: it is lost when the process that holds it ends",
+    Durability.HOST: "the end of the process that holds it",
     Durability.DISK: "a power cut",
 }
 
@@ -19,8 +19,8 @@ TURNS = 30
 WINDOW = 20
 
 
-def claims(limits: Limits) -> dict[str, str]:
-    """A line of the card for each field of the limits."""
+def claim_rows(limits: Limits) -> dict[str, str]:
+    """Return a row of the table for each field of the limits."""
     together = "together" if limits.atomic_head else "perhaps apart, for a moment"
     remembered = limits.remembered_ids
     return {
@@ -34,16 +34,20 @@ def claims(limits: Limits) -> dict[str, str]:
     }
 
 
-def card(name: str, limits: Limits, turn: str) -> str:
-    """A table of Markdown."""
-    lines = [*claims(limits).values(), f"a turn in this run | {turn}"]
-    return "\n".join([f"| `{name}` | |", "|---|---|", *(f"| {line} |" for line in lines)])
+def claims_table(name: str, limits: Limits, turn: str) -> str:
+    """Return the Markdown table of a provider.
+
+    :param name: the name of the provider's class.
+    :param turn: the time that a turn took in this run.
+    """
+    rows = [*claim_rows(limits).values(), f"a turn in this run | {turn}"]
+    return "\n".join([f"| `{name}` | |", "|---|---|", *(f"| {row} |" for row in rows)])
 
 
-class CardContract(Subject):
-    """Prints the card: ``pytest -rP -k test_its_card``."""
+class ClaimsTableContract(Subject):
+    """Prints the claims table: ``pytest -rP -k claims_table``."""
 
-    async def test_its_card(self, provider: SessionHistoryProvider) -> None:
+    async def test_claims_table_has_a_row_for_each_limit(self, provider: SessionHistoryProvider) -> None:
         await fill(provider, WINDOW)
         loads, appends = [], []
         for number in range(WINDOW + 1, WINDOW + TURNS + 1):
@@ -56,5 +60,6 @@ class CardContract(Subject):
             assert log is not None
             assert log.head.tail == Position(0, number - 1)
         load, store = (f"{1000 * statistics.median(times):.2f} ms" for times in (loads, appends))
-        print(card(type(provider).__name__, provider.limits, f"load of {WINDOW} entries {load}, append {store}"))  # noqa: T201
-        assert set(claims(provider.limits)) == {field.name for field in fields(Limits)}
+        turn = f"load of {WINDOW} entries {load}, append {store}"
+        print(claims_table(type(provider).__name__, provider.limits, turn))  # noqa: T201
+        assert set(claim_rows(provider.limits)) == {field.name for field in fields(Limits)}

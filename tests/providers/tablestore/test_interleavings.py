@@ -1,0 +1,404 @@
+"""Rare orders of events on Tablestore, each made on purpose by a client that pauses, fails or loses answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from tablestore import Condition, DeleteRowItem, Row, RowExistenceExpectation
+
+from providers.tablestore.support import (
+    DIED,
+    TABLE,
+    HookedClient,
+    Send,
+    Step,
+    die,
+    provider,
+    provider_threads,
+    puts,
+    row_numbers,
+)
+from servers.tablestore import TablestoreServer
+from servers.tablestore_client import async_client
+from session_history.providers.tablestore import TablestoreProvider, keys, rows
+from session_history.providers.tablestore import columns as col
+from session_history.providers.tablestore.cache import StateCache
+from session_history.providers.tablestore.errors import Outcome
+from session_history.providers.tablestore.reader import Reader
+from session_history.providers.tablestore.table import Table
+from session_history_hooks import (
+    Conflict,
+    Corrupt,
+    Entry,
+    Head,
+    IncompatibleStore,
+    Position,
+    SessionKey,
+    Snapshot,
+    Unavailable,
+)
+
+KEY = SessionKey("u", "s")
+LARGE = 5_000_000
+"""Bytes of a payload in three chunks."""
+
+Make = Callable[[], Awaitable[TablestoreProvider]]
+MakeHooked = Callable[[], Awaitable[tuple[TablestoreProvider, HookedClient]]]
+
+
+@pytest.fixture
+def server() -> Iterator[TablestoreServer]:
+    with TablestoreServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def make_hooked(server: TablestoreServer) -> AsyncIterator[MakeHooked]:
+    """A function that starts another provider, as another process would, with a client that a test can hook."""
+    made: list[TablestoreProvider] = []
+
+    async def make() -> tuple[TablestoreProvider, HookedClient]:
+        client = HookedClient(server)
+        made.append(TablestoreProvider(client))
+        await made[-1].start()
+        return made[-1], client
+
+    yield make
+    for each in made:
+        await each.stop()
+
+
+@pytest.fixture
+def make(make_hooked: MakeHooked) -> Make:
+    async def make() -> TablestoreProvider:
+        return (await make_hooked())[0]
+
+    return make
+
+
+def entry(number: int, payload: bytes = b"payload") -> Entry:
+    return Entry(f"e{number}", payload)
+
+
+def at(seq: int) -> Position:
+    return Position(0, seq)
+
+
+async def begin(provider: TablestoreProvider, *payloads: bytes) -> None:
+    for seq, payload in enumerate(payloads):
+        await provider.append(KEY, entry(seq + 1, payload), at=at(seq))
+
+
+async def listed_head(provider: TablestoreProvider) -> Head:
+    [head] = (await provider.list(KEY.user_id, limit=1)).heads
+    return head
+
+
+# Late heads
+
+
+async def leave_late_head(make_hooked: MakeHooked, *, seq: int) -> None:
+    """Append an entry and die before the head is written."""
+    dying, client = await make_hooked()
+    await dying.read(KEY)
+
+    async def write_entry(items: list[Any], send: Send) -> None:
+        await send(items[:1])
+        await die()
+
+    client.on_write = write_entry
+    with pytest.raises(Unavailable, match=DIED):
+        await dying.append(KEY, entry(seq), at=at(seq - 1))
+
+
+async def leave_head_of_loser(make_hooked: MakeHooked, *, seq: int) -> None:
+    """Lose a position to an entry of the same id, and die as soon as the head of the lost entry is written."""
+    dying, client = await make_hooked()
+    await dying.append(KEY, entry(seq - 1), at=at(seq - 2))
+    await leave_late_head(make_hooked, seq=seq)
+
+    async def write(items: list[Any], send: Send) -> None:
+        answer = await send(items)
+        assert [row.is_ok for row in answer.get_put_by_table(TABLE)] == [False, True]
+        await die()
+
+    client.on_write = write
+    with pytest.raises(Unavailable, match=DIED):
+        await dying.append(KEY, entry(seq, b"lost"), at=at(seq - 1), snapshot=Snapshot(seq, f"e{seq}", b"lost"))
+
+
+async def test_read_during_rewrite_never_shows_new_count_with_old_payload(make: Make, make_hooked: MakeHooked) -> None:
+    (reader, client), writer = await make_hooked(), await make()
+    await begin(writer, b"old")
+    await leave_late_head(make_hooked, seq=2)
+    reads = 0
+
+    async def read_range(read: Step) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == 2:
+            await writer.rewrite(KEY, entry(1, b"new"), at=at(1), rewrites=0, snapshot=None)
+        return await read()
+
+    client.on_range = read_range
+    log = await reader.read(KEY)
+    assert log is not None
+    assert (log.head.rewrites, log.entries[0].payload) in {(0, b"old"), (0, b"new"), (1, b"new")}
+
+
+@pytest.mark.parametrize("later_entries", [0, 1])
+async def test_snapshot_of_a_loser_under_the_same_id_is_dropped(
+    make: Make, make_hooked: MakeHooked, later_entries: int
+) -> None:
+    reader = await make()
+    await begin(reader, b"")
+    await leave_head_of_loser(make_hooked, seq=3)
+    if later_entries:
+        await leave_late_head(make_hooked, seq=4)
+    tail = 3 + later_entries
+    log = await reader.read(KEY)
+    assert log is not None
+    assert (log.head.tail, len(log.entries)) == (at(tail), tail)
+    assert log.head.snapshot is None
+    await reader.append(KEY, entry(tail + 1), at=at(tail))
+    head = await listed_head(reader)
+    assert (head.tail, head.snapshot) == (at(tail + 1), None)
+
+
+async def test_snapshot_before_late_heads_is_kept(make: Make, make_hooked: MakeHooked) -> None:
+    reader = await make()
+    before = Snapshot(1, "e1", b"summary")
+    await reader.append(KEY, entry(1), at=at(0), snapshot=before)
+    await leave_late_head(make_hooked, seq=2)
+    await leave_late_head(make_hooked, seq=3)
+    log = await reader.read(KEY)
+    assert log is not None
+    assert (log.head.tail, log.head.snapshot) == (at(3), before)
+
+
+async def test_read_after_rewrite_of_the_tail_takes_one_request(make: Make, server: TablestoreServer) -> None:
+    writer, reader = await make(), await make()
+    await begin(writer, b"", b"old")
+    await writer.rewrite(KEY, entry(2, b"new"), at=at(2), rewrites=0, snapshot=Snapshot(2, "e2", b"new"))
+    server.requests.clear()
+    log = await reader.read(KEY)
+    assert log is not None
+    assert log.head.current_snapshot == Snapshot(2, "e2", b"new")
+    assert [name for name, _ in server.requests] == ["GetRange"]
+
+
+async def write_only_head(server: TablestoreServer, *, ahead_us: int) -> None:
+    """Write the head of an append whose entry is lost, by a clock that is ahead."""
+    client = async_client(server)
+    table = Table(client, TABLE, 10)
+    state = await Reader(table, StateCache()).state(KEY)
+    lost = rows.EntryRow(at(2), "lost", b"", state.next_active_us() + ahead_us, rows.random_id(), rows.random_id())
+    put = rows.put_head(state.head_after(KEY, lost, None), rows.unchanged(state.etag))
+    assert await table.write([put]) == [Outcome.DONE]
+    await client.close()
+
+
+async def test_activity_never_goes_back_to_a_slower_clock(
+    make: Make, make_hooked: MakeHooked, server: TablestoreServer
+) -> None:
+    (slow, client), watcher = await make_hooked(), await make()
+    await begin(slow, b"")
+    seen = 0
+
+    async def write(items: list[Any], send: Send) -> Any:
+        nonlocal seen
+        if seen:
+            return await send(items)
+        await write_only_head(server, ahead_us=10**9)
+        seen = (await listed_head(watcher)).active_us
+        raise ConnectionResetError
+
+    client.on_write = write
+    await slow.append(KEY, entry(2), at=at(1))
+    assert (await listed_head(watcher)).active_us >= seen
+
+
+async def test_append_after_a_read_that_saw_a_renewal_takes_one_request(make: Make, server: TablestoreServer) -> None:
+    renewing, appending = await make(), await make()
+    await begin(renewing, b"")
+    await appending.read(KEY)
+    await renewing.renew(KEY, at=at(1))
+    await appending.read(KEY, after=1)
+    server.requests.clear()
+    await appending.append(KEY, entry(2), at=at(1))
+    assert [name for name, _ in server.requests] == ["BatchWriteRow"]
+
+
+# Payloads in chunks
+
+
+async def test_chunks_of_an_append_with_lost_answer_survive_a_failed_rewrite(
+    make: Make, make_hooked: MakeHooked
+) -> None:
+    (appending, appending_client), (losing, losing_client), winning = (
+        await make_hooked(),
+        await make_hooked(),
+        await make(),
+    )
+    await begin(appending, b"")
+    payload = random.randbytes(LARGE)
+
+    async def win() -> None:
+        await winning.rewrite(KEY, entry(1, b"won"), at=at(1), rewrites=0, snapshot=None)
+
+    async def lose() -> None:
+        losing_client.before_write(puts(keys.HEAD_NUMBER), win)
+        with pytest.raises(Conflict):
+            await losing.rewrite(KEY, entry(2, b"lost"), at=at(2), rewrites=0, snapshot=None)
+
+    appending_client.after_write(puts(keys.number_of(at(2))), lose)
+    assert (await appending.append(KEY, entry(2, payload), at=at(1))).position == at(2)
+    log = await winning.read(KEY, last=1)
+    assert log is not None
+    assert log.entries == (entry(2, payload),)
+
+
+async def test_two_failed_rewrites_of_one_entry_leave_it_readable(make: Make, make_hooked: MakeHooked) -> None:
+    """The second one replaces the entry of the first, and puts it back after the first one was undone."""
+    (first, first_client), (second, second_client) = await make_hooked(), await make_hooked()
+    writer, rival = await make(), await make()
+    await begin(writer, b"", b"old")
+    placed, undone = threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    rewrites_of_second: list[Future[Head]] = []
+
+    async def win(rewrites: int) -> None:
+        await rival.rewrite(KEY, entry(1, b"won"), at=at(1), rewrites=rewrites, snapshot=None)
+
+    async def before_first_is_counted() -> None:
+        await win(0)
+        rewrite = second.rewrite(KEY, entry(2, b"2"), at=at(2), rewrites=1, snapshot=None)
+        rewrites_of_second.append(asyncio.run_coroutine_threadsafe(rewrite, loop))
+        await asyncio.to_thread(placed.wait, 10)
+
+    async def before_second_is_counted() -> None:
+        placed.set()
+        await asyncio.to_thread(undone.wait, 10)
+        await win(1)
+
+    first_client.before_write(puts(keys.HEAD_NUMBER), before_first_is_counted)
+    second_client.before_write(puts(keys.HEAD_NUMBER), before_second_is_counted)
+    with pytest.raises(Conflict):
+        await first.rewrite(KEY, entry(2, bytes(LARGE)), at=at(2), rewrites=0, snapshot=None)
+    undone.set()
+    with pytest.raises(Conflict):
+        await asyncio.wrap_future(rewrites_of_second[0])
+    log = await writer.read(KEY, last=1)
+    assert log is not None
+    assert log.head.rewrites == 2
+    assert log.entries[0].id == "e2"
+
+
+async def test_delete_user_removes_chunks_of_a_session_that_never_began(
+    make: Make, make_hooked: MakeHooked, server: TablestoreServer
+) -> None:
+    (dying, client), other = await make_hooked(), await make()
+    client.before_write(puts(keys.number_of(at(1))), die)
+    with pytest.raises(Unavailable, match=DIED):
+        await dying.append(KEY, entry(1, bytes(LARGE)), at=at(0))
+    assert len(row_numbers(server)) == 3
+    assert await other.delete_user("u") == 0
+    assert row_numbers(server) == [keys.HEAD_NUMBER]
+
+
+async def rewrite(made: TablestoreProvider, new: Entry) -> None:
+    """Rewrite the first entry, and retry with the number of rewrites that a conflict shows."""
+    rewrites = 0
+    while True:
+        try:
+            await made.rewrite(KEY, new, at=at(1), rewrites=rewrites, snapshot=None)
+        except Conflict as conflict:
+            if conflict.head is None or conflict.head.rewrites <= rewrites:
+                raise
+            rewrites = conflict.head.rewrites
+        else:
+            return
+
+
+DEATHS: dict[str, Callable[[Any], bool]] = {
+    "count": puts(keys.HEAD_NUMBER),
+    "removal": lambda items: isinstance(items[0], DeleteRowItem),
+}
+"""The writes of a rewrite, before which it is interrupted."""
+
+
+@pytest.mark.parametrize("deaths", ["count", "removal", "count removal", "removal removal"])
+async def test_rewrite_removes_chunks_that_interrupted_rewrites_left(
+    make: Make, make_hooked: MakeHooked, server: TablestoreServer, deaths: str
+) -> None:
+    writer = await make()
+    await begin(writer, bytes(LARGE))
+    for death in deaths.split():
+        dying, client = await make_hooked()
+        client.before_write(DEATHS[death], die)
+        with pytest.raises(Unavailable, match=DIED):
+            await rewrite(dying, entry(1, b"erased"))
+    assert len(row_numbers(server)) == 5
+    await rewrite(writer, entry(1, b"erased"))
+    assert row_numbers(server) == [keys.number_of(at(1)), keys.HEAD_NUMBER]
+
+
+@pytest.mark.parametrize(
+    ("columns", "error"),
+    [
+        ([(col.LAYOUT_VERSION, 1)], Corrupt),
+        ([(col.LAYOUT_VERSION, 1), (col.PAYLOAD, 1000)], Corrupt),
+        ([(col.LAYOUT_VERSION, 2)], IncompatibleStore),
+    ],
+)
+async def test_read_of_an_unreadable_chunk_raises_an_error_that_names_it(
+    make: Make, server: TablestoreServer, columns: list[tuple[str, Any]], error: type[Exception]
+) -> None:
+    made = await make()
+    await begin(made, bytes(LARGE))
+    row = Row(keys.primary_key(KEY, row_numbers(server)[0]), columns)
+    async with async_client(server) as client:
+        await client.put_row(TABLE, row, Condition(RowExistenceExpectation.IGNORE))
+    with pytest.raises(error, match=r"a chunk of a payload|version 2"):
+        await made.read(KEY)
+
+
+# The thread
+
+
+async def test_stop_ends_the_thread_though_the_client_fails_to_close(
+    server: TablestoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = HookedClient(server)
+    close = client.close
+
+    async def fail() -> None:
+        await close()
+        raise RuntimeError("of the SDK")
+
+    monkeypatch.setattr(client, "close", fail)
+    made = TablestoreProvider(client)
+    before = provider_threads()
+    await made.start()
+    [thread] = provider_threads() - before
+    await made.stop()
+    assert not thread.is_alive()
+
+
+async def test_cancelled_start_ends_the_thread(server: TablestoreServer) -> None:
+    server.ready_after = 3600
+    before = provider_threads()
+    starting = asyncio.create_task(provider(server.endpoint).start())
+    await asyncio.sleep(0.3)
+    [thread] = provider_threads() - before
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await asyncio.to_thread(thread.join, 5)
+    assert not thread.is_alive()
