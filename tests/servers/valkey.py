@@ -197,6 +197,20 @@ class ValkeyCluster:
             masters = {line.split()[0] for line in _nodes(client) if b"master" in line.split()[2]}
             return b"cluster_state:ok" in state and (followed or follows) and len(masters) == 3
 
+    @contextmanager
+    def without_fail_over(self) -> Iterator[None]:
+        """Let no replica take over for a while. On a busy machine a healthy master may seem dead to the others."""
+        self._forbid_fail_over("yes")
+        try:
+            yield
+        finally:
+            self._forbid_fail_over("no")
+
+    def _forbid_fail_over(self, value: str) -> None:
+        for server in self.servers:
+            with server.client() as client:
+                client.config_set("cluster-replica-no-failover", value)
+
     @staticmethod
     def name(server: ValkeyServer) -> str:
         with server.client() as client:
