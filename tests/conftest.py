@@ -1,4 +1,4 @@
-"""Parts that several tests share."""
+"""Fixtures that several folders of tests share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 from session_history.providers.memory import MemoryProvider
-from support import compiled_disk
+from support import compiled_disk, corpora
 
 if TYPE_CHECKING:
     from runtimes.agentscope.support import Cast
 
-SHARED = Path(os.environ.get("SESSION_HISTORY_TEST_SHARED") or Path(__file__).parents[2] / "shared")
+STORES = ("memory", "sqlite")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # The contract suite shows that all stores do the same, so one of them is enough for most tests of the service.
+    if metafunc.definition.get_closest_marker("every_store"):
+        metafunc.parametrize("service_kind", STORES)
 
 
 @pytest.fixture(autouse=True)
@@ -27,10 +33,10 @@ def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def service_kind(request: pytest.FixtureRequest) -> str:
-    kind: str = request.param
-    return kind
+@pytest.fixture
+def service_kind() -> str:
+    """Return the store of ``service`` and ``pair``, unless the marker ``every_store`` chooses it."""
+    return "memory"
 
 
 @pytest.fixture
@@ -46,20 +52,20 @@ async def service(service_kind: str, tmp_path: Path) -> AsyncIterator[SessionHis
 
 @pytest.fixture(params=["turn", "step"])
 def save(request: pytest.FixtureRequest) -> str:
-    """How often a runtime's skin saves."""
+    """Return how often the adapter of a runtime saves."""
     chosen: str = request.param
     return chosen
 
 
 @pytest.fixture(params=["lasting", "fresh"])
 def lasting(request: pytest.FixtureRequest) -> bool:
-    """Whether one agent object serves all turns of a session."""
+    """Return True if one agent object serves all turns of a session."""
     return bool(request.param == "lasting")
 
 
 @pytest.fixture
 async def cast(tmp_path: Path, *, save: str, lasting: bool) -> AsyncIterator[Cast]:
-    """Agents of AgentScope, see there; on SQLite, where a fresh one may have a fresh service, too."""
+    """Agents of AgentScope on SQLite, where a new agent may have a new service, too."""
     from runtimes.agentscope.support import Cast
 
     made = Cast(lambda: SqliteSessionHistoryService(tmp_path / "history.db"), save=save, lasting=lasting)
@@ -69,7 +75,7 @@ async def cast(tmp_path: Path, *, save: str, lasting: bool) -> AsyncIterator[Cas
 
 @pytest.fixture
 async def pair(service_kind: str, tmp_path: Path) -> AsyncIterator[list[SessionHistoryService]]:
-    """Two services on one store, which know nothing of each other, as in two processes."""
+    """Two services on one store, as in two processes."""
     if service_kind == "memory":
         store = MemoryProvider()
         services = [SessionHistoryService(store), SessionHistoryService(store)]
@@ -82,24 +88,26 @@ async def pair(service_kind: str, tmp_path: Path) -> AsyncIterator[list[SessionH
         await service.stop()
 
 
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder of test input that CI has and an outside contributor may not have."""
-    if not SHARED.is_dir():
-        missing(f"the shared folder is missing: {SHARED} (SESSION_HISTORY_TEST_SHARED names another)")
-    return SHARED
+@pytest.fixture(scope="session", params=corpora(), ids=lambda folder: folder.name)
+def shared(request: pytest.FixtureRequest) -> Path:
+    """A folder of conversations and strings, see ``corpora/README.md``."""
+    folder: Path = request.param
+    return folder
 
 
 @pytest.fixture(scope="session")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that makes the disk of a process lose its power or run full, see ``programs/disk.c``."""
+    """A library that makes the disk of a process fail or run full, see ``programs/disk.c``."""
     if not sys.platform.startswith("linux") or shutil.which("cc") is None:
-        missing("it takes Linux and a C compiler called cc")
+        missing("the test requires Linux and the C compiler cc: apt-get install gcc")
     return compiled_disk(tmp_path_factory.mktemp("disk"))
 
 
 def missing(reason: str) -> NoReturn:
-    """A part that a test needs is not there: a failure in CI, elsewhere a reason to skip it."""
+    """Skip a test that lacks something to install; in CI fail it.
+
+    :param reason: names what is missing and how to install it.
+    """
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

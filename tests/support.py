@@ -1,4 +1,4 @@
-"""Functions that several tests share."""
+"""Functions that several folders of tests share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 
 PROGRAMS = TESTS / "programs"
-"""What tests start as processes of their own."""
+"""Programs that tests start as processes."""
+
+CORPORA = TESTS / "corpora"
+"""Conversations and strings of this project. They are enough for every test."""
+
+CORPORA_VARIABLE = "SESSION_HISTORY_TEST_CORPORA"
+"""The environment variable that names one more folder laid out as :data:`CORPORA`."""
+
+
+def corpora() -> list[Path]:
+    """Return the folders of conversations and strings to test with."""
+    more = os.environ.get(CORPORA_VARIABLE)
+    return [CORPORA, Path(more)] if more else [CORPORA]
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -23,7 +35,7 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def same(one: object, other: object) -> bool:
-    """Equal in the design's sense: in type, value and order of keys, recursively."""
+    """Return True if both are equal in type, value and order of keys, recursively."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict) and isinstance(other, dict):
@@ -34,7 +46,7 @@ def same(one: object, other: object) -> bool:
 
 
 def compiled_disk(folder: Path) -> Path:
-    """``programs/disk.c`` as a library. :raises OSError: there is no compiler."""
+    """Compile ``programs/disk.c`` to a library. :raises OSError: there is no compiler."""
     library = folder / "disk.so"
     source = PROGRAMS / "disk.c"
     command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(source), "-ldl"]
@@ -43,5 +55,5 @@ def compiled_disk(folder: Path) -> Path:
 
 
 def preloaded(library: Path) -> dict[str, str]:
-    """The environment of a process in which a library's functions stand before those of the system."""
+    """Return the environment of a process in which a library replaces functions of the system."""
     return {**os.environ, "LD_PRELOAD": str(library)}

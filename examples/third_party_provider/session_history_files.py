@@ -1,11 +1,11 @@
-"""A folder of JSON files, one for each session: an example of a provider of one's own.
+"""An example of a provider: a folder of JSON files, one for each session.
 
-Small and correct rather than fast. What it does not do:
+It is small and correct, not fast. Its bounds:
 
-- scale: each operation reads its session's file whole, an append writes it anew, a listing reads all files of the
-  user, and one lock holds for the whole folder;
-- outlast a power cut: an acknowledged append survives the death of the process, and nothing is synced to the disk;
-- run on Windows, which has no ``flock``, or on a network file system, which may not keep it.
+- It does not scale. Each call reads the whole file of its session, an append writes the whole file, a listing reads
+  all files of the user, and one lock covers the whole folder.
+- It does not survive a power cut. An acknowledged append survives the end of the process, but no file is synced.
+- It does not run on Windows, which has no ``flock``, or on a network file system, which may not support ``flock``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ T = TypeVar("T")
 LIMITS = Limits(
     entry_bytes=4 * 2**20,
     summary_bytes=2**16,
-    entries=500,  # each append writes the whole file
+    entries=500,  # Each append writes the whole file.
     page=100,
     remembered_ids=None,
     durability=Durability.HOST,
@@ -62,7 +62,7 @@ LIMITS = Limits(
 
 @dataclass
 class Session:
-    """What a file says."""
+    """The content of a file."""
 
     __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", extra="forbid")
 
@@ -77,7 +77,7 @@ FORMAT = TypeAdapter(Session)
 
 
 class FilesProvider:
-    """Keeps each session in a file of its own below ``folder``; any number of processes of one host may share it."""
+    """Keeps each session in its own file below ``folder``. Any number of processes of one host may share the folder."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = Path(folder).absolute()
@@ -94,7 +94,7 @@ class FilesProvider:
         try:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"{self._folder} can not be made: {error.strerror}") from None
+            raise ConfigurationError(f"{self._folder} cannot be created: {error.strerror}") from None
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1)
 
@@ -115,37 +115,37 @@ class FilesProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        def job() -> Log | None:
+        def run() -> Log | None:
             session = self._load(key)
             if session is None:
                 return None
             tail = len(session.entries)
             seqs = select_seqs(tail, LIMITS.page, last=last, before=before, after=after)
             entries = tuple(session.entries[seq - 1] for seq in seqs)
-            found = session.seq_of(entry_id)
-            entry = (found, session.entries[found - 1]) if found else None
-            return Log(session.head, seqs.start if entries else tail + 1, entries, entry)
+            seq = session.seq_of(entry_id)
+            match = (seq, session.entries[seq - 1]) if seq else None
+            return Log(session.head, seqs.start if entries else tail + 1, entries, match)
 
-        return await self._run(job)
+        return await self._in_thread(run)
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
     ) -> Appended:
         LIMITS.check(entry, snapshot, at)
 
-        def job() -> Appended:
+        def run() -> Appended:
             session = self._load(key)
             if session is None or session.head.deleted:
                 return self._begin(key, session, entry, at, snapshot)
             tail = session.head.tail
-            known = session.seq_of(entry.id)
-            if known and at.generation == tail.generation:
-                return Appended(Position(tail.generation, known), replayed=True)
+            seq = session.seq_of(entry.id)
+            if seq and at.generation == tail.generation:
+                return Appended(Position(tail.generation, seq), replayed=True)
             if at != tail:
                 raise Conflict(session.head)
             return self._push(session, entry, snapshot)
 
-        return await self._run(job)
+        return await self._in_thread(run)
 
     def _begin(
         self, key: SessionKey, tombstone: Session | None, entry: Entry, at: Position, snapshot: Snapshot | None
@@ -160,12 +160,14 @@ class FilesProvider:
         session.entries.append(entry)
         tail = Position(session.head.tail.generation, len(session.entries))
         snapshot = snapshot or session.head.snapshot
-        session.head = replace(session.head, tail=tail, tail_id=entry.id, active_us=_now(session), snapshot=snapshot)
+        session.head = replace(
+            session.head, tail=tail, tail_id=entry.id, active_us=_next_active_us(session), snapshot=snapshot
+        )
         self._save(session)
         return Appended(tail, replayed=False)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        def job() -> bool:
+        def run() -> bool:
             session = self._load(key)
             if session is None or session.head.deleted or session.head.tail != at:
                 return False
@@ -173,14 +175,14 @@ class FilesProvider:
             self._save(session)
             return True
 
-        return await self._run(job)
+        return await self._in_thread(run)
 
     async def rewrite(
         self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
     ) -> Head:
-        LIMITS.check(entry, snapshot, Position(at.generation, at.seq - 1))  # it takes no new place
+        LIMITS.check(entry, snapshot)
 
-        def job() -> Head:
+        def run() -> Head:
             session = self._load(key)
             head = session.head if session else None
             if session is None or head is None or (head.tail.generation, head.rewrites) != (at.generation, rewrites):
@@ -192,61 +194,63 @@ class FilesProvider:
             self._save(session)
             return session.head
 
-        return await self._run(job)
+        return await self._in_thread(run)
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         start = ListingCursor.decode(cursor) if cursor is not None else None
 
-        def job() -> Page:
-            heads = sorted((session.head for session in self._alive(user_id)), key=_recency)
+        def run() -> Page:
+            heads = sorted((session.head for session in self._live_sessions(user_id)), key=_listing_order)
             if start is not None:
-                heads = [head for head in heads if _recency(head) > (-start.active_us, start.session_id)]
+                heads = [head for head in heads if _listing_order(head) > (-start.active_us, start.session_id)]
             page = tuple(heads[: min(limit, LIMITS.page)])
             return Page(page, ListingCursor.behind(page[-1]).encode() if len(heads) > len(page) else None)
 
-        return await self._run(job)
+        return await self._in_thread(run)
 
     async def delete(self, key: SessionKey) -> bool:
-        def job() -> bool:
+        def run() -> bool:
             session = self._load(key)
-            return session is not None and not session.head.deleted and self._bury(session)
+            return session is not None and not session.head.deleted and self._write_tombstone(session)
 
-        return await self._run(job)
+        return await self._in_thread(run)
 
     async def delete_user(self, user_id: str) -> int:
-        return await self._run(lambda: sum(map(self._bury, [*self._alive(user_id)])))
+        return await self._in_thread(lambda: sum(map(self._write_tombstone, [*self._live_sessions(user_id)])))
 
-    def _bury(self, session: Session) -> bool:
+    def _write_tombstone(self, session: Session) -> bool:
         key, tail = session.head.key, Position(session.head.tail.generation, 0)
-        head = Head(key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_now(session), snapshot=None)
+        head = Head(
+            key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_next_active_us(session), snapshot=None
+        )
         self._save(Session(head))
         return True
 
-    async def _run(self, job: Callable[[], T]) -> T:
-        """Do a job away from the event loop, alone in the folder."""
+    async def _in_thread(self, job: Callable[[], T]) -> T:
+        """Run a job in the provider's thread, under the lock of the folder."""
 
         def locked() -> T:
             with self._lock():
                 return job()
 
         if self._thread is None:
-            raise Unavailable(f"{self._folder} is not open")
+            raise Unavailable(f"{self._folder} is not open: the provider was stopped or not yet started")
         return await asyncio.get_running_loop().run_in_executor(self._thread, locked)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         try:
             with (self._folder / "lock").open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, or the process dies
+                fcntl.flock(file, fcntl.LOCK_EX)  # Released when the file is closed or the process ends.
                 yield
         except OSError as error:
-            raise Unavailable(f"{self._folder} can not be read or written: {error.strerror}") from None
+            raise Unavailable(f"{self._folder} cannot be read or written: {error.strerror}") from None
 
     def _path(self, key: SessionKey) -> Path:
-        """Digests, since an id may hold any character and two ids must never meet in one name."""
+        """Return the file of a session. Its name is a digest, because an id may hold any character."""
         return self._folder / _digest(key.user_id) / f"{_digest(key.session_id)}.json"
 
-    def _alive(self, user_id: str) -> Iterator[Session]:
+    def _live_sessions(self, user_id: str) -> Iterator[Session]:
         sessions = map(_parsed, (self._folder / _digest(user_id)).glob("*.json"))
         return (session for session in sessions if not session.head.deleted)
 
@@ -255,31 +259,31 @@ class FilesProvider:
         return _parsed(path) if path.exists() else None
 
     def _save(self, session: Session) -> None:
-        """Write the file anew: whoever reads finds the old one or the new one."""
+        """Replace the file. A reader sees the old file or the new one, never a part."""
         path = self._path(session.head.key)
         path.parent.mkdir(exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_bytes(FORMAT.dump_json(session))
-        fresh.replace(path)
+        new = path.with_suffix(".new")
+        new.write_bytes(FORMAT.dump_json(session))
+        new.replace(path)
 
 
 def _parsed(path: Path) -> Session:
     try:
         return FORMAT.validate_json(path.read_bytes())
     except ValidationError:
-        raise Corrupt(f"{path} is damaged") from None  # the error itself would show content
+        raise Corrupt(f"{path} is damaged") from None  # Pydantic's error would show content.
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _now(session: Session) -> int:
-    """The time, but later than a session's last activity, also when the clock is not."""
+def _next_active_us(session: Session) -> int:
+    """Return the time, but at least one microsecond after the session's last activity: a clock may go back."""
     return max(time.time_ns() // 1000, session.head.active_us + 1)
 
 
-def _recency(head: Head) -> tuple[int, str]:
+def _listing_order(head: Head) -> tuple[int, str]:
     return -head.active_us, head.key.session_id
 
 

@@ -1,8 +1,7 @@
-"""The contract of ``session-history``: all that the author of a provider imports."""
+"""The contract of ``session-history``: everything that the author of a provider or a wrapper imports."""
 
 from session_history_hooks.errors import (
     ConfigurationError,
-    Conflict,
     Corrupt,
     IncompatibleStore,
     InvalidCursor,
@@ -16,9 +15,19 @@ from session_history_hooks.errors import (
 from session_history_hooks.keys import KEY_BYTES, SessionKey, check_key
 from session_history_hooks.limits import Durability, Limits
 from session_history_hooks.listing import ListingCursor, Page
-from session_history_hooks.log import Appended, Entry, Head, Log, Position, Snapshot, select_seqs
+from session_history_hooks.log import Appended, Conflict, Entry, Head, Log, Position, Snapshot, select_seqs
 from session_history_hooks.provider import SessionHistoryProvider
-from session_history_hooks.spec import ProviderOptions, ProviderSpec, hookimpl, hookspec, session_history_providers
+from session_history_hooks.spec import (
+    OpenInner,
+    ProviderOptions,
+    ProviderSpec,
+    WrapperOptions,
+    WrapperSpec,
+    hookimpl,
+    hookspec,
+    session_history_providers,
+    session_history_wrappers,
+)
 
 __all__ = [
     "KEY_BYTES",
@@ -36,6 +45,7 @@ __all__ = [
     "Limits",
     "ListingCursor",
     "Log",
+    "OpenInner",
     "Page",
     "Position",
     "ProviderOptions",
@@ -47,9 +57,12 @@ __all__ = [
     "StoreFull",
     "StoreReadOnly",
     "Unavailable",
+    "WrapperOptions",
+    "WrapperSpec",
     "check_key",
     "hookimpl",
     "hookspec",
     "select_seqs",
     "session_history_providers",
+    "session_history_wrappers",
 ]

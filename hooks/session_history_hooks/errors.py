@@ -1,11 +1,6 @@
-"""Errors a provider may raise. Each is also the builtin that fits it."""
+"""Errors that a provider may raise. Each error is also the builtin that fits it."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from session_history_hooks.log import Head
 
 
 class SessionHistoryError(Exception):
@@ -13,13 +8,13 @@ class SessionHistoryError(Exception):
 
 
 class ConfigurationError(SessionHistoryError, ValueError):
-    """The configuration is incomplete or wrong. It names the setting, never a secret."""
+    """The configuration is incomplete or wrong. The error names the setting, never a secret."""
 
 
 class InvalidKey(SessionHistoryError, ValueError):
-    """A user id, session id or turn id that can not be one.
+    """A user id, session id or turn id is not a valid key.
 
-    :ivar field: which of them it was, e.g. ``"user_id"``.
+    :ivar field: the id that is not valid, e.g. ``"user_id"``.
     :ivar reason: why it was refused. Neither the message nor the reason repeats the value.
     """
 
@@ -33,15 +28,15 @@ class InvalidKey(SessionHistoryError, ValueError):
 
 
 class InvalidCursor(SessionHistoryError, ValueError):
-    """A cursor that this project did not hand out, or that no longer fits its session."""
+    """A cursor was not made by this project, or it no longer fits its session."""
 
 
 class LimitExceeded(SessionHistoryError, ValueError):
-    """More than the provider can hold. Nothing was written.
+    """The value is larger than the provider can hold. Nothing was written.
 
-    :ivar what: what is too large, e.g. ``"entry bytes"``.
-    :ivar size: what was asked for, in the unit that ``what`` names.
-    :ivar limit: the most that is possible, in the same unit.
+    :ivar what: the quantity that is too large, e.g. ``"entry bytes"``.
+    :ivar size: the size that was requested, in the unit that ``what`` names.
+    :ivar limit: the largest size that is possible, in the same unit.
     """
 
     def __init__(self, what: str, size: int, limit: int) -> None:
@@ -54,27 +49,8 @@ class LimitExceeded(SessionHistoryError, ValueError):
         return f"{self.what}: {self.size} is over the limit of {self.limit}"
 
 
-class Conflict(SessionHistoryError, RuntimeError):
-    """Something else stands where an entry should go. Nothing was written.
-
-    :ivar head: what stands there now; ``None`` if the session was never seen.
-    :ivar anew: the life that stands there began where one had expired, which shows no tombstone. An append at
-        ``(0, 0)``, of an author who saw no session, belongs to it. Never true if any life before it was deleted.
-    """
-
-    def __init__(self, head: Head | None, *, recreated: bool = False) -> None:
-        if head is not None and not hasattr(head, "tail"):
-            raise TypeError(f"a Conflict takes the Head that stands there, or None, not {type(head).__name__}")
-        super().__init__(head)
-        self.head = head
-        self.recreated = recreated
-
-    def __str__(self) -> str:
-        return f"the log stands at {self.head.tail if self.head else 'nothing'}"
-
-
 class Unavailable(SessionHistoryError, ConnectionError):
-    """The store can not be reached or is too busy. Trying again later may help."""
+    """The store cannot be reached or is too busy. Trying again later may help."""
 
 
 class StoreFull(Unavailable):
@@ -82,12 +58,12 @@ class StoreFull(Unavailable):
 
 
 class StoreReadOnly(SessionHistoryError, PermissionError):
-    """The store can not be written by this process."""
+    """The store does not allow this process to write."""
 
 
 class Corrupt(SessionHistoryError, ValueError):
-    """What is stored can not be understood. It is left as it is."""
+    """The stored data cannot be understood. It is left as it is."""
 
 
 class IncompatibleStore(SessionHistoryError, ValueError):
-    """The store is somebody else's, or a newer version's. It is left as it is."""
+    """The store belongs to another application or to a newer version. It is left as it is."""

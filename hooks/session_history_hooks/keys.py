@@ -1,4 +1,4 @@
-"""Who owns a session and which one it is."""
+"""The identity of a session."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from session_history_hooks.errors import InvalidKey
 
 KEY_BYTES = 512
-"""The longest key, in UTF-8 bytes: two of them fit the 1 KB of a Tablestore primary key column."""
+"""The longest key, in UTF-8 bytes: two of them fit into the 1 KB of a primary key column of Tablestore."""
 
 
 def check_key(field: str, value: object) -> str:
-    """Return ``value`` if it can be a key.
+    """Return ``value`` if it is a valid key.
 
-    A key is any text of 1 to 512 UTF-8 bytes that is not blank. No character has a meaning
-    and nothing is normalised: NFC and NFD spellings are two keys.
+    A key is any text of 1 to 512 UTF-8 bytes that is not blank. No character has a special
+    meaning and nothing is normalised: NFC and NFD spellings are two keys.
 
-    :raises InvalidKey: not a ``str``, blank, too long, holding NUL or a lone surrogate.
+    :raises InvalidKey: ``value`` is not a ``str``, is blank or too long, or contains NUL or a lone surrogate.
     """
     if not isinstance(value, str):
         raise InvalidKey(field, f"must be a str, not {type(value).__name__}")
-    value = str.__str__(value)  # the text itself, whatever a subclass shows
+    value = str.__str__(value)  # A subclass of str may override __str__; the key is the text itself.
     if not value.strip():
         raise InvalidKey(field, "must not be blank")
     if "\0" in value:

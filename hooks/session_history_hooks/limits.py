@@ -1,4 +1,4 @@
-"""What a provider claims of itself."""
+"""The limits that a provider claims."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from session_history_hooks.log import Entry, Position, Snapshot
 
 
 class Durability(StrEnum):
-    """What an acknowledged append survives."""
+    """The worst failure that an acknowledged append survives."""
 
     PROCESS = "process"
-    """Nothing: it is gone with the process that keeps it, be that the caller's or a server."""
+    """None: the append is lost when the process that holds the data ends. This may be the caller's or a server's."""
     HOST = "host"
-    """The death of that process, not that of the machine."""
+    """The end of that process, but not a crash of its machine."""
     DISK = "disk"
     """A power cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Claims of a provider; the contract suite tests them.
+    """The limits that a provider claims. The contract suite tests each of them.
 
     :ivar entry_bytes: the largest payload of an entry.
     :ivar summary_bytes: the largest summary of a snapshot.
     :ivar entries: the most entries in one generation.
-    :ivar page: how many entries a read returns that asks for no number, and the most heads of a listing page.
-    :ivar remembered_ids: how many of the newest ids an append is checked against; ``None`` = all.
-    :ivar durability: what an acknowledged append survives.
-    :ivar atomic_head: a reader never sees an entry without its head or the reverse.
+    :ivar page: the most entries that a read without ``last`` returns, and the most heads in a page of a listing.
+    :ivar remembered_ids: number of the newest ids that an append is checked against; ``None`` = all.
+    :ivar durability: the worst failure that an acknowledged append survives.
+    :ivar atomic_head: true if a reader never sees an entry without its head or a head without its entry.
     """
 
     entry_bytes: int
@@ -42,11 +42,10 @@ class Limits:
     atomic_head: bool
 
     def check(self, entry: Entry, snapshot: Snapshot | None, at: Position | None = None) -> None:
-        """Refuse what is too large, or has no place behind ``at``.
+        """Check that an entry and its snapshot fit these limits.
 
-        :param at: where an append goes; ``None`` for a rewrite, which makes no log longer.
-
-        :raises LimitExceeded: see there.
+        :param at: the position that an append goes behind; ``None`` for a rewrite, which adds no entry.
+        :raises LimitExceeded: the payload or the summary is too large, or the log is full.
         """
         self._check("entry bytes", len(entry.payload), self.entry_bytes)
         self._check("summary bytes", len(snapshot.summary) if snapshot else 0, self.summary_bytes)

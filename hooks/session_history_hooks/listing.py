@@ -17,7 +17,7 @@ _END_OF_TIME = 2**63
 class Page:
     """Sessions of one user, newest activity first.
 
-    :ivar cursor: asks for the next page; ``None`` if there is none.
+    :ivar cursor: requests the next page; ``None`` on the last page.
     """
 
     heads: tuple[Head, ...]
@@ -26,9 +26,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class ListingCursor:
-    """The last session of a page: the next one holds what sorts strictly behind it.
+    """The last session of a page. The next page holds the sessions that sort strictly after it.
 
-    The order is ``(-active_us, session_id)``. The user is never part of a cursor.
+    The sort key is ``(-active_us, session_id)``. A cursor never contains the user.
     """
 
     active_us: int
@@ -36,6 +36,7 @@ class ListingCursor:
 
     @classmethod
     def behind(cls, head: Head) -> ListingCursor:
+        """Return the cursor of the page that begins after ``head``."""
         return cls(head.active_us, head.key.session_id)
 
     def encode(self) -> str:
@@ -44,12 +45,15 @@ class ListingCursor:
 
     @classmethod
     def decode(cls, cursor: str) -> ListingCursor:
-        """:raises InvalidCursor: not a cursor of :meth:`encode`."""
+        """Return the cursor that :meth:`encode` turned into ``cursor``.
+
+        :raises InvalidCursor: ``cursor`` was not made by :meth:`encode`.
+        """
         try:
             active_us, session_id = json.loads(base64.b64decode(cursor, b"-_", validate=True))
             check_key("session_id", session_id)
         except (ValueError, TypeError, RecursionError):
-            raise InvalidCursor("not a cursor of a listing") from None
+            raise InvalidCursor("the cursor was not made by this listing") from None
         if type(active_us) is not int or not 0 <= active_us < _END_OF_TIME:
-            raise InvalidCursor("not a cursor of a listing")
+            raise InvalidCursor("the cursor was not made by this listing")
         return cls(active_us, session_id)

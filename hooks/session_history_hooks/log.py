@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from session_history_hooks.errors import SessionHistoryError
 from session_history_hooks.keys import SessionKey
 
 
@@ -11,8 +12,8 @@ from session_history_hooks.keys import SessionKey
 class Position:
     """A place in a log.
 
-    :ivar generation: counts the lives of a session id: 0, and one more after each delete.
-    :ivar seq: 1, 2, 3 … without gaps; 0 stands before the first entry.
+    :ivar generation: 0 for the first life of a session id, and one more after each delete.
+    :ivar seq: 1, 2, 3 … without gaps; 0 is the place before the first entry.
     """
 
     generation: int
@@ -21,7 +22,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One atomic batch of what was said.
+    """One batch of messages and changes, appended atomically.
 
     :ivar id: unique within a generation; the idempotency key of the append.
     :ivar payload: opaque to a provider.
@@ -46,16 +47,16 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a log stands.
+    """The state of a log: its tail, its snapshot, and whether the session was deleted.
 
     :ivar tail: position of the newest entry. A tombstone has seq 0.
     :ivar tail_id: id of the newest entry; ``""`` for a tombstone.
-    :ivar deleted: a tombstone: the session was deleted and not created again.
-    :ivar heartbeat: moved by :meth:`~session_history_hooks.SessionHistoryProvider.renew`.
-    :ivar rewrites: how often this generation was rewritten.
-    :ivar active_us: last append or delete, microseconds since the epoch by the store's clock; grows
-        with every append of a session, also when the clock does not.
-    :ivar snapshot: the newest snapshot that was handed in, which may be older than ``tail``.
+    :ivar deleted: true for a tombstone: the session was deleted and not created again.
+    :ivar heartbeat: changed by :meth:`~session_history_hooks.SessionHistoryProvider.renew`.
+    :ivar rewrites: number of rewrites in this generation.
+    :ivar active_us: time of the last append or delete, in microseconds since the epoch by the store's clock. It
+        grows with every append to a session, even if the clock does not.
+    :ivar snapshot: the newest snapshot that the provider received. It may be older than ``tail``.
     """
 
     key: SessionKey
@@ -77,11 +78,11 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A stretch of a log and the head it was read with, both of one moment.
+    """A range of entries and the head, both read at one moment.
 
-    :ivar first: seq of the first entry here; ``head.tail.seq + 1`` if there is none.
+    :ivar first: seq of the first entry in ``entries``; ``head.tail.seq + 1`` if ``entries`` is empty.
     :ivar entries: ascending and gapless.
-    :ivar match: seq and entry of the id that was asked for, also outside the stretch.
+    :ivar match: seq and entry of the requested id, also if it lies outside the range; ``None`` if no entry has this id.
     """
 
     head: Head
@@ -92,17 +93,38 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Where an entry stands.
+    """The result of an append.
 
-    :ivar replayed: the entry's id was there already; nothing was written now.
+    :ivar position: the position of the entry.
+    :ivar replayed: true if an entry with this id was stored before; this call wrote nothing.
     """
 
     position: Position
     replayed: bool
 
 
+class Conflict(SessionHistoryError, RuntimeError):
+    """The log does not end at the expected position. Nothing was written.
+
+    :ivar head: the current head; ``None`` if the session was never seen.
+    :ivar recreated: true if an earlier session of this id expired without a tombstone, and the current one was created
+        since then. An append at ``(0, 0)``, whose author saw no session, may then go behind the current tail. Never
+        true if an earlier session of this id was deleted.
+    """
+
+    def __init__(self, head: Head | None, *, recreated: bool = False) -> None:
+        if head is not None and not isinstance(head, Head):
+            raise TypeError(f"Conflict takes the current Head or None, not {type(head).__name__}")
+        super().__init__(head)
+        self.head = head
+        self.recreated = recreated
+
+    def __str__(self) -> str:
+        return f"the log ends at {self.head.tail}" if self.head else "the session has no log"
+
+
 def select_seqs(tail: int, page: int, *, last: int | None, before: int | None, after: int | None) -> range:
-    """The seqs that :meth:`~session_history_hooks.SessionHistoryProvider.read` returns.
+    """Return the seqs that :meth:`~session_history_hooks.SessionHistoryProvider.read` returns for these arguments.
 
     :param tail: seq of the newest entry.
     :param page: the provider's ``limits.page``.

@@ -1,9 +1,10 @@
-"""Every error a user may meet. All derive from :class:`SessionHistoryError` and from the builtin that fits."""
+"""Every error that a user may see. Each derives from :class:`SessionHistoryError` and from the builtin that fits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import ClassVar
 
 from session_history_hooks import (
     ConfigurationError,
@@ -19,6 +20,7 @@ from session_history_hooks import (
     StoreReadOnly,
     Unavailable,
 )
+from session_history_hooks.spec import PROJECT, WRAPPERS
 
 __all__ = [
     "ConfigurationError",
@@ -44,6 +46,7 @@ __all__ = [
     "TurnOvertaken",
     "Unavailable",
     "UnknownScheme",
+    "UnknownWrapper",
 ]
 
 
@@ -58,18 +61,18 @@ class _BadValue(SessionHistoryError, ValueError):
 
 
 class NotStorable(_BadValue):
-    """A value that would not come back equal. Nothing was written.
+    """The store would not return an equal value. Nothing was written.
 
-    :ivar path: where it stands, e.g. ``"messages[2].content[0].text"``.
-    :ivar reason: what is wrong with it; never the value itself.
+    :ivar path: the place of the value, e.g. ``"messages[2].content[0].text"``.
+    :ivar reason: the flaw; never the value itself.
     """
 
 
 class InvalidMessage(_BadValue):
-    """Not a message. Nothing was written.
+    """The value is not a message. Nothing was written.
 
-    :ivar path: where it stands, e.g. ``"messages[2].role"``.
-    :ivar reason: what is wrong with it; never the value itself.
+    :ivar path: the place of the flaw, e.g. ``"messages[2].role"``.
+    :ivar reason: the flaw; never the value itself.
     """
 
 
@@ -81,32 +84,32 @@ class _SessionError(SessionHistoryError):
         self.key = key
 
     def __str__(self) -> str:
-        return self._says(self.text)
+        return self._describe(self.text)
 
-    def _says(self, text: str) -> str:
+    def _describe(self, text: str) -> str:
         return f"session {self.key.session_id!r} of user {self.key.user_id!r} {text}"
 
 
 class SessionExists(_SessionError, ValueError):
-    """A session with this id exists already; it was not touched."""
+    """A session with this id exists already. It was not changed."""
 
     text = "exists already"
 
 
 class SessionNotFound(_SessionError, LookupError):
-    """There is no such session, or it is another user's."""
+    """There is no such session, or it belongs to another user."""
 
     text = "does not exist"
 
 
 class SessionDeleted(_SessionError, LookupError):
-    """The session was deleted, and only ``create_session`` begins it anew. Nothing was written.
+    """The session was deleted. Nothing was written. Only ``create_session`` re-creates the session.
 
-    :ivar traceless: nothing of it is left, not even that it was deleted: it expired, or the store lost it. A next turn
-        begins it anew.
+    :ivar traceless: true if the store has no tombstone either: the session expired, or the store lost it. The next
+        turn then re-creates the session.
     """
 
-    text = "was deleted; create_session begins it anew"
+    text = "was deleted; create_session re-creates it"
 
     def __init__(self, key: SessionKey, *, traceless: bool = False) -> None:
         super().__init__(key)
@@ -114,62 +117,87 @@ class SessionDeleted(_SessionError, LookupError):
 
     def __str__(self) -> str:
         if self.traceless:
-            return self._says("is gone without a trace: it expired, or the store lost it; the next turn begins it anew")
+            return self._describe(
+                "is gone without a trace: it expired, or the store lost it; the next turn re-creates it"
+            )
         return super().__str__()
 
 
 class TurnIdReused(_SessionError, ValueError):
-    """The turn id belongs to a turn with another input. Nothing was written."""
+    """A turn with this id and another input exists. Nothing was written."""
 
-    text = "has a turn of this id with another input"
+    text = "has a turn with this id and another input"
 
 
 class SessionBusy(_SessionError, RuntimeError):
-    """Another turn of this session is going on, and it is to be alone. Nothing was written."""
+    """Another turn holds the lease of this session. Nothing was written."""
 
-    text = "has a turn that is going on"
+    text = "is in use: another turn holds its lease"
 
 
 class TurnOvertaken(_SessionError, RuntimeError):
-    """An exclusive turn gave no sign of life for too long, and another one began: what it said was not stored."""
+    """An exclusive turn sent no heartbeat for too long, so another turn took its lease. This turn was not stored."""
 
-    text = "was taken over by another turn, since this one gave no sign of life"
+    text = "was taken over by another turn, because this turn sent no heartbeat"
 
 
 class TurnClosed(SessionHistoryError, RuntimeError):
-    """Something was added to a turn that has ended."""
+    """A turn that has ended refuses what is added to it."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of an error that names something unknown; ``""`` if nothing is like it."""
+    """Return the end of an error about an unknown name; ``""`` if no known name is similar."""
     close = " or ".join(map(repr, get_close_matches(name.lower(), known)))
     return close and f": did you mean {close}?"
 
 
-class UnknownScheme(ConfigurationError, LookupError):
-    """No installed plugin provides this URL scheme.
+class _UnknownPlugin(ConfigurationError, LookupError):
+    kind: ClassVar[str]
+    group: ClassVar[str]
 
-    :ivar scheme: the scheme that was asked for.
-    :ivar installed: those that are there.
-    """
-
-    def __init__(self, scheme: str, installed: tuple[str, ...]) -> None:
-        super().__init__(scheme, installed)
-        self.scheme = scheme
+    def __init__(self, name: str, installed: tuple[str, ...]) -> None:
+        super().__init__(name, installed)
+        self.name = name
         self.installed = installed
 
     def __str__(self) -> str:
-        unknown = f"no provider for the URL scheme {self.scheme!r}"
+        unknown = f"{self.kind} {self.name!r}"
         installed = f"Installed: {', '.join(self.installed) or 'none'}."
-        if close := did_you_mean(self.scheme, self.installed):
+        if close := did_you_mean(self.name, self.installed):
             return f"{unknown}{close} {installed}"
-        remedy = f"Install a package with an entry point {self.scheme!r} in the group 'session_history'."
+        remedy = f"Install a package with an entry point {self.name!r} in the group {self.group!r}."
         return f"{unknown}. {installed} {remedy}"
 
 
+class UnknownScheme(_UnknownPlugin):
+    """No installed plugin provides this URL scheme.
+
+    :ivar scheme: the scheme that was requested.
+    :ivar installed: the schemes that are installed.
+    """
+
+    kind = "no provider for the URL scheme"
+    group = PROJECT
+
+    @property
+    def scheme(self) -> str:
+        return self.name
+
+
+class UnknownWrapper(_UnknownPlugin):
+    """No installed plugin provides a wrapper of this name.
+
+    :ivar name: the name that was requested.
+    :ivar installed: the wrappers that are installed.
+    """
+
+    kind = "no wrapper"
+    group = WRAPPERS
+
+
 class MissingDriver(SessionHistoryError, ImportError):
-    """The plugin is installed and the package that it drives is not. The message names the extra to install."""
+    """The plugin is installed, but a package that it needs is not. The message names the extra to install."""
 
 
 class PluginError(SessionHistoryError, RuntimeError):
-    """A plugin can not be loaded, or does not provide what its entry point promises."""
+    """A plugin cannot be loaded, or does not provide what its entry point promises."""

@@ -1,4 +1,4 @@
-"""The services whose stores come with the package, by name."""
+"""Services on the stores that come with the package, by name."""
 
 from __future__ import annotations
 
@@ -41,10 +41,43 @@ class SqliteSessionHistoryService(SessionHistoryService):
         super().__init__(SqliteProvider(path, synchronous=synchronous, busy_timeout=busy_timeout))
 
 
+class PostgresqlSessionHistoryService(SessionHistoryService):
+    """Keeps conversations in PostgreSQL, for any number of processes and hosts.
+
+    :param url: ``postgresql://user@host/database``, as libpq takes it.
+    :param options: those of the store: ``schema``, ``pool_size``, ``timeout``, ``durability`` …, see
+        ``docs/postgresql.md``.
+    :raises ConfigurationError: the URL or an option does not fit.
+    :raises MissingDriver: asyncpg is not installed.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        with _driver("postgresql"):
+            from session_history.providers.postgresql import PostgresqlProvider  # noqa: PLC0415 - as above
+
+        super().__init__(PostgresqlProvider(url, **options))
+
+
+class RedisSessionHistoryService(SessionHistoryService):
+    """Keeps conversations in Redis or Valkey, single or as a cluster, for any number of processes and hosts.
+
+    :param url: ``redis://host:port/0``, or ``redis+cluster://host:port``.
+    :param options: those of the store: ``prefix``, ``ttl``, ``durability``, ``wait_replicas`` …, see ``docs/redis.md``.
+    :raises ConfigurationError: the URL or an option does not fit.
+    :raises MissingDriver: redis-py is not installed.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        with _driver("redis"):
+            from session_history.providers.redis import RedisProvider  # noqa: PLC0415 - as above
+
+        super().__init__(RedisProvider(url, **options))
+
+
 class TablestoreSessionHistoryService(SessionHistoryService):
     """Keeps conversations in Aliyun Tablestore, for any number of processes and hosts.
 
-    :param tablestore_client: see :func:`create_tablestore_client`; nobody else may use it.
+    :param tablestore_client: see :func:`create_tablestore_client`. The service owns it from now on.
     :param table: the name of the table. It takes about a minute to make one.
     :param create: whether a table that is missing is made on start.
     :param timeout: seconds that a request may take; a call goes on trying for 30 seconds.
@@ -75,7 +108,7 @@ def create_tablestore_client(
     region: str | None = None,
     **options: Any,
 ) -> Any:
-    """A client for :class:`TablestoreSessionHistoryService`, made without I/O: an ``AsyncOTSClient`` of the SDK.
+    """Return a client for :class:`TablestoreSessionHistoryService`, made without I/O: an ``AsyncOTSClient`` of the SDK.
 
     :param end_point: ``https://instance.region.ots.aliyuncs.com``.
     :param access_key_id: without key and provider they come from the environment: ``TABLESTORE_ACCESS_KEY_ID`` and
@@ -104,7 +137,7 @@ def create_tablestore_client(
 
 @contextmanager
 def _driver(extra: str) -> Iterator[None]:
-    """Say what to install, if the driver of a store is not."""
+    """Turn a missing driver of a store into an error that names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:

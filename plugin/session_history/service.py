@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from enum import Enum
-from functools import cache
+from functools import partial
+from operator import attrgetter
 from types import TracebackType
-from typing import Any, Final, Literal, Self, overload
+from typing import Any, Final, Literal, Self, TypedDict, TypeVar, overload
 from uuid import uuid4
 
-from session_history.config import registry
-from session_history.config import settings as config
+from typing_extensions import Unpack
+
+from session_history.config import chain, registry, settings
 from session_history.errors import (
     Conflict,
     NotStorable,
@@ -23,17 +24,24 @@ from session_history.errors import (
     SessionNotFound,
     Unavailable,
 )
-from session_history.log.cache import TailCache
-from session_history.log.reader import Window, Windows
+from session_history.log.reader import Reader, TurnWindow
 from session_history.log.session_log import SessionLog
 from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, Record, new_id
 from session_history.records.values import check, check_count, copied
-from session_history.session import AnySession, Seen, Session, SessionList
-from session_history.turns.lifecycle import Concurrent, OpenTurn, Turns, run_to_completion
+from session_history.session import AnySession, Session, SessionList, SessionSource
+from session_history.turns.lifecycle import (
+    Concurrent,
+    OpenTurn,
+    OpenTurns,
+    TurnContext,
+    TurnOptions,
+    TurnRequest,
+    run_to_completion,
+)
+from session_history.turns.recorder import TurnRecorder
 from session_history.turns.turn import Turn
-from session_history.view import assembly as view
-from session_history.view import budget
+from session_history.view.assembly import messages_of
 from session_history.view.budget import TokenBudget
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 
@@ -45,6 +53,15 @@ class _Unset(Enum):
 UNSET: Final = _Unset.UNSET
 
 JsonObject = dict[str, Any]
+
+T = TypeVar("T")
+
+
+class WindowOptions(TypedDict, total=False):
+    """Options of a read, see :meth:`SessionHistoryService.get_session`."""
+
+    last_turns: int | None
+    before: str | None
 
 
 class SessionHistoryService:
@@ -63,17 +80,17 @@ class SessionHistoryService:
             raise TypeError(f"a provider is needed, not {_kind(provider)}; from_url and from_config make one")
         self._provider = provider
         self._log = SessionLog(provider)
-        self._windows = Windows(self._log)
-        self._turns = Turns(self._ready)
+        self._reader = Reader(self._log)
+        self._turns = OpenTurns(self._ready)
         self._opened = False
         self._stopped = False
 
     @staticmethod
     def from_url(url: str, **options: Any) -> SessionHistoryService:
-        """A service by URL, e.g. ``"sqlite:///history.db"``; the plugin of its scheme alone is loaded.
+        """Return a service by URL, e.g. ``"sqlite:///history.db"``. Only the plugin for this scheme is imported.
 
         :param options: options of the provider, like those in the query of the URL.
-        :raises ConfigurationError: a URL or an option that the provider does not take.
+        :raises ConfigurationError: the provider does not accept the URL or an option.
         :raises UnknownScheme: no installed plugin provides the scheme.
         :raises MissingDriver: the plugin needs a package that is not installed.
         :raises PluginError: the plugin is broken.
@@ -82,17 +99,22 @@ class SessionHistoryService:
 
     @staticmethod
     def from_config(path: str | os.PathLike[str] | None = None) -> SessionHistoryService:
-        """The service that the runtime configuration asks for, see :mod:`session_history.config.settings`.
+        """Return the service of the runtime configuration, see :mod:`session_history.config.settings`.
 
         :param path: a TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
-        :raises ConfigurationError: nothing is configured, or something wrongly. And see :meth:`from_url`.
+        :raises ConfigurationError: nothing is configured, or a setting is wrong. See also :meth:`from_url`.
+        :raises UnknownWrapper: no installed plugin provides a wrapper that the configuration names.
         """
-        settings = config.load(path)
-        return SessionHistoryService(registry.open_provider(settings.url, settings.options))
+        return SessionHistoryService(chain.open_chain(settings.load(path)))
 
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "started" if self._opened else "new"
         return f"{type(self).__name__}({self._provider!r}, {state})"
+
+    @property
+    def provider(self) -> SessionHistoryProvider:
+        """The provider that keeps the sessions. What is written there past the service is not checked by it."""
+        return self._provider
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -110,7 +132,7 @@ class SessionHistoryService:
         :raises IncompatibleStore: the store is another application's, or a newer version's.
         """
         self._stopped = False
-        await self._open()
+        await self._open_store()
 
     async def stop(self) -> None:
         """Store the turns that are open, as interrupted, and close the store. A second call does nothing.
@@ -149,37 +171,19 @@ class SessionHistoryService:
         await self._ready()
         entry = Entry(new_id(), record.encode())
         head = await run_to_completion(lambda: self._begin(key, record, entry))
-        return self._session(key, Window(head, await self._log.summary(key, head)), native=False)
+        return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
     @overload
     async def get_session(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        last_turns: int | None = None,
-        before: str | None = None,
-        native: Literal[False] = False,
+        self, user_id: str, session_id: str, *, native: Literal[False] = False, **options: Unpack[WindowOptions]
     ) -> Session | None: ...
     @overload
     async def get_session(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        last_turns: int | None = None,
-        before: str | None = None,
-        native: Literal[True],
+        self, user_id: str, session_id: str, *, native: Literal[True], **options: Unpack[WindowOptions]
     ) -> Session[JsonObject] | None: ...
     @overload
     async def get_session(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        last_turns: int | None = None,
-        before: str | None = None,
-        native: bool,
+        self, user_id: str, session_id: str, *, native: bool, **options: Unpack[WindowOptions]
     ) -> Session[Any] | None: ...
     async def get_session(
         self,
@@ -206,7 +210,7 @@ class SessionHistoryService:
         await self._ready()
         try:
             window = await (
-                self._windows.newest(key, count) if before is None else self._windows.before(key, before, count)
+                self._reader.newest(key, count) if before is None else self._reader.before(key, before, count)
             )
         except SessionDeleted:  # while it was being read
             return None
@@ -232,14 +236,14 @@ class SessionHistoryService:
         key = SessionKey(user_id, session_id)
         changes = _changes(title, metadata)
         await self._ready()
-        head = await self._known(key)
+        head = await self._living_head(key)
         if head is None:
             raise SessionNotFound(key)
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
             entry_id = new_id()
             head = await run_to_completion(lambda: self._log.append(key, record, known=head, entry_id=entry_id)) or head
-        return self._session(key, Window(head, await self._log.summary(key, head)), native=False)
+        return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
         """Sessions of a user without their messages, newest activity first.
@@ -255,9 +259,9 @@ class SessionHistoryService:
         while True:
             wanted = self._provider.limits.page if count is None else count - len(sessions)
             page = await self._provider.list(user, limit=wanted, cursor=cursor)
-            sessions += [
-                self._session(head.key, Window(head, await self._log.listed(head)), native=False) for head in page.heads
-            ]
+            for head in page.heads:
+                window = TurnWindow(head, await self._log.listed_summary(head))
+                sessions.append(self._session(head.key, window, native=False))
             cursor = page.cursor
             if cursor is None or len(sessions) == count:
                 sessions.next_cursor = cursor
@@ -277,14 +281,14 @@ class SessionHistoryService:
         if not isinstance(session, Session):
             raise TypeError(f"session must be a Session, not {type(session).__name__}")
         key = SessionKey(session.user_id, session.id)
-        messages = freeze(message, native=session._native)
+        source = session.source
+        messages = freeze(message, native=source is not None and source.native)
         if not messages:
             return
         await self._ready()
-        seen = session._seen
-        known = seen.head if seen and (seen.log, seen.key) == (self._log.name, key) else await self._known(key)
-        base = known.tail.seq if known else 0
-        record = Record(Author.APPEND, base=base, messages=tuple(messages))
+        is_known = source is not None and (source.log, source.key) == (self._log.name, key)
+        known = source.head if source and is_known else await self._living_head(key)
+        record = Record(Author.APPEND, base=known.tail.seq if known else 0, messages=tuple(messages))
         entry_id = new_id()
         await run_to_completion(lambda: self._append(session, key, record, known, entry_id))
 
@@ -293,54 +297,27 @@ class SessionHistoryService:
         key = SessionKey(user_id, session_id)
         await self._ready()
         await run_to_completion(lambda: self._provider.delete(key))
-        self._log.tails.drop(key)
+        self._log.cache.drop(key)
 
     async def delete_user(self, user_id: str) -> int:
         """Delete all sessions of a user; the number of those that were there."""
         user = check_key("user_id", user_id)
         await self._ready()
         deleted = await run_to_completion(lambda: self._provider.delete_user(user))
-        self._log.tails.drop_user(user)
+        self._log.cache.drop_user(user)
         return deleted
 
     @overload
     def turn(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        turn_id: str | None = None,
-        last_turns: int | None = None,
-        token_budget: TokenBudget | None = None,
-        native: Literal[False] = False,
-        slot: str | None = None,
-        concurrent: Concurrent = "keep",
+        self, user_id: str, session_id: str, *, native: Literal[False] = False, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[Turn]: ...
     @overload
     def turn(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        turn_id: str | None = None,
-        last_turns: int | None = None,
-        token_budget: TokenBudget | None = None,
-        native: Literal[True],
-        slot: str | None = None,
-        concurrent: Concurrent = "keep",
+        self, user_id: str, session_id: str, *, native: Literal[True], **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[Turn[JsonObject]]: ...
     @overload
     def turn(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        turn_id: str | None = None,
-        last_turns: int | None = None,
-        token_budget: TokenBudget | None = None,
-        native: bool,
-        slot: str | None = None,
-        concurrent: Concurrent = "keep",
+        self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[Turn[Any]]: ...
     def turn(
         self,
@@ -354,48 +331,75 @@ class SessionHistoryService:
         slot: str | None = None,
         concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[Turn[Any]]:
-        """One turn: load the session, let the body add what is said, store it as one entry.
+        """Open one turn: load the session, let the body add what is said, store it as one entry.
 
         When the body ends, the turn is stored as completed. When it raises, as failed: kept, and not shown to the
         model. When it is cancelled or left early, as interrupted, with what was said so far.
 
-        :param turn_id: makes the turn safe to repeat: what it recorded the first time is in
-            :attr:`~session_history.Turn.recorded`, and nothing is stored twice.
+        :param turn_id: makes the turn safe to repeat: :attr:`~session_history.Turn.recorded` holds what it recorded
+            the first time, and nothing is stored twice.
         :param last_turns: how many turns of history the model sees: as many, or up to half as many more, so that the
             start of the history seldom moves.
         :param token_budget: instead, as many of the newest turns as fit into a number of tokens.
         :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :param slot: the name of an agent, whose :attr:`~session_history.Turn.state` is read and stored with the turn.
-        :param concurrent: what to do while another turn of the session goes on: ``"keep"`` both, in the order in which
-            they end; ``"reject"`` this one; ``"queue"`` it. Except with ``"keep"`` the session then belongs to this
-            turn alone: nobody else appends before it ends, or is taken for dead after 30 s without a sign of life.
-            Turns with ``"keep"`` do not announce themselves.
-        :raises SessionBusy: with ``"reject"``, if another turn has the session.
-        :raises TurnOvertaken: this turn was taken for dead; what it said was not stored.
+        :param concurrent: the policy while another turn of the session goes on. ``"keep"``: store both, in the order
+            in which they end. ``"reject"``: refuse this one. ``"queue"``: let this one wait. With the last two, the
+            turn is exclusive: it holds the session's lease, and nobody else appends before it ends or counts as dead,
+            30 s after its last heartbeat. Turns with ``"keep"`` do not announce themselves.
+        :raises SessionBusy: with ``"reject"``, if another turn holds the session's lease.
+        :raises TurnOvertaken: this turn counted as dead; what it said was not stored.
         :raises SessionDeleted: the session was deleted, before the turn or during it.
-        :raises ValueError: both ``last_turns`` and ``token_budget`` were given; or a count of tokens is none.
+        :raises ValueError: both ``last_turns`` and ``token_budget`` were given; or a count of tokens is not a number.
         """
-        key = SessionKey(user_id, session_id)
-        size = budget.size(last_turns, token_budget)
-        return self._open_turn(key, turn_id=turn_id, size=size, native=native, slot=slot, concurrent=concurrent)
+        return self._open(
+            attrgetter("turn"),
+            SessionKey(user_id, session_id),
+            native=native,
+            turn_id=turn_id,
+            last_turns=last_turns,
+            token_budget=token_budget,
+            slot=slot,
+            concurrent=concurrent,
+        )
 
-    def _open_turn(self, key: SessionKey, **options: Any) -> OpenTurn[Any]:
-        return OpenTurn(self._log, self._windows, key, self._turns, **options)
+    @overload
+    def record_turn(
+        self, user_id: str, session_id: str, *, native: Literal[False] = False, **options: Unpack[TurnOptions]
+    ) -> AbstractAsyncContextManager[TurnRecorder]: ...
+    @overload
+    def record_turn(
+        self, user_id: str, session_id: str, *, native: Literal[True], **options: Unpack[TurnOptions]
+    ) -> AbstractAsyncContextManager[TurnRecorder[JsonObject]]: ...
+    @overload
+    def record_turn(
+        self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
+    ) -> AbstractAsyncContextManager[TurnRecorder[Any]]: ...
+    def record_turn(
+        self, user_id: str, session_id: str, *, native: bool = False, **options: Unpack[TurnOptions]
+    ) -> AbstractAsyncContextManager[TurnRecorder[Any]]:
+        """Open one turn for a driver, such as the adapter of a runtime. Parameters and errors: see :meth:`turn`."""
+        handle = partial(TurnRecorder, turns=self._turns)
+        return self._open(handle, SessionKey(user_id, session_id), native=native, **options)
+
+    def _open(
+        self, handle: Callable[[OpenTurn[Any]], T], key: SessionKey, *, native: bool, **options: Unpack[TurnOptions]
+    ) -> TurnContext[T]:
+        request = TurnRequest.of(key, native=native, **options)
+        return TurnContext(self._log, self._reader, self._turns, request, handle)
 
     async def _ready(self) -> None:
         if self._stopped:
             raise Unavailable("the service is stopped; start it again to use it")
         if not self._opened:
-            await self._open()
+            await self._open_store()
 
-    async def _open(self) -> None:
+    async def _open_store(self) -> None:
         await self._provider.start()
         if self._stopped:  # meanwhile
             await self._provider.stop()
             raise Unavailable("the service was stopped while it started")
-        self._log.tails = (
-            TailCache()
-        )  # the store may be another than it was; what is still being read goes to the old ones
+        self._log.forget()  # the store may be another one than before
         self._opened = True
 
     async def _close(self) -> None:
@@ -418,54 +422,40 @@ class SessionHistoryService:
     async def _append(
         self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry_id: str
     ) -> None:
-        moved = await self._log.append(key, record, known=known, entry_id=entry_id)
-        session.messages.extend(thaw(record.messages, native=session._native))
-        session._seen = Seen(self._log.name, key, moved) if moved else None
+        head = await self._log.append(key, record, known=known, entry_id=entry_id)
+        native = session.source is not None and session.source.native
+        session.messages.extend(thaw(record.messages, native=native))
+        # Without a head the next append asks the store for it.
+        name = self._log.name if head else ""
+        session.bind(SessionSource(name, key, head, native))
 
-    async def _known(self, key: SessionKey) -> Head | None:
+    async def _living_head(self, key: SessionKey) -> Head | None:
         head = await self._log.head(key)
         if head is not None and head.deleted:
             raise SessionDeleted(key)
         return head
 
-    def _session(self, key: SessionKey, window: Window, *, native: bool) -> Session[Any]:
+    def _session(self, key: SessionKey, window: TurnWindow, *, native: bool) -> Session[Any]:
         head, summary = window.head, window.summary
         session = AnySession(
             id=key.session_id,
             user_id=key.user_id,
-            messages=thaw(view.flat(window.turns), native=native),
+            messages=thaw(messages_of(window.turns), native=native),
             title=summary.title,
-            metadata=summary.metadata,
+            metadata=copied(summary.metadata),
             turns=summary.turns,
             created_at=_time(summary.created_us),
             updated_at=_time((head.active_us if head else None) or summary.created_us),
             earlier=window.earlier,
         )
-        session._native, session._seen = native, Seen(self._log.name, key, head)
+        session.bind(SessionSource(self._log.name, key, head, native))
         return session
-
-
-_configuring = threading.Lock()
 
 
 def check_service(service: object) -> None:
     """:raises TypeError: it is no service, nor ``None``, which stands for the configured one."""
     if service is not None and not isinstance(service, SessionHistoryService):
         raise TypeError(f"a SessionHistoryService is needed, not {_kind(service)}; its from_url makes one")
-
-
-def configured_service() -> SessionHistoryService:
-    """The one service of this process that the runtime configuration asks for; made on first use.
-
-    :raises ConfigurationError: see :meth:`SessionHistoryService.from_config`.
-    """
-    with _configuring:  # threads that come first at once must not get a service each
-        return _configured_service()
-
-
-@cache
-def _configured_service() -> SessionHistoryService:
-    return SessionHistoryService.from_config()
 
 
 def _changes(title: str | _Unset | None, metadata: Mapping[str, Any] | _Unset | None) -> JsonObject:

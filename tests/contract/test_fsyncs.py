@@ -1,4 +1,4 @@
-"""An append to a server is acknowledged after an fsync of the server's log, seen from below the server."""
+"""A server acknowledges an append after an fsync of its log. A library in the server's process counts the fsyncs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Watch:
 
 
 async def synced_appends(provider: SessionHistoryProvider, watch: Watch, log: str) -> int:
-    """How many of the appends were acknowledged after an fsync of the log that came after they were sent."""
+    """Return how many appends saw an fsync of the log between their request and their acknowledgement."""
     await provider.start()
     synced = 0
     for seq in range(APPENDS):
@@ -68,18 +68,18 @@ def valkey(disk: Path, **settings: str) -> Iterator[tuple[str, Watch]]:
             yield server.url, watch
 
 
-async def test_postgresql_syncs_its_log_first(disk: Path) -> None:
+async def test_postgresql_syncs_its_log_before_it_acknowledges(disk: Path) -> None:
     with postgresql(disk) as (url, watch):
         assert await synced_appends(PostgresqlProvider(url), watch, "pg_wal/") == APPENDS
 
 
 @pytest.mark.parametrize("setting", ["fsync=off", "synchronous_commit=off"])
-async def test_postgresql_that_answers_first_is_found_out(disk: Path, setting: str) -> None:
+async def test_postgresql_without_sync_acknowledges_before_the_fsync(disk: Path, setting: str) -> None:
     with postgresql(disk, setting) as (url, watch):
         assert await synced_appends(PostgresqlProvider(url, durability="host"), watch, "pg_wal/") < APPENDS / 2
 
 
-async def test_valkey_syncs_its_log_first(disk: Path) -> None:
+async def test_valkey_syncs_its_log_before_it_acknowledges(disk: Path) -> None:
     with valkey(disk, appendonly="yes", appendfsync="always") as (url, watch):
         provider = RedisProvider(url, durability="disk")
         assert await synced_appends(provider, watch, "appendonlydir/") == APPENDS

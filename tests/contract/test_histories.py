@@ -1,4 +1,4 @@
-"""Random histories are the same on every provider, to each answer."""
+"""The same random history gives the same answers on every provider."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Call = Callable[[SessionHistoryProvider], Awaitable[object]]
 
 @dataclass
 class History:
-    """Calls that were made at random, each near where the log stood then, and what memory answered."""
+    """Random calls, each near the tail that the log had then, and the answers of the memory provider."""
 
     seed: int
     calls: list[tuple[str, Call]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class History:
             name, call = await self._next(dice, memory, number)
             self.calls.append((name, call))
             answers.append(await answer(name, call, memory))
-            later()
+            wait_for_the_clock()
         return answers
 
     async def _next(self, dice: random.Random, memory: MemoryProvider, number: int) -> tuple[str, Call]:
@@ -97,7 +97,7 @@ async def answer(name: str, call: Call, provider: SessionHistoryProvider) -> str
 
 
 def shown(value: Any) -> object:
-    """An answer without times and beats, which are each store's own."""
+    """Return an answer without times and heartbeats, which differ between stores."""
     match value:
         case Head():
             return (
@@ -122,8 +122,8 @@ def shown(value: Any) -> object:
     raise TypeError(type(value).__name__)
 
 
-def later() -> None:
-    """Let the clock go on, so that no two sessions were active in one microsecond."""
+def wait_for_the_clock() -> None:
+    """Wait for the next microsecond, so that no two sessions are active in the same one."""
     began = time.time_ns() // 1000
     while time.time_ns() // 1000 == began:
         pass
@@ -136,7 +136,7 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_a_history_is_the_same_everywhere(connect: Connect, seed: int) -> None:
+async def test_history_has_the_same_answers_on_every_store(connect: Connect, seed: int) -> None:
     history = History(seed)
     expected = await history.grow()
     provider = connect()
@@ -144,14 +144,14 @@ async def test_a_history_is_the_same_everywhere(connect: Connect, seed: int) -> 
     answers = []
     for name, call in history.calls:
         answers.append(await answer(name, call, provider))
-        later()
+        wait_for_the_clock()
     await provider.stop()
     assert answers == expected
     assert sum("Conflict" in line for line in expected) > STEPS / 20
     assert sum("replayed=True" in line for line in expected) > STEPS / 100
 
 
-async def test_histories_hold_every_call() -> None:
+async def test_histories_contain_every_method() -> None:
     names = {name.split()[1] for seed in (1, 2, 3) for name in await names_of(seed)}
     assert names == {"append", "read", "list", "renew", "rewrite", "delete", "delete_user"}
 

@@ -1,4 +1,4 @@
-"""The providers that come with the package keep the contract."""
+"""The memory and SQLite providers keep the contract. Those of servers are tested in ``tests/providers``."""
 
 from __future__ import annotations
 

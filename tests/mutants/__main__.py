@@ -1,4 +1,4 @@
-"""``python -m mutants``: a table of which test catches which bug; it fails if a bug slips through."""
+"""``python -m mutants``: print which test catches which bug, and fail if no test catches one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mutants.bugs import BUGS
 from mutants.runs import HEALTHY, PROVIDERS, Run, run
 
 SHOWN = 6
-"""The most tests that are named for a bug."""
+"""The most tests that a row names."""
 
 
 def main() -> int:
@@ -29,13 +29,16 @@ def main() -> int:
 
 
 def lines(each: Run) -> list[str]:
-    """A row of the table."""
+    """Return the lines of one provider."""
     healthy = each.name in HEALTHY
-    says = "nothing to catch" if healthy else "caught by"
+    verdict = "nothing to catch" if healthy else "caught by"
     names = list(each.failed[:SHOWN]) or ["-" if healthy else "NOTHING"]
     if len(each.failed) > SHOWN:
         names.append(f"and {len(each.failed) - SHOWN} more")
-    return [f"{each.name:<40} {each.seconds:4.0f} s  {says:<17} {names[0]}", *(f"{'':<66}{name}" for name in names[1:])]
+    return [
+        f"{each.name:<40} {each.seconds:4.0f} s  {verdict:<17} {names[0]}",
+        *(f"{'':<66}{name}" for name in names[1:]),
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One class, one bug. The bugs that the design names, then a few that a provider may as well have."""
+"""Providers with one planted bug each: the bugs that the design names, and other likely ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from session_history_hooks import (
 
 
 class SeparatorJoinedKey(MemoryProvider):
-    """Finds a session by ``user:session``."""
+    """Finds a session by the joined key ``user:session``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,21 +48,22 @@ class SeparatorJoinedKey(MemoryProvider):
 
 
 class ReadModifyWrite(MemoryProvider):
-    """Reads a session whole, lets others have a turn, and writes it back with one entry more."""
+    """Reads a whole session, gives up control, and writes the session back with one more entry."""
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
     ) -> Appended:
-        read = deepcopy(self._users[key.user_id].get(key.session_id))
+        sessions = self._users.setdefault(key.user_id, {})
+        read = deepcopy(sessions.get(key.session_id))
         await asyncio.sleep(0)
-        self._users[key.user_id].pop(key.session_id, None)
+        sessions.pop(key.session_id, None)
         if read is not None:
-            self._users[key.user_id][key.session_id] = read
+            sessions[key.session_id] = read
         return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
 class IgnoredGeneration(MemoryProvider):
-    """Compares the seq of a place, and not its generation."""
+    """Compares the seq of a position, but not its generation."""
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
@@ -74,7 +75,7 @@ class IgnoredGeneration(MemoryProvider):
 
 
 class IgnoredId(MemoryProvider):
-    """Does not look for an entry's id before it stores the entry."""
+    """Stores an entry without a look-up of its id."""
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
@@ -82,18 +83,18 @@ class IgnoredId(MemoryProvider):
         log = await super().read(key, last=0)
         if log is not None and at != log.head.tail and not log.head.deleted:
             raise Conflict(log.head)
-        session = self._users[key.user_id].get(key.session_id)
+        session = self._session(key)
         if session is not None:
             session.seqs.pop(entry.id, None)
         return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
 class AcknowledgedBeforeCommit(SqliteProvider):
-    """Answers an append at once and commits it a little later; the connection itself sees it at once."""
+    """Acknowledges an append at once and commits it later. Its own connection sees the append at once."""
 
     def __init__(self, path: Any) -> None:
         super().__init__(path, synchronous="NORMAL")
-        self._late: asyncio.Task[Any] | None = None
+        self._pending: asyncio.Task[Any] | None = None
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
@@ -102,10 +103,10 @@ class AcknowledgedBeforeCommit(SqliteProvider):
         log = await self.read(key, last=0, entry_id=entry.id)
         if log is not None and not log.head.deleted and (log.match or at != log.head.tail):
             return await super().append(key, entry, at=at, snapshot=snapshot)
-        next_life = log.head.tail.generation + 1 if log else 0
-        if (log is None or log.head.deleted) and at != Position(next_life, 0):
+        next_generation = log.head.tail.generation + 1 if log else 0
+        if (log is None or log.head.deleted) and at != Position(next_generation, 0):
             raise Conflict(log.head if log else None)
-        self._late = asyncio.create_task(self._commit(key, entry, at, snapshot))
+        self._pending = asyncio.create_task(self._commit(key, entry, at, snapshot))
         return Appended(Position(at.generation, at.seq + 1), replayed=False)
 
     async def _commit(self, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None) -> None:
@@ -113,27 +114,27 @@ class AcknowledgedBeforeCommit(SqliteProvider):
         try:
             await super().append(key, entry, at=at, snapshot=snapshot)
         except Conflict:
-            return  # nobody is there any more to be told
+            return  # The append was acknowledged: no caller waits for this error.
 
-    async def _settle(self) -> None:
-        if self._late is not None and not self._late.done() and self._late is not asyncio.current_task():
-            await asyncio.wait([self._late])
+    async def _wait_for_commit(self) -> None:
+        if self._pending is not None and not self._pending.done() and self._pending is not asyncio.current_task():
+            await asyncio.wait([self._pending])
 
     async def _read(self, job: Any) -> Any:
-        await self._settle()
+        await self._wait_for_commit()
         return await super()._read(job)
 
     async def _write(self, job: Any) -> Any:
-        await self._settle()
+        await self._wait_for_commit()
         return await super()._write(job)
 
     async def stop(self) -> None:
-        await self._settle()
+        await self._wait_for_commit()
         await super().stop()
 
 
 class InclusiveCursor(MemoryProvider):
-    """Begins a page with the session that the cursor stands at."""
+    """Begins a page with the session that the cursor names, not with the one after it."""
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         if cursor is not None:
@@ -143,7 +144,7 @@ class InclusiveCursor(MemoryProvider):
 
 
 class AliasedEntries(MemoryProvider):
-    """Hands out the list that it keeps the entries in."""
+    """Returns its own list of entries, not a copy."""
 
     async def read(self, key: SessionKey, **keywords: Any) -> Log | None:
         log = await super().read(key, **keywords)
@@ -153,25 +154,25 @@ class AliasedEntries(MemoryProvider):
 
 
 class AliasedHead(MemoryProvider):
-    """Keeps one head for each session, which it changes in place and hands out."""
+    """Keeps one head for each session, changes it in place, and returns it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._heads: dict[SessionKey, Head] = {}
+        self._kept_heads: dict[SessionKey, Head] = {}
 
     async def read(self, key: SessionKey, **keywords: Any) -> Log | None:
         log = await super().read(key, **keywords)
         return log and replace(log, head=self._kept(log.head))
 
     def _kept(self, head: Head) -> Head:
-        kept = self._heads.setdefault(head.key, head)
+        kept = self._kept_heads.setdefault(head.key, head)
         for each in fields(Head):
             object.__setattr__(kept, each.name, getattr(head, each.name))
         return kept
 
 
-class StaleFold(MemoryProvider):
-    """Takes the old snapshot for one that covers an entry that came without."""
+class StaleSnapshot(MemoryProvider):
+    """Marks the old snapshot as current after an append without a snapshot."""
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
@@ -182,8 +183,8 @@ class StaleFold(MemoryProvider):
         return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
-class FoldOfTheLoser(MemoryProvider):
-    """Lets a repeated append change the snapshot."""
+class SnapshotOfAReplay(MemoryProvider):
+    """Stores the snapshot of a replayed append."""
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
@@ -196,7 +197,7 @@ class FoldOfTheLoser(MemoryProvider):
 
 
 class TornRead(SqliteProvider):
-    """Reads the head, and then the entries of another moment."""
+    """Reads the head and the entries at two different moments."""
 
     async def read(self, key: SessionKey, **keywords: Any) -> Log | None:
         log = await super().read(key, last=0)
@@ -204,7 +205,7 @@ class TornRead(SqliteProvider):
 
 
 class UncheckedLimits(MemoryProvider):
-    """Stores what is larger than it claims to hold."""
+    """Claims smaller limits than it enforces."""
 
     @property
     def limits(self) -> Any:
@@ -212,7 +213,7 @@ class UncheckedLimits(MemoryProvider):
 
 
 class ForgottenIds(MemoryProvider):
-    """Claims to remember all ids, and looks at the newest hundred."""
+    """Claims to remember all ids, but remembers only the newest hundred."""
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
@@ -223,11 +224,11 @@ class ForgottenIds(MemoryProvider):
         return await super().append(key, entry, at=at, snapshot=snapshot)
 
 
-class OrderOfActivityAlone(MemoryProvider):
-    """Leaves the order of sessions of one moment to chance, which the cursor does not."""
+class UnorderedTies(MemoryProvider):
+    """Does not sort sessions of one moment by id, although the cursor relies on that order."""
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        heads = sorted(self._live(user_id), key=lambda head: -head.active_us)
+        heads = sorted(self._heads(user_id), key=lambda head: -head.active_us)
         if cursor is not None:
             start = ListingCursor.decode(cursor)
             behind = (-start.active_us, start.session_id)
@@ -237,7 +238,7 @@ class OrderOfActivityAlone(MemoryProvider):
 
 
 class OpenWithoutStart(MemoryProvider):
-    """Does its work also before it was started, and after it was stopped."""
+    """Reads also before the start and after the stop."""
 
     async def read(self, key: SessionKey, **keywords: Any) -> Log | None:
         was, self._started = self._started, True
@@ -256,11 +257,11 @@ BUGS: dict[str, type[SessionHistoryProvider]] = {
     "an inclusive cursor": InclusiveCursor,
     "an aliased return value: the entries": AliasedEntries,
     "an aliased return value: the head": AliasedHead,
-    "a stale snapshot": StaleFold,
-    "the snapshot of a repeat": FoldOfTheLoser,
+    "a stale snapshot": StaleSnapshot,
+    "the snapshot of a replay": SnapshotOfAReplay,
     "a read of two moments": TornRead,
-    "limits that are not kept": UncheckedLimits,
-    "ids that are forgotten": ForgottenIds,
-    "an order of activity alone": OrderOfActivityAlone,
-    "work without a start": OpenWithoutStart,
+    "limits that are not enforced": UncheckedLimits,
+    "forgotten ids": ForgottenIds,
+    "ties of activity without an order": UnorderedTies,
+    "reads without a start": OpenWithoutStart,
 }

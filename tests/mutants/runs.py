@@ -25,7 +25,7 @@ PROVIDERS = {**HEALTHY, **BUGS}
 
 @dataclass(frozen=True)
 class Run:
-    """What the suite said of a provider."""
+    """The outcome of the suite for one provider."""
 
     name: str
     tests: int
@@ -39,7 +39,10 @@ class Run:
 
 
 def run(name: str, *, to_the_end: bool = True) -> Run:
-    """Put one provider through the suite, or as far as the first test that fails."""
+    """Run the suite on one provider.
+
+    :param to_the_end: false = stop at the first test that fails.
+    """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -53,7 +56,7 @@ def run(name: str, *, to_the_end: bool = True) -> Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
@@ -62,7 +65,7 @@ def run(name: str, *, to_the_end: bool = True) -> Run:
 
 
 def _title(case: ET.Element) -> str:
-    """The name of a test without its parameters."""
+    """Return the name of a test, without its parameters."""
     if "AtRandom" in case.attrib["classname"]:
         return "the state machine"
     return case.attrib["name"].partition("[")[0].removeprefix("test_")

@@ -1,4 +1,4 @@
-"""The published contract suite, on the provider whose class the environment names."""
+"""The shipped contract suite, run on the provider that the environment variable ``MUTANT`` names."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ TestAtRandom.settings = settings(
     stateful_step_count=30,
     deadline=None,
     database=None,
-    phases=[Phase.generate],  # what it fails with need not be made short
+    phases=[Phase.generate],  # A failing history need not be shrunk.
 )

@@ -1,4 +1,4 @@
-"""The contract suite catches planted bugs. ``make mutants`` also says which of its tests do."""
+"""The contract suite catches planted bugs. ``make mutants`` also shows which tests catch which bug."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mutants.runs import run
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_the_contract_suite_catches(bug: str) -> None:
+def test_contract_suite_catches_a_planted_bug(bug: str) -> None:
     found = run(bug, to_the_end=False)
     assert found.failed, found.output
 
 
-def test_it_finds_nothing_where_nothing_is() -> None:
+def test_contract_suite_passes_a_provider_without_bugs() -> None:
     found = run("memory", to_the_end=False)
     assert found.as_expected, found.output

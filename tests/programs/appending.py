@@ -1,6 +1,7 @@
-"""One of several processes that append to one session: ``python appending.py PATH NAME TASKS TURNS``.
+"""Append to a session together with other processes: ``python appending.py PATH NAME TASKS TURNS``.
 
-It says ``ready``, waits for a line on its standard input so that all begin at once, and ends with its times as JSON.
+The program prints ``ready`` and waits for a line on its standard input, so that all processes begin at the same time.
+At the end it prints its times as JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from session_history import SqliteSessionHistoryService
 
 
 async def append_turns(service: SqliteSessionHistoryService, writer: str, turns: int) -> list[float]:
-    """Seconds that each turn took to be stored."""
+    """Return the seconds that the save of each turn took."""
     times = []
     for number in range(turns):
         said = [{"by": writer, "turn": number, "part": part} for part in range(3)]

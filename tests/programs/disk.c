@@ -1,9 +1,9 @@
-/* A disk that may lose its power or run full, to be preloaded.
+/* A simulated disk that can lose its power or run full, as a library to preload.
 
-   DISK_FOLDER  the folder that it is about.
-   DISK_SHADOW  where it keeps each file as the last fsync of that file left it: all that a power cut can not take.
-   DISK_SYNCS   a file that gets a line, the file's name, for every fsync.
-   DISK_FULL    a file; as long as it exists, no write in the folder finds room. */
+   DISK_FOLDER  the folder on the simulated disk.
+   DISK_SHADOW  a folder with a copy of each file as of its last fsync. A power cut leaves these copies.
+   DISK_SYNCS   a file that gets a line with the file's name for each fsync.
+   DISK_FULL    a file. While it exists, each write in the folder fails with ENOSPC. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -70,7 +70,7 @@ static int synced(const char *call, int fd) {
 int fsync(int fd) { return synced("fsync", fd); }
 int fdatasync(int fd) { return synced("fdatasync", fd); }
 
-/* A file that is gone is gone from the disk, too: SQLite deletes the journal with which it made the schema. */
+/* A deleted file leaves the shadow too: SQLite deletes the journal of the transaction that created the schema. */
 int unlink(const char *path) {
     int (*real)(const char *) = (int (*)(const char *))dlsym(RTLD_NEXT, "unlink");
     const char *folder = getenv("DISK_FOLDER"), *shadow = getenv("DISK_SHADOW");

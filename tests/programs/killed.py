@@ -1,9 +1,11 @@
-"""Processes that are killed while they append: ``python killed.py PATH MANIFEST``.
+"""Kill processes while they append: ``python killed.py PATH MANIFEST``.
 
-For every line on its standard input, which is the number of a round and a time in seconds, it forks a process that
-appends to a few sessions without end, kills that one so long after its first append began, and says so. What the
-process was about to append (``try``) and what was acknowledged (``ok``) stands in the manifest, which the kill can
-not take back. In round 0 the process is killed so long after the file came into being.
+Each line on the standard input is the number of a round and a time in seconds. For each line, the program forks a
+process that appends to a few sessions without an end, and kills it that many seconds after its first append began.
+Then it prints ``killed``. Round 0 counts the seconds from the creation of the file.
+
+The process writes each turn to the manifest, as ``try`` before the append and as ``ok`` after the acknowledgement. A
+kill does not take the manifest back.
 """
 
 from __future__ import annotations

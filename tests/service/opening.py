@@ -1,39 +1,44 @@
-"""Turns of several entries, driven as a runtime's skin drives them."""
+"""Turns of several entries, driven as the adapter of a runtime drives them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from session_history import SessionHistoryService
+from session_history import SessionHistoryService, StoredMessage, TurnRecorder
 from session_history.errors import Unavailable
 from session_history.log.cache import numbered
-from session_history.records.messages import NATIVE, StoredMessage
+from session_history.records.messages import NATIVE
 from session_history.records.record import MessageRef, Record
-from session_history.turns.lifecycle import OpenTurn
-from session_history.turns.turn import Turn
 from session_history_hooks import Appended, SessionKey
 
 KEY = SessionKey("u", "s")
 
 Json = dict[str, Any]
+Recorder = TurnRecorder[Json]
+Context = AbstractAsyncContextManager[Recorder]
 
 
-def opened(service: SessionHistoryService, **options: Any) -> OpenTurn[Json]:
-    defaults = {"turn_id": None, "size": None, "native": True, "slot": None, "concurrent": "keep"}
-    return service._open_turn(KEY, **(defaults | options))
+def opened(service: SessionHistoryService, **options: Any) -> Context:
+    return service.record_turn("u", "s", native=True, **options)
 
 
 def said(*names: str) -> StoredMessage:
-    """A message of a block for each name; a user's, if the first name begins with a ``q``."""
+    """Return a message of a block for each name; a user's, if the first name begins with a ``q``."""
     blocks = [{"type": "text", "id": name, "text": f"says {name}"} for name in names]
     return StoredMessage(NATIVE, {"role": "user" if names[0].startswith("q") else "assistant", "content": blocks})
 
 
 def names(values: Iterable[Json]) -> list[str]:
-    """What :func:`said` made, e.g. ``["q", "a+b"]``."""
+    """Return the names that :func:`said` made messages of, e.g. ``["q", "a+b"]``."""
     return ["+".join(block["id"] for block in value["content"]) for value in values]
+
+
+def spoken(recorder: Recorder) -> list[str]:
+    """Return the names of the messages that a model gets before a turn."""
+    return names(recorder.turn.history)
 
 
 async def recorded(service: SessionHistoryService, **options: Any) -> list[str]:
@@ -47,9 +52,9 @@ async def shown(service: SessionHistoryService, **options: Any) -> list[str]:
 
 
 async def say(service: SessionHistoryService, *texts: str, **options: Any) -> None:
-    """A turn of one entry."""
-    async with opened(service, **options) as turn:
-        turn._take([said(text) for text in texts])
+    """Store a turn of one entry."""
+    async with opened(service, **options) as recorder:
+        recorder.add([said(text) for text in texts])
 
 
 async def append(service: SessionHistoryService, *texts: str) -> None:
@@ -58,35 +63,39 @@ async def append(service: SessionHistoryService, *texts: str) -> None:
     await service.append_message(session, [said(text).value for text in texts])
 
 
-def place(turn: Turn[Json], name: str) -> MessageRef:
-    """Where the message that begins with this block stands in the history of a turn."""
-    return next(at for at, message in turn._placed if names([message.value])[0].split("+")[0] == name)
+def place(recorder: Recorder, name: str) -> MessageRef:
+    """Return a reference to the message of the history that begins with this block."""
+    return next(ref for ref, message in recorder.history if names([message.value])[0].split("+")[0] == name)
 
 
-def abandon(service: SessionHistoryService, *turns: Turn[Json]) -> None:
-    """As if the process died: nobody ends these turns."""
-    for turn in turns:
-        service._turns.discard(turn)
-        turn._end_lease()
+def heartbeats() -> list[asyncio.Task[Any]]:
+    """Return the tasks that send heartbeats."""
+    return [task for task in asyncio.all_tasks() if "Lease._send_heartbeats" in repr(task.get_coro())]
+
+
+def stop_heartbeats() -> None:
+    """Let all exclusive turns look as if their process had died."""
+    for task in heartbeats():
+        task.cancel()
 
 
 def fresh(service: SessionHistoryService) -> SessionHistoryService:
-    """Another service on the store of this one, which knows nothing of it yet."""
-    return SessionHistoryService(service._provider)
+    """Return another service on the store of this one, which knows nothing of it yet."""
+    return SessionHistoryService(service.provider)
 
 
 async def records(service: SessionHistoryService) -> list[Record]:
-    log = await service._provider.read(KEY, last=10**6)
+    log = await service.provider.read(KEY, last=10**6)
     return [record for _, record in numbered(log)] if log else []
 
 
-async def end(open_turn: OpenTurn[Json]) -> None:
-    await open_turn.__aexit__(None, None, None)
+async def end(context: Context) -> None:
+    await context.__aexit__(None, None, None)
 
 
 def fail_once(service: SessionHistoryService, *, applied: bool) -> None:
-    """The next append fails, and nobody knows whether it was applied."""
-    provider = service._provider
+    """Let the next append fail, so that nobody knows whether it was applied."""
+    provider = service.provider
     real = provider.append
 
     async def append(*arguments: Any, **options: Any) -> Appended:
@@ -99,8 +108,8 @@ def fail_once(service: SessionHistoryService, *, applied: bool) -> None:
 
 
 def hold(service: SessionHistoryService, after_concurrent: str = "keep") -> tuple[asyncio.Event, asyncio.Event]:
-    """Every append waits for the second event, and sets the first; but not the claim of an exclusive turn."""
-    provider = service._provider
+    """Let every append set the first event and wait for the second, but not the claim of an exclusive turn."""
+    provider = service.provider
     real = provider.append
     going, go = asyncio.Event(), asyncio.Event()
     free = [after_concurrent != "keep"]

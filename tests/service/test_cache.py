@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sqlite3
 import subprocess
@@ -15,13 +16,17 @@ from typing import Any
 
 import pytest
 
+from service.opening import fresh
 from session_history import Message, SessionHistoryService, SqliteSessionHistoryService
 from session_history.errors import Corrupt
 from session_history.log.cache import _OVERHEAD as OVERHEAD
-from session_history.log.cache import ROOM, SHARE, EntryRange, TailCache
+from session_history.log.cache import CAPACITY, SESSION_CAPACITY, EntryRange, TailCache
+from session_history.log.reader import Reader
+from session_history.log.session_log import SessionLog
 from session_history.providers.sqlite import probe
 from session_history.records.messages import NEUTRAL, StoredMessage
 from session_history.records.record import Author, Record
+from session_history.records.summary import SessionSummary
 from session_history_hooks import Entry, Head, Position, SessionKey
 
 KEY = SessionKey("u", "s")
@@ -40,6 +45,7 @@ async def seen(service: SessionHistoryService, **options: Any) -> list[str]:
     return [message.text for message in session.messages] if session else []
 
 
+@pytest.mark.every_store
 async def test_what_the_other_says_is_seen_at_once(pair: list[SessionHistoryService]) -> None:
     said: list[str] = []
     dice = random.Random(1)
@@ -55,6 +61,7 @@ async def test_what_the_other_says_is_seen_at_once(pair: list[SessionHistoryServ
             assert await seen(each, last_turns=2) == said[-2:]
 
 
+@pytest.mark.every_store
 async def test_a_new_life_shows_nothing_of_the_old(pair: list[SessionHistoryService]) -> None:
     one, other = pair
     for life in range(3):
@@ -72,28 +79,30 @@ async def test_a_new_life_shows_nothing_of_the_old(pair: list[SessionHistoryServ
         await one.create_session("u", "s")
 
 
+@pytest.mark.every_store
 async def test_what_was_rewritten_is_read_again(pair: list[SessionHistoryService]) -> None:
     one, other = pair
     for text in ("a", "secret", "c"):
         await say(one, text)
     assert await seen(one) == ["a", "secret", "c"]
-    log = await other._provider.read(KEY)
+    log = await other.provider.read(KEY)
     assert log is not None
     erased = Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": "erased"}),))
-    await other._provider.rewrite(
+    await other.provider.rewrite(
         KEY, Entry(log.entries[1].id, erased.encode()), at=Position(0, 2), rewrites=0, snapshot=log.head.snapshot
     )
     assert await seen(one) == ["a", "erased", "c"]
     assert await say(one, "d") == ["a", "erased", "c"]
 
 
+@pytest.mark.every_store
 async def test_a_session_that_grew_by_more_than_a_page_is_read_anew(pair: list[SessionHistoryService]) -> None:
     one, other = pair
     await say(one, "first")
     assert await seen(one) == ["first"]
     session = await other.get_session("u", "s")
     assert session is not None
-    for number in range(one._provider.limits.page + 5):
+    for number in range(one.provider.limits.page + 5):
         await other.append_message(session, {"role": "user", "content": f"{number}"})
     assert await seen(one, last_turns=2) == [f"{number}" for number in range(1005)][-2:]
     assert len(await seen(one)) == 1006
@@ -191,19 +200,19 @@ async def test_a_backup_that_was_restored_while_the_store_was_open(tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", ["session", "user", "elsewhere"])
+@pytest.mark.every_store
 async def test_what_is_deleted_does_not_stay_in_memory(pair: list[SessionHistoryService], way: str) -> None:
     one, other = pair
     await say(one, "a")
     await say(one, "b")
-    assert one._log.tails.get(KEY) is not None
+    assert held_in_memory()
     if way == "user":
         await one.delete_user("u")
     else:
         await (one if way == "session" else other).delete_session("u", "s")
     if way == "elsewhere":
         assert await one.get_session("u", "s") is None
-    assert one._log.tails.get(KEY) is None
-    assert one._log.tails._size == 0
+    assert not held_in_memory()
 
 
 def test_a_fork_while_a_head_is_looked_at_does_not_hang(tmp_path: Path) -> None:
@@ -215,7 +224,7 @@ def test_a_fork_while_a_head_is_looked_at_does_not_hang(tmp_path: Path) -> None:
         "    for text in 'ab':\n"
         "        async with service.turn('u', 's') as turn: turn.add({'role': 'user', 'content': text})\n"
         "asyncio.run(talk())\n"
-        "lock = service._provider._running().probe._lock\n"
+        "lock = service.provider._running().probe._lock\n"
         "def look():\n"
         "    with lock: time.sleep(2)\n"
         "threading.Thread(target=look).start()\n"
@@ -245,7 +254,7 @@ async def test_a_turn_with_nothing_new_takes_no_thread(tmp_path: Path, monkeypat
     async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
         await say(service, "a")
         await say(service, "b")
-        reader = service._provider._running().reader  # type: ignore[attr-defined]
+        reader = service.provider._running().reader  # type: ignore[attr-defined]
         jobs: list[object] = []
         real: Callable[[Any], Any] = reader.submit
 
@@ -256,8 +265,7 @@ async def test_a_turn_with_nothing_new_takes_no_thread(tmp_path: Path, monkeypat
         monkeypatch.setattr(reader, "submit", submit)
         assert await say(service, "c") == ["a", "b"]
         assert jobs == []
-        service._log.tails.drop(KEY)
-        assert await say(service, "d") == ["a", "b", "c"]
+        assert await say(fresh(service), "d") == ["a", "b", "c"]
         assert len(jobs) == 1
 
 
@@ -300,7 +308,7 @@ async def test_several_event_loops_share_what_is_known(tmp_path: Path) -> None:
     await service.stop()
 
 
-def select_seqs(first: int, last: int, size: int, key: SessionKey = KEY) -> EntryRange:
+def entry_range(first: int, last: int, size: int, key: SessionKey = KEY) -> EntryRange:
     head = Head(key, Position(0, last), f"e{last}", deleted=False, heartbeat=0, rewrites=0, active_us=1, snapshot=None)
     return EntryRange(head, [(seq, Record(Author.TURN, base=0)) for seq in range(first, last + 1)], size)
 
@@ -310,11 +318,22 @@ async def test_large_titles_and_metadata_take_room(service: SessionHistoryServic
         session = await service.create_session("u", f"s{number}", metadata={"much": "x" * 900_000})
         for _ in range(6):  # so that what is known of the session later does not begin with its metadata
             await service.append_message(session, {"role": "user", "content": "a"})
-        service._log.tails.drop(SessionKey("u", f"s{number}"))
-        assert await service.get_session("u", f"s{number}", last_turns=1) is not None
-    tails = service._log.tails
-    held = sum(len(tail.head.snapshot.summary) for tail in tails._tails.values() if tail.head.snapshot)
-    assert 0 < held <= tails._size <= ROOM
+    reader = Reader(log := SessionLog(service.provider))
+    for number in range(60):
+        await reader.newest(SessionKey("u", f"s{number}"), 1)
+    held = [log.cache.get(SessionKey("u", f"s{number}")) for number in range(60)]
+    summaries = sum(len(tail.head.snapshot.summary) for tail in held if tail and tail.head.snapshot)
+    assert 0 < summaries <= log.cache.size <= CAPACITY
+
+
+def extend(cache: TailCache, old: Head, new: Head, size: int) -> None:
+    cache.extend(KEY, old, new, Record(Author.TURN, base=0), size=size, summary=SessionSummary())
+
+
+def held_in_memory() -> list[EntryRange]:
+    """Return the entries of sessions that this process keeps."""
+    gc.collect()
+    return [each for each in gc.get_objects() if isinstance(each, EntryRange) and each.entries]
 
 
 class TestRoom:
@@ -322,34 +341,34 @@ class TestRoom:
         tails = TailCache()
         keys = [SessionKey("u", f"s{number}") for number in range(6)]
         for key in keys[:4]:
-            tails.keep(key, select_seqs(1, 3, SHARE - OVERHEAD, key))
+            tails.keep(key, entry_range(1, 3, SESSION_CAPACITY - OVERHEAD, key))
         assert tails.get(keys[0]) is not None
-        tails.keep(keys[4], select_seqs(1, 3, SHARE - OVERHEAD, keys[4]))
+        tails.keep(keys[4], entry_range(1, 3, SESSION_CAPACITY - OVERHEAD, keys[4]))
         assert [tails.get(key) is not None for key in keys[:5]] == [True, False, True, True, True]
-        assert tails._size == 4 * SHARE <= ROOM
+        assert tails.size == 4 * SESSION_CAPACITY <= CAPACITY
 
     def test_one_that_takes_too_much_is_let_go(self) -> None:
         tails = TailCache()
-        tails.keep(KEY, select_seqs(1, 3, SHARE - OVERHEAD - 10))
-        heads = [select_seqs(1, seq, 0).head for seq in (3, 4, 5)]
-        tails.extend(KEY, heads[0], Record(Author.TURN, base=3), 10, heads[1])
+        tails.keep(KEY, entry_range(1, 3, SESSION_CAPACITY - OVERHEAD - 10))
+        heads = [entry_range(1, seq, 0).head for seq in (3, 4, 5)]
+        extend(tails, heads[0], heads[1], 10)
         assert tails.get(KEY) is not None
-        tails.extend(KEY, heads[1], Record(Author.TURN, base=4), 1, heads[2])
+        extend(tails, heads[1], heads[2], 1)
         assert tails.get(KEY) is None
-        assert tails._size == 0
+        assert tails.size == 0
 
     def test_nothing_is_put_behind_a_gap(self) -> None:
         tails = TailCache()
-        tails.keep(KEY, select_seqs(1, 3, 1))
-        known = select_seqs(1, 3, 1).head
+        tails.keep(KEY, entry_range(1, 3, 1))
+        known = entry_range(1, 3, 1).head
         others = [
-            select_seqs(1, 4, 1).head,
+            entry_range(1, 4, 1).head,
             replace(known, tail=Position(1, 3)),
             replace(known, rewrites=1),
             replace(known, tail_id="another"),
         ]
         for old in others:
-            tails.extend(KEY, old, Record(Author.TURN, base=0), 1, select_seqs(1, 5, 1).head)
+            extend(tails, old, entry_range(1, 5, 1).head, 1)
             tail = tails.get(KEY)
             assert tail is not None
             assert len(tail.entries) == 3

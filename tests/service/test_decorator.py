@@ -21,8 +21,8 @@ from session_history import (
     configured_service,
     with_session_history,
 )
+from session_history.configured import _configured_service
 from session_history.errors import ConfigurationError, InvalidKey, InvalidMessage, SessionDeleted, TurnIdReused
-from session_history.service import _configured_service
 
 HERE = {"user_id": "u", "session_id": "s"}
 

@@ -15,12 +15,13 @@ import pytest
 
 from service.opening import (
     KEY,
-    Json,
-    abandon,
+    Context,
+    Recorder,
     append,
     end,
     fail_once,
     fresh,
+    heartbeats,
     hold,
     names,
     opened,
@@ -28,6 +29,8 @@ from service.opening import (
     records,
     said,
     say,
+    spoken,
+    stop_heartbeats,
 )
 from session_history import SessionHistoryService, SqliteSessionHistoryService
 from session_history.errors import SessionBusy, SessionDeleted, TurnClosed, TurnOvertaken, Unavailable
@@ -35,8 +38,7 @@ from session_history.log import leases
 from session_history.log import session_log as log
 from session_history.records.record import Status
 from session_history.turns import lifecycle as turns
-from session_history.turns import turn
-from session_history.turns.turn import Turn
+from session_history.turns import writer
 from session_history_hooks import Appended
 from support import PROGRAMS
 
@@ -52,7 +54,7 @@ PROGRAM = PROGRAMS / "exclusive.py"
 
 @pytest.fixture(autouse=True)
 def _short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (leases, turn):
+    for module in (leases, writer):
         monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS)
     for module in (log, turns):
         monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
@@ -70,9 +72,9 @@ def others(service: SessionHistoryService) -> dict[str, Callable[[], Awaitable[o
 
 
 async def resumed(service: SessionHistoryService) -> None:
-    async with (open_turn := opened(service)) as other:
-        other._take([said("q2")])
-        await open_turn.checkpoint()
+    async with opened(service) as other:
+        other.add([said("q2")])
+        await other.checkpoint()
 
 
 async def is_free(service: SessionHistoryService) -> bool:
@@ -83,15 +85,16 @@ async def is_free(service: SessionHistoryService) -> bool:
         return False
 
 
-async def hang(open_turn: turns.OpenTurn[Json]) -> Turn[Json]:
+async def hang(context: Context) -> Recorder:
     """Open an exclusive turn that gives no sign of life, as if its process hung."""
-    hung = await open_turn.__aenter__()
-    hung._end_lease()
+    hung = await context.__aenter__()
+    stop_heartbeats()
     await asyncio.sleep(0)
     return hung
 
 
 class TestReject:
+    @pytest.mark.every_store
     async def test_the_second_is_refused_before_it_begins(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="reject") as first:
@@ -100,10 +103,9 @@ class TestReject:
                     with pytest.raises(SessionBusy):
                         async with opened(service, concurrent="reject"):
                             pytest.fail("it began")
-            first._take([said("q")])
+            first.add([said("q")])
         assert await is_free(other)
         assert await recorded(other) == await recorded(one) == ["q"]
-        assert not other._turns._open
 
     async def test_what_was_refused_left_nothing(self, pair: Pair) -> None:
         one, other = pair
@@ -112,6 +114,7 @@ class TestReject:
             assert not await is_free(other)
             assert await records(one) == before
 
+    @pytest.mark.every_store
     async def test_of_many_at_once_one_has_it(self, pair: Pair) -> None:
         going = 0
 
@@ -122,7 +125,7 @@ class TestReject:
                     going += 1
                     assert going == 1
                     await asyncio.sleep(0.05)
-                    mine._take([said(f"q{number}")])
+                    mine.add([said(f"q{number}")])
                     going -= 1
             except SessionBusy:
                 return False
@@ -135,10 +138,10 @@ class TestReject:
     async def test_a_repeat_of_a_recorded_turn_needs_no_session_of_its_own(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, turn_id="t", concurrent="reject") as first:
-            first._take([said("q")])
+            first.add([said("q")])
         async with opened(one, concurrent="reject"):
             async with opened(other, turn_id="t", concurrent="reject") as again:
-                assert names(again.recorded or []) == ["q"]
+                assert names(again.turn.recorded or []) == ["q"]
 
     async def test_other_sessions_are_free(self, service: SessionHistoryService) -> None:
         async with opened(service, concurrent="reject"):
@@ -152,18 +155,20 @@ class TestReject:
 
 
 class TestQueue:
+    @pytest.mark.every_store
     async def test_who_waits_sees_what_the_others_said(self, pair: Pair) -> None:
         async def talk(service: SessionHistoryService, number: int) -> list[str]:
             async with opened(service, concurrent="queue") as mine:
                 await asyncio.sleep(0.005)
-                mine._take([said(f"q{number}")])
-                return names(mine.history)
+                mine.add([said(f"q{number}")])
+                return spoken(mine)
 
         histories = await asyncio.gather(*(talk(pair[number % 2], number) for number in range(8)))
         everything = await recorded(pair[0])
         assert sorted(everything) == [f"q{number}" for number in range(8)]
         assert sorted(histories, key=len) == [everything[:length] for length in range(8)]
 
+    @pytest.mark.every_store
     async def test_who_is_cancelled_while_it_waits_leaves_nothing(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="queue") as first:
@@ -172,8 +177,7 @@ class TestQueue:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asyncio.wait_for(waiting, SOON)
-            assert not other._turns._open
-            first._take([said("q1")])
+            first.add([said("q1")])
         assert await recorded(one) == ["q1"]
         assert await is_free(other)
 
@@ -193,17 +197,18 @@ class TestQueue:
 class TestOthersWait:
     @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
     @pytest.mark.parametrize("known", [True, False])
+    @pytest.mark.every_store
     async def test_until_it_ends(self, pair: Pair, how: str, known: bool) -> None:
         one, other = pair
         await say(one, "q0")
         if known:
             await recorded(other)
-        async with (open_turn := opened(one, concurrent="reject")) as first:
+        async with opened(one, concurrent="reject") as first:
             waiting = asyncio.ensure_future(others(other)[how]())
             for number in range(3):
-                first._take([said(f"a{number}")])
+                first.add([said(f"a{number}")])
                 await asyncio.sleep(0.02)
-                await open_turn.checkpoint()
+                await first.checkpoint()
                 assert not waiting.done()
         await asyncio.wait_for(waiting, SOON)
         said_then = [] if how == "update" else ["q2"]
@@ -215,7 +220,7 @@ class TestOthersWait:
         one, other = pair
         await say(one, "q0")
         async with opened(one, concurrent="reject") as first:
-            first._take([said("q1")])
+            first.add([said("q1")])
             waiting = asyncio.ensure_future(others(other)[how]())
             await asyncio.sleep(3 * LEASE_SECONDS)
             assert not waiting.done()
@@ -228,7 +233,7 @@ class TestOthersWait:
         monkeypatch.setattr("session_history.log.session_log.RETRY_TIMEOUT", 0.2)
         await say(service, "q0")
         async with opened(service, concurrent="queue") as turn:
-            turn._take([said("q1")])
+            turn.add([said("q1")])
             with pytest.raises(SessionBusy):
                 await asyncio.wait_for(service.update_session("u", "s", title="never"), SOON)
         assert await recorded(service) == ["q0", "q1"]
@@ -244,7 +249,7 @@ class TestOthersWait:
             waiting = asyncio.create_task(other.append_message(session, said("q2").value))
             await asyncio.sleep(LEASE_SECONDS / 2)
             assert not waiting.done()
-            first._take([said("q1")])
+            first.add([said("q1")])
         await waiting
         assert await recorded(one) == ["q0", "q1", "q2"]
 
@@ -252,7 +257,7 @@ class TestOthersWait:
         one, other = pair
         with pytest.raises(SessionDeleted):
             async with opened(one, concurrent="reject") as first:
-                first._take([said("q")])
+                first.add([said("q")])
                 await other.delete_session("u", "s")
         assert await other.get_session("u", "s") is None
         await other.create_session("u", "s")
@@ -262,20 +267,20 @@ class TestOthersWait:
         self, pair: Pair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one, other = pair
-        real = one._provider.renew
+        real = one.provider.renew
         async with opened(one, concurrent="reject") as first:
 
             async def renew(*_: object, **__: object) -> bool:
                 raise Unavailable("the network")
 
-            monkeypatch.setattr(one._provider, "renew", renew)
+            monkeypatch.setattr(one.provider, "renew", renew)
             assert not await is_free(other)
             await asyncio.sleep(LEASE_SECONDS / 2)
-            monkeypatch.setattr(one._provider, "renew", real)
+            monkeypatch.setattr(one.provider, "renew", real)
             for _ in range(20):
                 await asyncio.sleep(LEASE_SECONDS / 10)
                 assert not await is_free(other)
-            first._take([said("q")])
+            first.add([said("q")])
         assert await recorded(other) == ["q"]
 
 
@@ -289,11 +294,11 @@ class TestReleased:
         one, other = pair
 
         async def talk() -> None:
-            async with (open_turn := opened(one, concurrent="reject")) as mine:
+            async with opened(one, concurrent="reject") as mine:
                 if speaks:
-                    mine._take([said("q")])
+                    mine.add([said("q")])
                 if checkpoint:
-                    await open_turn.checkpoint()
+                    await mine.checkpoint()
                 if error is not None:
                     raise error
 
@@ -306,12 +311,13 @@ class TestReleased:
         assert await recorded(other) == (["q"] if speaks else [])
         assert (await records(one))[-1].lease is None
 
+    @pytest.mark.every_store
     async def test_when_its_task_is_cancelled(self, pair: Pair) -> None:
         one, other = pair
 
         async def talk() -> None:
             async with opened(one, concurrent="reject") as mine:
-                mine._take([said("q")])
+                mine.add([said("q")])
                 await asyncio.sleep(60)
 
         task = asyncio.create_task(talk())
@@ -329,7 +335,7 @@ class TestReleased:
         async def stream() -> AsyncGenerator[str, None]:
             async with opened(one, concurrent="reject") as mine:
                 for number in range(3):
-                    mine._take([said(f"q{number}")])
+                    mine.add([said(f"q{number}")])
                     yield "piece"
 
         streaming = stream()
@@ -343,7 +349,7 @@ class TestReleased:
         one, other = pair
         with pytest.raises(Unavailable):
             async with opened(one, concurrent="reject") as mine:
-                mine._take([said("q")])
+                mine.add([said("q")])
                 await one.stop()
         await other.start()  # they may share a store
         assert await is_free(other)
@@ -367,33 +373,33 @@ class TestReleased:
             await one.start()
         assert await is_free(other)
         await asyncio.sleep(LEASE_SECONDS / 2)
-        assert beating() == []
+        assert heartbeats() == []
 
     async def test_a_parked_turn_leaves_it(self, pair: Pair) -> None:
         one, other = pair
-        async with (open_turn := opened(one, concurrent="reject")) as mine:
-            mine._take([said("q")])
-            open_turn.outcome = Status.OPEN
+        async with opened(one, concurrent="reject") as mine:
+            mine.add([said("q")])
+            mine.park()
         assert await is_free(other)
 
     async def test_a_checkpoint_that_ends_the_turn_leaves_it(self, pair: Pair) -> None:
         one, other = pair
-        async with (open_turn := opened(one, concurrent="reject")) as mine:
-            mine._take([said("q")])
-            await open_turn.checkpoint(Status.COMPLETED)
+        async with opened(one, concurrent="reject") as mine:
+            mine.add([said("q")])
+            await mine.checkpoint(Status.COMPLETED)
             assert await is_free(other)
             await say(other, "q2")
-            mine._take([said("a")])
+            mine.add([said("a")])
         assert await recorded(other) == ["q", "a", "q2"]
 
     async def test_one_that_could_not_be_stored_gives_no_sign_of_life_any_more(self, pair: Pair) -> None:
         one, other = pair
         with pytest.raises(Unavailable):
             async with opened(one, concurrent="reject") as mine:
-                mine._take([said("q")])
+                mine.add([said("q")])
                 fail_once(one, applied=False)
         await asyncio.sleep(0)
-        assert beating() == []
+        assert heartbeats() == []
         await say(other, "q2", concurrent="queue")
         assert await recorded(other) == ["q2"]
 
@@ -401,25 +407,20 @@ class TestReleased:
         for service in pair:
             await say(service, "q", concurrent="queue")
         await asyncio.sleep(0)
-        assert beating() == []
-
-
-def beating() -> list[object]:
-    """The tasks that give signs of life."""
-    return [task for task in asyncio.all_tasks() if "Lease._beat" in repr(task.get_coro())]
+        assert heartbeats() == []
 
 
 class TestTheDead:
     @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
+    @pytest.mark.every_store
     async def test_one_is_taken_over_after_its_term_and_not_before(self, pair: Pair, how: str) -> None:
         one, other = pair
         await say(one, "q0")
         open_turn = opened(one, concurrent="reject")
         dead = await hang(open_turn)
-        dead._take([said("q1")])
-        await open_turn.checkpoint()
-        dead._end_lease()
-        abandon(one, dead)
+        dead.add([said("q1")])
+        await dead.checkpoint()
+        stop_heartbeats()
         began = time.monotonic()
         await asyncio.wait_for(others(other)[how](), 3 * LEASE_SECONDS)
         assert time.monotonic() - began >= LEASE_SECONDS
@@ -433,9 +434,9 @@ class TestTheDead:
         one, other = pair
         with pytest.raises(ending or TurnOvertaken) as error:
             async with opened(one, concurrent="reject") as dead:
-                dead._end_lease()
+                stop_heartbeats()
                 await say(other, "q2", concurrent="queue")
-                dead._take([said("q1")])
+                dead.add([said("q1")])
                 if ending:
                     raise ending
         if ending:
@@ -443,36 +444,38 @@ class TestTheDead:
             assert [record.levelno for record in caplog.records] == [logging.ERROR]
         assert await recorded(other) == await recorded(one) == ["q2"]
         with pytest.raises(TurnClosed):
-            dead._take([said("q1")])
+            dead.add([said("q1")])
 
     async def test_so_it_is_at_its_next_checkpoint(self, pair: Pair) -> None:
         one, other = pair
         with pytest.raises(TurnOvertaken):
-            async with (open_turn := opened(one, concurrent="reject")) as dead:
-                dead._take([said("q1")])
-                await open_turn.checkpoint()
-                dead._end_lease()
+            async with opened(one, concurrent="reject") as dead:
+                dead.add([said("q1")])
+                await dead.checkpoint()
+                stop_heartbeats()
                 await say(other, "q2", concurrent="queue")
-                dead._take([said("a1")])
+                dead.add([said("a1")])
                 with pytest.raises(TurnOvertaken):
-                    await open_turn.checkpoint()
-                dead._take([said("b1")])
+                    await dead.checkpoint()
+                dead.add([said("b1")])
         assert await recorded(other) == await recorded(one) == ["q1", "q2"]
         assert await is_free(one)
 
     async def test_it_can_not_renew_what_another_has(self, pair: Pair) -> None:
         one, other = pair
         open_turn = opened(one, concurrent="reject")
-        dead = await hang(open_turn)
+        await hang(open_turn)
+        log = await one.provider.read(KEY, last=0)
+        assert log is not None
         async with opened(other, concurrent="queue"):
-            assert not await one._provider.renew(KEY, at=dead._tail())
+            assert not await one.provider.renew(KEY, at=log.head.tail)
             with pytest.raises(TurnOvertaken):
                 await end(open_turn)
             assert not await is_free(one)
         assert await is_free(one)
 
     async def test_of_many_that_wait_one_has_it(self, pair: Pair) -> None:
-        abandon(pair[0], await hang(opened(pair[0], concurrent="reject")))
+        await hang(opened(pair[0], concurrent="reject"))
         going = 0
 
         async def talk(service: SessionHistoryService, number: int) -> None:
@@ -481,7 +484,7 @@ class TestTheDead:
                 going += 1
                 assert going == 1
                 await asyncio.sleep(0.01)
-                mine._take([said(f"q{number}")])
+                mine.add([said(f"q{number}")])
                 going -= 1
 
         await asyncio.wait_for(
@@ -492,7 +495,7 @@ class TestTheDead:
     async def test_it_is_watched_from_where_it_was_seen_first(self, pair: Pair) -> None:
         """Who did not look meanwhile may not count the time meanwhile."""
         one, other = pair
-        abandon(one, await hang(opened(one, concurrent="reject")))
+        await hang(opened(one, concurrent="reject"))
         await asyncio.sleep(2 * LEASE_SECONDS)
         assert not await is_free(other)
         await asyncio.sleep(1.2 * LEASE_SECONDS)
@@ -500,18 +503,18 @@ class TestTheDead:
 
     async def test_a_store_that_fails_when_it_is_taken_over_costs_no_second_term(self, pair: Pair) -> None:
         one, other = pair
-        abandon(one, await hang(opened(one, concurrent="reject")))
+        await hang(opened(one, concurrent="reject"))
         assert not await is_free(other)
         await asyncio.sleep(1.2 * LEASE_SECONDS)
-        real = other._provider.append
+        real = other.provider.append
 
         async def fail(*_: object, **__: object) -> Appended:
             raise Unavailable("the network")
 
-        other._provider.append = fail  # type: ignore[method-assign]
+        other.provider.append = fail  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             await is_free(other)
-        other._provider.append = real  # type: ignore[method-assign]
+        other.provider.append = real  # type: ignore[method-assign]
         assert await is_free(other)
 
 

@@ -11,13 +11,14 @@ import pytest
 
 from session_history import SessionHistoryService, with_session_history
 from session_history.errors import Conflict, Corrupt, IncompatibleStore, Unavailable
-from session_history.log.reader import Windows
+from session_history.log.reader import Reader
 from session_history.log.session_log import SessionLog
 from session_history.providers.memory import MemoryProvider
 from session_history.records.messages import NEUTRAL, StoredMessage
-from session_history.records.record import Author, Record, Status
-from session_history.records.summary import SessionSummary, snapshot
-from session_history.view.assembly import TurnView, newest, steady, turns
+from session_history.records.record import Author, MessageRef, Record, Status
+from session_history.records.summary import SessionSummary
+from session_history.view.assembly import TurnView, assemble
+from session_history.view.selection import newest, steady
 from session_history_hooks import Entry, Position, SessionHistoryProvider, SessionKey, Snapshot
 
 KEY = SessionKey("u", "s")
@@ -72,40 +73,40 @@ class TestStaleFolds:
     async def test_the_card_is_folded_from_where_the_fold_ends(
         self, service: SessionHistoryService, covered: int
     ) -> None:
-        await store(service._provider, *self.RECORDS[:covered], cards=True)
-        await store(service._provider, *self.RECORDS[covered:])
+        await store(service.provider, *self.RECORDS[:covered], cards=True)
+        await store(service.provider, *self.RECORDS[covered:])
         await self.check(service)
         session = await service.get_session("u", "s")
         assert session is not None
         await service.append_message(session, {"role": "user", "content": "q5"})
-        log = await service._provider.read(KEY)
+        log = await service.provider.read(KEY)
         assert log is not None
         assert log.head.current_snapshot is not None
         assert SessionSummary.decode(log.head.current_snapshot.summary, KEY).turns == 5
 
     async def test_a_fold_of_another_log_is_not_believed(self, service: SessionHistoryService) -> None:
-        await store(service._provider, *self.RECORDS[:3])
+        await store(service.provider, *self.RECORDS[:3])
         wrong = Snapshot(2, "an entry that is not there", SessionSummary(title="wrong", turns=99).encode())
-        await service._provider.rewrite(
+        await service.provider.rewrite(
             KEY, Entry("e1", self.RECORDS[0].encode()), at=Position(0, 1), rewrites=0, snapshot=wrong
         )
-        await store(service._provider, *self.RECORDS[3:])
+        await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
 
     async def test_a_stale_fold_with_an_unreadable_card_is_not_needed(
         self, service: SessionHistoryService, caplog: pytest.LogCaptureFixture
     ) -> None:
-        await store(service._provider, *self.RECORDS[:3])
+        await store(service.provider, *self.RECORDS[:3])
         wrong = Snapshot(3, "e3", b'{"v":99}')
-        await service._provider.rewrite(
+        await service.provider.rewrite(
             KEY, Entry("e1", self.RECORDS[0].encode()), at=Position(0, 1), rewrites=0, snapshot=wrong
         )
-        await store(service._provider, *self.RECORDS[3:])
+        await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
-        assert "current_snapshot anew" in caplog.text
+        assert "rebuilt from the log" in caplog.text
 
     async def test_longer_than_a_page(self, service: SessionHistoryService) -> None:
-        await store(service._provider, *(record(f"q{number}", f"a{number}") for number in range(2500)))
+        await store(service.provider, *(record(f"q{number}", f"a{number}") for number in range(2500)))
         listed = (await service.list_sessions("u"))[0]
         assert listed.turns == 2500
         session = await service.get_session("u", "s")
@@ -113,16 +114,16 @@ class TestStaleFolds:
         assert [each.text for each in session.messages[::2]] == [f"q{number}" for number in range(2500)]
 
     async def test_only_what_lies_behind_the_fold_is_read(self, service: SessionHistoryService) -> None:
-        await store(service._provider, *(record(f"q{number}") for number in range(50)), cards=True)
-        await store(service._provider, record("q50"))
+        await store(service.provider, *(record(f"q{number}") for number in range(50)), cards=True)
+        await store(service.provider, record("q50"))
         asked: list[dict[str, Any]] = []
-        real = service._provider.read
+        real = service.provider.read
 
         async def counted(key: SessionKey, **options: Any) -> Any:
             asked.append(options)
             return await real(key, **options)
 
-        service._provider.read = counted  # type: ignore[method-assign]
+        service.provider.read = counted  # type: ignore[method-assign]
         await service.list_sessions("u")
         assert [options.get("after") for options in asked] == [None, 50]
 
@@ -135,12 +136,12 @@ class TestCards:
             record("a1", by=Author.APPEND),
             record("t1", by=Author.APPEND),
         ]
-        summary = snapshot(SessionSummary(), enumerate(records, start=1))
+        summary = SessionSummary().with_records(enumerate(records, start=1))
         assert (summary.turns, summary.messages, summary.title) == (1, 3, "x")
 
     def test_a_turn_ends_a_plain_one(self) -> None:
         records = [record("q1", by=Author.APPEND), record("q2"), record("a1", by=Author.APPEND)]
-        summary = snapshot(SessionSummary(), enumerate(records, start=1))
+        summary = SessionSummary().with_records(enumerate(records, start=1))
         assert summary.turns == 3
 
     @pytest.mark.parametrize("data", [b"", b"x", b"[]", b"5", b"{}", b'{"v":1,"nonsense":2}', b"\xff"])
@@ -172,12 +173,12 @@ class TestCards:
             return "a"
 
         broken = record("q", "a", status=Status.COMPLETED)
-        broken.inputs = 1
+        broken.inputs = (MessageRef(0, 0),)
         broken.shape = ["text", "text"]
         for name, answer in (("t1", (7,)), ("t2", (1,))):
-            broken.answer = answer
+            broken.answer = tuple(MessageRef(0, offset) for offset in answer)
             key = SessionKey("u", name)
-            await service._provider.append(key, Entry("t", broken.encode()), at=Position(0, 0))
+            await service.provider.append(key, Entry("t", broken.encode()), at=Position(0, 0))
             with pytest.raises(Corrupt, match="lacks a message"):
                 await handler({"role": "user", "content": "q"}, user_id="u", session_id=name, turn_id="t")
 
@@ -194,9 +195,9 @@ class TestCards:
             messages=(message("q"), StoredMessage("x/1", {"b": 1, "a": [2.0]}), StoredMessage("x/1", {}), message("a")),
             changes={"title": None},
             status=Status.INTERRUPTED,
-            inputs=1,
+            inputs=(MessageRef(0, 0),),
             shape=["text", None],
-            answer=(3,),
+            answer=(MessageRef(0, 3), MessageRef(2, 1)),
             turn_id="t",
         )
         assert Record.decode(full.encode(), KEY, 1) == full
@@ -208,7 +209,7 @@ class TestTurns:
     def shown(self, *records: Record, first: int = 1) -> list[tuple[list[str], bool]]:
         return [
             ([each.value["content"] for each in turn.messages], turn.whole)
-            for turn in turns(enumerate(records, start=first))
+            for turn in assemble(enumerate(records, start=first))
         ]
 
     def test_from_the_beginning_every_turn_is_whole(self) -> None:
@@ -225,7 +226,7 @@ class TestTurns:
         assert self.shown(*records, first=5) == [(["x1", "y1"], True), (["x2", "y2"], True)]
 
     def test_no_window_begins_with_a_torn_turn(self) -> None:
-        torn = turns(enumerate([record("a1", by=Author.APPEND), record("q2", "a2")], start=5))
+        torn = assemble(enumerate([record("a1", by=Author.APPEND), record("q2", "a2")], start=5))
         assert newest(torn, 2) is None
         assert steady(torn, 2, count=2) is None
         assert self.texts(newest(torn, 1)) == self.texts(steady(torn, 2, count=1)) == [["q2", "a2"]]
@@ -239,14 +240,14 @@ class TestRebase:
     async def test_an_append_that_is_always_overtaken_gives_up(
         self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        await store(service._provider, record("q1"))
-        log = await service._provider.read(KEY, last=0)
+        await store(service.provider, record("q1"))
+        log = await service.provider.read(KEY, last=0)
         assert log is not None
 
         async def overtaken(*arguments: Any, **options: Any) -> Any:
             raise Conflict(log.head)
 
-        monkeypatch.setattr(service._provider, "append", overtaken)
+        monkeypatch.setattr(service.provider, "append", overtaken)
         monkeypatch.setattr("session_history.log.session_log.RETRY_TIMEOUT", 0.05)
         with pytest.raises(Unavailable, match="other writers"):
             async with service.turn("u", "s") as turn:
@@ -257,14 +258,14 @@ class TestRebase:
         async with service:
             session = await service.create_session("u", "s")
             attempts = 0
-            real = service._provider.append
+            real = service.provider.append
 
             async def counted(*arguments: Any, **options: Any) -> Any:
                 nonlocal attempts
                 attempts += 1
                 return await real(*arguments, **options)
 
-            service._provider.append = counted  # type: ignore[method-assign]
+            service.provider.append = counted  # type: ignore[method-assign]
             await asyncio.gather(
                 *(service.append_message(session, {"role": "user", "content": "x"}) for _ in range(32))
             )
@@ -280,7 +281,7 @@ class TestRebase:
 
         async with service:
             await asyncio.gather(*(asyncio.to_thread(asyncio.run, talk(name)) for name in "abcd"))
-            window = await Windows(SessionLog(service._provider)).newest(KEY, None)
+            window = await Reader(SessionLog(service.provider)).newest(KEY, None)
         assert window.summary.turns == 40
 
 

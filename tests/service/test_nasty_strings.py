@@ -47,14 +47,13 @@ Outcomes = dict[tuple[str, str], str]
 """What became of each string in each role: it worked, or the error and its reason."""
 
 
+def strings_of(corpus: Path, folder: str) -> list[str]:
+    return [line["s"] for line in json_lines(corpus / "data" / folder / "strings.jsonl")]
+
+
 @pytest.fixture(scope="module")
 def naughty(shared: Path) -> list[str]:
-    return [line["s"] for line in json_lines(shared / "data" / "naughty-strings" / "strings.jsonl")]
-
-
-@pytest.fixture(scope="module")
-def unicode(shared: Path) -> list[str]:
-    return [line["s"] for line in json_lines(shared / "data" / "unicode-strings" / "strings.jsonl")]
+    return strings_of(shared, "naughty-strings")
 
 
 def each_kind(folder: Path) -> list[SessionHistoryService]:
@@ -150,14 +149,12 @@ async def outcomes_of(service: SessionHistoryService, strings: list[str]) -> Out
         return await as_ids(service, strings) | await as_ids_of_one_user(service, some)
 
 
-@pytest.mark.parametrize("which", ["naughty", "unicode"])
-async def test_every_string_works_or_is_refused_alike(
-    which: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    strings: list[str] = request.getfixturevalue(which)
-    assert len(set(strings)) == len(strings) > 200
+@pytest.mark.parametrize("folder", ["naughty-strings", "unicode-strings"])
+async def test_every_string_works_or_is_refused_alike(folder: str, shared: Path, tmp_path: Path) -> None:
+    strings = strings_of(shared, folder)
+    assert len(set(strings)) == len(strings) > 100
     in_memory, in_sqlite = [await outcomes_of(service, strings) for service in each_kind(tmp_path)]
-    print(which, "-", summary(in_memory))
+    print(folder, "-", summary(in_memory))
     assert in_memory == in_sqlite
     unfit = {string for string in strings if not string.strip() or "\0" in string}
     assert worked(in_memory) == set(strings) - unfit
@@ -387,6 +384,7 @@ async def test_create_session_takes_no_unfit_id(bad: object, reason: str) -> Non
 
 
 @pytest.mark.parametrize("longest", LONGEST, ids=ascii)
+@pytest.mark.every_store
 async def test_longest_keys_work(service: SessionHistoryService, longest: str) -> None:
     assert len(longest.encode()) == 512
     await in_every_place(service, longest)
@@ -428,6 +426,7 @@ LOOKALIKES = [
 
 
 @pytest.mark.parametrize("alike", LOOKALIKES)
+@pytest.mark.every_store
 async def test_lookalikes_are_different_users_and_sessions(service: SessionHistoryService, alike: list[str]) -> None:
     assert len(set(alike)) == len(alike)
     keys = [(user_id, session_id) for user_id in alike for session_id in alike]
@@ -435,6 +434,7 @@ async def test_lookalikes_are_different_users_and_sessions(service: SessionHisto
     await assert_only(service, keys)
 
 
+@pytest.mark.every_store
 async def test_pairs_that_would_join_alike_are_different(service: SessionHistoryService) -> None:
     keys = [
         (user_id, session_id)
@@ -455,6 +455,7 @@ async def test_pairs_that_would_join_alike_are_different(service: SessionHistory
 
 
 @pytest.mark.parametrize("pattern", ["*", "%", "_", "a%", "a*", "?", "' OR '1'='1"])
+@pytest.mark.every_store
 async def test_patterns_match_nobody(service: SessionHistoryService, pattern: str) -> None:
     others = [(user_id, session_id) for user_id in ("a", "ab", "b") for session_id in ("s", "t")]
     await begin_all(service, others)
@@ -527,6 +528,7 @@ async def scrolling_with(service: SessionHistoryService, cursor: Any) -> list[st
     return texts
 
 
+@pytest.mark.every_store
 async def test_foreign_cursor_of_a_list_shows_own_sessions_only(service: SessionHistoryService) -> None:
     await fill_two_users(service)
     for limit in range(1, 5):

@@ -109,6 +109,7 @@ async def test_cell_runs_on_sqlite(cell: str, name: str, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("cell", ["life cycle"], indirect=True)
+@pytest.mark.every_store
 async def test_life_cycle_cell_runs(cell: str, service: SessionHistoryService) -> None:
     left = await run(cell, session_history_service=service)
     assert left["is_healthy"] is True
@@ -177,6 +178,7 @@ async def test_start_and_stop_are_optional_for_memory() -> None:
     assert [message.text for message in kept.messages] == ["Hello"]
 
 
+@pytest.mark.every_store
 async def test_stop_without_start_and_stop_twice(service_kind: str, tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     service = InMemorySessionHistoryService() if service_kind == "memory" else SqliteSessionHistoryService(path)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from service.opening import (
     KEY,
+    Context,
     Json,
-    abandon,
+    Recorder,
     append,
     end,
     fail_once,
@@ -27,9 +28,11 @@ from service.opening import (
     said,
     say,
     shown,
+    stop_heartbeats,
 )
 from session_history import SessionHistoryService, TokenBudget
 from session_history.errors import Corrupt, Unavailable
+from session_history.log.session_log import SessionLog
 from session_history.records.messages import NATIVE, StoredMessage
 from session_history.records.record import (
     Author,
@@ -41,65 +44,62 @@ from session_history.records.record import (
     Slot,
     Status,
 )
-from session_history.records.summary import SessionSummary, snapshot
+from session_history.records.summary import SessionSummary
 from session_history.records.values import DEPTH, decode, encode
-from session_history.turns.lifecycle import OpenTurn
-from session_history.turns.turn import Turn
 from support import same
 
 Pair = list[SessionHistoryService]
 
 
-async def begin(service: SessionHistoryService, *texts: str, **options: Any) -> tuple[OpenTurn[Json], Turn[Json]]:
+async def begin(service: SessionHistoryService, *texts: str, **options: Any) -> tuple[Context, Recorder]:
     """A turn that said something, which is stored, and that goes on."""
     open_turn = opened(service, **options)
     turn = await open_turn.__aenter__()
-    turn._take([said(text) for text in texts])
-    await open_turn.checkpoint()
+    turn.add([said(text) for text in texts])
+    await turn.checkpoint()
     return open_turn, turn
 
 
-async def resume(service: SessionHistoryService, name: str) -> tuple[OpenTurn[Json], Turn[Json]]:
+async def resume(service: SessionHistoryService, name: str) -> tuple[Context, Recorder]:
     """Go on with a message of the history, and with its turn."""
     open_turn = opened(service)
     turn = await open_turn.__aenter__()
-    turn._go_on(place(turn, name))
+    turn.resume(place(turn, name))
     return open_turn, turn
 
 
-def extend(turn: Turn[Json], index: int, *texts: str) -> None:
+def extend(turn: Recorder, index: int, *texts: str) -> None:
     """Add blocks to a message of a turn."""
-    value = turn._messages[index].value
-    turn._draft.revise(
-        index, StoredMessage(NATIVE, value | {"content": [*value["content"], *said(*texts).value["content"]]})
-    )
+    value = turn.messages[index].value
+    turn.revise(index, StoredMessage(NATIVE, value | {"content": [*value["content"], *said(*texts).value["content"]]}))
 
 
 async def counts(service: SessionHistoryService) -> tuple[int, int]:
     """Turns and messages, as the summary has them."""
     session = await service.get_session("u", "s")
     assert session is not None
-    head = await service._log.head(KEY)
-    assert head is not None
-    summary = await service._log.summary(KEY, head)
+    log = await service.provider.read(KEY, last=0)
+    assert log is not None
+    summary = await SessionLog(service.provider).summary(KEY, log.head)
     assert session.turns == summary.turns
-    assert summary == snapshot(SessionSummary(), enumerate(await records(service), start=1))
+    assert summary == SessionSummary().with_records(enumerate(await records(service), start=1))
     return summary.turns, summary.messages
 
 
 class TestCheckpoints:
+    @pytest.mark.every_store
     async def test_it_is_one_turn_of_several_entries(self, service: SessionHistoryService) -> None:
         async with opened(service) as turn:
             pass
-        async with (open_turn := opened(service)) as turn:
+        async with opened(service) as turn:
             for number in range(3):
-                turn._take([said(f"q{number}"), said(f"a{number}")])
-                await open_turn.checkpoint()
+                turn.add([said(f"q{number}"), said(f"a{number}")])
+                await turn.checkpoint()
         assert await recorded(service) == ["q0", "a0", "q1", "a1", "q2", "a2"]
         assert await shown(service) == ["q0", "a0", "q1", "a1", "q2", "a2"]
         assert await recorded(service, last_turns=1) == ["q0", "a0", "q1", "a1", "q2", "a2"]
         assert await counts(service) == (1, 6)
-        assert [(each.status, each.part) for each in await records(service)] == [
+        assert [(each.status, each.continues) for each in await records(service)] == [
             (Status.OPEN, None),
             (Status.OPEN, Continuation(1, 1)),
             (Status.OPEN, Continuation(1, 2)),
@@ -110,23 +110,23 @@ class TestCheckpoints:
         one, other = pair
         open_turn, turn = await begin(one, "q")
         assert await recorded(other) == await shown(other) == ["q"]
-        turn._take([said("a")])
+        turn.add([said("a")])
         assert await recorded(other) == ["q"]
         await end(open_turn)
         assert await recorded(other) == ["q", "a"]
 
     async def test_nothing_new_is_no_entry(self, service: SessionHistoryService) -> None:
         open_turn, turn = await begin(service, "q", "a")
-        turn._draft.revise(1, said("a"))
-        await open_turn.checkpoint()
-        await open_turn.checkpoint()
+        turn.revise(1, said("a"))
+        await turn.checkpoint()
+        await turn.checkpoint()
         assert len(await records(service)) == 1
         await end(open_turn)
         assert [each.status for each in await records(service)] == [Status.OPEN, Status.COMPLETED]
 
     async def test_one_that_says_nothing_leaves_nothing(self, service: SessionHistoryService) -> None:
-        async with (open_turn := opened(service)):
-            await open_turn.checkpoint()
+        async with opened(service) as turn:
+            await turn.checkpoint()
         assert await records(service) == []
 
     @pytest.mark.parametrize(
@@ -136,29 +136,22 @@ class TestCheckpoints:
         self, service: SessionHistoryService, error: type[BaseException], status: Status
     ) -> None:
         with pytest.raises(error):
-            async with (open_turn := opened(service)) as turn:
-                turn._take([said("q")])
-                await open_turn.checkpoint()
-                turn._take([said("a")])
+            async with opened(service) as turn:
+                turn.add([said("q")])
+                await turn.checkpoint()
+                turn.add([said("a")])
                 raise error
         assert (await records(service))[-1].status is status
         assert await recorded(service) == ["q", "a"]
         assert await shown(service) == ([] if status is Status.FAILED else ["q", "a"])
 
-    async def test_not_of_a_turn_with_an_id(self, service: SessionHistoryService) -> None:
-        async with (open_turn := opened(service, turn_id="t")) as turn:
-            turn._take([said("q")])
-            with pytest.raises(ValueError, match="stored at once"):
-                await open_turn.checkpoint()
-        assert await shown(service) == ["q"]
-
     async def test_a_failed_one_in_which_a_tool_acted_stays(self, service: SessionHistoryService) -> None:
         with pytest.raises(ZeroDivisionError):
-            async with (open_turn := opened(service)) as turn:
-                turn.add([{"role": "user", "content": "book it"}, call("c")])
-                await open_turn.checkpoint()
-                turn.add({"role": "tool", "tool_call_id": "c", "content": "booked"})
-                await open_turn.checkpoint()
+            async with opened(service) as turn:
+                turn.turn.add([{"role": "user", "content": "book it"}, call("c")])
+                await turn.checkpoint()
+                turn.turn.add({"role": "tool", "tool_call_id": "c", "content": "booked"})
+                await turn.checkpoint()
                 raise ZeroDivisionError
         async with service.turn("u", "s", native=True) as turn:
             assert [message["role"] for message in turn.history] == ["user", "assistant", "tool"]
@@ -167,10 +160,10 @@ class TestCheckpoints:
         one, other = pair
         open_turn, turn = await begin(one, "q1")
         await say(other, "q2", "a2")
-        turn._take([said("a1")])
-        await open_turn.checkpoint()
+        turn.add([said("a1")])
+        await turn.checkpoint()
         await append(other, "q3")
-        turn._take([said("b1")])
+        turn.add([said("b1")])
         await end(open_turn)
         await append(other, "a4")  # what was open of plain appends was ended by the turn
         expected = ["q1", "a1", "b1", "q2", "a2", "q3", "a4"]
@@ -195,9 +188,9 @@ class TestCrashes:
         one, other = pair
         open_turn = opened(one)
         turn = await open_turn.__aenter__()
-        turn.add([{"role": "user", "content": "book it"}, call("c")])
-        await open_turn.checkpoint()
-        abandon(one, turn)
+        turn.turn.add([{"role": "user", "content": "book it"}, call("c")])
+        await turn.checkpoint()
+        stop_heartbeats()
         async with other.turn("u", "s", native=True) as next_turn:
             assert [message["role"] for message in next_turn.history] == ["user", "assistant", "tool"]
             assert [repair.kind for repair in next_turn.repairs] == ["result added"]
@@ -209,17 +202,18 @@ class TestCrashes:
     @pytest.mark.parametrize("concurrent", ["keep", "reject"])
     @pytest.mark.parametrize("applied", [True, False])
     @pytest.mark.parametrize("again", [True, False])
+    @pytest.mark.every_store
     async def test_a_checkpoint_of_unknown_outcome_is_stored_once(
         self, service: SessionHistoryService, concurrent: str, applied: bool, again: bool
     ) -> None:
-        async with (open_turn := opened(service, concurrent=concurrent)) as turn:
-            turn._take([said("q")])
+        async with opened(service, concurrent=concurrent) as turn:
+            turn.add([said("q")])
             fail_once(service, applied=applied)
             with pytest.raises(Unavailable):
-                await open_turn.checkpoint()
-            turn._take([said("a")])
+                await turn.checkpoint()
+            turn.add([said("a")])
             if again:
-                await open_turn.checkpoint()
+                await turn.checkpoint()
         for each in (service, fresh(service)):
             assert await recorded(each) == ["q", "a"]
         assert await counts(service) == (1, 2)
@@ -230,11 +224,11 @@ class TestCrashes:
         one, other = pair
         open_turn = opened(one)
         turn = await open_turn.__aenter__()
-        turn._take([said("q1")])
+        turn.add([said("q1")])
         fail_once(one, applied=applied)
         with pytest.raises(Unavailable):
-            await open_turn.checkpoint()
-        one._provider.__dict__.pop("append", None)
+            await turn.checkpoint()
+        one.provider.__dict__.pop("append", None)
         await say(other, "q2")
         extend(turn, 0, "r1")
         await end(open_turn)
@@ -249,13 +243,13 @@ class TestCrashes:
         heard: list[list[str]] = []
 
         async def talk() -> None:
-            async with (open_turn := opened(service, concurrent=concurrent)) as turn:
-                turn._take([said("q")])
+            async with opened(service, concurrent=concurrent) as turn:
+                turn.add([said("q")])
                 try:
-                    await open_turn.checkpoint()
+                    await turn.checkpoint()
                 finally:
                     heard.append(await recorded(service))
-                turn._take([said("never")])
+                turn.add([said("never")])
 
         task = asyncio.create_task(talk())
         await going.wait()
@@ -270,14 +264,15 @@ class TestCrashes:
         assert (await records(service))[-1].status is Status.INTERRUPTED
         assert await shown(service, concurrent="reject") == ["q"]
 
+    @pytest.mark.every_store
     async def test_a_stop_during_a_checkpoint_loses_nothing(self, service: SessionHistoryService) -> None:
         going, go = hold(service)
         open_turn = opened(service)
         turn = await open_turn.__aenter__()
-        turn._take([said("q")])
-        saving = asyncio.create_task(open_turn.checkpoint())
+        turn.add([said("q")])
+        saving = asyncio.create_task(turn.checkpoint())
         await going.wait()
-        turn._take([said("a")])  # by another task of the same turn
+        turn.add([said("a")])  # by another task of the same turn
         extend(turn, 0, "r")
         stopping = asyncio.create_task(service.stop())
         await asyncio.sleep(0.02)
@@ -291,13 +286,13 @@ class TestCrashes:
 
     async def test_two_checkpoints_at_once_store_everything_once(self, service: SessionHistoryService) -> None:
         going, go = hold(service)
-        async with (open_turn := opened(service)) as turn:
-            turn._take([said("q"), said("a")])
-            saving = [asyncio.create_task(open_turn.checkpoint())]
+        async with opened(service) as turn:
+            turn.add([said("q"), said("a")])
+            saving = [asyncio.create_task(turn.checkpoint())]
             await going.wait()
-            turn._take([said("b")])
+            turn.add([said("b")])
             extend(turn, 1, "a2")
-            saving.append(asyncio.create_task(open_turn.checkpoint()))
+            saving.append(asyncio.create_task(turn.checkpoint()))
             await asyncio.sleep(0.02)
             go.set()
             await asyncio.gather(*saving)
@@ -308,18 +303,19 @@ class TestCrashes:
 
 
 class TestRevisions:
+    @pytest.mark.every_store
     async def test_the_newest_version_is_shown_and_only_what_is_new_is_stored(self, pair: Pair) -> None:
         one, other = pair
-        async with (open_turn := opened(one)) as turn:
-            turn._take([said("q"), said("a")])
-            await open_turn.checkpoint()
+        async with opened(one) as turn:
+            turn.add([said("q"), said("a")])
+            await turn.checkpoint()
             for number in range(3):
                 extend(turn, 1, f"b{number}")
-                await open_turn.checkpoint()
-                assert await recorded(other) == names(turn.messages)
+                await turn.checkpoint()
+                assert await recorded(other) == names(turn.turn.messages)
         assert await recorded(other) == await shown(one) == ["q", "a+b0+b1+b2"]
         revisions = [revision for each in await records(one) for revision in each.revisions]
-        assert [(revision.place, revision.kept) for revision in revisions] == [(MessageRef(1, 1), n) for n in (1, 2, 3)]
+        assert [(revision.ref, revision.kept) for revision in revisions] == [(MessageRef(1, 1), n) for n in (1, 2, 3)]
         assert [names([revision.message.value]) for revision in revisions] == [["b0"], ["b1"], ["b2"]]
         assert await counts(one) == (1, 2)
 
@@ -340,11 +336,11 @@ class TestRevisions:
         ],
     )
     async def test_any_version_comes_back_as_it_is(self, service: SessionHistoryService, versions: list[Json]) -> None:
-        async with (open_turn := opened(service)) as turn:
-            turn._take([StoredMessage(NATIVE, versions[0])])
+        async with opened(service) as turn:
+            turn.add([StoredMessage(NATIVE, versions[0])])
             for version in versions:
-                turn._draft.revise(0, StoredMessage(NATIVE, version))
-                await open_turn.checkpoint()
+                turn.revise(0, StoredMessage(NATIVE, version))
+                await turn.checkpoint()
                 for each in (service, fresh(service)):
                     session = await each.get_session("u", "s", native=True)
                     assert session is not None
@@ -354,32 +350,32 @@ class TestRevisions:
         self, service: SessionHistoryService
     ) -> None:
         async with opened(service) as turn:
-            turn._take([said("q"), said("a")])
+            turn.add([said("q"), said("a")])
             extend(turn, 1, "b")
         assert await recorded(service) == ["q", "a+b"]
         assert [each.revisions for each in await records(service)] == [()]
 
     async def test_one_that_was_revised_and_revised_back_is_no_news(self, service: SessionHistoryService) -> None:
-        async with (open_turn := opened(service)) as turn:
-            turn._take([said("q")])
-            await open_turn.checkpoint()
+        async with opened(service) as turn:
+            turn.add([said("q")])
+            await turn.checkpoint()
             extend(turn, 0, "r")
-            turn._draft.revise(0, said("q"))
+            turn.revise(0, said("q"))
         assert await recorded(service) == ["q"]
 
     async def test_another_process_goes_on_after_days(self, pair: Pair) -> None:
         one, other = pair
         open_turn, turn = await begin(one, "q", "a")
-        open_turn.outcome = Status.OPEN
+        turn.park()
         await end(open_turn)
         for number in range(40):
             await say(one, f"q{number}")
         stranger = fresh(other)
         open_turn, turn = await resume(stranger, "a")
         extend(turn, 0, "b")
-        await open_turn.checkpoint()
+        await turn.checkpoint()
         extend(turn, 0, "c")
-        turn._take([said("d")])
+        turn.add([said("d")])
         await end(open_turn)
         later = [f"q{number}" for number in range(40)]
         for each in (one, other, stranger, fresh(one)):
@@ -393,8 +389,8 @@ class TestContested:
     """Two processes go on with the same turn at once."""
 
     async def parked(self, service: SessionHistoryService) -> None:
-        open_turn, _ = await begin(service, "q", "a")
-        open_turn.outcome = Status.OPEN
+        open_turn, turn = await begin(service, "q", "a")
+        turn.park()
         await end(open_turn)
 
     @pytest.mark.parametrize("order", ["AB", "ABA", "ABB", "ABAA", "ABBB", "AABBAB", "ABABAB", "AABB", "ABAABB"])
@@ -406,7 +402,7 @@ class TestContested:
             open_turn, turn = going[name]
             extend(turn, 0, f"{name}{number}")
             added.append(f"{name}{number}")
-            await open_turn.checkpoint()
+            await turn.checkpoint()
         for open_turn, _ in going.values():
             await end(open_turn)
         for each in (*pair, fresh(pair[0])):
@@ -415,9 +411,9 @@ class TestContested:
     async def test_what_both_said_is_there_once(self, pair: Pair) -> None:
         await self.parked(pair[0])
         going = [await resume(service, "a") for service in pair]
-        for number, (open_turn, turn) in enumerate(going):
+        for number, (_open_turn, turn) in enumerate(going):
             extend(turn, 0, "result", f"b{number}")
-            await open_turn.checkpoint()
+            await turn.checkpoint()
         assert await recorded(fresh(pair[0])) == ["q", "a+result+b0+b1"]
 
     async def test_who_comes_later_may_take_away_again(self, pair: Pair) -> None:
@@ -426,7 +422,7 @@ class TestContested:
             extend(turn, 0, f"b{id(turn)}")
             await end(open_turn)
         open_turn, turn = await resume(fresh(pair[0]), "a")
-        turn._draft.revise(0, said("a", "c"))
+        turn.revise(0, said("a", "c"))
         await end(open_turn)
         for each in (*pair, fresh(pair[0])):
             assert await recorded(each) == ["q", "a+c"]
@@ -434,7 +430,7 @@ class TestContested:
     async def test_messages_of_both_are_kept(self, pair: Pair) -> None:
         await self.parked(pair[0])
         for number, (open_turn, turn) in enumerate([await resume(service, "a") for service in pair]):
-            turn._take([said(f"m{number}")])
+            turn.add([said(f"m{number}")])
             await end(open_turn)
         assert await recorded(fresh(pair[0])) == ["q", "a", "m0", "m1"]
 
@@ -442,9 +438,9 @@ class TestContested:
         one, other = pair
         open_turn, turn = await begin(one, "q", "a")
         extend(turn, 1, "b", "c")
-        await open_turn.checkpoint()
+        await turn.checkpoint()
         await say(other, "q2")
-        turn._draft.revise(1, said("a", "c"))
+        turn.revise(1, said("a", "c"))
         await end(open_turn)
         assert await recorded(other) == ["q", "a+c", "q2"]
 
@@ -455,7 +451,7 @@ class TestWindows:
         open_turn, turn = await begin(one, "q", "a")
         for number in range(turns):
             await say(other, f"q{number}")
-        turn._take([said("b")])
+        turn.add([said("b")])
         extend(turn, 1, "c")
         await end(open_turn)
 
@@ -507,14 +503,15 @@ class TestWindows:
             if number > 4:
                 budget = TokenBudget(entries * 3 + entries // 2, count=lambda message: len(message["content"]))
                 assert len(await shown(fresh(service), token_budget=budget)) == entries * 3
-            async with (open_turn := opened(service)) as turn:
+            async with opened(service) as turn:
                 for part in range(entries):
-                    turn._take([said(f"{number}.{part}")])
-                    await open_turn.checkpoint()
+                    turn.add([said(f"{number}.{part}")])
+                    await turn.checkpoint()
         assert len([start for count, start in starts if count == 4]) <= 20 / 2
         assert await counts(service) == (20, 20 * entries)
 
     @pytest.mark.parametrize("length", [1, 2, 5])
+    @pytest.mark.every_store
     async def test_pages_see_all_parts_of_their_turns(self, pair: Pair, length: int) -> None:
         one, other = pair
         going = [await begin(one, f"q{number}", f"a{number}") for number in range(6)]
@@ -522,11 +519,11 @@ class TestWindows:
             await say(other, f"q{number + 10}")
             extend(turn, 1, f"b{number}")
             if number % 2:
-                await open_turn.checkpoint()
-            turn._take([said(f"c{number}")])
+                await turn.checkpoint()
+            turn.add([said(f"c{number}")])
             if number != 3:
                 await end(open_turn)
-        abandon(one, going[3][1])
+        stop_heartbeats()
         everything = await recorded(other)
         assert everything == [
             *(f"{text}" for n in range(6) for text in (f"q{n}", f"a{n}+b{n}", f"c{n}") if text != "c3"),
@@ -543,7 +540,7 @@ class TestWindows:
         await say(other, "q2")
         session = await other.get_session("u", "s", last_turns=1)
         assert session is not None
-        turn._take([said("a1")])
+        turn.add([said("a1")])
         await end(open_turn)
         for each in (one, other, fresh(one)):
             assert await recorded(each, before=session.earlier, last_turns=1) == ["q1", "a1"]
@@ -599,7 +596,7 @@ class History:
         self.services = services
         self.dice = dice
         self.model = Model()
-        self.going: list[tuple[SessionHistoryService, OpenTurn[Json], Turn[Json], list[str]]] = []
+        self.going: list[tuple[SessionHistoryService, Context, Recorder, list[str]]] = []
         self.left: list[list[str]] = []
         self.number = 0
 
@@ -619,7 +616,7 @@ class History:
         if len(self.going) < 4:
             service = self.dice.choice(self.services)
             size = self.dice.choice([None, 2])
-            open_turn = opened(service, size=size)
+            open_turn = opened(service, last_turns=size)
             self.going.append((service, open_turn, await open_turn.__aenter__(), []))
 
     async def append(self) -> None:
@@ -630,38 +627,38 @@ class History:
 
     async def take(self) -> None:
         _, _, turn, _ = self.dice.choice(self.going)
-        turn._take([said(self.name(self.dice.choice("qa"))) for _ in range(self.dice.randint(1, 2))])
+        turn.add([said(self.name(self.dice.choice("qa"))) for _ in range(self.dice.randint(1, 2))])
 
     async def revise(self) -> None:
         _, _, turn, _ = self.dice.choice(self.going)
-        if turn._messages:
-            index = self.dice.randrange(len(turn._messages))
-            blocks = names([turn._messages[index].value])[0].split("+")
+        if turn.messages:
+            index = self.dice.randrange(len(turn.messages))
+            blocks = names([turn.messages[index].value])[0].split("+")
             kept = blocks[: self.dice.randint(1, len(blocks))]
-            turn._draft.revise(index, said(*kept, *(self.name("b") for _ in range(self.dice.randint(0, 2)))))
+            turn.revise(index, said(*kept, *(self.name("b") for _ in range(self.dice.randint(0, 2)))))
 
-    def stored(self, turn: Turn[Json], shown: list[str]) -> None:
-        texts = names(turn.messages)
+    def stored(self, turn: Recorder, shown: list[str]) -> None:
+        texts = names(turn.turn.messages)
         begun = next((i for i, text in enumerate(shown) if texts and text.split("+")[0] == texts[0].split("+")[0]), 0)
         self.model.store(shown, [*shown[:begun], *texts] if shown else texts)
 
     async def checkpoint(self) -> None:
-        _, open_turn, turn, shown = self.dice.choice(self.going)
-        await open_turn.checkpoint()
+        _, _open_turn, turn, shown = self.dice.choice(self.going)
+        await turn.checkpoint()
         self.stored(turn, shown)
 
     async def end(self) -> None:
-        service, open_turn, turn, shown = self.going.pop(self.dice.randrange(len(self.going)))
+        _service, open_turn, turn, shown = self.going.pop(self.dice.randrange(len(self.going)))
         if self.dice.random() < 0.3:
-            await service._turns.end_early(turn, Status.INTERRUPTED, TimeoutError())
+            await open_turn.__aexit__(TimeoutError, TimeoutError(), None)
         else:
             await end(open_turn)
         self.stored(turn, shown)
 
     async def crash(self) -> None:
         if self.dice.random() < 0.5:
-            service, _, turn, shown = self.going.pop(self.dice.randrange(len(self.going)))
-            abandon(service, turn)
+            _service, _, _turn, shown = self.going.pop(self.dice.randrange(len(self.going)))
+            stop_heartbeats()
             self.left += [shown] if shown else []
 
     async def resume(self) -> None:
@@ -691,7 +688,8 @@ class History:
         assert windows[0] == self.model.texts(max(fitting))
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.every_store
 async def test_whatever_happens_everybody_sees_what_a_plain_model_says(pair: Pair, seed: int) -> None:
     history = History(pair, random.Random(seed))
     await history.append()
@@ -700,8 +698,7 @@ async def test_whatever_happens_everybody_sees_what_a_plain_model_says(pair: Pai
         await history.check()
     assert [text for page in await pages(pair[0], 3) for text in page] == history.model.texts()
     assert await counts(pair[1]) == (len(history.model.turns), len(history.model.texts()))
-    abandon(pair[0], *(turn for _, _, turn, _ in history.going))
-    abandon(pair[1], *(turn for _, _, turn, _ in history.going))
+    stop_heartbeats()
 
 
 SECRET = "sesame"
@@ -716,7 +713,7 @@ def whole_record() -> Record:
         status=Status.OPEN,
         turn_id="t",
         changes={"title": SECRET},
-        part=Continuation(3, 5),
+        continues=Continuation(3, 5),
         revisions=(Revision(MessageRef(3, 0), 2, message), Revision(MessageRef(4, 1), 0, message)),
         slots={
             "a": Slot({"x": SECRET}, 0),
@@ -757,7 +754,7 @@ class TestRecords:
             Author.TURN,
             base=0,
             status=Status.COMPLETED,
-            part=part,
+            continues=part,
             lease=lease,
             revisions=tuple(Revision(place, on, StoredMessage(NATIVE, {"role": "user"})) for place in revised),
             slots={name: Slot({"n": on}, on, begin) for name in slots},
@@ -766,11 +763,11 @@ class TestRecords:
 
     def test_records_and_cards_of_before_are_read(self) -> None:
         payload = (
-            b'{"v":1,"by":"turn","base":2,"at":1700000000000000,"status":"completed","inputs":1,"shape":"text",'
+            b'{"v":1,"by":"turn","base":2,"at":1700000000000000,"status":"completed","inputs":[0],"shape":"text",'
             b'"answer":[1],"turn":"t","runs":[["json/1",[{"role":"user"},{"role":"assistant"}]]]}'
         )
         record = Record.decode(payload, KEY, 3)
-        assert (record.part, record.revisions, record.slots, record.lease) == (None, (), {}, None)
+        assert (record.continues, record.revisions, record.slots, record.lease) == (None, (), {}, None)
         assert (record.turn_id, record.status, len(record.messages)) == ("t", Status.COMPLETED, 2)
         assert record.encode() == payload
         summary = SessionSummary.decode(
@@ -781,9 +778,9 @@ class TestRecords:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
-            ("part", 1),
-            ("part", [1]),
-            ("part", [1, 2, 3]),
+            ("continues", 1),
+            ("continues", [1]),
+            ("continues", [1, 2, 3]),
             ("revisions", 1),
             ("revisions", [[1, 2, 3, "json/1"]]),
             ("revisions", [[1, 2, 3, "json/1", []]]),
@@ -806,21 +803,19 @@ class TestRecords:
 
     async def test_nothing_shows_content(self, service: SessionHistoryService) -> None:
         record = whole_record()
-        async with (open_turn := opened(service, slot="agent")) as turn:
-            turn.add({"role": "user", "content": SECRET})
-            turn.state = {"secret": SECRET}
-            await open_turn.checkpoint()
-        async with (open_turn := opened(service, slot="agent")) as turn:
+        async with opened(service, slot="agent") as turn:
+            turn.turn.add({"role": "user", "content": SECRET})
+            turn.turn.state = {"secret": SECRET}
+            await turn.checkpoint()
+        async with opened(service, slot="agent") as turn:
             things = (
                 record,
                 record.revisions,
                 record.slots,
                 turn,
-                open_turn,
-                turn._window,
-                turn._window.kept,
-                turn._draft,
-                service._log.tails.get(KEY),
+                turn.turn,
+                turn.stored_state,
+                turn.messages,
             )
             assert SECRET not in "".join(map(repr, things))
 
@@ -828,10 +823,10 @@ class TestRecords:
         deep: Any = 1
         for _ in range(DEPTH - 2):
             deep = [deep]
-        async with (open_turn := opened(service)) as turn:
-            turn.add({"role": "user", "content": [0]})
-            await open_turn.checkpoint()
-            turn._draft.revise(0, StoredMessage(NATIVE, {"role": "user", "content": [0, deep]}))
+        async with opened(service) as turn:
+            turn.turn.add({"role": "user", "content": [0]})
+            await turn.checkpoint()
+            turn.revise(0, StoredMessage(NATIVE, {"role": "user", "content": [0, deep]}))
         session = await fresh(service).get_session("u", "s", native=True)
         assert session is not None
         assert same(session.messages, [{"role": "user", "content": [0, deep]}])

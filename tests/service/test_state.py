@@ -9,8 +9,8 @@ import pytest
 
 from service.opening import (
     KEY,
-    abandon,
     append,
+    end,
     fail_once,
     fresh,
     hold,
@@ -22,6 +22,8 @@ from service.opening import (
     said,
     say,
     shown,
+    spoken,
+    stop_heartbeats,
 )
 from session_history import SessionHistoryService
 from session_history.errors import Corrupt, InvalidKey, NotStorable, TurnClosed, Unavailable
@@ -39,9 +41,9 @@ AGENT = {"slot": "agent"}
 async def keep(service: SessionHistoryService, state: Any, *texts: str, slot: str = "agent") -> bool | None:
     """A turn with a state; whether it was kept."""
     async with opened(service, slot=slot) as turn:
-        turn._take([said(text) for text in texts])
-        turn.state = state
-    return turn.state_kept
+        turn.add([said(text) for text in texts])
+        turn.turn.state = state
+    return turn.turn.state_kept
 
 
 async def state(service: SessionHistoryService, slot: str = "agent") -> Any:
@@ -49,6 +51,7 @@ async def state(service: SessionHistoryService, slot: str = "agent") -> Any:
         return turn.state
 
 
+@pytest.mark.every_store
 async def test_the_next_turn_has_what_this_one_left(pair: Pair) -> None:
     one, other = pair
     assert await state(one) is None
@@ -86,17 +89,18 @@ async def test_a_state_alone_does_not_end_what_is_open_of_plain_appends(service:
         assert await recorded(each, last_turns=1) == ["q1", "a1"]
 
 
+@pytest.mark.every_store
 async def test_of_two_at_once_the_second_does_not_overwrite_the_first(pair: Pair) -> None:
     one, other = pair
     await keep(one, {"by": "nobody"})
     async with opened(one, **AGENT) as first, opened(other, **AGENT) as second:
-        assert first.state_kept is second.state_kept is None
-        first._take([said("q1")])
-        second._take([said("q2")])
-        first.state = {"by": "first"}
-        second.state = {"by": "second"}
+        assert first.turn.state_kept is second.turn.state_kept is None
+        first.add([said("q1")])
+        second.add([said("q2")])
+        first.turn.state = {"by": "first"}
+        second.turn.state = {"by": "second"}
     # the inner one ends first
-    assert [first.state_kept, second.state_kept] == [False, True]
+    assert [first.turn.state_kept, second.turn.state_kept] == [False, True]
     for each in (*pair, fresh(one)):
         assert await state(each) == {"by": "second"}
         assert await recorded(each) == ["q2", "q1"]
@@ -106,37 +110,37 @@ async def test_of_two_at_once_the_second_does_not_overwrite_the_first(pair: Pair
 
 async def test_nor_does_a_turn_that_lost_take_its_slot_with_a_later_checkpoint(pair: Pair) -> None:
     one, other = pair
-    async with (open_turn := opened(one, **AGENT)) as turn:
+    async with opened(one, **AGENT) as turn:
         assert await keep(other, {"by": "other"})
         for number in range(2):
-            turn.state = {"by": "one", "n": number}
-            await open_turn.checkpoint()
-            assert turn.state_kept is False
+            turn.turn.state = {"by": "one", "n": number}
+            await turn.checkpoint()
+            assert turn.turn.state_kept is False
     assert await state(one) == await state(other) == {"by": "other"}
 
 
 async def test_the_states_of_one_turn_follow_each_other(pair: Pair) -> None:
     one, other = pair
     await keep(one, {"n": -1})
-    async with (open_turn := opened(one, **AGENT)) as turn:
+    async with opened(one, **AGENT) as turn:
         for number in range(3):
-            turn._take([said(f"q{number}")])
-            turn.state = {"n": number}
-            await open_turn.checkpoint()
-            assert turn.state_kept is True
+            turn.add([said(f"q{number}")])
+            turn.turn.state = {"n": number}
+            await turn.checkpoint()
+            assert turn.turn.state_kept is True
             assert await state(other) == await state(one) == {"n": number}
             await say(other, f"q{number + 10}")
-        turn.state = {"n": 3}
-    assert turn.state_kept is True
+        turn.turn.state = {"n": 3}
+    assert turn.turn.state_kept is True
     assert await state(other) == {"n": 3}
 
 
 async def test_agents_with_different_names_do_not_disturb_each_other(pair: Pair) -> None:
     one, other = pair
     async with opened(one, slot="a") as first, opened(other, slot="b") as second:
-        first.state = {"by": "a"}
-        second.state = {"by": "b"}
-    assert first.state_kept is second.state_kept is True
+        first.turn.state = {"by": "a"}
+        second.turn.state = {"by": "b"}
+    assert first.turn.state_kept is second.turn.state_kept is True
     assert [await state(fresh(one), slot) for slot in "abc"] == [{"by": "a"}, {"by": "b"}, None]
 
 
@@ -146,10 +150,10 @@ async def test_one_that_was_stored_long_ago_is_found(pair: Pair, turns: int, siz
     one, other = pair
     await keep(one, {"n": 1}, "q")
     for number in range(turns):
-        await say(one, f"q{number}", size=size)
+        await say(one, f"q{number}", last_turns=size)
     for each in (*pair, fresh(one)):
-        async with opened(each, size=size, **AGENT) as turn:
-            assert turn.state == {"n": 1}
+        async with opened(each, last_turns=size, **AGENT) as turn:
+            assert turn.turn.state == {"n": 1}
     assert await keep(other, {"n": 2})
 
 
@@ -165,13 +169,13 @@ async def test_a_new_life_of_the_session_has_no_state(pair: Pair) -> None:
 
 async def test_a_fold_without_it_is_folded_anew(service: SessionHistoryService) -> None:
     await keep(service, {"n": 1}, "q")
-    log = await service._provider.read(KEY)
+    log = await service.provider.read(KEY)
     assert log is not None
     for snapshot in (None, Snapshot(1, log.entries[0].id, b"{}")):
-        head = await service._log.head(KEY)
-        assert head is not None
-        await service._provider.rewrite(
-            KEY, log.entries[0], at=Position(0, 1), rewrites=head.rewrites, snapshot=snapshot
+        log = await service.provider.read(KEY)
+        assert log is not None
+        await service.provider.rewrite(
+            KEY, log.entries[0], at=Position(0, 1), rewrites=log.head.rewrites, snapshot=snapshot
         )
         assert await state(fresh(service)) == {"n": 1}
 
@@ -179,7 +183,7 @@ async def test_a_fold_without_it_is_folded_anew(service: SessionHistoryService) 
 async def test_a_card_that_names_an_entry_without_it_is_corrupt(service: SessionHistoryService) -> None:
     record = Record(Author.TURN, base=0, messages=(said("q"),), status=Status.COMPLETED)
     wrong = Snapshot(1, "e1", SessionSummary(slots={"agent": 1}).encode())
-    await service._provider.append(KEY, Entry("e1", record.encode()), at=Position(0, 0), snapshot=wrong)
+    await service.provider.append(KEY, Entry("e1", record.encode()), at=Position(0, 0), snapshot=wrong)
     with pytest.raises(Corrupt, match="state"):
         await state(service)
 
@@ -242,9 +246,9 @@ async def test_a_turn_that_did_not_end_well_keeps_its_state(
 ) -> None:
     with pytest.raises(error):
         async with opened(service, **AGENT) as turn:
-            turn.state = {"n": 1}
+            turn.turn.state = {"n": 1}
             raise error
-    assert turn.state_kept is True
+    assert turn.turn.state_kept is True
     assert await state(service) == {"n": 1}
 
 
@@ -261,13 +265,13 @@ async def test_a_repeated_turn_stores_no_second_state(service: SessionHistorySer
 async def test_one_whose_store_had_an_unknown_outcome_is_kept_once(
     service: SessionHistoryService, applied: bool
 ) -> None:
-    async with (open_turn := opened(service, **AGENT)) as turn:
-        turn.state = {"n": 1}
+    async with opened(service, **AGENT) as turn:
+        turn.turn.state = {"n": 1}
         fail_once(service, applied=applied)
         with pytest.raises(Unavailable):
-            await open_turn.checkpoint()
-        assert turn.state_kept is None
-    assert turn.state_kept is True
+            await turn.checkpoint()
+        assert turn.turn.state_kept is None
+    assert turn.turn.state_kept is True
     assert await state(fresh(service)) == {"n": 1}
     assert len([each for each in await records(service) if each.slots]) == 1
 
@@ -276,37 +280,37 @@ async def test_one_whose_store_had_an_unknown_outcome_is_kept_once(
 async def test_one_that_is_set_after_a_failed_checkpoint_is_stored_too(
     service: SessionHistoryService, applied: bool
 ) -> None:
-    async with (open_turn := opened(service, **AGENT)) as turn:
-        turn._take([said("q")])
-        turn.state = {"n": 1}
+    async with opened(service, **AGENT) as turn:
+        turn.add([said("q")])
+        turn.turn.state = {"n": 1}
         fail_once(service, applied=applied)
         with pytest.raises(Unavailable):
-            await open_turn.checkpoint()
-        turn._take([said("a"), said("b")])
-        turn._keep({"n": 2}, HistoryStart(turn._draft.place(2), 0))
-    assert turn.state_kept is True
+            await turn.checkpoint()
+        turn.add([said("a"), said("b")])
+        turn.save_state({"n": 2}, start=HistoryStart(turn.ref(2), 0))
+    assert turn.turn.state_kept is True
     for each in (service, fresh(service)):
         async with opened(each, **AGENT) as turn:
-            assert turn.state == {"n": 2}
-            assert names(message.value for _, message in turn._placed) == ["b"]
+            assert turn.turn.state == {"n": 2}
+            assert names(message.value for _, message in turn.history) == ["b"]
 
 
 @pytest.mark.parametrize("begin", [0, 1])
 async def test_so_is_one_that_is_set_during_a_checkpoint(service: SessionHistoryService, begin: int) -> None:
     going, go = hold(service)
-    async with (open_turn := opened(service, **AGENT)) as turn:
-        turn._take([said("q"), said("a")])
-        turn.state = {"n": 1}
-        saving = asyncio.create_task(open_turn.checkpoint())
+    async with opened(service, **AGENT) as turn:
+        turn.add([said("q"), said("a")])
+        turn.turn.state = {"n": 1}
+        saving = asyncio.create_task(turn.checkpoint())
         await going.wait()
-        turn._keep({"n": 2}, HistoryStart(turn._draft.place(begin), 0))
+        turn.save_state({"n": 2}, start=HistoryStart(turn.ref(begin), 0))
         go.set()
         await saving
-    assert turn.state_kept is True
+    assert turn.turn.state_kept is True
     for each in (service, fresh(service)):
         async with opened(each, **AGENT) as turn:
-            assert turn.state == {"n": 2}
-            assert names(message.value for _, message in turn._placed) == ["q", "a"][begin:]
+            assert turn.turn.state == {"n": 2}
+            assert names(message.value for _, message in turn.history) == ["q", "a"][begin:]
 
 
 class TestOwnHistory:
@@ -314,12 +318,12 @@ class TestOwnHistory:
 
     async def summarize(self, service: SessionHistoryService, name: str, skip: int = 0) -> None:
         async with opened(service, **AGENT) as turn:
-            turn._keep({"summary": f"until {name}"}, HistoryStart(place(turn, name), skip))
+            turn.save_state({"summary": f"until {name}"}, start=HistoryStart(place(turn, name), skip))
 
     async def own(self, service: SessionHistoryService, **options: Any) -> list[str]:
         async with opened(service, **AGENT, **options) as turn:
-            history = names(turn.history)
-            assert history == names(message.value for _, message in turn._placed)
+            history = spoken(turn)
+            assert history == names(message.value for _, message in turn.history)
             return history
 
     @pytest.mark.parametrize("turns", [3, 12, 60])
@@ -339,33 +343,33 @@ class TestOwnHistory:
 
     async def test_blocks_that_are_in_the_summary_are_left_out(self, service: SessionHistoryService) -> None:
         async with opened(service) as turn:
-            turn._take([said("q"), said("a", "b", "c"), said("d")])
+            turn.add([said("q"), said("a", "b", "c"), said("d")])
         for skip, expected in ((0, ["a+b+c", "d"]), (1, ["b+c", "d"]), (3, ["d"])):
             async with opened(service, **AGENT) as turn:
-                turn._keep({"skip": skip}, HistoryStart(MessageRef(1, 1), skip))
+                turn.save_state({"skip": skip}, start=HistoryStart(MessageRef(1, 1), skip))
             for each in (service, fresh(service)):
                 assert await self.own(each) == expected
         assert await recorded(service) == ["q", "a+b+c", "d"]
 
     async def test_it_may_begin_in_the_turn_that_says_so(self, service: SessionHistoryService) -> None:
         await say(service, "q0")
-        async with (open_turn := opened(service, **AGENT)) as turn:
-            turn._take([said("q1"), said("a1", "b1")])
-            await open_turn.checkpoint()
-            turn._take([said("c1"), said("d1")])
-            turn._keep({"n": 1}, HistoryStart(turn._draft.place(3), 0))
-            await open_turn.checkpoint()
+        async with opened(service, **AGENT) as turn:
+            turn.add([said("q1"), said("a1", "b1")])
+            await turn.checkpoint()
+            turn.add([said("c1"), said("d1")])
+            turn.save_state({"n": 1}, start=HistoryStart(turn.ref(3), 0))
+            await turn.checkpoint()
             assert await self.own(service) == await self.own(fresh(service)) == ["d1"]
-            turn._keep({"n": 2}, HistoryStart(turn._draft.place(1), 1))
+            turn.save_state({"n": 2}, start=HistoryStart(turn.ref(1), 1))
         for each in (service, fresh(service)):
             assert await self.own(each) == ["b1", "c1", "d1"]
 
     async def test_it_stays_when_only_the_state_changes(self, service: SessionHistoryService) -> None:
         await say(service, "q0", "a0", "b0")
-        async with (open_turn := opened(service, **AGENT)) as turn:
-            turn._take([said("q1"), said("a1")])
-            turn._keep({"n": 1}, HistoryStart(turn._draft.place(1), 0))
-            await open_turn.checkpoint()
+        async with opened(service, **AGENT) as turn:
+            turn.add([said("q1"), said("a1")])
+            turn.save_state({"n": 1}, start=HistoryStart(turn.ref(1), 0))
+            await turn.checkpoint()
         for number in range(3):
             assert await keep(service, {"n": number}, f"q{number + 2}")
         assert await self.own(service) == await self.own(fresh(service)) == ["a1", "q2", "q3", "q4"]
@@ -375,16 +379,16 @@ class TestOwnHistory:
             await say(service, f"q{number}")
         await self.summarize(service, "q30")
         for each in (service, fresh(service)):
-            assert await self.own(each, size=4) == [f"q{number}" for number in range(36, 40)]
-            assert await self.own(each, size=20) == [f"q{number}" for number in range(30, 40)]
+            assert await self.own(each, last_turns=4) == [f"q{number}" for number in range(36, 40)]
+            assert await self.own(each, last_turns=20) == [f"q{number}" for number in range(30, 40)]
 
     async def test_what_others_said_meanwhile_is_shown_though_it_lies_ahead(self, pair: Pair) -> None:
         one, other = pair
         await say(one, "q0", "a0")
         async with opened(one, **AGENT) as turn:
             await say(other, "q1", "a1")
-            turn._take([said("q2"), said("a2")])
-            turn._keep({"n": 1}, HistoryStart(turn._draft.place(1), 0))
+            turn.add([said("q2"), said("a2")])
+            turn.save_state({"n": 1}, start=HistoryStart(turn.ref(1), 0))
         for each in (*pair, fresh(one)):
             assert await self.own(each) == ["q1", "a1", "q2", "a2"]
 
@@ -393,13 +397,13 @@ class TestOwnHistory:
         await say(one, "q0", "a0")
         open_turn = opened(other)
         going = await open_turn.__aenter__()
-        going._take([said("q1")])
-        await open_turn.checkpoint()
+        going.add([said("q1")])
+        await going.checkpoint()
         async with opened(one, **AGENT) as turn:
-            going._take([said("a1")])
-            await open_turn.__aexit__(None, None, None)
-            turn._take([said("q2"), said("a2")])
-            turn._keep({"n": 1}, HistoryStart(turn._draft.place(1), 0))
+            going.add([said("a1")])
+            await end(open_turn)
+            turn.add([said("q2"), said("a2")])
+            turn.save_state({"n": 1}, start=HistoryStart(turn.ref(1), 0))
         for each in (*pair, fresh(one)):
             assert "a1" in await self.own(each)
 
@@ -408,15 +412,15 @@ class TestOwnHistory:
         self, pair: Pair, turns: int
     ) -> None:
         one, other = pair
-        async with (open_turn := opened(one, **AGENT)) as turn:
-            turn._take([said("q"), said("a")])
-            await open_turn.checkpoint()
+        async with opened(one, **AGENT) as turn:
+            turn.add([said("q"), said("a")])
+            await turn.checkpoint()
             for number in range(turns):
                 await say(other, f"q{number}")
-            turn._take([said("b")])
-            await open_turn.checkpoint()
+            turn.add([said("b")])
+            await turn.checkpoint()
         async with opened(one, **AGENT) as turn:
-            turn._keep({"n": 1}, HistoryStart(place(turn, "b"), 0))
+            turn.save_state({"n": 1}, start=HistoryStart(place(turn, "b"), 0))
         for each in (*pair, fresh(one)):
             assert await self.own(each) == ["b", *(f"q{number}" for number in range(turns))]
 
@@ -425,15 +429,15 @@ class TestOwnHistory:
         one, other = pair
         open_turn = opened(one, **AGENT)
         turn = await open_turn.__aenter__()
-        turn._take([said("q"), said("a", "b", "c")])
-        turn._keep({"n": 1}, HistoryStart(turn._draft.place(1), 2))
-        open_turn.outcome = Status.OPEN
-        await open_turn.__aexit__(None, None, None)
+        turn.add([said("q"), said("a", "b", "c")])
+        turn.save_state({"n": 1}, start=HistoryStart(turn.ref(1), 2))
+        turn.park()
+        await end(open_turn)
         assert await self.own(other) == ["c"]
         async with opened(other, **AGENT) as turn:
-            index = turn._go_on(turn._placed[0][0])
-            assert names(turn.messages) == ["a+b+c"]
-            turn._draft.revise(index, said("a", "b", "c", "d"))
+            index = turn.resume(turn.history[0][0])
+            assert names(turn.turn.messages) == ["a+b+c"]
+            turn.revise(index, said("a", "b", "c", "d"))
         for each in (*pair, fresh(one)):
             assert await self.own(each) == ["c+d"]
             assert await recorded(each) == ["q", "a+b+c+d"]
@@ -447,9 +451,9 @@ async def test_a_crash_after_a_checkpoint_leaves_its_state(pair: Pair) -> None:
     one, other = pair
     open_turn = opened(one, **AGENT)
     turn = await open_turn.__aenter__()
-    turn.state = {"n": 1}
-    turn._take([said("q")])
-    await open_turn.checkpoint()
-    turn.state = {"n": 2}
-    abandon(one, turn)
+    turn.turn.state = {"n": 1}
+    turn.add([said("q")])
+    await turn.checkpoint()
+    turn.turn.state = {"n": 2}
+    stop_heartbeats()
     assert await state(other) == {"n": 1}

@@ -40,7 +40,7 @@ def said(user: str, answer: str) -> list[dict[str, Any]]:
 
 
 def provider(service: SessionHistoryService) -> SessionHistoryProvider:
-    return service._provider
+    return service.provider
 
 
 async def shown(service: SessionHistoryService, **options: Any) -> list[str]:
@@ -60,6 +60,7 @@ async def entries(service: SessionHistoryService) -> int:
 
 
 class TestCompleted:
+    @pytest.mark.every_store
     async def test_it_is_one_entry(self, service: SessionHistoryService) -> None:
         async with service.turn("u", "s") as turn:
             assert (turn.user_id, turn.session_id, turn.history, turn.recorded) == ("u", "s", [], None)
@@ -116,6 +117,7 @@ class TestCompleted:
             turn.add(said("late", "late"))
         assert await recorded(service) == ["q", "a"]
 
+    @pytest.mark.every_store
     async def test_two_at_once_are_both_kept(self, service: SessionHistoryService) -> None:
         async def talk(name: str) -> None:
             async with service.turn("u", "s") as turn:
@@ -136,6 +138,7 @@ class TestCompleted:
 
 
 class TestNotCompleted:
+    @pytest.mark.every_store
     async def test_an_error_is_raised_on_and_the_turn_is_kept_but_not_shown(
         self, service: SessionHistoryService
     ) -> None:
@@ -424,6 +427,7 @@ class TestShutdown:
 
 
 class TestRepeated:
+    @pytest.mark.every_store
     async def test_a_turn_id_is_stored_once(self, service: SessionHistoryService) -> None:
         for _ in range(3):
             async with service.turn("u", "s", turn_id="t") as turn:
@@ -453,6 +457,7 @@ class TestRepeated:
         async with service.turn("u", "s", turn_id="t") as turn:
             assert turn.recorded is None
 
+    @pytest.mark.every_store
     async def test_two_at_once_store_one(self, service: SessionHistoryService) -> None:
         async def talk(number: int) -> Turn:
             async with service.turn("u", "s", turn_id="t") as turn:
@@ -566,10 +571,10 @@ class TestWindow:
             read.append(len(log.entries) if log else 0)
             return log
 
-        service._log.tails.drop(SessionKey("u", "s"))
         monkeypatch.setattr(provider(service), "read", counted)
-        await shown(service, last_turns=4)
-        await shown(service, last_turns=4)
+        reader = SessionHistoryService(provider(service))
+        await shown(reader, last_turns=4)
+        await shown(reader, last_turns=4)
         assert read == [10, 0], "the second window was known already"
 
 
@@ -596,6 +601,7 @@ class TestStop:
             async with SqliteSessionHistoryService(tmp_path / f"{hold}.db") as service:
                 assert await shown(service) == ["A story!", "Once upon "]
 
+    @pytest.mark.every_store
     async def test_open_turns_are_stored_as_interrupted_and_say_so(self, service: SessionHistoryService) -> None:
         async def talk(number: int) -> None:
             async with service.turn("u", "s") as turn:
@@ -617,6 +623,7 @@ class TestStop:
         await service.start()
         assert sorted(await shown(service)) == sorted([f"q{number}" for number in range(5)] + ["half"] * 5)
 
+    @pytest.mark.every_store
     async def test_a_turn_that_is_being_stored_is_waited_for(self, service: SessionHistoryService) -> None:
         async def talk(number: int) -> None:
             async with service.turn("u", "s") as turn:

@@ -18,8 +18,9 @@ from session_history import (
 )
 from session_history.records.messages import NATIVE, StoredMessage
 from session_history.records.record import Author, Record, Status
-from session_history.view import assembly as view
-from session_history.view.budget import Spending
+from session_history.view.assembly import TurnView, assemble, for_model, messages_of
+from session_history.view.budget import BudgetedWindow
+from session_history.view.selection import newest, steady
 
 Json = dict[str, Any]
 
@@ -56,36 +57,36 @@ changes = st.just(Record(Author.SESSION, 0, changes={"title": "t"}))
 logs = st.lists(st.one_of(turn_records, append_records, changes), max_size=12)
 
 
-def put_together(records: list[Record], first: int = 1) -> list[view.TurnView]:
-    return view.turns(list(enumerate(records, start=1))[first - 1 :])
+def put_together(records: list[Record], first: int = 1) -> list[TurnView]:
+    return assemble(list(enumerate(records, start=1))[first - 1 :])
 
 
-def whole_turns_that_fit(turns: list[view.TurnView], budget: int) -> list[view.TurnView]:
+def whole_turns_that_fit(turns: list[TurnView], budget: int) -> list[TurnView]:
     """The model: try every window, the largest first."""
     for start in range(len(turns) + 1):
-        if sum(tokens(message.value) for message in view.flat(turns[start:])) <= budget:
+        if sum(tokens(message.value) for message in messages_of(turns[start:])) <= budget:
             return turns[start:]
     raise AssertionError
 
 
 def test_the_first_turn_of_a_log_is_whole_though_no_user_began_it() -> None:
     created = Record(Author.SESSION, 0, changes={"title": "t"})
-    shown = view.turns([(1, created), (2, Record(Author.APPEND, 0, (said(1, "assistant"),)))])
+    shown = assemble([(1, created), (2, Record(Author.APPEND, 0, (said(1, "assistant"),)))])
     assert [turn.whole for turn in shown] == [True]
 
 
 @given(logs, st.integers(0, 30), st.sampled_from([None, "t"]))
 def test_as_many_turns_as_fit(records: list[Record], budget: int, turn_id: str | None) -> None:
     shown = put_together(records)
-    visible = view.for_model(shown, turn_id)
+    visible = for_model(shown, turn_id)
     expected = whole_turns_that_fit(visible, budget)
-    window = Spending(TokenBudget(budget, tokens), turn_id).newest(shown)
+    window = BudgetedWindow(TokenBudget(budget, tokens), turn_id).newest(shown)
     if window is None:
         assert expected == visible
     else:
         assert window == expected
         assert len(window) < len(visible)
-        assert view.for_model(window, turn_id) == window
+        assert for_model(window, turn_id) == window
 
 
 @given(logs, st.integers(0, 30), st.data())
@@ -94,30 +95,30 @@ def test_a_stretch_says_the_same_as_the_whole_or_asks_for_more(
 ) -> None:
     nameless = [dataclasses.replace(record, turn_id=None) for record in records]
     first = data.draw(st.integers(1, len(nameless) + 1))
-    spending = Spending(TokenBudget(budget, tokens), None)
+    spending = BudgetedWindow(TokenBudget(budget, tokens), None)
     window = spending.newest(put_together(nameless, first))
     if window is not None:
-        everything = view.for_model(put_together(nameless), None)
-        assert view.flat(window) == view.flat(whole_turns_that_fit(everything, budget))
+        everything = for_model(put_together(nameless), None)
+        assert messages_of(window) == messages_of(whole_turns_that_fit(everything, budget))
 
 
 @given(logs, st.integers(0, 6))
 def test_a_number_of_turns(records: list[Record], count: int) -> None:
     shown = put_together(records)
-    exact = view.newest(shown, count)
+    exact = newest(shown, count)
     window = shown[max(0, len(shown) - count) :]
     if exact is None:
         assert len(shown) <= count or not all(turn.whole for turn in window)
     else:
         assert exact == window
-    steady = view.steady(shown, len(shown), count=count)
-    visible = view.for_model(shown, None)
-    if steady is None:
+    steady_window = steady(shown, len(shown), count=count)
+    visible = for_model(shown, None)
+    if steady_window is None:
         assert len(visible) < 2 * count or not all(turn.whole for turn in shown)
     elif count:
-        kept = [turn for turn in steady if turn in visible]
-        assert steady == shown[len(shown) - len(steady) :]
-        assert (len(shown) - len(steady)) % max(1, count // 2) == 0
+        kept = [turn for turn in steady_window if turn in visible]
+        assert steady_window == shown[len(shown) - len(steady_window) :]
+        assert (len(shown) - len(steady_window)) % max(1, count // 2) == 0
         assert len(kept) >= count
 
 
@@ -154,7 +155,7 @@ async def test_it_pages_back_only_as_far_as_needed_and_counts_nothing_twice(
     await fill(service, 100)
     counted: list[str] = []
     entries: list[int] = []
-    read = service._provider.read
+    read = service.provider.read
 
     async def watched(*arguments: Any, **keywords: Any) -> Any:
         log = await read(*arguments, **keywords)
@@ -165,7 +166,7 @@ async def test_it_pages_back_only_as_far_as_needed_and_counts_nothing_twice(
         counted.append(message["content"])
         return 1
 
-    monkeypatch.setattr(service._provider, "read", watched)
+    monkeypatch.setattr(service.provider, "read", watched)
     async with service.turn(*HERE, token_budget=TokenBudget(9, count)) as turn:
         assert [message.text for message in turn.history][::2] == ["q96", "q97", "q98", "q99"]
     assert sum(entries) < 30

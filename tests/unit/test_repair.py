@@ -457,8 +457,8 @@ def test_real_conversations_cut_at_every_message(shared: Path) -> None:
                 assert flaws(values) == [] or row["format"] == "swe-agent.history", (row["session_id"], stop)
                 cuts += 1
                 repairs_seen += bool(repairs)
-    assert cuts > 9000
-    assert repairs_seen > 700
+    assert cuts > 500
+    assert repairs_seen > 15
 
 
 # A turn

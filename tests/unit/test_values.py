@@ -54,7 +54,7 @@ from session_history.errors import (
     TurnClosed,
     TurnIdReused,
 )
-from session_history.log.reader import Window
+from session_history.log.reader import TurnWindow
 from session_history.records.messages import StoredMessage
 from session_history.records.record import Author, MessageRef, Record
 from session_history.records.summary import SessionSummary
@@ -915,7 +915,7 @@ def everything_with_a_repr() -> list[object]:
         Record(Author.TURN, 0, (StoredMessage("f", {SECRET: SECRET}),), changes={"title": SECRET}, shape=["text"]),
         SessionSummary(SECRET, {SECRET: SECRET}),
         TurnView(MessageRef(1, 0), None, True, [StoredMessage("f", {SECRET: SECRET})]),
-        Window(
+        TurnWindow(
             None,
             SessionSummary(SECRET),
             [TurnView(MessageRef(1, 0), None, True, [StoredMessage("f", {SECRET: SECRET})])],
@@ -943,8 +943,8 @@ async def test_repr_of_what_a_service_gives_shows_nothing(service: SessionHistor
         assert again.recorded is not None
         assert SECRET not in f"{again} {again!r}"
     listed = await service.list_sessions("u")
-    log = await service._provider.read(SessionKey("u", "s"))
-    page = await service._provider.list("u", limit=9)
+    log = await service.provider.read(SessionKey("u", "s"))
+    page = await service.provider.list("u", limit=9)
     assert SECRET not in f"{session} {listed} {service} {log} {page} {await service.get_session('u', 's')}"
 
 

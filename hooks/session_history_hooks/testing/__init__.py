@@ -1,13 +1,13 @@
 """The contract as tests, for authors of providers. Needs ``pip install 'session-history[testing]'``.
 
-Subclass :class:`ProviderContract` in a test module and say how to connect::
+Subclass :class:`ProviderContract` in a test module, with a fixture that connects to the store::
 
     class TestMyProvider(ProviderContract):
         @pytest.fixture
         def connect(self, tmp_path):
             return functools.partial(MyProvider, tmp_path / "store")
 
-and let random histories run against a dict::
+Then compare random histories with a model, which is a dict::
 
     TestMyProviderAtRandom = provider_machine(new_store).TestCase
 """
@@ -24,8 +24,8 @@ except ModuleNotFoundError as _missing:
     ) from None
 
 for _part in (
-    "appending", "card", "claims", "concurrency", "deleting", "lifecycle", "listing", "machine", "processes", "reading",
-    "retrying", "rewriting", "subject",
+    "appending", "claims", "claims_table", "concurrency", "deleting", "lifecycle", "listing", "machine", "processes",
+    "reading", "retrying", "rewriting", "subject",
 ):  # fmt: skip
     pytest.register_assert_rewrite(f"{__name__}.{_part}")
 

@@ -1,4 +1,4 @@
-"""The claims of ``limits``, put to the test. What a power cut leaves is beyond a test that runs everywhere."""
+"""Tests of the claims in ``limits``. A power cut is not tested: no test that runs everywhere can cause one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from session_history_hooks import (
 )
 from session_history_hooks.testing.subject import KEY, Connect, Subject, append, covering, entry, fill, opened, read
 
-MANY = 200
-"""How far a claim is followed that reaches further than a test can go."""
+SAMPLE = 200
+"""Number of entries with which a claim is tested that has no smaller limit."""
 
 
 class ClaimsContract(Subject):
-    """Each field of :class:`~session_history_hooks.Limits`."""
+    """One claim or more of each field of :class:`~session_history_hooks.Limits`."""
 
-    async def test_the_limits_are_known_from_the_start_and_stay(self, connect: Connect) -> None:
+    async def test_limits_are_valid_before_start_and_never_change(self, connect: Connect) -> None:
         unopened = connect().limits
         async with opened(connect) as provider:
             await fill(provider, 1)
@@ -36,19 +36,19 @@ class ClaimsContract(Subject):
         assert isinstance(unopened.durability, Durability)
         assert isinstance(unopened.atomic_head, bool)
 
-    async def test_what_is_too_large_is_refused_and_leaves_nothing(self, provider: SessionHistoryProvider) -> None:
+    async def test_append_over_a_limit_raises_and_stores_nothing(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
-        too_large = Entry("e1", bytes(limits.entry_bytes + 1))
-        too_wide = Snapshot(1, "e1", bytes(limits.summary_bytes + 1))
+        large_entry = Entry("e1", bytes(limits.entry_bytes + 1))
+        large_summary = Snapshot(1, "e1", bytes(limits.summary_bytes + 1))
         with pytest.raises(LimitExceeded) as refusal:
-            await provider.append(KEY, too_large, at=Position(0, 0))
+            await provider.append(KEY, large_entry, at=Position(0, 0))
         assert (refusal.value.size, refusal.value.limit) == (limits.entry_bytes + 1, limits.entry_bytes)
         with pytest.raises(LimitExceeded) as refusal:
-            await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=too_wide)
+            await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=large_summary)
         assert (refusal.value.size, refusal.value.limit) == (limits.summary_bytes + 1, limits.summary_bytes)
         assert await provider.read(KEY) is None
 
-    async def test_a_rewrite_keeps_the_limits_too(self, provider: SessionHistoryProvider) -> None:
+    async def test_rewrite_over_a_limit_raises_and_changes_nothing(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
         await fill(provider, 1)
         before = await read(provider)
@@ -63,7 +63,7 @@ class ClaimsContract(Subject):
                 )
         assert await read(provider) == before
 
-    async def test_what_is_just_not_too_large_is_stored(self, provider: SessionHistoryProvider) -> None:
+    async def test_append_of_the_largest_entry_and_summary_is_stored(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
         largest = Entry("e1", b"\xff" * limits.entry_bytes)
         snapshot = Snapshot(1, "e1", b"\xff" * limits.summary_bytes)
@@ -72,10 +72,10 @@ class ClaimsContract(Subject):
         assert log.entries == (largest,)
         assert log.head.snapshot == snapshot
 
-    async def test_a_log_that_is_full_takes_no_more(self, provider: SessionHistoryProvider) -> None:
+    async def test_append_to_a_full_log_raises_limit_exceeded(self, provider: SessionHistoryProvider) -> None:
         full = provider.limits.entries
         if full > 1000:
-            pytest.skip(f"it would take {full} entries to fill a log")
+            pytest.skip(f"filling a log would take {full} entries")
         await fill(provider, full)
         before = await read(provider, last=1)
         assert before.head.tail == Position(0, full)
@@ -88,13 +88,13 @@ class ClaimsContract(Subject):
         await provider.delete(KEY)
         assert await provider.append(KEY, entry(1), at=Position(1, 0)) == Appended(Position(1, 1), replayed=False)
 
-    async def test_no_entry_stands_beyond_the_limit(self, provider: SessionHistoryProvider) -> None:
+    async def test_append_beyond_the_entry_limit_is_refused(self, provider: SessionHistoryProvider) -> None:
         for seq in (provider.limits.entries, 2 * provider.limits.entries, 2**32, 2**63, 2**70):
             with pytest.raises((LimitExceeded, Conflict)):
                 await provider.append(KEY, entry(1), at=Position(0, seq))
         assert await provider.read(KEY) is None
 
-    async def test_a_read_without_a_number_is_a_page(self, provider: SessionHistoryProvider) -> None:
+    async def test_read_without_last_returns_at_most_a_page(self, provider: SessionHistoryProvider) -> None:
         page = min(provider.limits.page, provider.limits.entries - 2)
         await fill(provider, page + 2)
         newest = await read(provider)
@@ -105,7 +105,7 @@ class ClaimsContract(Subject):
         assert newest.entries[-1] == entry(page + 2)
         assert oldest.entries[0] == entry(1)
 
-    async def test_a_page_of_a_listing_has_its_limit_too(self, provider: SessionHistoryProvider) -> None:
+    async def test_listing_page_holds_at_most_the_claimed_number(self, provider: SessionHistoryProvider) -> None:
         keys = {SessionKey("user", f"s{number}") for number in range(provider.limits.page + 2)}
         await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0), snapshot=covering(1)) for key in keys))
         shown: list[SessionKey] = []
@@ -120,9 +120,9 @@ class ClaimsContract(Subject):
         assert len(shown) == len(keys)
         assert set(shown) == keys
 
-    async def test_ids_are_remembered_as_far_as_claimed(self, provider: SessionHistoryProvider) -> None:
+    async def test_append_of_a_remembered_id_is_a_replay(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
-        count = min(MANY, limits.entries - 1)
+        count = min(SAMPLE, limits.entries - 1)
         await fill(provider, count)
         claimed = count if limits.remembered_ids is None else min(limits.remembered_ids, count)
         before = await read(provider, last=0)
@@ -132,8 +132,10 @@ class ClaimsContract(Subject):
             assert (await read(provider, last=0, entry_id=f"e{number}")).match == (number, entry(number))
         assert await read(provider, last=0) == before
 
-    async def test_the_id_right_behind_the_place_is_always_checked(self, provider: SessionHistoryProvider) -> None:
-        count = min(MANY, provider.limits.entries)
+    async def test_append_of_the_id_right_behind_its_position_is_a_replay(
+        self, provider: SessionHistoryProvider
+    ) -> None:
+        count = min(SAMPLE, provider.limits.entries)
         await fill(provider, count)
         for number in range(1, count + 1):
             again = await provider.append(KEY, Entry(f"e{number}", b"other"), at=Position(0, number - 1))

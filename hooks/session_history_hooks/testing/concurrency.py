@@ -1,4 +1,4 @@
-"""Several tasks and connections at once."""
+"""Tests with several tasks and connections at once."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from session_history_hooks.testing.subject import (
     Connect,
     Subject,
     append,
+    append_all,
     covering,
     entry,
     fill,
-    insist,
-    look,
     opened,
     read,
+    watch_appends,
 )
 
 
 class ConcurrencyContract(Subject):
     """Races between tasks of one process."""
 
-    async def test_one_of_many_wins_a_position(self, provider: SessionHistoryProvider) -> None:
+    async def test_concurrent_appends_at_one_position_let_one_win(self, provider: SessionHistoryProvider) -> None:
         await fill(provider, 1)
         rivals = [provider.append(KEY, entry(number), at=Position(0, 1)) for number in range(2, 34)]
         outcomes = await asyncio.gather(*rivals, return_exceptions=True)
@@ -39,24 +39,24 @@ class ConcurrencyContract(Subject):
         assert len(log.entries) == 2
         assert all(conflict.head == log.head for conflict in lost)
 
-    async def test_an_id_sent_many_times_at_once_is_stored_once(self, provider: SessionHistoryProvider) -> None:
+    async def test_concurrent_appends_of_one_id_store_it_once(self, provider: SessionHistoryProvider) -> None:
         outcomes = await asyncio.gather(*(provider.append(KEY, entry(1), at=Position(0, 0)) for _ in range(16)))
         assert {outcome.position for outcome in outcomes} == {Position(0, 1)}
         assert [outcome.replayed for outcome in outcomes].count(False) <= 1
         assert (await read(provider)).entries == (entry(1),)
 
-    async def test_writers_on_several_connections_lose_nothing(self, connect: Connect) -> None:
+    async def test_writers_on_several_connections_lose_no_entry(self, connect: Connect) -> None:
         async with opened(connect) as one, opened(connect) as two, opened(connect) as three:
             written = [[f"w{writer}.{number}" for number in range(8)] for writer in range(6)]
             await asyncio.gather(
-                *(insist(provider, names) for provider, names in zip([one, two, three] * 2, written, strict=True))
+                *(append_all(provider, names) for provider, names in zip([one, two, three] * 2, written, strict=True))
             )
             stored = [each.id for each in (await read(one, last=49)).entries]
         assert sorted(stored) == sorted(name for names in written for name in names)
         for names in written:
             assert [name for name in stored if name in names] == names
 
-    async def test_what_is_acknowledged_is_seen_on_another_connection(self, connect: Connect) -> None:
+    async def test_acknowledged_append_is_visible_on_another_connection(self, connect: Connect) -> None:
         async with opened(connect) as one, opened(connect) as other:
             for number in range(1, 11):
                 await append(one, number)
@@ -65,15 +65,15 @@ class ConcurrencyContract(Subject):
             await one.delete(KEY)
             assert (await read(other)).head.deleted
 
-    async def test_a_reader_never_sees_half_an_append(self, connect: Connect) -> None:
+    async def test_concurrent_reader_never_sees_half_an_append(self, connect: Connect) -> None:
         async with opened(connect) as one, opened(connect) as other:
             if not one.limits.atomic_head:
-                pytest.skip("the provider does not claim that head and entry appear together")
-            writing = asyncio.create_task(self._append_with_folds(one))
-            await asyncio.gather(look(one, writing.done), look(other, writing.done))
+                pytest.skip("the provider does not claim an atomic head")
+            writing = asyncio.create_task(self._append_with_snapshots(one))
+            await asyncio.gather(watch_appends(one, writing.done), watch_appends(other, writing.done))
             await writing
 
-    async def test_the_event_loop_goes_on(self, provider: SessionHistoryProvider) -> None:
+    async def test_calls_do_not_block_the_event_loop(self, provider: SessionHistoryProvider) -> None:
         async def tick() -> None:
             while True:
                 ticks.append(time.perf_counter())
@@ -88,9 +88,9 @@ class ConcurrencyContract(Subject):
             await asyncio.sleep(0.002)
         ticking.cancel()
         gaps = sorted(later - earlier for earlier, later in pairwise(ticks))
-        assert gaps[len(gaps) // 2] < 0.02, "calls of the provider block the event loop"
+        assert gaps[len(gaps) // 2] < 0.02, "a call of the provider blocks the event loop"
 
     @staticmethod
-    async def _append_with_folds(provider: SessionHistoryProvider) -> None:
+    async def _append_with_snapshots(provider: SessionHistoryProvider) -> None:
         for number in range(1, 41):
             await append(provider, number, covering(number))

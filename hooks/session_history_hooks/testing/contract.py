@@ -1,4 +1,4 @@
-"""What every provider must do, one test a promise."""
+"""The contract suite: everything that a provider must do, with one test for each promise."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import ClassVar
 import pytest
 
 from session_history_hooks.testing.appending import AppendingContract
-from session_history_hooks.testing.card import CardContract
 from session_history_hooks.testing.claims import ClaimsContract
+from session_history_hooks.testing.claims_table import ClaimsTableContract
 from session_history_hooks.testing.concurrency import ConcurrencyContract
 from session_history_hooks.testing.deleting import DeletingContract
 from session_history_hooks.testing.lifecycle import LifecycleContract
@@ -30,7 +30,7 @@ class ProviderContract(
     ConcurrencyContract,
     ProcessesContract,
     LifecycleContract,
-    CardContract,
+    ClaimsTableContract,
 ):
     """The contract of :class:`~session_history_hooks.SessionHistoryProvider`.
 

@@ -1,4 +1,4 @@
-"""What a delete leaves, and what may come after it."""
+"""Tests of deletes: tombstones, and appends that follow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from session_history_hooks.testing.subject import KEY, Subject, entry, fill, rea
 class DeletingContract(Subject):
     """Tombstones and generations."""
 
-    async def test_a_tombstone_has_no_content(self, provider: SessionHistoryProvider) -> None:
+    async def test_tombstone_has_no_content(self, provider: SessionHistoryProvider) -> None:
         await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", b"summary"))
         active_us = (await read(provider)).head.active_us
         assert await provider.delete(KEY) is True
@@ -20,7 +20,7 @@ class DeletingContract(Subject):
         assert (log.head.snapshot, log.entries, log.match) == (None, (), None)
         assert log.head.active_us > active_us
 
-    async def test_deleting_nothing(self, provider: SessionHistoryProvider) -> None:
+    async def test_delete_of_missing_session_returns_false(self, provider: SessionHistoryProvider) -> None:
         assert await provider.delete(KEY) is False
         assert await provider.read(KEY) is None
         await fill(provider, 1)
@@ -28,7 +28,7 @@ class DeletingContract(Subject):
         assert await provider.delete(KEY) is False
 
     @pytest.mark.parametrize("at", [Position(0, 0), Position(0, 1), Position(0, 2), Position(1, 1), Position(2, 0)])
-    async def test_a_deleted_session_takes_nothing_from_its_old_life(
+    async def test_append_to_a_deleted_generation_raises_conflict(
         self, provider: SessionHistoryProvider, at: Position
     ) -> None:
         await fill(provider, 2)
@@ -40,7 +40,7 @@ class DeletingContract(Subject):
             assert conflict.value.head == before.head
         assert await read(provider) == before
 
-    async def test_a_new_life_is_a_new_generation(self, provider: SessionHistoryProvider) -> None:
+    async def test_append_after_delete_begins_the_next_generation(self, provider: SessionHistoryProvider) -> None:
         active: list[int] = []
         for generation in range(3):
             begun = await provider.append(KEY, entry(1), at=Position(generation, 0))
@@ -51,9 +51,9 @@ class DeletingContract(Subject):
             await provider.delete(KEY)
             active.append((await read(provider)).head.active_us)
         assert (await read(provider)).head.tail == Position(2, 0)
-        assert active == sorted(set(active)), "activity grows with each append and delete, also across lives"
+        assert active == sorted(set(active)), "active_us must grow with each append and delete, also across generations"
 
-    async def test_an_append_to_an_old_generation_is_a_conflict_though_the_id_is_known(
+    async def test_append_of_a_known_id_to_an_old_generation_raises_conflict(
         self, provider: SessionHistoryProvider
     ) -> None:
         await fill(provider, 1)
@@ -63,7 +63,7 @@ class DeletingContract(Subject):
             with pytest.raises(Conflict):
                 await provider.append(KEY, entry(1), at=at)
 
-    async def test_deleting_a_user(self, provider: SessionHistoryProvider) -> None:
+    async def test_delete_user_deletes_only_sessions_of_this_user(self, provider: SessionHistoryProvider) -> None:
         mine = [SessionKey("user", name) for name in ("a", "b", "c")]
         for key in [*mine, SessionKey("user2", "a"), SessionKey("%", "a"), SessionKey("*", "a")]:
             await provider.append(key, entry(1), at=Position(0, 0))

@@ -1,4 +1,4 @@
-"""Starting, stopping, and what shows of a provider."""
+"""Tests of start, stop, and the provider's repr."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from session_history_hooks.testing.subject import KEY, Connect, Subject, append,
 
 
 class LifecycleContract(Subject):
-    """Start, stop and what is outlived."""
+    """Start, stop, and data that outlives a connection."""
 
-    async def test_starting_and_stopping_twice(self, connect: Connect) -> None:
+    async def test_second_start_and_second_stop_do_nothing(self, connect: Connect) -> None:
         provider = connect()
         await provider.start()
         await provider.start()
@@ -34,14 +34,14 @@ class LifecycleContract(Subject):
         await provider.stop()
         assert await provider.health() is False
 
-    async def test_a_store_that_is_not_open_is_unavailable(self, connect: Connect) -> None:
+    async def test_calls_without_start_raise_unavailable(self, connect: Connect) -> None:
         provider = connect()
-        await insist_closed(provider)
+        await check_closed(provider)
         async with opened(lambda: provider):
             await fill(provider, 1)
-        await insist_closed(provider)
+        await check_closed(provider)
 
-    async def test_what_was_stopped_can_be_started_again(self, connect: Connect) -> None:
+    async def test_stopped_provider_can_be_started_again(self, connect: Connect) -> None:
         provider = connect()
         for number in range(1, 4):
             async with opened(lambda: provider):
@@ -51,10 +51,10 @@ class LifecycleContract(Subject):
                 assert tail.seq in {0, number - 1}
                 assert (await provider.append(KEY, entry(number), at=tail)).replayed is False
 
-    async def test_what_is_acknowledged_outlives_the_connection(self, connect: Connect) -> None:
+    async def test_acknowledged_entries_outlive_the_connection(self, connect: Connect) -> None:
         first = connect()
         if first.limits.durability is Durability.PROCESS:
-            pytest.skip("the provider claims nothing beyond the process")
+            pytest.skip("the provider claims durability PROCESS: its data ends with its process")
         await first.start()
         await fill(first, 3)
         await first.delete(SessionKey("user", "never"))
@@ -66,7 +66,7 @@ class LifecycleContract(Subject):
         assert await append(second, 4) == Appended(Position(0, 4), replayed=False)
         await second.stop()
 
-    async def test_event_loops_in_turn(self, connect: Connect) -> None:
+    async def test_provider_works_in_one_event_loop_after_another(self, connect: Connect) -> None:
         provider = connect()
         await provider.start()
         for number in range(1, 4):
@@ -74,7 +74,7 @@ class LifecycleContract(Subject):
         assert (await read(provider)).head.tail == Position(0, 3)
         await asyncio.to_thread(asyncio.run, provider.stop())
 
-    async def test_no_payload_in_a_repr(self, provider: SessionHistoryProvider) -> None:
+    async def test_repr_and_errors_show_no_payload(self, provider: SessionHistoryProvider) -> None:
         secret = b"hunter2"
         await provider.append(KEY, Entry("e1", secret), at=Position(0, 0), snapshot=Snapshot(1, "e1", secret))
         with pytest.raises(Conflict) as conflict:
@@ -83,8 +83,8 @@ class LifecycleContract(Subject):
             assert "hunter2" not in repr(shown) + str(shown)
 
 
-async def insist_closed(provider: SessionHistoryProvider) -> None:
-    """See that no method does anything, and that each says so."""
+async def check_closed(provider: SessionHistoryProvider) -> None:
+    """Check that every method raises ``Unavailable``."""
     assert await provider.health() is False
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "read": lambda: provider.read(KEY),

@@ -1,4 +1,4 @@
-"""Random histories, checked against a dict: finds what nobody thought of writing a test for."""
+"""A Hypothesis state machine: random histories on a provider, compared with a model in a dict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from session_history_hooks.testing.subject import Connect
 
 T = TypeVar("T")
 
-# Few, so that they meet; and such as a store may take for one another.
+# Few values, so that calls meet in one session, and look-alikes that a store may confuse.
 USERS = ("a", "a:b", "A")
 SESSIONS = ("b:c", "c", "C")
 IDS = ("e1", "E1", "é", "e\u0301")
@@ -39,8 +39,8 @@ _marks = st.none() | st.integers(0, 6)
 
 
 @dataclass
-class Life:
-    """What the model knows of a session."""
+class ModelSession:
+    """A session in the model."""
 
     generation: int = 0
     deleted: bool = False
@@ -67,12 +67,12 @@ class ProviderMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner: asyncio.Runner = asyncio.Runner()
-        self.lives: dict[SessionKey, Life] = {}
-        self.fresh: int = 0
+        self.sessions: dict[SessionKey, ModelSession] = {}
+        self.id_count: int = 0
 
     @initialize()
     def open(self) -> None:
-        # Kept for as long as the machine: the store may last as long as somebody can connect to it.
+        # The machine keeps `connect`: new_store may remove the store when `connect` is collected.
         self.connect: Connect = type(self).new_store()
         self.providers: list[SessionHistoryProvider] = [self.connect(), self.connect()]
         for provider in self.providers:
@@ -88,30 +88,37 @@ class ProviderMachine(RuleBasedStateMachine):
         side=_sides,
         entry_id=st.none() | st.sampled_from(IDS),
         payload=st.binary(max_size=8),
-        ahead=_offsets,
-        life=st.sampled_from([0, 0, 0, -1, 1]),
+        offset=_offsets,
+        generation_offset=st.sampled_from([0, 0, 0, -1, 1]),
         covered=st.booleans(),
     )
     def append(
-        self, key: SessionKey, side: int, entry_id: str | None, payload: bytes, ahead: int, life: int, covered: bool
+        self,
+        key: SessionKey,
+        side: int,
+        entry_id: str | None,
+        payload: bytes,
+        offset: int,
+        generation_offset: int,
+        covered: bool,
     ) -> None:
         entry = Entry(entry_id or self.new_id(), payload)
-        at = self.place(key, ahead, life)
+        at = self.position(key, offset, generation_offset)
         if self.forgotten(key, entry.id):
-            return  # whether such an id is found is the provider's affair
+            return  # A provider may find such an id, or not.
         snapshot = Snapshot(at.seq + 1, entry.id, payload * 2) if covered else None
         expected = self.model_append(key, entry, at, snapshot)
         try:
             outcome: object = self.run(self.providers[side].append(key, entry, at=at, snapshot=snapshot))
         except Conflict as conflict:
             outcome = "conflict"
-            self.same_head(conflict.head, key)
+            self.check_head(conflict.head, key)
         assert outcome == expected
 
     @rule(key=_keys, side=_sides, payload=st.binary(max_size=8), covered=st.booleans())
     def append_next(self, key: SessionKey, side: int, payload: bytes, covered: bool) -> None:
-        """What happens nearly always: a new entry behind the tail."""
-        entry, at = Entry(self.new_id(), payload), self.place(key, 0, 0)
+        """Append a new entry at the tail, as nearly all appends do."""
+        entry, at = Entry(self.new_id(), payload), self.position(key, 0, 0)
         snapshot = Snapshot(at.seq + 1, entry.id, payload * 2) if covered else None
         assert self.run(self.providers[side].append(key, entry, at=at, snapshot=snapshot)) == self.model_append(
             key, entry, at, snapshot
@@ -123,13 +130,15 @@ class ProviderMachine(RuleBasedStateMachine):
     ) -> None:
         provider = self.providers[side]
         log = self.run(provider.read(key, last=last, before=before, after=after, entry_id=entry_id))
-        self.same_head(log.head if log else None, key)
+        self.check_head(log.head if log else None, key)
         if log is not None:
             page = provider.limits.page
-            life = self.lives[key]
-            self.same_log(log, life, select_seqs(len(life.entries), page, last=last, before=before, after=after))
+            session = self.sessions[key]
+            self.check_entries(
+                log, session, select_seqs(len(session.entries), page, last=last, before=before, after=after)
+            )
             if entry_id is None or not self.forgotten(key, entry_id):
-                self.same_found(log, life, entry_id)
+                self.check_match(log, session, entry_id)
 
     @rule(key=_keys, side=_sides)
     def delete(self, key: SessionKey, side: int) -> None:
@@ -137,37 +146,39 @@ class ProviderMachine(RuleBasedStateMachine):
 
     @rule(user=st.sampled_from(USERS), side=_sides)
     def delete_user(self, user: str, side: int) -> None:
-        expected = sum(self.model_delete(key) for key in list(self.lives) if key.user_id == user)
+        expected = sum(self.model_delete(key) for key in list(self.sessions) if key.user_id == user)
         assert self.run(self.providers[side].delete_user(user)) == expected
 
-    @rule(key=_keys, side=_sides, ahead=_offsets)
-    def renew(self, key: SessionKey, side: int, ahead: int) -> None:
-        at = self.place(key, ahead, 0)
-        life = self.lives.get(key)
-        alive = life is not None and not life.deleted
-        assert self.run(self.providers[side].renew(key, at=at)) is (alive and life is not None and life.tail == at)
+    @rule(key=_keys, side=_sides, offset=_offsets)
+    def renew(self, key: SessionKey, side: int, offset: int) -> None:
+        at = self.position(key, offset, 0)
+        session = self.sessions.get(key)
+        alive = session is not None and not session.deleted
+        assert self.run(self.providers[side].renew(key, at=at)) is (
+            alive and session is not None and session.tail == at
+        )
 
     @rule(key=_keys, side=_sides, seq=st.integers(0, 4), rewrites=st.integers(0, 2), payload=st.binary(max_size=8))
     def rewrite(self, key: SessionKey, side: int, seq: int, rewrites: int, payload: bytes) -> None:
-        life = self.lives.get(key, Life(deleted=True))
-        entry = Entry(life.entries[seq - 1].id if 0 < seq <= len(life.entries) else "none", payload)
-        possible = 0 < seq <= len(life.entries) and rewrites == life.rewrites
+        session = self.sessions.get(key, ModelSession(deleted=True))
+        entry = Entry(session.entries[seq - 1].id if 0 < seq <= len(session.entries) else "none", payload)
+        possible = 0 < seq <= len(session.entries) and rewrites == session.rewrites
         try:
             head = self.run(
                 self.providers[side].rewrite(
-                    key, entry, at=Position(life.generation, seq), rewrites=rewrites, snapshot=None
+                    key, entry, at=Position(session.generation, seq), rewrites=rewrites, snapshot=None
                 )
             )
         except Conflict:
             assert not possible
         else:
             assert possible
-            life.entries[seq - 1], life.rewrites, life.snapshot = entry, rewrites + 1, None
-            self.same_head(head, key)
+            session.entries[seq - 1], session.rewrites, session.snapshot = entry, rewrites + 1, None
+            self.check_head(head, key)
 
     @rule(user=st.sampled_from(USERS), side=_sides, limit=st.integers(1, 4))
-    def walk(self, user: str, side: int, limit: int) -> None:
-        alive = [key for key, life in self.lives.items() if key.user_id == user and not life.deleted]
+    def list_all(self, user: str, side: int, limit: int) -> None:
+        alive = [key for key, session in self.sessions.items() if key.user_id == user and not session.deleted]
         listed: list[Head] = []
         cursor = None
         while True:
@@ -176,78 +187,79 @@ class ProviderMachine(RuleBasedStateMachine):
             cursor = page.cursor
             if cursor is None or len(listed) > len(alive):
                 break
-        # Two connections' clocks may tie or differ by a little, so the order is checked against what they say.
+        # The clocks of two connections may tie or differ a little, so the order is compared with the returned times.
         assert {head.key for head in listed} == set(alive)
         assert len(listed) == len(alive)
         assert [head.active_us for head in listed] == sorted((head.active_us for head in listed), reverse=True)
         for head in listed:
-            self.same_head(head, head.key)
+            self.check_head(head, head.key)
 
     def model_append(self, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None) -> object:
-        life = self.lives.get(key)
-        if life is None or life.deleted:
-            if at != Position(life.generation + 1 if life else 0, 0):
+        session = self.sessions.get(key)
+        if session is None or session.deleted:
+            if at != Position(session.generation + 1 if session else 0, 0):
                 return "conflict"
-            life = self.lives[key] = Life(generation=at.generation)
-        elif at.generation != life.generation:
+            session = self.sessions[key] = ModelSession(generation=at.generation)
+        elif at.generation != session.generation:
             return "conflict"
-        elif seq := life.seq_of(entry.id):
-            return Appended(Position(life.generation, seq), replayed=True)
-        elif at != life.tail:
+        elif seq := session.seq_of(entry.id):
+            return Appended(Position(session.generation, seq), replayed=True)
+        elif at != session.tail:
             return "conflict"
-        life.entries.append(entry)
-        life.snapshot = snapshot or life.snapshot
-        return Appended(life.tail, replayed=False)
+        session.entries.append(entry)
+        session.snapshot = snapshot or session.snapshot
+        return Appended(session.tail, replayed=False)
 
     def model_delete(self, key: SessionKey) -> bool:
-        life = self.lives.get(key)
-        if life is None or life.deleted:
+        session = self.sessions.get(key)
+        if session is None or session.deleted:
             return False
-        self.lives[key] = Life(generation=life.generation, deleted=True)
+        self.sessions[key] = ModelSession(generation=session.generation, deleted=True)
         return True
 
-    def place(self, key: SessionKey, ahead: int, life: int) -> Position:
-        """The place of the next append, or one beside it."""
-        known = self.lives.get(key)
+    def position(self, key: SessionKey, offset: int, generation_offset: int) -> Position:
+        """Return the position of the next append, moved by these offsets."""
+        known = self.sessions.get(key)
         if known is None:
-            return Position(max(0, life), max(0, ahead))
-        generation = known.generation + (1 if known.deleted else 0) + life
-        return Position(max(0, generation), max(0, len(known.entries) + ahead))
+            return Position(max(0, generation_offset), max(0, offset))
+        generation = known.generation + (1 if known.deleted else 0) + generation_offset
+        return Position(max(0, generation), max(0, len(known.entries) + offset))
 
-    def same_head(self, head: Head | None, key: SessionKey) -> None:
-        life = self.lives.get(key)
-        assert (head is None) == (life is None)
-        if head is not None and life is not None:
-            assert (head.key, head.tail, head.deleted) == (key, life.tail, life.deleted)
-            assert (head.rewrites, head.snapshot) == (life.rewrites, life.snapshot)
-            assert head.tail_id == (life.entries[-1].id if life.entries else "")
+    def check_head(self, head: Head | None, key: SessionKey) -> None:
+        session = self.sessions.get(key)
+        assert (head is None) == (session is None)
+        if head is not None and session is not None:
+            assert (head.key, head.tail, head.deleted) == (key, session.tail, session.deleted)
+            assert (head.rewrites, head.snapshot) == (session.rewrites, session.snapshot)
+            assert head.tail_id == (session.entries[-1].id if session.entries else "")
             assert head.active_us > 0
 
-    def same_log(self, log: Log, life: Life, seqs: range) -> None:
-        assert log.entries == tuple(life.entries[seq - 1] for seq in seqs)
-        assert log.first == (seqs[0] if seqs else len(life.entries) + 1)
+    def check_entries(self, log: Log, session: ModelSession, seqs: range) -> None:
+        assert log.entries == tuple(session.entries[seq - 1] for seq in seqs)
+        assert log.first == (seqs[0] if seqs else len(session.entries) + 1)
 
-    def same_found(self, log: Log, life: Life, entry_id: str | None) -> None:
-        seq = life.seq_of(entry_id) if entry_id is not None else None
-        assert log.match == ((seq, life.entries[seq - 1]) if seq else None)
+    def check_match(self, log: Log, session: ModelSession, entry_id: str | None) -> None:
+        seq = session.seq_of(entry_id) if entry_id is not None else None
+        assert log.match == ((seq, session.entries[seq - 1]) if seq else None)
 
     def forgotten(self, key: SessionKey, entry_id: str) -> bool:
-        life = self.lives.get(key, Life())
-        seq = life.seq_of(entry_id)
+        """Return whether this id is older than the ids that the provider claims to remember."""
+        session = self.sessions.get(key, ModelSession())
+        seq = session.seq_of(entry_id)
         remembered = self.providers[0].limits.remembered_ids
-        return seq is not None and remembered is not None and seq <= len(life.entries) - remembered
+        return seq is not None and remembered is not None and seq <= len(session.entries) - remembered
 
     def new_id(self) -> str:
-        self.fresh += 1
-        return f"new{self.fresh}"
+        self.id_count += 1
+        return f"new{self.id_count}"
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
 
 def provider_machine(new_store: Callable[[], Connect]) -> type[ProviderMachine]:
-    """The state machine for a provider; its ``TestCase`` is what a test runner runs.
+    """Return the state machine for a provider. A test runner runs its ``TestCase``.
 
-    :param new_store: makes an empty store, and returns how to connect to it. It is called for every history.
+    :param new_store: makes an empty store, and returns a function that connects to it. Called for every history.
     """
     return type("ProviderMachine", (ProviderMachine,), {"new_store": staticmethod(new_store)})

@@ -1,4 +1,4 @@
-"""What a read returns."""
+"""Tests of reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from session_history_hooks.testing.subject import KEY, Subject, append, covering
 
 
 class ReadingContract(Subject):
-    """Stretches, look-ups, and what is handed out."""
+    """Ranges, look-ups by id, and returned values."""
 
-    async def test_every_stretch(self, provider: SessionHistoryProvider) -> None:
+    async def test_read_returns_the_selected_seqs(self, provider: SessionHistoryProvider) -> None:
         await fill(provider, 5)
         marks = [None, 0, 1, 3, 5, 6, 9]
         for last, before, after in product([None, 0, 1, 2, 5, 9], marks, marks):
@@ -24,14 +24,14 @@ class ReadingContract(Subject):
             assert log.first == (expected[0] if expected else 6)
             assert log.head.tail == Position(0, 5)
 
-    async def test_an_entry_is_found_by_id_also_outside_the_stretch(self, provider: SessionHistoryProvider) -> None:
+    async def test_entry_id_is_matched_inside_and_outside_the_range(self, provider: SessionHistoryProvider) -> None:
         await fill(provider, 4)
         assert (await read(provider, last=0, entry_id="e2")).match == (2, entry(2))
         assert (await read(provider, last=4, entry_id="e4")).match == (4, entry(4))
         assert (await read(provider, last=1, entry_id="e9")).match is None
         assert (await read(provider, last=1)).match is None
 
-    async def test_what_was_returned_never_changes(self, provider: SessionHistoryProvider) -> None:
+    async def test_returned_values_never_change(self, provider: SessionHistoryProvider) -> None:
         await append(provider, 1, covering(1))
         await append(provider, 2, covering(2))
         with pytest.raises(Conflict) as conflict:
@@ -48,7 +48,7 @@ class ReadingContract(Subject):
         await read(provider)
         assert (returned, heads) == before
 
-    async def test_what_is_returned_is_of_the_types_that_it_says(self, provider: SessionHistoryProvider) -> None:
+    async def test_returned_values_have_the_declared_types(self, provider: SessionHistoryProvider) -> None:
         await append(provider, 1, covering(1))
         log = await read(provider, entry_id="e1")
         page = await provider.list(KEY.user_id, limit=9)

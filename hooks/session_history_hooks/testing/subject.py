@@ -1,4 +1,4 @@
-"""The provider under test, and the few words that the tests say things with."""
+"""The provider under test, and the helpers that the tests share."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from session_history_hooks import (
 )
 
 Connect = Callable[[], SessionHistoryProvider]
-"""Makes a provider that is not started, on one and the same store each time it is called.
+"""Makes a provider that is not started. Each call connects to the same store.
 
-It goes to other processes too, if the store outlives its process: ``functools.partial(MyProvider, path)`` can be
-pickled, a lambda can not.
+If the store outlives its process, the suite sends this function to other processes, so it must be picklable:
+``functools.partial(MyProvider, path)`` is, a lambda is not.
 """
 
 KEY = SessionKey("user", "session")
 
 
 class Subject:
-    """The fixtures of every part of the contract."""
+    """The fixtures that every part of the contract uses."""
 
     @pytest.fixture
     def connect(self) -> Connect:
-        raise NotImplementedError("a subclass says how to connect to its provider's store")
+        raise NotImplementedError("define a fixture `connect` that connects to the store of your provider")
 
     @pytest_asyncio.fixture
     async def provider(self, connect: Connect) -> AsyncIterator[SessionHistoryProvider]:
@@ -46,6 +46,7 @@ class Subject:
 
 @asynccontextmanager
 async def opened(connect: Connect) -> AsyncIterator[SessionHistoryProvider]:
+    """Start a provider, and stop it at the end of the block."""
     provider = connect()
     await provider.start()
     try:
@@ -64,11 +65,12 @@ def covering(number: int) -> Snapshot:
 
 
 async def append(provider: SessionHistoryProvider, number: int, snapshot: Snapshot | None = None) -> Appended:
-    """Append entry ``number`` to a log that has one less."""
+    """Append entry ``number`` to a log whose last entry is the one before."""
     return await provider.append(KEY, entry(number), at=Position(0, number - 1), snapshot=snapshot)
 
 
 async def fill(provider: SessionHistoryProvider, count: int) -> None:
+    """Append entries 1 to ``count`` to a log without entries."""
     for number in range(1, count + 1):
         await append(provider, number)
 
@@ -87,39 +89,37 @@ async def read(
     return log
 
 
-async def insist(provider: SessionHistoryProvider, names: Sequence[str]) -> None:
-    """Append entries one behind the other, behind whatever stands there."""
+async def append_all(provider: SessionHistoryProvider, names: Sequence[str]) -> None:
+    """Append one entry for each name, in order; after a conflict retry behind the current tail."""
     for name in names:
-        head = await newest(provider)
+        head = await current_head(provider)
         while True:
             at = head.tail if head else Position(0, 0)
             try:
                 await provider.append(KEY, Entry(name, name.encode()), at=at)
             except Conflict as conflict:
                 head = conflict.head
-                assert head is not None, "a Conflict must carry the head that stands there now"
-                assert head.tail != at, (
-                    "a Conflict must carry the head that stands there now, not the one that was tried"
-                )
+                assert head is not None, "a Conflict must carry the current head"
+                assert head.tail != at, "a Conflict must carry the current head, not the one that the append expected"
             else:
                 break
 
 
-async def newest(provider: SessionHistoryProvider) -> Head | None:
+async def current_head(provider: SessionHistoryProvider) -> Head | None:
     log = await provider.read(KEY, last=0)
     return log.head if log else None
 
 
-async def look(provider: SessionHistoryProvider, done: Callable[[], bool]) -> None:
-    """Read again and again while others append entries 1, 2, 3 … with folds that cover them.
+async def watch_appends(provider: SessionHistoryProvider, done: Callable[[], bool]) -> None:
+    """Read repeatedly while others append entries 1, 2, 3 … with snapshots that cover them.
 
-    What is seen must be of one moment: no gap, no entry without its head, no head without its entry or its snapshot; and
-    never an earlier moment than before.
+    Each read must show one moment: no gap, no entry without its head, no head without its entry or its snapshot. No
+    read may show an earlier moment than the read before it.
     """
     seen = 0
     finished = False
     while not finished:
-        finished = done()  # asked first, so that the last look is at the end
+        finished = done()  # Asked before the read: the last read then sees all appends.
         log = await provider.read(KEY, last=1000, entry_id="e1")
         if log is not None:
             tail = log.head.tail.seq

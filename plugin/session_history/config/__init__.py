@@ -1,0 +1,1 @@
+"""The runtime configuration, and the discovery of plugins."""

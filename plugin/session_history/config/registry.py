@@ -1,59 +1,116 @@
-"""Providers by URL scheme: the only module that touches pluggy."""
+"""Providers by URL scheme and wrappers by name: the only module that uses pluggy."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 import pluggy
-from pydantic import ValidationError
 
+from session_history.config.validation import validated
 from session_history.errors import (
     ConfigurationError,
     MissingDriver,
     PluginError,
     SessionHistoryError,
     UnknownScheme,
-    did_you_mean,
+    UnknownWrapper,
 )
-from session_history_hooks import ProviderOptions, ProviderSpec, SessionHistoryProvider, spec
-from session_history_hooks.spec import PROJECT
+from session_history_hooks import OpenInner, ProviderSpec, SessionHistoryProvider, WrapperSpec, spec
+from session_history_hooks.spec import PROJECT, WRAPPERS
 
-_UNKNOWN = "Extra inputs"
-"""How pydantic begins to say that there is no such option."""
+S = TypeVar("S", ProviderSpec, WrapperSpec)
+
+
+@dataclass(frozen=True)
+class _Kind(Generic[S]):
+    """A kind of plugin.
+
+    :ivar group: the group of its entry points.
+    :ivar label: a template for its name in an error.
+    :ivar describe: calls the hook.
+    :ivar name_of: the name that a description is found by.
+    :ivar unknown: makes the error for a name that no plugin has, from the name and the installed names.
+    """
+
+    group: str
+    label: str
+    spec: type[S]
+    describe: Callable[[Any], Iterable[Iterable[object]]]
+    name_of: Callable[[S], str]
+    unknown: Callable[[str, tuple[str, ...]], Exception]
+
+    def installed(self) -> tuple[str, ...]:
+        return tuple(sorted({point.name.lower() for point in entry_points(group=self.group)}))
+
+
+_PROVIDER = _Kind(
+    PROJECT,
+    "{}://",
+    ProviderSpec,
+    lambda hook: hook.session_history_providers(),
+    lambda found: found.scheme,
+    UnknownScheme,
+)
+_WRAPPER = _Kind(
+    WRAPPERS,
+    "wrapper {}",
+    WrapperSpec,
+    lambda hook: hook.session_history_wrappers(),
+    lambda found: found.name,
+    UnknownWrapper,
+)
 
 
 def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvider:
-    """Make the provider of a URL, without I/O. Only the plugin of its scheme is loaded.
+    """Make the provider of a URL, without I/O. Only the plugin for this scheme is imported.
 
     :param options: more options than those in the query of the URL.
-    :raises ConfigurationError: a URL or option that the provider does not take.
-    :raises UnknownScheme: no plugin for this scheme.
-    :raises MissingDriver: the plugin lacks a package.
+    :raises ConfigurationError: the provider does not accept the URL or an option.
+    :raises UnknownScheme: no installed plugin provides this scheme.
+    :raises MissingDriver: the plugin needs a package that is not installed.
     :raises PluginError: the plugin is broken.
     """
     scheme, address, query = _split(url)
-    provider = _load(scheme)
-    settings = _validated(provider, {"url": f"{scheme}://{address}", **_merged(query, options)}, query)
-    point = _entry_point(scheme)
-    with _plugin_errors(point):
-        opened = provider.open(settings)
-    if not isinstance(opened, SessionHistoryProvider):
-        raise PluginError(f"{_source(point)} opens a {type(opened).__name__}, which is no SessionHistoryProvider")
-    return opened
+    found, point = _load(_PROVIDER, scheme)
+    # An unencoded ? in a password begins a query: its rest would be the name of an option, which must not be shown.
+    unencoded = any("@" in word for pair in query.items() for word in pair)
+    values = {"url": f"{scheme}://{address}", **_merged(query, options)}
+    valid = validated(found.options, values, source=f"{found.scheme}://", names_may_be_secret=unencoded)
+    return _opened(point, lambda: found.open(valid))
+
+
+def open_wrapper(name: str, options: Mapping[str, Any], open_inner: OpenInner) -> SessionHistoryProvider:
+    """Make a wrapper, without I/O. Only the plugin with this name is imported.
+
+    :param open_inner: opens the provider that the wrapper wraps.
+    :raises ConfigurationError: the wrapper does not accept an option.
+    :raises UnknownWrapper: no installed plugin provides this wrapper.
+    :raises MissingDriver: the plugin needs a package that is not installed.
+    :raises PluginError: the plugin is broken.
+    """
+    found, point = _load(_WRAPPER, name.lower())
+    valid = validated(found.options, options, source=f"wrapper {found.name}")
+    return _opened(point, lambda: found.wrap(valid, open_inner))
 
 
 def installed_schemes() -> tuple[str, ...]:
-    """The schemes that a plugin is installed for. Loads none of them."""
-    return tuple(sorted({point.name.lower() for point in entry_points(group=PROJECT)}))
+    """Return the schemes for which a plugin is installed. No plugin is imported."""
+    return _PROVIDER.installed()
+
+
+def installed_wrappers() -> tuple[str, ...]:
+    """Return the names of the installed wrappers. No plugin is imported."""
+    return _WRAPPER.installed()
 
 
 def _split(url: str) -> tuple[str, str, dict[str, str]]:
-    """Scheme, what follows it, and query of a URL."""
+    """Return the scheme, the address and the query of a URL."""
     if not isinstance(url, str):
         raise ConfigurationError(f"the URL must be a str, not {type(url).__name__}")
     url, _, query = url.partition("?")
@@ -61,11 +118,11 @@ def _split(url: str) -> tuple[str, str, dict[str, str]]:
     if not separator:
         raise ConfigurationError("the URL has no scheme followed by ://, as in sqlite:///history.db")
     pairs = None
-    with suppress(ValueError):  # whose text is not to be the context of another error, either
+    with suppress(ValueError):  # Its text may hold a password, so it must not become the context of our error.
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     if pairs is None:
         raise ConfigurationError(
-            "the query of the URL is not a list of name=value; a ? ahead of it must be percent-encoded"
+            "the query of the URL is not a list of name=value; a ? before the query must be percent-encoded"
         )
     if len(dict(pairs)) < len(pairs):
         raise ConfigurationError("the query of the URL names an option twice")
@@ -79,35 +136,42 @@ def _merged(query: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, A
     return {**query, **options}
 
 
-def _load(scheme: str) -> ProviderSpec:
+def _load(kind: _Kind[S], name: str) -> tuple[S, EntryPoint]:
+    """Import the plugin with this name, and return its description of ``name``."""
     plugins = pluggy.PluginManager(PROJECT)
     plugins.add_hookspecs(spec)
-    point = _entry_point(scheme)
+    point = _entry_point(kind, name)
     with _plugin_errors(point):
         plugins.register(point.load(), name=point.name)
-        found = [each for specs in plugins.hook.session_history_providers() for each in specs]
-    for each in found:
-        if isinstance(each, ProviderSpec) and each.scheme.lower() == scheme:
-            return each
-    others = ", ".join(repr(each.scheme) if isinstance(each, ProviderSpec) else type(each).__name__ for each in found)
-    raise PluginError(
-        f"{_source(point)} describes no provider for {scheme!r}; what it describes: {others or 'nothing'}"
-    )
+        described = [each for descriptions in kind.describe(plugins.hook) for each in descriptions]
+    for each in described:
+        if isinstance(each, kind.spec) and kind.name_of(each).lower() == name:
+            return each, point
+    others = [repr(kind.name_of(each)) if isinstance(each, kind.spec) else type(each).__name__ for each in described]
+    raise PluginError(f"{_source(point)} does not describe {name!r}; it describes: {', '.join(others) or 'nothing'}")
 
 
-def _entry_point(scheme: str) -> EntryPoint:
-    points = [point for point in entry_points(group=PROJECT) if point.name.lower() == scheme]
+def _entry_point(kind: _Kind[S], name: str) -> EntryPoint:
+    points = [point for point in entry_points(group=kind.group) if point.name.lower() == name]
     if not points:
-        raise UnknownScheme(scheme, installed_schemes())
+        raise kind.unknown(name, kind.installed())
     if len({point.value for point in points}) > 1:
         sources = ", ".join(sorted(map(_source, points)))
-        raise PluginError(f"more than one plugin provides {scheme!r}: {sources}. Uninstall all but one.")
+        raise PluginError(f"more than one plugin provides {name!r}: {sources}. Uninstall all but one.")
     return points[0]
+
+
+def _opened(point: EntryPoint, make: Callable[[], object]) -> SessionHistoryProvider:
+    with _plugin_errors(point):
+        opened = make()
+    if not isinstance(opened, SessionHistoryProvider):
+        raise PluginError(f"{_source(point)} opens a {type(opened).__name__}, which is not a SessionHistoryProvider")
+    return opened
 
 
 @contextmanager
 def _plugin_errors(point: EntryPoint) -> Iterator[None]:
-    """Say whose fault it is, whatever a plugin raises."""
+    """Name the plugin in every error that it raises."""
     try:
         yield
     except SessionHistoryError:
@@ -115,7 +179,7 @@ def _plugin_errors(point: EntryPoint) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name and not f"{point.module}.".startswith(f"{error.name}."):
             raise MissingDriver(_missing(point, error.name), name=error.name) from error
-        raise PluginError(f"{_source(point)} can not be imported: {error!r}") from error
+        raise PluginError(f"{_source(point)} cannot be imported: {error!r}") from error
     except Exception as error:
         raise PluginError(f"{_source(point)} does not work: {error!r}") from error
 
@@ -123,41 +187,18 @@ def _plugin_errors(point: EntryPoint) -> Iterator[None]:
 def _missing(point: EntryPoint, module: str) -> str:
     package = point.dist.name if point.dist else "the plugin"
     extras = point.dist.metadata.get_all("Provides-Extra") or () if point.dist else ()
-    # Of several schemes of one plugin, the extra has the name of one: the module's.
+    # A plugin with several schemes has one extra, which has the name of a scheme or of the module.
     extra = next((name for name in (point.name, point.module.rpartition(".")[2]) if name in extras), None)
-    remedy = f"pip install '{package}[{extra}]'" if extra else f"install {package} with all it requires"
+    remedy = f"pip install '{package}[{extra}]'" if extra else f"install {package} with all its requirements"
     if module.partition(".")[0] in sys.stdlib_module_names:
         remedy = "this Python was built without it"
-    return f"{point.name}:// needs the module {module!r}: {remedy}"
+    return f"{_label(point)} needs the module {module!r}: {remedy}"
+
+
+def _label(point: EntryPoint) -> str:
+    kind = next(kind for kind in (_PROVIDER, _WRAPPER) if kind.group == point.group)
+    return kind.label.format(point.name)
 
 
 def _source(point: EntryPoint) -> str:
     return f"{point.value} of {point.dist.name if point.dist else 'an unknown package'}"
-
-
-def _validated(provider: ProviderSpec, values: dict[str, Any], query: Mapping[str, str]) -> ProviderOptions:
-    try:
-        return provider.options.model_validate(values)
-    except SessionHistoryError:
-        raise
-    except ValidationError as error:
-        found = [(flaw["loc"], flaw["msg"]) for flaw in error.errors(include_input=False)]
-    # Raised from here, the error has no context, which would name the options.
-    if _may_hold_a_password(query) and any(message.startswith(_UNKNOWN) for _, message in found):
-        flaws = "characters such as ? and @ in a password must be percent-encoded"
-    else:
-        known = sorted({field.alias or name for name, field in provider.options.model_fields.items()} - {"url"})
-        flaws = "; ".join(_flaw(place, message, known) for place, message in found)
-    raise ConfigurationError(f"{provider.scheme}://: {flaws}")
-
-
-def _may_hold_a_password(query: Mapping[str, str]) -> bool:
-    """A ? in a password that was not percent-encoded makes options of its rest; their names must not show."""
-    return any("@" in word for pair in query.items() for word in pair)
-
-
-def _flaw(place: tuple[int | str, ...], message: str, known: Sequence[str]) -> str:
-    name = ".".join(map(str, place))
-    if message.startswith(_UNKNOWN):
-        return f"unknown option {name!r}{did_you_mean(name, known) or '. Options: ' + (', '.join(known) or 'none')}"
-    return f"{name}: {message.removeprefix('Value error, ')}".removeprefix(": ")

@@ -1,12 +1,12 @@
 """The runtime configuration: environment variables and a TOML file.
 
 ``SESSION_HISTORY_URL``
-    which store, e.g. ``sqlite:///history.db``.
+    The store, e.g. ``sqlite:///history.db``.
 ``SESSION_HISTORY_OPTION_<NAME>``
-    an option of the provider, e.g. ``SESSION_HISTORY_OPTION_SYNCHRONOUS=NORMAL``.
+    An option of the provider, e.g. ``SESSION_HISTORY_OPTION_SYNCHRONOUS=NORMAL``.
 ``SESSION_HISTORY_CONFIG``
-    a TOML file with the same settings. A URL in the environment takes the place of the whole file; an option in
-    the environment, of that option in the file::
+    A TOML file with the same settings, and with wrappers. A URL in the environment replaces the whole file; an option
+    in the environment replaces this option of the file::
 
         [session-history]
         url = "sqlite:///history.db"
@@ -22,10 +22,11 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from session_history.config.validation import validated
 from session_history.errors import ConfigurationError
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -35,59 +36,65 @@ OPTION = PREFIX + "OPTION_"
 TABLE = "session-history"
 
 
-class Config(BaseModel):
-    """:ivar url: which store; not in ``repr``, since it may hold a password.
+class Settings(BaseModel):
+    """The settings of one service.
+
+    :ivar url: the store; ``None`` if a wrapper names its own URLs. Never in ``repr``, because it may hold a password.
     :ivar options: options of the provider, like those in the query of the URL.
+    :ivar wrappers: names of wrappers around the provider, outermost first.
+    :ivar wrapper_options: the options of each wrapper.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    url: str = Field(repr=False)
+    url: str | None = Field(default=None, repr=False)
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    wrappers: list[str] = Field(default_factory=list)
+    wrapper_options: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False, alias="wrapper-options")
+
+    @model_validator(mode="after")
+    def _check_wrappers(self) -> Self:
+        if len(set(self.wrappers)) < len(self.wrappers):
+            raise ValueError("wrappers names a wrapper twice")
+        if unused := sorted(self.wrapper_options.keys() - set(self.wrappers)):
+            raise ValueError(f"there are options for {unused[0]!r}, which wrappers does not name")
+        if self.url is None and not self.wrappers:
+            raise ValueError("url is missing")
+        return self
 
 
-def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the configuration.
 
     :param path: the TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
-    :raises ConfigurationError: no URL, or a setting that is none.
+    :raises ConfigurationError: no store is configured, or a setting is unknown or wrong.
     """
-    _warn_of_unknown(environ)
+    _warn_about_unknown(environ)
     file = path if path is not None else environ.get(PREFIX + "CONFIG")
     url = environ.get(PREFIX + "URL")
     if url:
-        settings = Config(url=url)
+        settings = Settings(url=url)
     elif file:
         settings = _read(Path(file))
     else:
         raise ConfigurationError(
             f"no store is configured: set {PREFIX}URL, e.g. to sqlite:///history.db, or name a file in {PREFIX}CONFIG"
         )
-    return Config(url=settings.url, options={**settings.options, **_options(environ)})
+    return settings.model_copy(update={"options": {**settings.options, **_options(environ)}})
 
 
-def _read(path: Path) -> Config:
-    table = _table(path)
-    try:
-        return Config.model_validate(table)
-    except ValidationError as error:
-        flaws = "; ".join(_flaw(".".join(map(str, flaw["loc"])), flaw["msg"]) for flaw in error.errors())
-        raise ConfigurationError(f"{path}, [{TABLE}]: {flaws}") from None
-
-
-def _flaw(name: str, message: str) -> str:
-    if message.startswith("Extra inputs"):
-        return f"unknown setting {name!r}; options of the store belong to [{TABLE}.options]"
-    return f"{name}: {message}"
+def _read(path: Path) -> Settings:
+    hint = f"Options of the store belong to [{TABLE}.options]."
+    return validated(Settings, _table(path), source=f"{path}, [{TABLE}]", noun="setting", hint=hint)
 
 
 def _table(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"{path} can not be read: {error.strerror}") from None
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        # The parser's message holds line and column, and no line of the file.
+        # The parser's message holds the line number and the column, but no text of the file.
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
     table = document.get(TABLE)
     if not isinstance(table, dict):
@@ -99,8 +106,8 @@ def _options(environ: Mapping[str, str]) -> dict[str, str]:
     return {name.removeprefix(OPTION).lower(): value for name, value in environ.items() if name.startswith(OPTION)}
 
 
-def _warn_of_unknown(environ: Mapping[str, str]) -> None:
-    """A misspelt variable is worth a word, and no error: Kubernetes makes such variables for a service of our name."""
+def _warn_about_unknown(environ: Mapping[str, str]) -> None:
+    """Log unknown variables. They are not an error: Kubernetes makes such variables for a service of our name."""
     ours = {name for name in environ if name.startswith(PREFIX) and not name.startswith(OPTION)}
     unknown = sorted(ours - {PREFIX + "URL", PREFIX + "CONFIG"})
     if unknown:

@@ -1,0 +1,1 @@
+"""Decorated handlers: a turn around a function of the application."""

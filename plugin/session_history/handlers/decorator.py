@@ -1,113 +1,40 @@
-"""``@with_session_history``: a turn around a handler. A skin over :meth:`SessionHistoryService.turn`."""
+"""``@with_session_history``: a turn around a handler."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Concatenate, Literal, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Literal, Protocol, TypedDict, TypeVar, overload
 
+from typing_extensions import Unpack
+
+from session_history.configured import configured_service
 from session_history.errors import InvalidMessage
-from session_history.handlers.signature import AnyIdentity, Call, Calls, Input
-from session_history.records.messages import Message, Role, StoredMessage, freeze, text_message
+from session_history.handlers.protocols import Decorator, RequestDecorator
+from session_history.handlers.signature import AnyIdentity, HandlerCall, HandlerSignature, Input
+from session_history.log.reader import window_size
+from session_history.records.messages import Message, Role, StoredMessage, freeze, text_message, thaw
 from session_history.records.values import plain
-from session_history.service import SessionHistoryService, check_service, configured_service
+from session_history.service import SessionHistoryService, check_service
 from session_history.turns.lifecycle import Concurrent, check_concurrent
-from session_history.turns.turn import Turn
-from session_history.view import budget
+from session_history.turns.recorder import TurnRecorder
 from session_history.view.budget import TokenBudget
 
-M = TypeVar("M")
-S = TypeVar("S")
-S_contra = TypeVar("S_contra", contravariant=True)
 A = TypeVar("A")
-A_contra = TypeVar("A_contra", contravariant=True)
-Y = TypeVar("Y", bound=str | Message | Mapping[str, Any] | list[Any] | None)
-R = TypeVar("R", bound=str | Message | Mapping[str, Any] | list[Any] | None)
-R_co = TypeVar("R_co", covariant=True)
+
+Recorder = TurnRecorder[Any]
+Identify = Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity]
 
 
-class Handler(Protocol[R_co]):
-    """How a decorated handler is called; further arguments go to the handler."""
+class HandlerOptions(TypedDict, total=False):
+    """Options of :func:`with_session_history`, the same as those of a turn."""
 
-    def __call__(
-        self,
-        new: Input,
-        /,
-        *arguments: Any,
-        user_id: str,
-        session_id: str,
-        turn_id: str | None = None,
-        **keywords: Any,
-    ) -> R_co: ...
-
-
-class Method(Protocol[S_contra, R_co]):
-    """A decorated method; calling it with its owner is what ``classmethod`` does."""
-
-    def __get__(self, instance: S_contra | None, owner: type[Any] | None = None, /) -> Handler[R_co]: ...
-
-    def __call__(
-        self,
-        owner: S_contra,
-        new: Input,
-        /,
-        *arguments: Any,
-        user_id: str,
-        session_id: str,
-        turn_id: str | None = None,
-        **keywords: Any,
-    ) -> R_co: ...
-
-
-class RequestHandler(Protocol[A_contra, R_co]):
-    """How a handler with ``identify`` is called."""
-
-    def __call__(self, request: A_contra, /, *arguments: Any, **keywords: Any) -> R_co: ...
-
-
-class Decorator(Protocol[M]):
-    """Decorates functions and methods that take messages."""
-
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[list[M], ...], AsyncIterator[Y]], /
-    ) -> Handler[AsyncGenerator[Y, None]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[list[M], ...], Coroutine[Any, Any, R]], /
-    ) -> Handler[Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[S, list[M], ...], AsyncIterator[Y]], /
-    ) -> Method[S, AsyncGenerator[Y, None]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[S, list[M], ...], Coroutine[Any, Any, R]], /
-    ) -> Method[S, Coroutine[Any, Any, R]]: ...
-
-
-class RequestDecorator(Protocol[A_contra, M]):
-    """Decorates functions that take messages and are called with a request."""
-
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[list[M], ...], AsyncIterator[Y]], /
-    ) -> RequestHandler[A_contra, AsyncGenerator[Y, None]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[list[M], ...], Coroutine[Any, Any, R]], /
-    ) -> RequestHandler[A_contra, Coroutine[Any, Any, R]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[S, list[M], ...], AsyncIterator[Y]], /
-    ) -> Callable[..., AsyncGenerator[Y, None]]: ...
-    @overload
-    def __call__(
-        self, handler: Callable[Concatenate[S, list[M], ...], Coroutine[Any, Any, R]], /
-    ) -> Callable[..., Coroutine[Any, Any, R]]: ...
+    last_turns: int | None
+    token_budget: TokenBudget | None
+    slot: str | None
+    concurrent: Concurrent
 
 
 @overload
@@ -115,44 +42,32 @@ def with_session_history(
     service: SessionHistoryService | None = None,
     *,
     identify: None = None,
-    last_turns: int | None = None,
-    token_budget: TokenBudget | None = None,
-    slot: str | None = None,
-    concurrent: Concurrent = "keep",
     native: Literal[False] = False,
+    **options: Unpack[HandlerOptions],
 ) -> Decorator[Message]: ...
 @overload
 def with_session_history(
     service: SessionHistoryService | None = None,
     *,
     identify: None = None,
-    last_turns: int | None = None,
-    token_budget: TokenBudget | None = None,
-    slot: str | None = None,
-    concurrent: Concurrent = "keep",
     native: Literal[True],
+    **options: Unpack[HandlerOptions],
 ) -> Decorator[dict[str, Any]]: ...
 @overload
 def with_session_history(
     service: SessionHistoryService | None = None,
     *,
-    identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
-    last_turns: int | None = None,
-    token_budget: TokenBudget | None = None,
-    slot: str | None = None,
-    concurrent: Concurrent = "keep",
+    identify: Identify[A],
     native: Literal[False] = False,
+    **options: Unpack[HandlerOptions],
 ) -> RequestDecorator[A, Message]: ...
 @overload
 def with_session_history(
     service: SessionHistoryService | None = None,
     *,
-    identify: Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity],
-    last_turns: int | None = None,
-    token_budget: TokenBudget | None = None,
-    slot: str | None = None,
-    concurrent: Concurrent = "keep",
+    identify: Identify[A],
     native: Literal[True],
+    **options: Unpack[HandlerOptions],
 ) -> RequestDecorator[A, dict[str, Any]]: ...
 def with_session_history(
     service: SessionHistoryService | None = None,
@@ -168,109 +83,141 @@ def with_session_history(
 
     The handler is a coroutine function or an async generator function, plain or a method (its first parameter is
     then ``self`` or ``cls``). It is called with the new input first, and ``user_id=``, ``session_id=`` and maybe
-    ``turn_id=``; it receives history + input as a list of messages in place of the input. Parameters called
-    ``turn``, ``user_id``, ``session_id`` and ``turn_id`` are filled if it has them; any other argument passes.
+    ``turn_id=``. It receives history and input as a list of messages in place of the input. Parameters called
+    ``turn``, ``user_id``, ``session_id`` and ``turn_id`` are filled in. All other arguments pass through.
 
     It returns, or yields, text, messages, lists of them or ``None``; the caller gets them unchanged. A repeated
     ``turn_id`` gives the recorded answer in the same shape, without calling the handler.
 
-    :param service: where to keep history; without it the one that the runtime config asks for, on first use.
-    :param identify: maps another call shape to an :class:`Identity`. It gets the arguments of the call; messages
-        take the place of the first of them, which the handler may still have as a parameter called ``request``.
+    :param service: where to keep history; without it the one that the runtime config names, on first use.
+    :param identify: maps another call shape to an :class:`Identity`. It gets the arguments of the call. The messages
+        take the place of the first one, which the handler may still have as a parameter called ``request``.
     :param last_turns: see :meth:`SessionHistoryService.turn`.
     :param token_budget: see :meth:`SessionHistoryService.turn`.
     :param slot: see :meth:`SessionHistoryService.turn`.
     :param concurrent: see :meth:`SessionHistoryService.turn`.
     :param native: messages are any JSON objects, and text becomes ``{"role": …, "content": text}``.
-    :raises ValueError: ``last_turns`` is no number of turns, or was given beside ``token_budget``.
+    :raises ValueError: ``last_turns`` is not a number of turns, or was given beside ``token_budget``.
     :raises TurnIdReused: when called with the id of a turn that had another input.
     """
-    _insist_usable(service, identify)
-    budget.size(last_turns, token_budget)
-    check_concurrent(concurrent)
+    check_decorated(service)
+    if inspect.iscoroutinefunction(identify):
+        raise TypeError("identify must be an ordinary function, not an async one")
+    window_size(last_turns, token_budget)
+    options: dict[str, Any] = {
+        "last_turns": last_turns,
+        "token_budget": token_budget,
+        "slot": slot,
+        "concurrent": check_concurrent(concurrent),
+        "native": native,
+    }
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(handler, (classmethod, staticmethod)):
             raise TypeError(f"put @{type(handler).__name__} above @with_session_history")
-        options = {
-            "last_turns": last_turns,
-            "token_budget": token_budget,
-            "slot": slot,
-            "concurrent": concurrent,
-            "native": native,
-        }
-        around = _Around(service, handler, Calls(handler, identify), options)
+        signature = HandlerSignature(handler, identify)
+        driver = _HandlerDriver(service, signature, options)
         if inspect.isasyncgenfunction(handler):
-            return around.dressed(around.streaming())
-        if inspect.iscoroutinefunction(handler):
-            return around.dressed(around.answering())
-        raise TypeError(f"{handler!r} is no async function: write async def, or decorate its async __call__")
+            wrapper: Callable[..., Any] = streaming(driver)
+        elif inspect.iscoroutinefunction(handler):
+            wrapper = answering(driver)
+        else:
+            raise TypeError(f"{handler!r} is not an async function: write async def, or decorate its async __call__")
+        wrapper = wraps(handler)(wrapper)
+        wrapper.__signature__ = signature.signature  # type: ignore[attr-defined]
+        return wrapper
 
     return decorate
 
 
-def _insist_usable(service: object, identify: object) -> None:
+def check_decorated(service: object) -> None:
+    """Check what a decorator was given. :raises TypeError: not a service, but the handler itself, for example."""
     if callable(service) and not (isinstance(service, type) and issubclass(service, SessionHistoryService)):
         raise TypeError("write @with_session_history() or @with_session_history(service), with the parentheses")
     check_service(service)
-    if inspect.iscoroutinefunction(identify):
-        raise TypeError("identify must be an ordinary function, not an async one")
 
 
-@dataclass(frozen=True, slots=True)
-class _Around:
-    """One decorated handler."""
+class Driver(Protocol):
+    """Drives the turns of one handler: the steps in which handlers of different runtimes differ."""
 
-    service: SessionHistoryService | None
-    handler: Callable[..., Any]
-    calls: Calls
-    options: dict[str, Any]
+    def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Read a call of the decorated handler; the other methods get what it returns."""
 
-    def dressed(self, wrapper: Callable[..., Any]) -> Callable[..., Any]:
-        wrapper = wraps(self.handler)(wrapper)
-        wrapper.__signature__ = self.calls.signature  # type: ignore[attr-defined]
-        return wrapper
+    def open(self, call: Any, /) -> AbstractAsyncContextManager[Recorder]: ...
 
-    def answering(self) -> Callable[..., Coroutine[Any, Any, Any]]:
-        async def wrapper(*arguments: Any, **keywords: Any) -> Any:
-            call = self.calls.read(arguments, keywords)
-            async with self._turn(call) as turn:
-                messages = self._messages(turn, call)
-                answer = None
-                if turn._record is None:
-                    answer = await self.calls.invoke(self.handler, call, messages, turn)
-                    turn._take_answer(answer)
-            # Looked at again: another run of the same turn may have been recorded meanwhile.
-            return answer if turn._record is None else turn._replay()
+    def prompt(self, call: Any, recorder: Recorder, /) -> list[Any]:
+        """Record the input, and return history and input as the handler gets them."""
 
-        return wrapper
+    def invoke(self, call: Any, messages: list[Any], recorder: Recorder, /) -> Any:
+        """Call the handler: return its coroutine or its generator."""
 
-    def streaming(self) -> Callable[..., AsyncGenerator[Any, None]]:
-        async def wrapper(*arguments: Any, **keywords: Any) -> AsyncGenerator[Any, None]:
-            call = self.calls.read(arguments, keywords)
-            async with self._turn(call) as turn:
-                messages = self._messages(turn, call)
-                if turn._record is None:
-                    async with aclosing(self.calls.invoke(self.handler, call, messages, turn)) as items:
-                        async for item in items:
-                            turn._take_streamed(item)
-                            yield item
-                    return
-            for item in _items(turn._replay()):
-                yield item
+    def record(self, call: Any, recorder: Recorder, item: object, /) -> None:
+        """Record an item that the handler yielded."""
 
-        return wrapper
 
-    def _turn(self, call: Call) -> AbstractAsyncContextManager[Turn[Any]]:
-        service = self.service if self.service is not None else configured_service()
+class _HandlerDriver:
+    """Drives the turns of a handler that takes messages of ours."""
+
+    def __init__(
+        self, service: SessionHistoryService | None, signature: HandlerSignature, options: dict[str, Any]
+    ) -> None:
+        self._service = service
+        self._options = options
+        self._native: bool = options["native"]
+        self.read = signature.read
+        self._invoke = signature.invoke
+
+    def open(self, call: HandlerCall) -> AbstractAsyncContextManager[Recorder]:
+        service = self._service if self._service is not None else configured_service()
         user_id, session_id, _, turn_id = call.identity
-        return service.turn(user_id, session_id, turn_id=turn_id, **self.options)
+        return service.record_turn(user_id, session_id, turn_id=turn_id, **self._options)
 
-    def _messages(self, turn: Turn[Any], call: Call) -> list[Any]:
-        """History and input, as the handler gets them."""
-        new = _input(call.identity.input, native=self.options["native"])
-        turn._take_input(new)
-        return turn._for_handler(new)
+    def prompt(self, call: HandlerCall, recorder: Recorder) -> list[Any]:
+        new = _input(call.identity.input, native=self._native)
+        recorder.add_input(new)
+        return thaw(recorder.prompt(new), native=self._native)
+
+    def invoke(self, call: HandlerCall, messages: list[Any], recorder: Recorder) -> Any:
+        return self._invoke(call, messages, recorder.turn)
+
+    def record(self, call: HandlerCall, recorder: Recorder, item: object) -> None:  # noqa: ARG002 - see Driver
+        recorder.add_piece(item)
+
+
+def answering(driver: Driver) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return a coroutine function around a handler that returns its answer."""
+
+    async def wrapper(*arguments: Any, **keywords: Any) -> Any:
+        call = driver.read(arguments, keywords)
+        answer = None
+        async with driver.open(call) as recorder:
+            messages = driver.prompt(call, recorder)
+            if not recorder.is_replay:
+                answer = await driver.invoke(call, messages, recorder)
+                recorder.add_answer(answer)
+        # Asked again: another run of the same turn may have been stored first.
+        return recorder.replay() if recorder.is_replay else answer
+
+    return wrapper
+
+
+def streaming(driver: Driver) -> Callable[..., AsyncGenerator[Any, None]]:
+    """Return an async generator function around a handler that yields its answer."""
+
+    async def wrapper(*arguments: Any, **keywords: Any) -> AsyncGenerator[Any, None]:
+        call = driver.read(arguments, keywords)
+        async with driver.open(call) as recorder:
+            messages = driver.prompt(call, recorder)
+            if not recorder.is_replay:
+                async with aclosing(driver.invoke(call, messages, recorder)) as items:
+                    async for item in items:
+                        driver.record(call, recorder, item)
+                        yield item
+                return
+        for item in _items(recorder.replay()):
+            yield item
+
+    return wrapper
 
 
 def _input(value: Input, *, native: bool) -> list[StoredMessage]:
@@ -284,7 +231,7 @@ def _input(value: Input, *, native: bool) -> list[StoredMessage]:
 
 
 def _items(answer: Any) -> list[Any]:
-    """The items of a stream; a handler that returned its answer when it was recorded may stream by now."""
+    """Return the items of a stream. The handler may have returned its answer when it was recorded."""
     if isinstance(answer, list):
         return answer
     return [] if answer is None else [answer]

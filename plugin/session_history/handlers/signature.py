@@ -1,4 +1,4 @@
-"""How a decorated handler is called: what a call says of user, session and input, and what the handler gets of it."""
+"""The signature of a decorated handler: how a call is read, and how the handler itself is called."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Identity(NamedTuple):
-    """Whose turn a call is: what ``identify`` returns. A plain tuple of the same values will do."""
+    """The turn that a call asks for: what ``identify`` returns. A plain tuple of the same values will do."""
 
     user_id: str
     session_id: str
@@ -34,30 +34,35 @@ AnyIdentity = tuple[str, str, Input] | tuple[str, str, Input, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A call of the decorated handler: whose turn it is, and the handler's arguments by name but for the messages."""
+class HandlerCall:
+    """A call of a decorated handler: the turn it asks for, and the handler's arguments by name without the messages."""
 
     identity: Identity
-    given: dict[str, Any] = field(repr=False)
+    arguments: dict[str, Any] = field(repr=False)
 
 
-class Calls:
-    """Understands the calls of one handler, and how to call the handler itself."""
+class HandlerSignature:
+    """Reads the calls of one handler, and calls the handler itself.
+
+    :ivar signature: the signature that callers see.
+    """
 
     def __init__(self, handler: Callable[..., Any], identify: Callable[..., AnyIdentity] | None) -> None:
+        self._handler = handler
         self._name = getattr(handler, "__name__", type(handler).__name__)
-        self._inner = inspect.signature(handler)
-        parameters = list(self._inner.parameters.values())
+        self._own = inspect.signature(handler)
+        parameters = list(self._own.parameters.values())
         self._owners = 1 if parameters and parameters[0].name in {"self", "cls"} else 0
         if len(parameters) <= self._owners or parameters[self._owners].kind not in _POSITIONAL:
             raise TypeError("the handler has no positional parameter for the messages")
         self._messages = parameters[self._owners].name
         self._declared = {parameter.name for parameter in parameters[self._owners + 1 :]}
         self._identify = identify
-        self.signature: inspect.Signature = self._inner.replace(parameters=self._seen_by_callers(parameters))
+        self._added = self._added_keywords()
+        self.signature: inspect.Signature = self._own.replace(parameters=self._seen_by_callers(parameters))
 
-    def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
-        """:raises TypeError: the call does not fit the handler, which was not called."""
+    def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> HandlerCall:
+        """Read a call. :raises TypeError: it does not fit the handler, which was not called."""
         try:
             given = dict(self.signature.bind(*arguments, **keywords).arguments)
         except TypeError as error:
@@ -65,38 +70,39 @@ class Calls:
         new = given.pop(self._messages)
         if self._identify is None:
             identity = Identity(given.pop("user_id"), given.pop("session_id"), new, given.pop("turn_id", None))
-            ours = identity._asdict()
+            filled = identity._asdict()
         else:
             identity = _identity(self._identify(*arguments[self._owners :], **keywords))
-            ours = {**identity._asdict(), "request": new}
-        wanted = {name: ours[name] for name, _ in self._added() if name in self._declared}
-        return Call(identity, {**wanted, **given})
+            filled = {**identity._asdict(), "request": new}
+        wanted = {name: filled[name] for name, _ in self._added if name in self._declared}
+        return HandlerCall(identity, {**wanted, **given})
 
-    def invoke(self, handler: Callable[..., Any], call: Call, messages: list[Any], turn: Turn[Any]) -> Any:
-        values = {**call.given, self._messages: messages}
+    def invoke(self, call: HandlerCall, messages: list[Any], turn: Turn[Any]) -> Any:
+        """Call the handler: return its coroutine or its generator."""
+        values = {**call.arguments, self._messages: messages}
         if "turn" in self._declared:
             values["turn"] = turn
-        bound = inspect.BoundArguments(self._inner, OrderedDict(values))
-        return handler(*bound.args, **bound.kwargs)
+        bound = inspect.BoundArguments(self._own, OrderedDict(values))
+        return self._handler(*bound.args, **bound.kwargs)
 
-    def _added(self) -> list[tuple[str, Any]]:
-        """Keywords of a call that are ours, and their defaults."""
+    def _added_keywords(self) -> list[tuple[str, Any]]:
+        """Return the keywords of a call that this package reads, and their defaults."""
         if self._identify is None:
             return [("user_id", Parameter.empty), ("session_id", Parameter.empty), ("turn_id", None)]
         return [(name, None) for name in ("request", "user_id", "session_id", "turn_id") if name in self._declared]
 
     def _seen_by_callers(self, parameters: list[Parameter]) -> list[Parameter]:
-        """The handler's parameters without those that are filled, with those that are ours ahead of any ``**``."""
+        """Return the handler's parameters without those that are filled in, with the added keywords ahead of ``**``."""
         first = self._owners + 1
         leading = [Parameter(parameter.name, Parameter.POSITIONAL_ONLY) for parameter in parameters[:first]]
-        hidden = {"turn", *(name for name, _ in self._added())}
+        hidden = {"turn", *(name for name, _ in self._added)}
         others = [parameter for parameter in parameters[first:] if parameter.name not in hidden]
-        ours = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in self._added()]
+        added = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in self._added]
         rest = [others.pop()] if others and others[-1].kind is Parameter.VAR_KEYWORD else []
-        return [*leading, *others, *ours, *rest]
+        return [*leading, *others, *added, *rest]
 
 
-def _identity(found: object) -> Identity:
-    if not isinstance(found, tuple) or len(found) not in (3, 4):
-        raise TypeError(f"identify must return an Identity, not {type(found).__name__}")
-    return Identity(*found)
+def _identity(value: object) -> Identity:
+    if not isinstance(value, tuple) or len(value) not in (3, 4):
+        raise TypeError(f"identify must return an Identity, not {type(value).__name__}")
+    return Identity(*value)

@@ -1,49 +1,52 @@
-"""Stretches of logs, decoded, and the newest of them kept: a turn reads and decodes only what is new."""
+"""The newest entries of the sessions that were used last, decoded. A turn reads and decodes only what is new."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from session_history.records.record import Author, Record
-from session_history.view import assembly as view
+from session_history.records.summary import SessionSummary
+from session_history.view.assembly import TurnView, assemble
 from session_history_hooks import Head, Log, SessionKey
 
-ROOM = 32 * 2**20
-"""Bytes of payload that are kept in all, some 30,000 turns of 1 KB. Decoded, they take a few times as much."""
+CAPACITY = 32 * 2**20
+"""Bytes of payload that a cache holds, some 30,000 turns of 1 KB. Decoded, they take a few times as much memory."""
 
-SHARE = ROOM // 4
-"""The most of it that one session gets."""
+SESSION_CAPACITY = CAPACITY // 4
+"""The most bytes of one session."""
 
 _OVERHEAD = 1024
 
-Numbered = tuple[int, Record]
+NumberedRecord = tuple[int, Record]
 """The seq of an entry, and its record."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EntryRange:
-    """Neighbouring entries of a log. They may not be changed, nor be handed to anybody who might.
+    """Neighbouring entries of a log. Threads share a range, so it is never changed, nor handed to users.
 
     :ivar head: the head that they were read with.
     :ivar entries: ascending and gapless.
     :ivar size: bytes of their payloads.
+    :ivar summary: that of the head, if it is known.
     """
 
     head: Head
-    entries: list[Numbered]
+    entries: list[NumberedRecord]
     size: int
-    _turns: list[view.TurnView] = field(default_factory=list, repr=False)
+    summary: SessionSummary | None = None
+    _assembled: tuple[list[TurnView], int] = field(default=([], 0), repr=False)  # turns, and of how many entries
 
     @classmethod
     def of(cls, log: Log) -> EntryRange:
-        """:raises Corrupt: an entry is no record. And see :meth:`session_history.records.record.Record.decode`."""
+        """Decode the entries of a log. :raises Corrupt: see :meth:`session_history.records.record.Record.decode`."""
         return cls(log.head, numbered(log), sum(len(entry.payload) for entry in log.entries))
 
     @property
     def weight(self) -> int:
-        """About the bytes it takes a process to know it: also one of few entries has a head, and that a summary."""
+        """Return about how many bytes a cache spends on it. Its head, with a summary, counts also without entries."""
         return self.size + (len(self.head.snapshot.summary) if self.head.snapshot else 0) + _OVERHEAD
 
     @property
@@ -52,58 +55,71 @@ class EntryRange:
 
     @property
     def last(self) -> int:
-        """Seq of its newest entry, or of the one ahead of it."""
+        """Return the seq of the newest entry; without entries that of the entry ahead."""
         return self.first + len(self.entries) - 1
 
     @property
-    def begins_the_log(self) -> bool:
+    def begins_log(self) -> bool:
         return not self.entries or self.first == 1
 
-    def reaches(self, count: int | None) -> bool:
-        """Whether it holds so many entries, or ``None`` = all, or all there are."""
+    def has(self, count: int | None) -> bool:
+        """Tell whether it holds at least ``count`` entries, or all that the log has. ``None``: all."""
         return self.first == 1 or (count is not None and len(self.entries) >= count)
 
     @property
-    def turns(self) -> list[view.TurnView]:
-        """The turns that are seen here. Put together once."""
-        if not self._turns:
-            self._turns[:] = view.turns(self.entries)  # at once: another thread may do the same
-        return self._turns
+    def turns(self) -> list[TurnView]:
+        """Return the turns that the entries show. They are put together once."""
+        turns, count = self._assembled
+        if count < len(self.entries):
+            new = self.entries[count:] if count else self.entries
+            # Plain appends may continue the turn ahead in place, which other ranges share.
+            if turns and all(record.by is Author.TURN for _, record in new):
+                turns = assemble(new, turns)
+            else:
+                turns = assemble(self.entries)
+            self._assembled = turns, len(self.entries)
+        return turns
 
-    def cut(self, count: int | None) -> EntryRange:
-        """Its newest entries, if they are to be put together for so many, and there are many more."""
+    def trimmed(self, count: int | None) -> EntryRange:
+        """Return about the newest ``count`` entries, if there are many more and turns are not put together yet."""
         length = len(self.entries)
-        if count is None or self._turns or length <= 4 * count:
+        if count is None or self._assembled[1] or length <= 4 * count:
             return self
-        return EntryRange(self.head, self.entries[-2 * count :], self.size * 2 * count // length)
+        return replace(self, entries=self.entries[-2 * count :], size=self.size * 2 * count // length)
 
     def preceded_by(self, page: Log) -> EntryRange:
         before = EntryRange.of(page)
-        return EntryRange(self.head, before.entries + self.entries, before.size + self.size)
+        return EntryRange(self.head, before.entries + self.entries, before.size + self.size, self.summary)
 
     def continued_by(self, page: Log) -> EntryRange:
-        """A stretch that ends in the midst of a log, and the page behind it."""
         behind = EntryRange.of(page)
-        return EntryRange(self.head, self.entries + behind.entries, self.size + behind.size)
+        return EntryRange(self.head, self.entries + behind.entries, self.size + behind.size, self.summary)
+
+    def extended(self, head: Head, record: Record, size: int, summary: SessionSummary) -> EntryRange:
+        """Return the range after an append. :param size: bytes of the record's payload."""
+        entries = [*self.entries, (head.tail.seq, record)]
+        return EntryRange(head, entries, self.size + size, summary, self._assembled)
 
     @property
     def end(self) -> tuple[int, str]:
-        """Seq and id of the newest entry of the log, when it was read."""
+        """Return seq and id of the newest entry that the log had when it was read."""
         return self.head.tail.seq, self.head.tail_id
 
     def stands_at(self, head: Head) -> bool:
-        """Whether a log whose head this is ends here, and nothing in it was rewritten."""
+        """Tell whether the log of ``head`` ends here, and no entry was rewritten since."""
         mine = self.head
-        return (mine.tail, mine.tail_id, mine.rewrites) == (head.tail, head.tail_id, head.rewrites)
+        return mine.tail == head.tail and mine.tail_id == head.tail_id and mine.rewrites == head.rewrites
 
     def followed_by(self, log: Log) -> EntryRange | None:
-        """A tail and all that came since; ``None`` if the log is not what it was, or more came than was read.
+        """Return the range with all that came since.
 
-        If something came, the caller still has to see that the entry before it is the one that was known.
+        The caller still has to check that the entry ahead of the new ones is the one that the range ends with.
+
+        :returns: ``None`` if the log is not the same any more, or has more new entries than were read.
         """
         old, new = self.head, log.head
         if not log.entries:
-            return EntryRange(new, self.entries, self.size, self._turns) if self.stands_at(new) else None
+            return replace(self, head=new) if self.stands_at(new) else None
         if (new.tail.generation, new.rewrites) != (old.tail.generation, old.rewrites):
             return None
         if log.first != old.tail.seq + 1 or log.first + len(log.entries) - 1 != new.tail.seq:
@@ -113,11 +129,14 @@ class EntryRange:
 
 
 class TailCache:
-    """Stretches that reach to the tails of the sessions that were used last. Several threads may share them."""
+    """Ranges that reach to the tails of the sessions that were used last. Threads may share it.
+
+    :ivar size: about the bytes that it holds.
+    """
 
     def __init__(self) -> None:
         self._tails: OrderedDict[SessionKey, EntryRange] = OrderedDict()
-        self._size = 0
+        self.size: int = 0
         self._lock = threading.Lock()
 
     def get(self, key: SessionKey) -> EntryRange | None:
@@ -127,22 +146,26 @@ class TailCache:
             return self._tails.get(key)
 
     def keep(self, key: SessionKey, tail: EntryRange) -> None:
-        """Keep a tail in place of the one that was there, and let go of the oldest that there is no room for."""
+        """Keep a tail in place of the old one. Tails that were not used for the longest time make room for it."""
+        weight = tail.weight
         with self._lock:
             self._drop(key)
-            if tail.entries and tail.weight <= SHARE:
+            if tail.entries and weight <= SESSION_CAPACITY:
                 self._tails[key] = tail
-                self._size += tail.weight
-            while self._size > ROOM:
+                self.size += weight
+            while self.size > CAPACITY:
                 self._drop(next(iter(self._tails)))
 
-    def extend(self, key: SessionKey, old: Head, record: Record, size: int, head: Head) -> None:
-        """A record was appended behind ``old``, and the log now stands at ``head``."""
+    def extend(
+        self, key: SessionKey, old: Head, head: Head, record: Record, *, size: int, summary: SessionSummary
+    ) -> None:
+        """Follow an append behind ``old``, after which the log stands at ``head``.
+
+        :param size: bytes of the record's payload.
+        """
         tail = self.get(key)
         if tail is not None and tail.stands_at(old):
-            entry = head.tail.seq, record
-            turns = view.turns([entry], tail._turns) if tail._turns and record.by is Author.TURN else []
-            self.keep(key, EntryRange(head, [*tail.entries, entry], tail.size + size, turns))
+            self.keep(key, tail.extended(head, record, size, summary))
 
     def drop(self, key: SessionKey) -> None:
         with self._lock:
@@ -155,10 +178,11 @@ class TailCache:
 
     def _drop(self, key: SessionKey) -> None:
         tail = self._tails.pop(key, None)
-        self._size -= tail.weight if tail else 0
+        if tail is not None:
+            self.size -= tail.weight
 
 
-def numbered(log: Log) -> list[Numbered]:
-    """The records of a log's entries."""
+def numbered(log: Log) -> list[NumberedRecord]:
+    """Decode the entries of a log."""
     records = Record.decode_all([entry.payload for entry in log.entries], log.head.key, log.first)
     return list(enumerate(records, start=log.first))

@@ -1,4 +1,4 @@
-"""Which sessions belong to one turn alone for now, as far as this process can tell."""
+"""Leases of exclusive turns: heartbeats of one's own, and the observation of those of others."""
 
 from __future__ import annotations
 
@@ -13,47 +13,46 @@ from session_history.errors import SessionBusy, SessionHistoryError
 from session_history_hooks import Head, Position, SessionHistoryProvider, SessionKey
 
 LEASE_SECONDS = 30.0
-"""Seconds without a sign of life after which an exclusive turn is taken for dead."""
+"""Seconds without a heartbeat after which an exclusive turn counts as dead."""
 
-RENEWALS_PER_LEASE = 4
-"""Signs of life in a term."""
+HEARTBEATS_PER_LEASE = 4
 
-_ROOM = 10_000
-"""Sessions that are watched at once. One that is forgotten is watched anew, and held for longer than it need be."""
+_CAPACITY = 10_000
+"""Sessions that are observed at once. A session that is dropped is observed from the start: its lease seems longer."""
 
 
-class Leases:
-    """Watches exclusive turns: one whose position and heartbeat stay as they are for its term is dead.
+class LeaseObserver:
+    """Observes exclusive turns: one whose position and heartbeat do not move for the time of its lease is dead.
 
-    It is timed by this process's own clock, from when it saw the turn first. Several threads may share this.
+    Time is this process's own monotonic clock, from the first look at the turn. Threads may share an observer.
     """
 
     def __init__(self) -> None:
         self._seen: OrderedDict[SessionKey, tuple[Position, int, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, head: Head, term: float) -> None:
-        """See that the exclusive turn that has a session is dead.
+    def check_expired(self, head: Head, lease: float) -> None:
+        """Check that the exclusive turn which has a session is dead.
 
         :param head: as it stands in the store now.
-        :param term: seconds without a sign of life after which it is.
-        :raises SessionBusy: it may be alive.
+        :param lease: seconds without a heartbeat after which the turn is dead.
+        :raises SessionBusy: the turn may be alive.
         """
         with self._lock:
             seen = self._seen.pop(head.key, None)
             if seen is None or seen[:2] != (head.tail, head.heartbeat):
                 seen = head.tail, head.heartbeat, time.monotonic()
             self._seen[head.key] = seen
-            if len(self._seen) > _ROOM:
+            if len(self._seen) > _CAPACITY:
                 self._seen.popitem(last=False)
-        if time.monotonic() - seen[2] < term:
+        if time.monotonic() - seen[2] < lease:
             raise SessionBusy(head.key)
 
 
 class Lease:
-    """Gives the signs of life of an exclusive turn, from the running event loop, until it ends.
+    """Sends the heartbeats of an exclusive turn, from the running event loop, until it ends.
 
-    :param tail: where the turn's newest entry stands.
+    :param tail: returns the position of the turn's newest entry.
     """
 
     def __init__(self, provider: SessionHistoryProvider, key: SessionKey, tail: Callable[[], Position]) -> None:
@@ -61,15 +60,15 @@ class Lease:
         self._key = key
         self._tail = tail
         self._loop = asyncio.get_running_loop()
-        self._beating = self._loop.create_task(self._beat())
+        self._heartbeats = self._loop.create_task(self._send_heartbeats())
 
     def end(self) -> None:
-        """May be called from any thread."""
+        """Stop the heartbeats. Any thread may call this."""
         with suppress(RuntimeError):  # the loop is closed, and the task with it
-            self._loop.call_soon_threadsafe(self._beating.cancel)
+            self._loop.call_soon_threadsafe(self._heartbeats.cancel)
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
-            await asyncio.sleep(LEASE_SECONDS / RENEWALS_PER_LEASE)
-            with suppress(SessionHistoryError):  # the store may come back before the term is over
+            await asyncio.sleep(LEASE_SECONDS / HEARTBEATS_PER_LEASE)
+            with suppress(SessionHistoryError):  # the store may come back before the lease is over
                 await self._provider.renew(self._key, at=self._tail())

@@ -1,269 +1,348 @@
-"""What is read of a session: windows of turns, put together from its log."""
+"""Reading of a session: windows and pages of turns, put together from its log."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from session_history.errors import Corrupt, InvalidCursor
 from session_history.log.cache import EntryRange
 from session_history.log.session_log import SessionLog
+from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef, Record, Slot, Status
 from session_history.records.summary import SessionSummary
-from session_history.view import assembly as view
-from session_history.view.budget import Size, Spending, TokenBudget
+from session_history.records.values import check_count
+from session_history.view import selection
+from session_history.view.assembly import TurnView, assemble, for_model
+from session_history.view.budget import BudgetedWindow, TokenBudget
 from session_history_hooks import Head, Log, SessionKey
 
 MARGIN = 4
-"""Entries read beyond a window's turns: some entries hold no messages."""
+"""Entries read beyond a window's turns, since some entries hold no messages."""
 
-SPENT_ON = 16
-"""Turns that are read at first for a budget, or for an agent's own history: nobody knows how many they are."""
+FIRST_TURNS = 16
+"""Turns that are read at first where their number is not known: for a budget, or for an agent's own history."""
 
-Choice = Callable[[Sequence[view.TurnView], int], Sequence[view.TurnView] | None]
-"""Picks a window of the turns read so far, given how many ever began; ``None`` asks for more."""
+WindowSize = int | TokenBudget | None
+"""The size of a window: a number of turns, a number of tokens, or ``None`` for the whole session."""
+
+Chooser = Callable[[Sequence[TurnView], int], Sequence[TurnView] | None]
+"""Picks a window from the turns at hand, given how many ever began; ``None`` asks for more turns."""
+
+
+def window_size(last_turns: int | None, token_budget: TokenBudget | None) -> WindowSize:
+    """Return the size that was given.
+
+    :raises ValueError: two were given, or ``last_turns`` is not a number of turns.
+    :raises TypeError: ``token_budget`` is not a budget.
+    """
+    check_count("last_turns", last_turns)
+    if token_budget is None:
+        return last_turns
+    if not isinstance(token_budget, TokenBudget):
+        raise TypeError(f"token_budget must be a TokenBudget, not {type(token_budget).__name__}")
+    if last_turns is not None:
+        raise ValueError("give last_turns or token_budget, not both")
+    return token_budget
 
 
 class StoredState(NamedTuple):
     """A state as the log keeps it.
 
-    :ivar seq: that of its entry.
-    :ivar base: what the entry's author had seen.
+    :ivar seq: seq of the entry with the state.
+    :ivar base: seq of the newest entry that the entry's author had seen.
+    :ivar value: the state itself.
+    :ivar start: where the agent's own history begins; ``None`` for the whole session.
+    :ivar pending: the message in which the agent waits for an answer.
     """
 
     seq: int
     base: int
-    slot: Slot
+    value: dict[str, Any]
+    start: HistoryStart | None = None
+    pending: MessageRef | None = None
 
-    @property
-    def begin(self) -> HistoryStart | None:
-        """Where the agent's own history begins."""
-        begin = self.slot.begin
-        return begin and begin._replace(place=self._absolute(begin.place))
+    def __repr__(self) -> str:
+        return f"StoredState(seq={self.seq})"
 
-    @property
-    def pending(self) -> MessageRef | None:
-        """The message in which the agent waits for somebody."""
-        return self.slot.pending and self._absolute(self.slot.pending)
-
-    def _absolute(self, place: MessageRef) -> MessageRef:
-        return place if place.seq else MessageRef(self.seq, place.message)
+    @classmethod
+    def of(cls, seq: int, base: int, slot: Slot) -> StoredState:
+        absolute = slot.resolved(seq)
+        return cls(seq, base, absolute.state, absolute.start, absolute.pending)
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Turns of a session and where its log stood when they were read.
+class RecordedTurn:
+    """A turn that was answered before.
+
+    :ivar shape: the shape of its answer, see :mod:`session_history.turns.answer`.
+    """
+
+    status: Status | None
+    messages: Sequence[StoredMessage] = field(repr=False)
+    inputs: Sequence[StoredMessage] = field(repr=False)
+    answer: Sequence[StoredMessage] = field(repr=False)
+    shape: Any
+
+    @classmethod
+    def of(cls, record: Record, messages: Mapping[MessageRef, StoredMessage], key: SessionKey) -> RecordedTurn:
+        """Return the turn that a record answers.
+
+        :param messages: those of the turn.
+        :raises Corrupt: one that the record names is not there.
+        """
+        try:
+            inputs, answer = ([messages[ref] for ref in refs] for refs in (record.inputs, record.answer))
+        except LookupError:
+            raise Corrupt(f"the recorded answer of a turn of {key} lacks a message") from None
+        return cls(record.status, list(messages.values()), inputs, answer, record.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnWindow:
+    """Turns of a session, and where its log stood when they were read.
 
     :ivar head: ``None`` for a session never seen.
     :ivar turns: ascending.
-    :ivar behind: where the window begins, if there are older turns ahead of it.
-    :ivar found: the record of the entry id that was asked for.
-    :ivar kept: the state that was asked for.
+    :ivar start: the message at which the window begins, if older turns lie before it.
+    :ivar recorded: the turn of the id that was asked for, if it was answered before.
+    :ivar state: the state that was asked for.
     """
 
     head: Head | None
     summary: SessionSummary = field(default_factory=SessionSummary)
-    turns: Sequence[view.TurnView] = ()
-    behind: MessageRef | None = None
-    found: Record | None = None
-    kept: StoredState | None = None
+    turns: Sequence[TurnView] = ()
+    start: MessageRef | None = None
+    recorded: RecordedTurn | None = None
+    state: StoredState | None = None
+
+    @property
+    def tail_seq(self) -> int:
+        return self.head.tail.seq if self.head else 0
 
     @property
     def earlier(self) -> str | None:
-        """The cursor for what lies before the window."""
-        if self.behind is None or self.head is None:
+        """Return the cursor for the turns before the window."""
+        if self.start is None or self.head is None:
             return None
-        return self.behind.cursor(self.head.tail.generation)
+        return self.start.cursor(self.head.tail.generation)
 
 
-class Windows:
+class Reader:
     """Reads windows of the sessions of a log."""
 
     def __init__(self, log: SessionLog) -> None:
         self._log = log
 
-    async def newest(self, key: SessionKey, count: int | None) -> Window:
-        """The newest ``count`` turns; without a count all of them."""
+    async def newest(self, key: SessionKey, count: int | None) -> TurnWindow:
+        """Read the newest ``count`` turns; ``None``: all of them."""
         return await self._newest(key, count, _exactly(count))
 
-    async def before(self, key: SessionKey, cursor: str, count: int | None) -> Window:
-        """The ``count`` turns just ahead of a cursor; without a count all of them.
+    async def before(self, key: SessionKey, cursor: str, count: int | None) -> TurnWindow:
+        """Read the ``count`` turns just ahead of a cursor; ``None``: all of them.
 
-        :raises InvalidCursor: it is none, or of an earlier life of the session.
+        :raises InvalidCursor: not a cursor, or one of an earlier generation of the session.
         """
-        generation, place = MessageRef.of_cursor(cursor)
-        log = await self._log.provider.read(key, last=_entries(count), before=place.seq + 1)
+        generation, end = MessageRef.of_cursor(cursor)
+        log = await self._log.provider.read(key, last=_entry_count(count), before=end.seq + 1)
         if log is None or log.head.deleted:
-            return Window(log.head if log else None)
+            return TurnWindow(log.head if log else None)
         if generation != log.head.tail.generation:
             raise InvalidCursor("the session was deleted since the cursor was made")
-        stretch = EntryRange.of(log)
-        window, _ = await self._fill(key, stretch, await self._log.summary(key, log.head), None, _exactly(count), place)
+        summary = await self._log.summary(key, log.head)
+        window, _ = await self._fill(key, EntryRange.of(log), summary, _exactly(count), end=end)
         return window
 
-    async def for_turn(self, key: SessionKey, size: Size, turn_id: str | None, slot: str | None = None) -> Window:
-        """What a model gets to see before a turn, and what this turn recorded before.
+    async def for_turn(
+        self, key: SessionKey, size: WindowSize, turn_id: str | None, slot: str | None = None
+    ) -> TurnWindow:
+        """Read what a model gets to see before a turn, and what a turn of this id recorded before.
 
-        :param size: a number of turns makes a window that serves prompt caches, see
-            :func:`session_history.view.assembly.steady`.
-        :param slot: the agent whose state is to be read, too. The window begins where its own history does.
+        :param size: a number of turns makes a window that suits prompt caches, see
+            :func:`session_history.view.selection.steady`.
+        :param slot: the agent whose state is read, too. The window begins where the agent's own history does.
         """
         if size is None:
-            window = await self._newest(key, SPENT_ON if slot else None, None, turn_id, slot)
+            window = await self._newest(key, FIRST_TURNS if slot else None, None, turn_id, slot)
         elif isinstance(size, TokenBudget):
-            window = await self._newest(key, SPENT_ON, Spending(size, turn_id).newest, turn_id, slot)
+            window = await self._newest(key, FIRST_TURNS, BudgetedWindow(size, turn_id).newest, turn_id, slot)
         else:
-            steady = partial(view.steady, count=size, turn_id=turn_id)
+            steady = partial(selection.steady, count=size, turn_id=turn_id)
             window = await self._newest(key, size + size // 2, steady, turn_id, slot)
-        turns = view.for_model(window.turns, turn_id)
-        pending = window.kept.pending if window.kept else None
-        if pending is not None and not any(turn.holds(pending) for turn in turns):
-            turns = [*await self._holding(key, pending), *turns]
+        turns = for_model(window.turns, turn_id)
+        pending = window.state.pending if window.state else None
+        if pending is not None and not any(turn.contains(pending) for turn in turns):
+            turns = [*await self._turns_with(key, pending), *turns]
         return replace(window, turns=turns)
 
-    async def _holding(self, key: SessionKey, place: MessageRef) -> Sequence[view.TurnView]:
-        """The turn that holds a message."""
+    async def recorded_turn(self, key: SessionKey, head: Head, seq: int, record: Record) -> RecordedTurn:
+        """Return the turn that an entry answers.
+
+        :param record: that of the entry at ``seq``.
+        """
+        if record.continues is None:
+            messages = {MessageRef(0, index): message for index, message in enumerate(record.messages)}
+            return RecordedTurn.of(record, messages, key)
+        first = record.continues.first
+        page = await self._log.read_again(key, head, after=first - 1, before=seq + 1)
+        entries = EntryRange.of(page)
+        while entries.last < seq:
+            page = await self._log.read_again(key, head, after=entries.last, before=seq + 1)
+            entries = entries.continued_by(page)
+        (turn,) = (turn for turn in assemble(entries.entries) if turn.start.seq == first)
+        messages = dict(zip(turn.refs(), turn.messages, strict=True))
+        resolved = replace(
+            record,
+            inputs=tuple(ref.resolved(seq) for ref in record.inputs),
+            answer=tuple(ref.resolved(seq) for ref in record.answer),
+        )
+        return RecordedTurn.of(resolved, messages, key)
+
+    async def _turns_with(self, key: SessionKey, ref: MessageRef) -> Sequence[TurnView]:
+        """Return the turn that holds a message, however far back."""
         _, tail = await self._tail(key, None, None)
-        while tail is not None and not tail.begins_the_log:
-            if any(turn.whole and turn.holds(place) for turn in tail.turns):
+        while tail is not None and not tail.begins_log:
+            if any(turn.whole and turn.contains(ref) for turn in tail.turns):
                 break
             tail = await self._earlier(key, tail, 2 * len(tail.entries))
-        return [turn for turn in tail.turns if turn.holds(place)] if tail else []
+        return [turn for turn in tail.turns if turn.contains(ref)] if tail else []
 
     async def _newest(
         self,
         key: SessionKey,
         count: int | None,
-        choose: Choice | None,
+        choose: Chooser | None,
         entry_id: str | None = None,
         slot: str | None = None,
-    ) -> Window:
-        tails = self._log.tails
-        log, tail = await self._tail(key, _entries(count), entry_id)
+    ) -> TurnWindow:
+        cache = self._log.cache
+        log, tail = await self._tail(key, _entry_count(count), entry_id)
         if log is None or log.head.deleted or tail is None:
-            return Window(log.head if log else None)
-        summary = await self._log.summary(key, tail.head)
-        kept = await self._kept(key, tail, slot, summary.slots.get(slot, 0)) if slot else None
-        if kept and kept.begin:
-            choose = partial(_shorter, choose, kept, kept.begin)
-        # An agent is to see what others added to old turns: all that was read is looked at.
-        window, filled = await self._fill(key, tail, summary, None if slot else _entries(count), choose, None)
-        if filled is not tail:
-            tails.keep(key, filled)
-        return replace(window, found=_found(log) if log.match else None, kept=kept)
+            return TurnWindow(log.head if log else None)
+        if tail.summary is None:
+            tail = replace(tail, summary=await self._log.summary(key, tail.head))
+        summary = tail.summary
+        assert summary is not None
+        state = await self._state(key, tail, slot, summary.slots.get(slot, 0)) if slot else None
+        if state and state.start:
+            choose = partial(_shorter, choose, state, state.start)
+        # An agent sees what others added to old turns, so all that was read is looked at.
+        window, filled = await self._fill(key, tail, summary, choose, take=None if slot else _entry_count(count))
+        cache.keep(key, filled)
+        recorded = await self._recorded(key, log) if log.match else None
+        return replace(window, recorded=recorded, state=state) if recorded or state else window
 
-    async def _kept(self, key: SessionKey, tail: EntryRange, slot: str, seq: int) -> StoredState | None:
-        """The state that stands in an entry; ``None`` for seq 0."""
+    async def _recorded(self, key: SessionKey, log: Log) -> RecordedTurn:
+        assert log.match is not None
+        seq, entry = log.match
+        return await self.recorded_turn(key, log.head, seq, Record.decode(entry.payload, key, seq))
+
+    async def _state(self, key: SessionKey, tail: EntryRange, slot: str, seq: int) -> StoredState | None:
+        """Return the state that an entry holds; ``None`` for seq 0."""
         if seq == 0:
             return None
-        stretch = tail
+        entries = tail
         if seq < tail.first:
-            stretch = EntryRange.of(await self._log.read_again(key, tail.head, last=1, before=seq + 1))
-        records = [record for each, record in stretch.entries if each == seq]
+            entries = EntryRange.of(await self._log.read_again(key, tail.head, last=1, before=seq + 1))
+        records = [record for each, record in entries.entries if each == seq]
         if not records or slot not in records[0].slots:
             raise Corrupt(f"entry {seq} of {key} does not hold the state that the summary names")
-        return StoredState(seq, records[0].base, records[0].slots[slot])
+        return StoredState.of(seq, records[0].base, records[0].slots[slot])
 
     async def _tail(
         self, key: SessionKey, last: int | None, entry_id: str | None
     ) -> tuple[Log | None, EntryRange | None]:
-        """The newest entries of a log: those that this process knows, and what came since."""
-        tails, read = self._log.tails, self._log.provider.read
-        known = tails.get(key)
-        if known is not None and known.reaches(last):
-            log = await read(key, after=known.head.tail.seq, entry_id=entry_id)
-            tail = known.followed_by(log) if log else None
-            # It is not the same entry where, for example, a backup was put in place of the store.
-            if tail and (tail.stands_at(known.head) or await self._log.holds(key, *known.end)):
-                tail = tail.cut(last)
-                tails.keep(key, tail)
-                return log, tail
+        """Read the newest entries of a log: those that the cache has, and what came since."""
+        cache, read = self._log.cache, self._log.provider.read
+        cached = cache.get(key)
+        if cached is not None and cached.has(last):
+            log = await read(key, after=cached.head.tail.seq, entry_id=entry_id)
+            tail = cached.followed_by(log) if log else None
+            # After the restore of a backup, for example, it may be another entry.
+            if log and tail and (not log.entries or await self._log.holds(key, *cached.end)):
+                return log, tail.trimmed(last)
         log = await read(key, last=last, entry_id=entry_id)
         if log is None or log.head.deleted:
-            tails.drop(key)
+            cache.drop(key)
             return log, None
-        tail = EntryRange.of(log)
-        tails.keep(key, tail)
-        return log, tail
+        return log, EntryRange.of(log)
 
     async def _fill(
         self,
         key: SessionKey,
-        stretch: EntryRange,
+        entries: EntryRange,
         summary: SessionSummary,
-        take: int | None,
-        choose: Choice | None,
-        place: MessageRef | None,
-    ) -> tuple[Window, EntryRange]:
+        choose: Chooser | None,
+        *,
+        take: int | None = None,
+        end: MessageRef | None = None,
+    ) -> tuple[TurnWindow, EntryRange]:
         """Look at more and more turns, and page backwards, until the window is full or the log begins.
 
-        :param take: how many of the newest turns to look at first; ``None``: all that are here.
-        :param place: only turns ahead of it.
-        :returns: the window, and all that was read for it.
+        :param take: how many of the newest turns to look at first; ``None``: all at hand.
+        :param end: only turns ahead of this message.
+        :returns: the window, and all entries that were read for it.
         """
-        head = stretch.head
+        head = entries.head
         while True:
-            turns = stretch.turns if place is None else view.ahead_of(stretch.turns, place)
-            shown = turns[-take:] if take else list(turns)
-            all_of_it = stretch.begins_the_log and len(shown) == len(turns)
-            window = choose(shown, summary.turns) if choose else None
-            if window is not None or all_of_it:
-                window = shown if window is None else window
-                if stretch.last < head.tail.seq and any(turn.status is Status.OPEN for turn in window):
-                    stretch = await self._later(key, stretch)
+            turns = entries.turns if end is None else selection.ahead_of(entries.turns, end)
+            seen = turns[-take:] if take else list(turns)
+            is_all = entries.begins_log and len(seen) == len(turns)
+            window = choose(seen, summary.turns) if choose else None
+            if window is not None or is_all:
+                window = seen if window is None else window
+                if entries.last < head.tail.seq and any(turn.status is Status.OPEN for turn in window):
+                    entries = await self._later(key, entries)
                     continue
-                behind = _begin(window, place, head) if len(window) < len(turns) else None
-                return Window(head, summary, window, behind), stretch
-            if len(shown) < len(turns):
-                take = 2 * len(shown)
+                start = _start(window, end, head) if len(window) < len(turns) else None
+                return TurnWindow(head, summary, window, start), entries
+            if len(seen) < len(turns):
+                take = 2 * len(seen)
             else:
                 # Twice as many each time, so that looking at them again costs little.
-                stretch = await self._earlier(key, stretch, 2 * len(stretch.entries) if choose else None)
+                entries = await self._earlier(key, entries, 2 * len(entries.entries) if choose else None)
                 take = None
 
-    async def _later(self, key: SessionKey, stretch: EntryRange) -> EntryRange:
-        """A stretch and all that came behind it: what is left open in it may have been ended there."""
-        while stretch.last < stretch.head.tail.seq:
-            page = await self._log.read_again(key, stretch.head, after=stretch.last, before=stretch.head.tail.seq + 1)
-            stretch = stretch.continued_by(page)
-        return stretch
+    async def _later(self, key: SessionKey, entries: EntryRange) -> EntryRange:
+        """Read on to the tail: a turn that is open in these entries may have ended there."""
+        while entries.last < entries.head.tail.seq:
+            page = await self._log.read_again(key, entries.head, after=entries.last, before=entries.head.tail.seq + 1)
+            entries = entries.continued_by(page)
+        return entries
 
-    async def _earlier(self, key: SessionKey, stretch: EntryRange, count: int | None) -> EntryRange:
-        """Page backwards until a stretch has so many entries, or ``None``: all that there are."""
-        while not stretch.begins_the_log and (count is None or len(stretch.entries) < count):
+    async def _earlier(self, key: SessionKey, entries: EntryRange, count: int | None) -> EntryRange:
+        """Page backwards until there are ``count`` entries; ``None``: all that the log has."""
+        while not entries.begins_log and (count is None or len(entries.entries) < count):
             page = self._log.provider.limits.page
-            last = page if count is None else min(page, count - len(stretch.entries))
-            stretch = stretch.preceded_by(
-                await self._log.read_again(key, stretch.head, last=last, before=stretch.first)
+            last = page if count is None else min(page, count - len(entries.entries))
+            entries = entries.preceded_by(
+                await self._log.read_again(key, entries.head, last=last, before=entries.first)
             )
-        return stretch
+        return entries
 
 
-def _entries(turns: int | None) -> int | None:
-    """How many entries to read for so many turns."""
+def _entry_count(turns: int | None) -> int | None:
+    """Return how many entries to read for so many turns."""
     return None if turns is None else turns + MARGIN
 
 
-def _exactly(count: int | None) -> Choice | None:
-    return None if count is None else lambda shown, _: view.newest(shown, count)
+def _exactly(count: int | None) -> Chooser | None:
+    return None if count is None else lambda turns, _: selection.newest(turns, count)
 
 
 def _shorter(
-    choose: Choice | None, kept: StoredState, begin: HistoryStart, shown: Sequence[view.TurnView], begun: int
-) -> Sequence[view.TurnView] | None:
-    """What is chosen, or what an agent keeps, whichever is shorter."""
-    windows = [view.since(shown, begin, kept.base, kept.seq), choose(shown, begun) if choose else None]
+    choose: Chooser | None, state: StoredState, start: HistoryStart, turns: Sequence[TurnView], turn_count: int
+) -> Sequence[TurnView] | None:
+    """Choose the shorter one of a window and an agent's own history."""
+    windows = [
+        selection.since(turns, start, state.base, state.seq),
+        choose(turns, turn_count) if choose else None,
+    ]
     return min((window for window in windows if window is not None), key=len, default=None)
 
 
-def _begin(window: Sequence[view.TurnView], place: MessageRef | None, head: Head) -> MessageRef:
-    """Where a window begins, also an empty one."""
-    return window[0].place if window else place or MessageRef(head.tail.seq + 1, 0)
-
-
-def _found(log: Log) -> Record:
-    assert log.match is not None
-    seq, entry = log.match
-    return Record.decode(entry.payload, log.head.key, seq)
+def _start(window: Sequence[TurnView], end: MessageRef | None, head: Head) -> MessageRef:
+    """Return where a window begins, also an empty one."""
+    return window[0].start if window else end or MessageRef(head.tail.seq + 1, 0)

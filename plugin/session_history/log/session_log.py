@@ -1,4 +1,4 @@
-"""Snapshot, and append with rebase: what service and turn stand on."""
+"""The log of a session: append with retry on conflict, and the summary at its head."""
 
 from __future__ import annotations
 
@@ -19,49 +19,58 @@ from session_history.errors import (
     Unavailable,
 )
 from session_history.log.cache import TailCache, numbered
-from session_history.log.leases import Leases
+from session_history.log.leases import LeaseObserver
 from session_history.records.record import Record
-from session_history.records.summary import SessionSummary, snapshot
+from session_history.records.summary import SessionSummary
 from session_history_hooks import Entry, Head, Log, Position, SessionHistoryProvider, SessionKey, Snapshot
 
 logger: logging.Logger = logging.getLogger("session_history")
 
 RETRY_TIMEOUT = 30.0
-"""Seconds for which an append that others keep overtaking, or that waits for its turn, is tried again."""
+"""Seconds for which an append is tried again while other writers come first, or while an exclusive turn goes on."""
 
 POLL_INTERVAL = 0.1
-"""Seconds between two looks at a session that belongs to another turn."""
+"""Seconds between two looks at a session that belongs to an exclusive turn."""
 
 
 class SessionLog:
-    """The logs of a provider, as records and turns."""
+    """The logs of a provider, as records.
+
+    :ivar name: tells the sessions of this log from those of another one.
+    """
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
         self.provider = provider
-        self.tails: TailCache = TailCache()
-        self.leases: Leases = Leases()
-        self.name: str = uuid4().hex  # tells one store's sessions from another's, also in a copy
-        self._queues: WeakValueDictionary[tuple[int, SessionKey], _Queue] = WeakValueDictionary()
+        self.cache: TailCache = TailCache()
+        self.leases: LeaseObserver = LeaseObserver()
+        self.name: str = uuid4().hex
+        self._queues: WeakValueDictionary[tuple[int, SessionKey], _AppendQueue] = WeakValueDictionary()
+
+    def forget(self) -> None:
+        """Drop all that is known of the store. Reads that are under way go on with the old cache."""
+        self.cache = TailCache()
 
     async def head(self, key: SessionKey) -> Head | None:
         log = await self.provider.read(key, last=0)
         return log.head if log else None
 
     async def summary(self, key: SessionKey, head: Head) -> SessionSummary:
-        """The summary at the head: the snapshot if it covers the tail, else current_snapshot anew from the log."""
-        if head.snapshot and (
-            head.current_snapshot or await self.holds(key, head.snapshot.seq, head.snapshot.entry_id)
-        ):
+        """Return the summary at the head: the snapshot's if it covers the tail, else one rebuilt from the log."""
+        cached = self.cache.get(key)
+        if cached is not None and cached.summary is not None and cached.stands_at(head):
+            return cached.summary
+        snapshot = head.snapshot
+        if snapshot and (head.current_snapshot or await self.holds(key, snapshot.seq, snapshot.entry_id)):
             try:
-                summary = SessionSummary.decode(head.snapshot.summary, key)
+                summary = SessionSummary.decode(snapshot.summary, key)
             except (Corrupt, IncompatibleStore) as error:
-                logger.warning("%s: its summary is current_snapshot anew: %r", key, error)
+                logger.warning("%s: its summary is rebuilt from the log: %r", key, error)
             else:
-                return await self._fold(key, head, summary, head.snapshot.seq)
-        return await self._fold(key, head, SessionSummary(), 0)
+                return await self._caught_up(key, head, summary, snapshot.seq)
+        return await self._caught_up(key, head, SessionSummary(), 0)
 
-    async def listed(self, head: Head) -> SessionSummary:
-        """What a listing shows of a session; of one that can not be read, that it is there."""
+    async def listed_summary(self, head: Head) -> SessionSummary:
+        """Return what a listing shows of a session; an empty summary if the session cannot be read."""
         try:
             return await self.summary(head.key, head)
         except SessionDeleted:
@@ -70,40 +79,40 @@ class SessionLog:
             logger.error("%s is listed without title and metadata: %r", head.key, error)
             return SessionSummary()
 
-    async def _fold(self, key: SessionKey, head: Head, summary: SessionSummary, seq: int) -> SessionSummary:
-        """Snapshot what lies behind ``seq`` into a summary."""
+    async def _caught_up(self, key: SessionKey, head: Head, summary: SessionSummary, seq: int) -> SessionSummary:
+        """Return the summary at the head, given the one at entry ``seq``."""
         while seq < head.tail.seq:
             log = await self.read_again(key, head, after=seq, before=head.tail.seq + 1)
-            summary = snapshot(summary, numbered(log))
+            summary = summary.with_records(numbered(log))
             seq += len(log.entries)
         return summary
 
     async def append(self, key: SessionKey, record: Record, *, known: Head | None, entry_id: str) -> Head | None:
-        """Append behind whatever stands there, as long as the session is the one that was known.
+        """Append behind the newest entry, as long as the session is in the generation that the author knows.
 
-        It waits for a while, if the session belongs to an exclusive turn.
+        It waits for an exclusive turn to end, up to :data:`RETRY_TIMEOUT`.
 
         :param known: the head that the author saw; ``None`` if the session was never seen.
-        :returns: where the log stands now, as far as this process knows; ``None`` if it holds an entry of this id.
-        :raises SessionDeleted: it was deleted since.
-        :raises SessionBusy: it still belongs to that turn.
-        :raises Unavailable: others kept coming first.
+        :returns: the new head, as far as this process knows; ``None`` if the log holds an entry of this id already.
+        :raises SessionDeleted: the session was deleted since.
+        :raises SessionBusy: the session still belongs to an exclusive turn.
+        :raises Unavailable: other writers came first for too long.
         """
         entry = Entry(entry_id, record.encode())
         queue = self._queue(key)
         deadline = time.monotonic() + RETRY_TIMEOUT
         while True:
             try:
-                async with queue.turnstile:
-                    moved = await self._rebased(key, entry, record, queue.newest(known), known)
-                    queue.head = moved or queue.head
-                    return moved
+                async with queue.lock:
+                    head = await self._append_with_retry(key, entry, record, queue.newest(known), known)
+                    queue.head = head or queue.head
+                    return head
             except SessionBusy:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(POLL_INTERVAL)
 
-    async def _rebased(
+    async def _append_with_retry(
         self, key: SessionKey, entry: Entry, record: Record, head: Head | None, known: Head | None
     ) -> Head | None:
         deadline = time.monotonic() + RETRY_TIMEOUT
@@ -111,68 +120,69 @@ class SessionLog:
         while True:
             if time.monotonic() > deadline:
                 raise Unavailable(f"{key}: other writers came first for {RETRY_TIMEOUT:.0f} s")
-            _insist_alive(key, head, known)
+            _require_same_life(key, head, known)
             try:
                 return await self.append_at(key, entry, record, head)
             except Conflict as conflict:
                 if conflict.recreated:
                     known = conflict.head
-                # Who saw no session may belong to another life, too, which a store tells of nobody but them.
-                asked = head is None or known is not None or _is_of(conflict.head, known)
-                head = conflict.head if asked else None
-            await asyncio.sleep(_pause(attempt))
+                # An author who saw no session asks as such again: only then does a store tell of an expired life.
+                goes_on = head is None or known is not None or _is_same_life(conflict.head, known)
+                head = conflict.head if goes_on else None
+            await asyncio.sleep(_backoff(attempt))
             attempt += 1
 
-    async def append_next(self, key: SessionKey, record: Record, *, mine: Head, entry_id: str) -> Head | None:
-        """Append directly behind an entry that makes the session one's own.
+    async def append_owned(self, key: SessionKey, record: Record, *, own: Head, entry_id: str) -> Head | None:
+        """Append directly behind an entry whose lease is one's own.
 
         :returns: see :meth:`append`.
         :raises SessionDeleted: the session was deleted since.
         :raises TurnOvertaken: another turn took it over.
         """
         try:
-            return await self.append_at(key, Entry(entry_id, record.encode()), record, mine, mine=mine.tail)
+            return await self.append_at(key, Entry(entry_id, record.encode()), record, own, own=own.tail)
         except Conflict as conflict:
-            _insist_alive(key, conflict.head, mine)
+            _require_same_life(key, conflict.head, own)
             raise TurnOvertaken(key) from None
 
     async def append_at(
-        self, key: SessionKey, entry: Entry, record: Record, head: Head | None, *, mine: Position | None = None
+        self, key: SessionKey, entry: Entry, record: Record, head: Head | None, *, own: Position | None = None
     ) -> Head | None:
-        """Append directly behind a head; behind a tombstone a new generation begins.
+        """Append directly behind a head. Behind a tombstone a new generation begins.
 
-        :param mine: where the entry stands that makes the session one's own.
+        :param own: the position of an entry whose lease is one's own.
         :returns: see :meth:`append`.
         :raises Conflict: something else stands there.
-        :raises SessionBusy: the session belongs to another turn.
+        :raises SessionBusy: the session belongs to an exclusive turn.
         """
-        alive = head is not None and not head.deleted
-        summary = await self.summary(key, head) if head and alive else SessionSummary()
-        if head and summary.lease is not None and head.tail != mine:
-            await self._insist_free(key, head, summary.lease)
-        at = head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)
-        cover = Snapshot(at.seq + 1, entry.id, summary.with_record(at.seq + 1, record).encode())
-        appended = await self.provider.append(key, entry, at=at, snapshot=cover)
+        living = head if head is not None and not head.deleted else None
+        summary = await self.summary(key, living) if living else SessionSummary()
+        if living and summary.lease is not None and living.tail != own:
+            await self._require_expired(key, living, summary.lease)
+        at = living.tail if living else Position(head.tail.generation + 1 if head else 0, 0)
+        summary = summary.with_record(at.seq + 1, record)
+        snapshot = Snapshot(at.seq + 1, entry.id, summary.encode())
+        appended = await self.provider.append(key, entry, at=at, snapshot=snapshot)
         if appended.replayed:
             return None
-        moved = _moved(key, head, appended.position, cover)
+        new = _moved(key, head, appended.position, snapshot)
         if head:
-            self.tails.extend(key, head, record, len(entry.payload), moved)
-        return moved
+            self.cache.extend(key, head, new, record, size=len(entry.payload), summary=summary)
+        return new
 
-    async def _insist_free(self, key: SessionKey, head: Head, term: float) -> None:
-        """See that the turn that has a session is dead. Its head is read anew: an old one shows no sign of life.
+    async def _require_expired(self, key: SessionKey, head: Head, lease: float) -> None:
+        """Check that the turn which has a session is dead. The head is read again: an old one shows no heartbeat.
 
-        :raises Conflict: the session is another one's, or nobody's, by now.
-        :raises SessionBusy: it may be alive.
+        :raises Conflict: the session belongs to another turn now, or to none.
+        :raises SessionBusy: the turn may be alive.
         """
         now = await self.head(key)
         if now is None or now.tail != head.tail:
             raise Conflict(now)
-        self.leases.check(now, term)
+        self.leases.check_expired(now, lease)
 
     async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Record] | None:
-        """The head, and seq and record of an entry of the newest generation."""
+        """Return the head, and seq and record of an entry of the newest generation."""
         log = await self.provider.read(key, last=0, entry_id=entry_id)
         if log is None or log.match is None:
             return None
@@ -182,76 +192,78 @@ class SessionLog:
     async def read_again(
         self, key: SessionKey, head: Head, *, last: int | None = None, before: int, after: int | None = None
     ) -> Log:
-        """More of the log that ``head`` belongs to."""
+        """Read more of the log that ``head`` belongs to. :raises SessionDeleted: it was deleted meanwhile."""
         log = await self.provider.read(key, last=last, before=before, after=after)
         if log is None or log.head.deleted or log.head.tail.generation != head.tail.generation:
             raise SessionDeleted(key, traceless=log is None)
         return log
 
     async def holds(self, key: SessionKey, seq: int, entry_id: str) -> bool:
-        """Whether this entry stands there."""
+        """Tell whether the entry at ``seq`` has this id."""
         log = await self.provider.read(key, last=1, before=seq + 1)
         return log is not None and (log.first, [entry.id for entry in log.entries]) == (seq, [entry_id])
 
-    def _queue(self, key: SessionKey) -> _Queue:
+    def _queue(self, key: SessionKey) -> _AppendQueue:
         name = id(asyncio.get_running_loop()), key
         queue = self._queues.get(name)
         if queue is None:
-            queue = self._queues[name] = _Queue()
+            queue = self._queues[name] = _AppendQueue()
         return queue
 
 
-class _Queue:
-    """The tasks of one event loop that append to one session: they do not overtake each other for nothing."""
+class _AppendQueue:
+    """The appends of one event loop to one session, one after the other: they need not conflict with each other."""
 
     def __init__(self) -> None:
-        self.turnstile = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self.head: Head | None = None
 
     def newest(self, known: Head | None) -> Head | None:
-        """What was known, or what a task before this one left behind in the same life, if that is newer."""
+        """Return the newer one of the head that is known and that of the append before, if both are of one life."""
         if self.head is None or self.head.tail.generation != _generation(known):
             return known
         return known if known and known.tail >= self.head.tail else self.head
 
 
-def _insist_alive(key: SessionKey, head: Head | None, known: Head | None) -> None:
-    """A session never seen may have come into being since, as generation 0; nothing else may have changed."""
+def _require_same_life(key: SessionKey, head: Head | None, known: Head | None) -> None:
+    """Check that a session still is in the generation that an author knows.
+
+    :raises SessionDeleted: it is not. A session never seen may have come into being since, as generation 0.
+    """
     if head is None and known is None:
         return
-    if not _is_of(head, known):
+    if not _is_same_life(head, known):
         raise SessionDeleted(key, traceless=head is None)
 
 
-def _is_of(head: Head | None, known: Head | None) -> bool:
-    """Whether the life that an author writes for goes on."""
+def _is_same_life(head: Head | None, known: Head | None) -> bool:
     return head is not None and not head.deleted and head.tail.generation == _generation(known)
 
 
 def _generation(known: Head | None) -> int:
-    """The life that an author writes for: a session never seen begins as generation 0."""
+    """Return the generation that an author writes for. A session never seen begins with generation 0."""
     return known.tail.generation if known else 0
 
 
-def _moved(key: SessionKey, head: Head | None, tail: Position, cover: Snapshot) -> Head:
-    """The head after an append, its activity by the clock of this process."""
+def _moved(key: SessionKey, head: Head | None, tail: Position, snapshot: Snapshot) -> Head:
+    """Return the head after an append. Its activity is by the clock of this process."""
     active_us = max(time.time_ns() // 1000, head.active_us + 1 if head else 0)
     heartbeat, rewrites = (head.heartbeat, head.rewrites) if head and not head.deleted else (0, 0)
     return Head(
         key,
         tail,
-        cover.entry_id,
+        snapshot.entry_id,
         deleted=False,
         heartbeat=heartbeat,
         rewrites=rewrites,
         active_us=active_us,
-        snapshot=cover,
+        snapshot=snapshot,
     )
 
 
-def _pause(attempt: int) -> float:
-    """Seconds before the next try: none at first, since it now knows the tail; then random, up to 4 ms.
+def _backoff(attempt: int) -> float:
+    """Return the seconds before the next attempt: none at first, since the tail is known now; then random, up to 4 ms.
 
-    That is about as long as a commit takes: who waits longer is overtaken more often.
+    That is about as long as a commit takes: a writer that waits longer is overtaken more often.
     """
     return random.uniform(0, min(0.004, 0.001 * 2**attempt)) if attempt else 0.0

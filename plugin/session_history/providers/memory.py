@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -66,7 +67,7 @@ class MemoryProvider:
     """Keeps all sessions in a dict. Several threads and event loops may share it."""
 
     def __init__(self) -> None:
-        self._users: dict[str, dict[str, _Session]] = {}
+        self._users: defaultdict[str, dict[str, _Session]] = defaultdict(dict)
         self._lock = threading.Lock()
         self._started = False
 
@@ -113,7 +114,7 @@ class MemoryProvider:
             if at != (Position(session.head.tail.generation + 1, 0) if session else Position(0, 0)):
                 raise Conflict(session.head if session else None)
             new = _Session(_new_head(key, session, at))
-            self._users.setdefault(key.user_id, {})[key.session_id] = new
+            self._users[key.user_id][key.session_id] = new
             return _push(new, entry, at, snapshot)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:

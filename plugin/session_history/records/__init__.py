@@ -1,0 +1,1 @@
+"""What an entry holds: messages, values, records and summaries. Pure functions."""

@@ -1,4 +1,4 @@
-"""Messages as the service takes them and hands them out."""
+"""Messages: the neutral model, and the stored form of any message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NATIVE = "json/1"
 
 
 class Role:
-    """Who speaks. Any other text is a role too."""
+    """Names of the usual speakers. Any other text is a role, too."""
 
     USER: Final = "user"
     ASSISTANT: Final = "assistant"
@@ -28,7 +28,7 @@ class Role:
 
 
 class _Model(BaseModel):
-    """Keeps unknown fields, and shows no content in a ``repr`` or in an error."""
+    """Base model: keeps unknown fields, and shows no content in a ``repr`` or in an error."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", hide_input_in_errors=True)
 
@@ -54,7 +54,7 @@ class DataContent(_Model):
 
 
 class Content(_Model):
-    """Content of a kind that this package does not know; its fields are kept as they are."""
+    """Content of any other kind; its fields are kept as they are."""
 
     type: str
 
@@ -75,7 +75,7 @@ class Message(_Model):
     metadata: dict[str, Any] | None = None
 
     if TYPE_CHECKING:
-        # Text as content, and fields of the user's own, are more than pydantic tells a type checker.
+        # pydantic does not tell a type checker of text as content, nor of extra fields.
         def __init__(
             self,
             *,
@@ -104,7 +104,7 @@ class Message(_Model):
 
     @classmethod
     def read(cls, value: dict[str, Any]) -> Message:
-        """Any stored JSON object as a message; what has another shape becomes its :class:`DataContent`."""
+        """Return any stored JSON object as a message; an object of another shape becomes its :class:`DataContent`."""
         try:
             return cls.model_validate(value)
         except ValidationError:
@@ -127,8 +127,9 @@ _NO_TEXT = {None, Role.TOOL}
 class StoredMessage:
     """A message as the log keeps it: verbatim, with the name of its format.
 
-    :ivar is_text: it has a role and a text, nothing else, and is no tool's. Told once, since each turn asks it of all
-        that was said.
+    :ivar format: the message format of a runtime, e.g. ``"agentscope.msg/2"``.
+    :ivar is_text: the message has only a role, which is not a tool's, and a text. Computed once, since each turn asks
+        every message of its history.
     """
 
     format: str
@@ -138,6 +139,18 @@ class StoredMessage:
     def __post_init__(self) -> None:
         self.is_text = self.value.keys() == _TEXT and type(self.value["content"]) is str and self.role not in _NO_TEXT
 
+    @classmethod
+    def checked(cls, format: str, value: dict[str, Any], path: str = "message") -> StoredMessage:  # noqa: A002 - the field's name
+        """Return a copy of a JSON object as a message.
+
+        :param path: the name of the message in an error.
+        :raises NotStorable: it would not come back equal.
+        """
+        if type(value) is not dict:
+            raise InvalidMessage(path, f"must be a dict, not {type(value).__name__}")
+        check(value, path)
+        return cls(format, copied(value))
+
     @property
     def role(self) -> str | None:
         role = self.value.get("role")
@@ -145,7 +158,7 @@ class StoredMessage:
 
 
 def freeze(messages: MessageInput, *, native: bool) -> list[StoredMessage]:
-    """Check messages and copy them as they would come back from a store.
+    """Return checked copies of messages, as they would come back from a store.
 
     :param native: take any JSON object; else a dict must be a :class:`Message`.
     :raises InvalidMessage: something is no message.
@@ -159,23 +172,14 @@ def freeze(messages: MessageInput, *, native: bool) -> list[StoredMessage]:
 
 
 def thaw(messages: Iterable[StoredMessage], *, native: bool) -> list[Any]:
-    """Copies of stored messages as the caller wants them: the values as they are, or as :class:`Message`."""
+    """Return copies of stored messages: the values as they are, or as :class:`Message`."""
     if native:
         return [message.value.copy() if message.is_text else copied(message.value) for message in messages]
-    return [Message.read(copied(message.value)) for message in messages]
-
-
-def stored(name: str, value: dict[str, Any], path: str) -> StoredMessage:
-    """A value of a named format, checked and copied.
-
-    :raises NotStorable: it would not come back equal.
-    """
-    check(value, path)
-    return StoredMessage(name, copied(value))
+    return list(map(Message.read, copied([message.value for message in messages])))
 
 
 def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
-    """Plain text as a message: natively in the shape that most model APIs share."""
+    """Return plain text as a message; a native one has the shape that most model APIs share."""
     if native:
         return {"role": role, "content": text}
     return Message(role=role, content=[TextContent(text=text)])
@@ -184,19 +188,19 @@ def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, A
 def _freeze(message: object, path: str, *, native: bool) -> StoredMessage:
     if isinstance(message, Message):
         value = _dump(message, path)
-        kept = stored(NEUTRAL, value, path)
+        kept = StoredMessage.checked(NEUTRAL, value, path)
         _check_message(value, path)
         return kept
     if not isinstance(message, dict):
         raise InvalidMessage(path, f"must be a Message or a dict, not {_kind(message)}")
-    kept = stored(NATIVE if native else NEUTRAL, message, path)
+    kept = StoredMessage.checked(NATIVE if native else NEUTRAL, message, path)
     if not native:
         _check_message(message, path)
     return kept
 
 
 def _dump(message: Message, path: str) -> dict[str, Any]:
-    """A message as a dict: whatever was set, and whatever a subclass adds."""
+    """Return a message as a dict: all that was set, and all that a subclass adds."""
     for name, free in _free_values(message):
         check(free, f"{path}.{name}")
     value = message.model_dump(by_alias=True, serialize_as_any=True, warnings=False)
@@ -205,12 +209,12 @@ def _dump(message: Message, path: str) -> dict[str, Any]:
 
 
 def _parts(message: Message) -> list[Any]:
-    """Its content, unless somebody replaced that by something else after the message was made."""
+    """Return the content; nothing if it was replaced by something else after the message was made."""
     return message.content if isinstance(message.content, list) else []
 
 
 def _free_values(message: Message) -> Iterable[tuple[str, object]]:
-    """What pydantic does not check, and would turn into dicts and lists whatever it is."""
+    """Yield the values that pydantic does not check, and would turn into dicts and lists in any case."""
     yield from (message.model_extra or {}).items()
     yield "metadata", message.metadata
     for index, part in enumerate(_parts(message)):
@@ -228,7 +232,7 @@ def _check_message(value: dict[str, Any], path: str) -> None:
         if flaw["loc"] == ("content",):
             raise InvalidMessage(f"{path}.content", "must be text or a list of parts") from None
         steps = "".join(_step(step) for step in flaw["loc"])
-        raise InvalidMessage(path + steps, f"is not that of a message: {flaw['msg']}") from None
+        raise InvalidMessage(path + steps, f"does not fit a message: {flaw['msg']}") from None
 
 
 def _step(step: int | str) -> str:

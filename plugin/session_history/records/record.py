@@ -1,4 +1,4 @@
-"""What an entry holds: the payload of the log, and its bytes."""
+"""The payload of an entry: one record, and its bytes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 from session_history.errors import Corrupt, IncompatibleStore, InvalidCursor
 from session_history.records.messages import StoredMessage
-from session_history.records.values import decode, encode
+from session_history.records.values import decode, encode_checked
 from session_history_hooks import SessionKey
 
 VERSION = 1
 
 
 class Author(StrEnum):
-    """What wrote an entry."""
+    """The kind of call that wrote an entry."""
 
     TURN = "turn"
     APPEND = "append"
@@ -28,7 +28,7 @@ class Author(StrEnum):
 
 
 class Status(StrEnum):
-    """How a turn ended; or that more of it is to come, at least if its author still lives."""
+    """The state of a turn. OPEN: more entries may follow."""
 
     OPEN = "open"
     COMPLETED = "completed"
@@ -40,26 +40,33 @@ _CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
 
 
 class MessageRef(NamedTuple):
-    """Where a message stands in a log: the seq of its entry, and its index in that."""
+    """A message in a log: the seq of its entry, and its offset in that entry.
+
+    Inside a record, a seq of 0 means the entry of the record itself.
+    """
 
     seq: int
-    message: int
+    offset: int
+
+    def resolved(self, seq: int) -> MessageRef:
+        """Return the reference with ``seq`` in place of 0."""
+        return self if self.seq else MessageRef(seq, self.offset)
 
     def cursor(self, generation: int) -> str:
-        return f"{generation}.{self.seq}.{self.message}"
+        return f"{generation}.{self.seq}.{self.offset}"
 
     @staticmethod
     def of_cursor(cursor: str) -> tuple[int, MessageRef]:
-        """Generation and place. :raises InvalidCursor: not made by :meth:`cursor`."""
+        """Return generation and reference. :raises InvalidCursor: :meth:`cursor` did not make it."""
         match = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
         if match is None:
             raise InvalidCursor("not a cursor of a session")
-        generation, seq, index = map(int, match.groups())
-        return generation, MessageRef(seq, index)
+        generation, seq, offset = map(int, match.groups())
+        return generation, MessageRef(seq, offset)
 
 
 class Continuation(NamedTuple):
-    """Which turn an entry goes on with.
+    """The turn that an entry continues.
 
     :ivar first: seq of the turn's first entry.
     :ivar newest: seq of the turn's newest entry that the author knew.
@@ -72,45 +79,50 @@ class Continuation(NamedTuple):
 class Revision(NamedTuple):
     """A later version of a message of the same turn.
 
-    :ivar place: where its first version stands.
-    :ivar kept: how many blocks of its content, from the first, stay as they were. They are left out of ``message``.
+    :ivar ref: the message in its first version.
+    :ivar kept: how many blocks of its content, from the first, did not change. ``message`` leaves them out.
     """
 
-    place: MessageRef
+    ref: MessageRef
     kept: int
     message: StoredMessage
 
 
 class HistoryStart(NamedTuple):
-    """Where the history begins that an agent still keeps word by word; the rest is in its summary.
+    """The point from which an agent keeps its history word by word. Its summary covers what lies before.
 
-    :ivar place: the message at which it begins. A seq of 0 is that of the entry that says so.
-    :ivar skip: how many blocks of that message it does not keep.
+    :ivar ref: the message at which the history begins.
+    :ivar skip: how many blocks of that message the agent does not keep.
     """
 
-    place: MessageRef
+    ref: MessageRef
     skip: int
 
 
 class Slot(NamedTuple):
     """The state of one agent in a session.
 
-    :ivar on: seq of the entry that held the state on which this one is based; 0 if there was none.
-    :ivar pending: a message that the agent is to see, whatever the window, since it waits for somebody in it. A seq of
-        0 is that of the entry that says so.
+    :ivar base_seq: seq of the entry with the state that this one is based on; 0 if there was none.
+    :ivar start: where the agent's own history begins; ``None`` for the whole session.
+    :ivar pending: a message in which the agent waits for an answer. The agent sees it whatever the window.
     """
 
     state: dict[str, Any]
-    on: int
-    begin: HistoryStart | None = None
+    base_seq: int
+    start: HistoryStart | None = None
     pending: MessageRef | None = None
 
     def __repr__(self) -> str:
-        return f"Slot(on={self.on})"
+        return f"Slot(base_seq={self.base_seq})"
+
+    def resolved(self, seq: int) -> Slot:
+        """Return the slot with absolute references, given the seq of its entry."""
+        start = self.start and self.start._replace(ref=self.start.ref.resolved(seq))
+        return self._replace(start=start, pending=self.pending and self.pending.resolved(seq))
 
 
 def new_id() -> str:
-    """An id for an entry. Ids made later sort later, so that a store's index of them grows at its end."""
+    """Return an id for an entry. Later ids sort later, so that a store's index of them grows at its end."""
     return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
@@ -123,18 +135,18 @@ _STATUSES: dict[str | None, Status | None] = {None: None} | {status.value: statu
 class Record:
     """One atomic batch.
 
-    :ivar at_us: when its author wrote it, by the author's clock: to be shown, never to be sorted by.
+    :ivar at_us: when its author wrote it, in microseconds by the author's clock. Shown, never sorted by.
     :ivar base: seq of the newest entry that the author saw.
-    :ivar changes: new values of ``title`` and ``metadata``, of those that change.
-    :ivar inputs: how many of the messages, from the first, are a decorated handler's input.
-    :ivar shape: the shape of the handler's answer, see :mod:`session_history.turns.answer`.
-    :ivar answer: the indexes of the messages that are the answer; the handler may have added others.
-    :ivar turn_id: the id that the caller gave the turn. The entry has another one if the turn had no answer, so that it
-        can be tried again.
-    :ivar part: the turn that this entry goes on with, if it is not its first.
+    :ivar changes: new values of ``title`` and ``metadata``, as far as they change.
+    :ivar inputs: the messages that are the input of the turn. A repeat of the turn must bring the same ones.
+    :ivar shape: the shape of the answer, see :mod:`session_history.turns.answer`.
+    :ivar answer: the messages that are the answer. A handler may have added others.
+    :ivar turn_id: the id that the caller gave the turn. The entry has this id, too, if it holds the turn's answer;
+        else it has another one, so that the turn can be tried again.
+    :ivar continues: the turn that this entry continues; ``None`` if the entry begins one.
     :ivar slots: the states that changed, by the names of their agents.
-    :ivar lease: while this entry is the tail, its author alone may append; seconds without a sign of life after which
-        the author is taken for dead.
+    :ivar lease: an exclusive turn goes on, and nobody but its author may append behind this entry. The number is the
+        seconds without a heartbeat after which the author counts as dead.
     """
 
     by: Author
@@ -143,43 +155,45 @@ class Record:
     at_us: int = field(default_factory=lambda: time.time_ns() // 1000)
     changes: dict[str, Any] = field(default_factory=dict, repr=False)
     status: Status | None = None
-    inputs: int = 0
+    inputs: tuple[MessageRef, ...] = ()
     shape: Any = None
-    answer: tuple[int, ...] = ()
+    answer: tuple[MessageRef, ...] = ()
     turn_id: str | None = None
-    part: Continuation | None = None
+    continues: Continuation | None = None
     revisions: tuple[Revision, ...] = field(default=(), repr=False)
     slots: dict[str, Slot] = field(default_factory=dict)
     lease: float | None = None
 
     @property
-    def keeps_its_id(self) -> bool:
-        """Whether there is an answer to give to a repeat of this turn; else its id stays free for another attempt."""
+    def is_answered(self) -> bool:
+        """Whether a repeat of this turn gets the recorded answer; else the turn's id stays free for a new attempt."""
         return self.status is Status.COMPLETED or (self.status is Status.INTERRUPTED and bool(self.answer))
+
+    @property
+    def begins_turn(self) -> bool:
+        return self.by is Author.TURN and bool(self.messages) and self.continues is None
 
     def encode(self) -> bytes:
         document: dict[str, Any] = {"v": VERSION, "by": self.by.value, "base": self.base, "at": self.at_us}
         if self.status is not None:
             document["status"] = self.status.value
         optional = {
-            "inputs": self.inputs,
+            "inputs": list(map(_short, self.inputs)),
             "shape": self.shape,
-            "answer": list(self.answer),
+            "answer": list(map(_short, self.answer)),
             "turn": self.turn_id,
             "changes": self.changes,
-            "part": self.part,
-            "revisions": [[*place, kept, new.format, new.value] for place, kept, new in self.revisions],
+            "continues": self.continues,
+            "revisions": [[*ref, kept, new.format, new.value] for ref, kept, new in self.revisions],
             "slots": {
-                name: [state, on, begin and [*begin.place, begin.skip], pending]
-                for name, (state, on, begin, pending) in self.slots.items()
+                name: [state, base_seq, start and [*start.ref, start.skip], pending]
+                for name, (state, base_seq, start, pending) in self.slots.items()
             },
             "lease": self.lease,
         }
-        document |= {
-            name: value for name, value in optional.items() if value not in (None, 0, {}, []) or name == "shape"
-        }
+        document |= {name: value for name, value in optional.items() if value not in (None, {}, [])}
         document["runs"] = list(_runs(self.messages))
-        return encode(document, "entry", wrapped=True)
+        return encode_checked(document)
 
     @classmethod
     def decode(cls, payload: bytes, key: SessionKey, seq: int) -> Record:
@@ -225,15 +239,24 @@ class Record:
             at_us=document["at"],
             changes=get("changes", {}),
             status=_STATUSES[get("status")],
-            inputs=get("inputs", 0),
+            inputs=tuple(map(_ref, get("inputs", ()))),
             shape=get("shape"),
-            answer=tuple(get("answer", ())),
+            answer=tuple(map(_ref, get("answer", ()))),
             turn_id=get("turn"),
-            part=Continuation(*_ints(document["part"], 2)) if "part" in document else None,
+            continues=Continuation(*_ints(document["continues"], 2)) if "continues" in document else None,
             revisions=tuple(map(_revision, document["revisions"])) if "revisions" in document else (),
             slots={name: _slot(*slot) for name, slot in get("slots", {}).items()},
             lease=get("lease"),
         )
+
+
+def _short(ref: MessageRef) -> int | MessageRef:
+    """Return the offset of a message of the record's own entry, else the whole reference."""
+    return ref if ref.seq else ref.offset
+
+
+def _ref(value: Any) -> MessageRef:
+    return MessageRef(*_ints([0, value] if type(value) is int else value, 2))
 
 
 def _revision(values: list[Any]) -> Revision:
@@ -244,15 +267,15 @@ def _revision(values: list[Any]) -> Revision:
     return Revision(MessageRef(seq, index), kept, StoredMessage(name, value))
 
 
-def _slot(state: dict[str, Any], on: int, begin: list[int] | None, pending: list[int] | None = None) -> Slot:
+def _slot(state: dict[str, Any], base_seq: int, start: list[int] | None, pending: list[int] | None = None) -> Slot:
     if type(state) is not dict:
         raise TypeError("a state is no object")
-    _ints([on], 1)
-    slot = Slot(state, on, pending=MessageRef(*_ints(pending, 2)) if pending else None)
-    if begin is None:
+    _ints([base_seq], 1)
+    slot = Slot(state, base_seq, pending=MessageRef(*_ints(pending, 2)) if pending else None)
+    if start is None:
         return slot
-    seq, index, skip = _ints(begin, 3)
-    return slot._replace(begin=HistoryStart(MessageRef(seq, index), skip))
+    seq, index, skip = _ints(start, 3)
+    return slot._replace(start=HistoryStart(MessageRef(seq, index), skip))
 
 
 def _ints(values: list[Any], count: int) -> list[int]:
@@ -262,6 +285,6 @@ def _ints(values: list[Any], count: int) -> list[int]:
 
 
 def _runs(messages: Iterable[StoredMessage]) -> Iterable[list[Any]]:
-    """Neighbours of one format share its name."""
+    """Yield runs of neighbours of one format, which share its name."""
     for name, run in groupby(messages, key=lambda message: message.format):
         yield [name, [message.value for message in run]]

@@ -1,4 +1,4 @@
-"""The summary of a session: what a listing shows, current_snapshot from its log."""
+"""The summary of a session: what a listing shows, made from the session's log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from session_history.errors import Corrupt, IncompatibleStore
 from session_history.records.record import Author, Record
-from session_history.records.values import decode, encode
+from session_history.records.values import decode, encode_checked
 from session_history_hooks import SessionKey
 
 VERSION = 1
@@ -24,16 +24,17 @@ _TYPES = {
     "lease": (float, int, type(None)),
 }
 
-
 _ALWAYS = ("title", "metadata", "turns", "messages", "created_us", "plain")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """:ivar turns: how many turns ever began.
+    """A small digest of the log up to some entry.
+
+    :ivar turns: how many turns ever began.
     :ivar messages: how many messages were ever recorded.
-    :ivar created_us: when the first entry was written, by its author's clock.
-    :ivar plain: a turn of plain appends is open: what is appended next may belong to it.
+    :ivar created_us: when the first entry was written, in microseconds by its author's clock.
+    :ivar plain: a turn of plain appends is open: the next append may belong to it.
     :ivar slots: seq of the entry that holds the newest state, by the name of the agent.
     :ivar lease: that of the newest entry, see :class:`~session_history.records.record.Record`.
     """
@@ -48,11 +49,11 @@ class SessionSummary:
     lease: float | None = None
 
     def with_record(self, seq: int, record: Record) -> SessionSummary:
-        """The summary after one more entry."""
+        """Return the summary after one more entry."""
         return SessionSummary(
             title=record.changes.get("title", self.title),
             metadata=record.changes.get("metadata", self.metadata),
-            turns=self.turns + len(beginnings(record, plain=self.plain)),
+            turns=self.turns + len(turn_starts(record, plain=self.plain)),
             messages=self.messages + len(record.messages),
             created_us=record.at_us if self.created_us is None else self.created_us,
             plain=record.by is Author.APPEND if record.messages else self.plain,
@@ -60,9 +61,16 @@ class SessionSummary:
             lease=record.lease,
         )
 
+    def with_records(self, records: Iterable[tuple[int, Record]]) -> SessionSummary:
+        """Return the summary after more entries, given as seqs and records in ascending order."""
+        summary = self
+        for seq, record in records:
+            summary = summary.with_record(seq, record)
+        return summary
+
     def _moved_slots(self, seq: int, record: Record) -> dict[str, int]:
-        """A state takes its slot if it is based on the one that is there."""
-        taken = {name: seq for name, slot in record.slots.items() if slot.on == self.slots.get(name, 0)}
+        """Return where the states stand. A state takes its slot only if it is based on the state that is there."""
+        taken = {name: seq for name, slot in record.slots.items() if slot.base_seq == self.slots.get(name, 0)}
         return self.slots | taken
 
     def encode(self) -> bytes:
@@ -71,7 +79,7 @@ class SessionSummary:
             document["slots"] = self.slots
         if self.lease is not None:
             document["lease"] = self.lease
-        return encode(document, "summary", wrapped=True)
+        return encode_checked(document)
 
     @classmethod
     def decode(cls, data: bytes, key: SessionKey) -> SessionSummary:
@@ -91,30 +99,23 @@ class SessionSummary:
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:
-    """:raises TypeError: a value is not of its field's type."""
+    """Return the document. :raises TypeError: a value is not of its field's type."""
     for name, value in document.items():
         if type(value) not in _TYPES.get(name, ()):
             raise TypeError(name)
     return document
 
 
-def snapshot(summary: SessionSummary, records: Iterable[tuple[int, Record]]) -> SessionSummary:
-    """:param records: with their seqs, ascending."""
-    for seq, record in records:
-        summary = summary.with_record(seq, record)
-    return summary
+def turn_starts(record: Record, *, plain: bool) -> list[int]:
+    """Return the indexes of the messages with which turns begin.
 
-
-def beginnings(record: Record, *, plain: bool) -> list[int]:
-    """The indexes of the messages with which turns begin.
-
-    A turn's own entry is one turn. Of plain appends, a turn reaches from one user's message to the
-    next; messages without a role form a turn for each append.
+    The first entry of a turn begins one turn. Of plain appends, a turn reaches from one user's message to the next;
+    messages without a role form a turn for each append.
 
     :param plain: a turn of plain appends is open already.
     """
     if record.by is Author.TURN:
-        return [0] if record.messages and record.part is None else []
+        return [0] if record.begins_turn else []
     return [
         index
         for index, message in enumerate(record.messages)

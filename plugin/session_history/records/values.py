@@ -1,4 +1,4 @@
-"""Which values can be stored, and their bytes.
+"""Storable values and their bytes.
 
 JSON comes from pydantic-core: it keeps big integers and every finite float exact, and is there anyway.
 """
@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 from session_history.errors import NotStorable
 
 DEPTH = 128
-"""How deep dicts and lists may nest. The JSON reader stops at 200, and an entry wraps a value in a few levels."""
+"""The deepest nesting of dicts and lists. The JSON reader stops at 200; an entry wraps a value in a few levels."""
 
 INT_BITS = 8192
 """The longest integer. CPython reads and writes at most 4,300 digits, which are about 14,280 bits."""
@@ -22,23 +22,25 @@ _SHOWN_KEY = 40
 _CONTAINERS = frozenset({dict, list})
 
 
-def encode(value: object, path: str, *, wrapped: bool = False) -> bytes:
-    """The bytes of a value that :func:`decode` turns into an equal one.
+def encode(value: object, path: str) -> bytes:
+    """Return the bytes of a value that :func:`decode` turns into an equal one.
 
     Storable are exactly dicts with ``str`` keys, lists, ``str``, ``int``, finite ``float``, ``bool`` and ``None``;
     equal means equal type, value and order of keys, recursively.
 
-    :param path: what to call the value in an error.
-    :param wrapped: the value is an envelope of ours around values that were checked one by one.
+    :param path: the name of the value in an error.
     :raises NotStorable: with the path of the offending part.
     """
-    if not wrapped:
-        check(value, path)
+    check(value, path)
     return to_json(value)
 
 
+encode_checked = to_json
+"""Return the bytes of an envelope of ours around values that were checked one by one."""
+
+
 def check(value: object, path: str) -> None:
-    """:raises NotStorable: see :func:`encode`."""
+    """Check that a value is storable. :raises NotStorable: see :func:`encode`."""
     flaw = _flaw(value, DEPTH)
     if flaw is not None:
         steps, reason = flaw
@@ -46,7 +48,7 @@ def check(value: object, path: str) -> None:
 
 
 def copied(value: Any) -> Any:
-    """A copy of a storable value, for those who may change what they get."""
+    """Return a deep copy of a storable value."""
     if type(value) is dict:
         copy = value.copy()
         for name, item in value.items():
@@ -59,19 +61,19 @@ def copied(value: Any) -> Any:
 
 
 def plain(text: str) -> str:
-    """The text itself, whatever a subclass of ``str``, such as an enum, shows."""
+    """Return the text itself: a subclass of ``str``, such as an enum, may show another one."""
     return str.__str__(text)
 
 
 def check_count(name: str, value: int | None, *, least: int = 0) -> int | None:
-    """:raises ValueError: not a whole number of at least ``least``, nor ``None``."""
+    """Return the value. :raises ValueError: neither ``None`` nor a whole number of at least ``least``."""
     if value is not None and (type(value) is not int or value < least):
         raise ValueError(f"{name} must be a whole number of at least {least}, or None")
     return value
 
 
 def decode(data: bytes) -> Any:
-    """:raises ValueError: not JSON, or NaN or an infinity in it."""
+    """Read JSON. :raises ValueError: not JSON, or it holds NaN or an infinity."""
     return from_json(data, allow_inf_nan=False)
 
 
@@ -79,7 +81,7 @@ _Flaw = tuple[list[str], str]
 
 
 def _flaw(value: object, depth: int) -> _Flaw | None:
-    """What is wrong with a value: the steps that lead to it, innermost first, and the reason."""
+    """Return the flaw of a value: the steps that lead to it, innermost first, and the reason."""
     kind = type(value)
     if kind is str:
         return _flaw_of_text(value)  # type: ignore[arg-type]
@@ -98,7 +100,7 @@ def _flaw_of_number(value: object) -> _Flaw | None:
         return ([], f"has more than {INT_BITS} bits") if value.bit_length() > INT_BITS else None  # type: ignore[attr-defined]
     if kind is float:
         return None if isfinite(value) else ([], "is not a finite number")  # type: ignore[arg-type]
-    return [], f"is of type {kind.__name__}, which can not be stored exactly"
+    return [], f"is of type {kind.__name__}, which cannot be stored exactly"
 
 
 def _flaw_of_text(value: str) -> _Flaw | None:

@@ -1,1 +1,1 @@
-"""Agent runtimes that session history plugs into, a module each. Using one needs the runtime."""
+"""Agent runtimes, a module or folder each. Using one requires the runtime."""

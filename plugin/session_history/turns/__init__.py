@@ -1,0 +1,1 @@
+"""Turns: what is said in them, and when it is stored."""

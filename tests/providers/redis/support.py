@@ -1,35 +1,45 @@
-"""What several tests of Redis do."""
+"""Functions that several tests of Redis share."""
 
 from __future__ import annotations
 
+import asyncio
 import struct
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from servers.proxy import Proxy
 from servers.valkey import ValkeyServer
 from session_history.providers.redis import RedisProvider
 from session_history_hooks.testing.subject import opened
 
 ACTIVE = 1 + 4 * 8
-"""Where a head has the time of the last append."""
+"""Offset of the time of the last append in a head."""
 
 EXPIRES = ACTIVE + 8
-"""Where it has the time when it expires."""
+"""Offset of the time when a head expires."""
 
 
-def started(url: str, **options: Any) -> Any:
+def started(url: str, **options: Any) -> AbstractAsyncContextManager[Any]:
     return opened(lambda: RedisProvider(url, **options))
 
 
-def names(server: ValkeyServer, prefix: str) -> dict[str, str]:
-    """The keys under a prefix, by the last part of their names; one session at the most."""
+def url_of(proxy: Proxy) -> str:
+    return f"redis://127.0.0.1:{proxy.port}"
+
+
+def stored_keys(server: ValkeyServer, prefix: str) -> dict[str, str]:
+    """Return the keys under a prefix by the last part of their names. There must be at most one session."""
     with server.client(decode_responses=True) as client:
         return {str(name).rpartition(":")[2]: str(name) for name in client.scan_iter(f"{prefix}:*")}
 
 
 def expire(server: ValkeyServer, prefix: str, *, long_ago: bool = False) -> None:
-    """As if the time of all sessions that may expire were up.
+    """Change the keys under a prefix as if the time to live of all sessions that have one were over.
 
-    :param long_ago: for more than a second, so that their heads are gone, too; there must be no others.
+    :param long_ago: for more than a second, so that the server has removed the heads, too; all sessions must have a
+        time to live.
     """
     with server.client() as client:
         for name in list(client.scan_iter(f"{prefix}:*")):
@@ -42,3 +52,14 @@ def expire(server: ValkeyServer, prefix: str, *, long_ago: bool = False) -> None
                     if head[EXPIRES : EXPIRES + 8] != bytes(8):
                         past = struct.pack(">d", 1)
                         client.hset(name, session, head[:EXPIRES] + past + head[EXPIRES + 8 :])
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 20) -> None:  # noqa: ASYNC109
+    """Wait for a condition.
+
+    :raises AssertionError: it was not met in time.
+    """
+    deadline = time.monotonic() + timeout
+    while not await condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What a server of Redis refuses, and what can not be configured."""
+"""Refusals: full servers, missing rights, logins, TLS, durability, and invalid options."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from session_history_hooks.testing.subject import KEY, append, entry, fill, read
 from support import ROOT
 
 
-async def test_a_full_server_takes_nothing_and_lets_go(own: ValkeyServer) -> None:
-    with own.client() as client:
-        async with started(own.url) as provider:
+async def test_full_server_refuses_appends_and_allows_deletes(own_server: ValkeyServer) -> None:
+    with own_server.client() as client:
+        async with started(own_server.url) as provider:
             await fill(provider, 2)
             client.config_set("maxmemory", 1)
             with pytest.raises(StoreFull):
@@ -45,9 +45,9 @@ async def test_a_full_server_takes_nothing_and_lets_go(own: ValkeyServer) -> Non
             assert (await provider.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)
 
 
-async def test_a_full_server_does_not_take_an_entry_for_one_of_an_earlier_life(own: ValkeyServer) -> None:
-    with own.client() as client:
-        async with started(own.url) as provider:
+async def test_full_server_does_not_replay_an_entry_of_an_earlier_generation(own_server: ValkeyServer) -> None:
+    with own_server.client() as client:
+        async with started(own_server.url) as provider:
             await append(provider, 1)
             await provider.delete(KEY)
             await provider.append(KEY, entry(2), at=Position(1, 0))
@@ -58,13 +58,13 @@ async def test_a_full_server_does_not_take_an_entry_for_one_of_an_earlier_life(o
                 await append(provider, 2)
 
 
-async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServer) -> None:
-    with own.client() as client:
+async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_server: ValkeyServer) -> None:
+    with own_server.client() as client:
         client.acl_setuser(
             "reader", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@read", "+hello", "+info"]
         )
-        reading = f"redis://reader:hunter2@127.0.0.1:{own.port}"
-        async with started(own.url, timeout=3) as provider, started(reading) as reader:
+        reading = f"redis://reader:hunter2@127.0.0.1:{own_server.port}"
+        async with started(own_server.url, timeout=3) as provider, started(reading) as reader:
             await fill(provider, 1)
             with pytest.raises(StoreReadOnly, match="NOPERM"):
                 await append(reader, 2)
@@ -73,7 +73,7 @@ async def test_a_replica_and_a_user_without_rights_can_not_write(own: ValkeyServ
                 await append(provider, 2)
             assert len((await read(provider)).entries) == 1
             with pytest.raises(StoreReadOnly, match="replica"):
-                await RedisProvider(own.url, timeout=60).start()
+                await RedisProvider(own_server.url, timeout=60).start()
 
 
 RIGHTS = """
@@ -83,15 +83,15 @@ RIGHTS = """
 """
 
 
-async def test_the_rights_that_the_documentation_names_are_enough(own: ValkeyServer) -> None:
+async def test_documented_rights_are_enough(own_server: ValkeyServer) -> None:
     page = (ROOT / "docs" / "redis.md").read_text()
     assert RIGHTS in page
-    with own.client() as client:
+    with own_server.client() as client:
         client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["sh:*"], commands=RIGHTS.split())
-    async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}/1"):
+    async with started(f"redis://writer:hunter2@127.0.0.1:{own_server.port}/1"):
         pass
     for options in ({"ttl": 60}, {}, {"wait_replicas": 1, "wait_timeout": 0.01}):
-        async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}", **options) as provider:
+        async with started(f"redis://writer:hunter2@127.0.0.1:{own_server.port}", **options) as provider:
             assert await provider.health() is True
             with suppress(Unavailable):
                 await fill(provider, 1)
@@ -102,46 +102,49 @@ async def test_the_rights_that_the_documentation_names_are_enough(own: ValkeySer
             await provider.rewrite(
                 KEY, entry(1), at=Position(0, 1), rewrites=(await read(provider)).head.rewrites, snapshot=None
             )
-    async with started(f"redis://writer:hunter2@127.0.0.1:{own.port}") as provider:
+    async with started(f"redis://writer:hunter2@127.0.0.1:{own_server.port}") as provider:
         assert await provider.delete_user("user") == 1
 
 
-async def test_waiting_for_replicas_takes_a_right_of_its_own(own: ValkeyServer) -> None:
-    url = f"redis://writer:hunter2@127.0.0.1:{own.port}"
-    with own.client() as client:
+async def test_wait_replicas_without_the_right_to_wait_is_refused(own_server: ValkeyServer) -> None:
+    url = f"redis://writer:hunter2@127.0.0.1:{own_server.port}"
+    with own_server.client() as client:
         client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["*"], commands=["+@all"])
         async with started(url, wait_replicas=1) as provider:
             client.execute_command("ACL SETUSER writer -wait")
             with pytest.raises(Unavailable, match=r"the entry is stored, but .*NOPERM") as refusal:
                 await append(provider, 1)
-            assert "writer" not in _all_of(refusal.value)
+            assert "writer" not in all_texts(refusal.value)
             assert [each.id for each in (await read(provider)).entries] == ["e1"]
         with pytest.raises(StoreReadOnly, match="WAIT"):
             await RedisProvider(url, wait_replicas=1).start()
 
 
 @pytest.mark.parametrize("login", ["default:hunter2", "nobody:hunter2", ":hunter2", "a%40b:hunter2%2f"])
-async def test_no_password_shows_anywhere(own: ValkeyServer, login: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_login_shows_no_password(
+    own_server: ValkeyServer, login: str, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
-    with own.client() as client:
+    with own_server.client() as client:
         client.config_set("requirepass", "secret")
-    provider = RedisProvider(f"redis://{login}@127.0.0.1:{own.port}", timeout=1)
+    provider = RedisProvider(f"redis://{login}@127.0.0.1:{own_server.port}", timeout=1)
     with pytest.raises(ConfigurationError, match="refuses the user or the password") as refusal:
         await provider.start()
-    shown = repr(provider) + caplog.text + _all_of(refusal.value)
+    shown = repr(provider) + caplog.text + all_texts(refusal.value)
     assert "hunter2" not in shown
     assert "nobody" not in shown
 
 
-async def test_a_server_that_wants_a_password_says_so(own: ValkeyServer) -> None:
-    with own.client() as client:
+async def test_missing_password_raises_configuration_error(own_server: ValkeyServer) -> None:
+    with own_server.client() as client:
         client.config_set("requirepass", "secret")
-    with pytest.raises(ConfigurationError, match="wants a password, and the URL has none"):
-        await RedisProvider(own.url, timeout=60).start()
+    with pytest.raises(ConfigurationError, match="requires a password, and the URL has none"):
+        await RedisProvider(own_server.url, timeout=60).start()
 
 
-def _all_of(error: BaseException | None) -> str:
-    return f"{error!r} {error} {_all_of(error.__cause__)} {_all_of(error.__context__)}" if error else ""
+def all_texts(error: BaseException | None) -> str:
+    """Return the texts of an error, its causes and its contexts."""
+    return f"{error!r} {error} {all_texts(error.__cause__)} {all_texts(error.__context__)}" if error else ""
 
 
 @pytest.mark.parametrize("login", ["", "user:hunter2@"])
@@ -154,28 +157,28 @@ def _all_of(error: BaseException | None) -> str:
         "127.0.0.1?durability=none", "127.0.0.1?wait_replicas=1&wait_timeout=9",
     ],
 )  # fmt: skip
-def test_what_can_not_be_configured(login: str, rest: str) -> None:
+def test_url_with_an_invalid_part_is_refused_without_its_password(login: str, rest: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         SessionHistoryService.from_url(f"redis://{login}{rest}")
-    assert "hunter2" not in _all_of(refusal.value)
+    assert "hunter2" not in all_texts(refusal.value)
 
 
 @pytest.mark.parametrize(
     "url", ["redis://u:hunter?2secret=x@h/0", "redis://u:a@b?hunter2=x@h/0", "valkey://u:a?b=c&hunter2@h/0"]
 )
-def test_no_part_of_a_password_shows_as_an_option(url: str) -> None:
+def test_password_with_a_question_mark_is_not_shown_as_an_option(url: str) -> None:
     with pytest.raises(ConfigurationError) as refusal:
         SessionHistoryService.from_url(url)
-    assert not re.search("2secret|hunter", _all_of(refusal.value))
+    assert not re.search("2secret|hunter", all_texts(refusal.value))
     assert re.search("percent-encoded|list of name=value", str(refusal.value))
 
 
-def test_what_a_provider_is_not_made_with() -> None:
+def test_constructor_refuses_invalid_arguments() -> None:
     mistyped: dict[str, Any] = {"timout": 3}
     with pytest.raises(TypeError, match="timout"):
         RedisProvider("redis://h", **mistyped)
     for prefix in ("a{b", "}", "\0"):
-        with pytest.raises(ConfigurationError, match=r"^prefix: no braces and no NUL$"):
+        with pytest.raises(ConfigurationError, match=r"^prefix: must have no braces and no NUL$"):
             RedisProvider("redis://h", prefix=prefix)
     for url in ("redis://h?timeout=3", "redis://h/0?timeout=3"):
         with pytest.raises(ConfigurationError, match="give them as arguments"):
@@ -184,7 +187,7 @@ def test_what_a_provider_is_not_made_with() -> None:
         RedisProvider("redis://h", ssl_cert_reqs="required")
 
 
-async def test_every_scheme_opens(single_url: str, cluster_url: str, prefix: str) -> None:
+async def test_each_scheme_opens_a_store(single_url: str, cluster_url: str, prefix: str) -> None:
     place = single_url.partition("://")[2]
     places = cluster_url.partition("://")[2]
     for url in (f"redis://{place}", f"valkey://{place}", cluster_url, f"valkey+cluster://{places}"):
@@ -196,54 +199,56 @@ async def test_every_scheme_opens(single_url: str, cluster_url: str, prefix: str
             await service.start()
 
 
-async def test_a_cluster_and_a_single_server_are_told_apart(server: ValkeyServer, cluster: ValkeyCluster) -> None:
+async def test_scheme_of_another_kind_of_server_is_refused(server: ValkeyServer, cluster: ValkeyCluster) -> None:
     with pytest.raises(ConfigurationError, match=r"redis\+cluster"):
         await RedisProvider(cluster.servers[0].url).start()
-    with pytest.raises(ConfigurationError, match="belongs to no cluster"):
+    with pytest.raises(ConfigurationError, match="does not belong to a cluster"):
         await RedisProvider(f"redis+cluster://127.0.0.1:{server.port}").start()
     with pytest.raises(ConfigurationError, match="database 0"):
         RedisProvider("redis+cluster://127.0.0.1:1/2")
 
 
-async def test_durability_is_what_the_server_keeps(own: ValkeyServer, caplog: pytest.LogCaptureFixture) -> None:
-    with own.client() as client:
-        async with started(own.url, durability="host"):
+async def test_start_checks_that_the_server_keeps_the_claimed_durability(
+    own_server: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with own_server.client() as client:
+        async with started(own_server.url, durability="host"):
             pass
         client.config_set("appendfsync", "everysec")
         with pytest.raises(ConfigurationError, match="set appendfsync no or always"):
-            await RedisProvider(own.url, durability="host").start()
+            await RedisProvider(own_server.url, durability="host").start()
         for when in ("no", "everysec"):
             client.config_set("appendfsync", when)
             with pytest.raises(ConfigurationError, match="set appendfsync always"):
-                await RedisProvider(own.url, durability="disk").start()
+                await RedisProvider(own_server.url, durability="disk").start()
         client.config_set("appendfsync", "always")
         for claim in (Durability.HOST, Durability.DISK):
-            async with started(own.url, durability=claim) as provider:
+            async with started(own_server.url, durability=claim) as provider:
                 assert provider.limits.durability == claim
         client.config_set("no-appendfsync-on-rewrite", "yes")
         with pytest.raises(ConfigurationError, match="no-appendfsync-on-rewrite no"):
-            await RedisProvider(own.url, durability="disk").start()
-        async with started(own.url, durability="host"):
+            await RedisProvider(own_server.url, durability="disk").start()
+        async with started(own_server.url, durability="host"):
             pass
         client.config_set("appendonly", "no")
         for claim in (Durability.HOST, Durability.DISK):
             with pytest.raises(ConfigurationError, match="appendonly yes"):
-                await RedisProvider(own.url, durability=claim).start()
-        async with started(own.url):
+                await RedisProvider(own_server.url, durability=claim).start()
+        async with started(own_server.url):
             assert not caplog.records
         client.config_set("maxmemory-policy", "volatile-lru")
-        async with started(own.url):
+        async with started(own_server.url):
             assert not caplog.records
-        async with started(own.url, ttl=9):
+        async with started(own_server.url, ttl=9):
             assert "evicts" in caplog.records.pop().message
         client.config_set("maxmemory-policy", "allkeys-lru")
-        async with started(own.url):
+        async with started(own_server.url):
             assert "evicts" in caplog.records.pop().message
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of one file with its key."""
+    """A file with a certificate and its key. The certificate without the key is beside it, with the suffix ``.crt``."""
     made, key = certificates.certificate(tmp_path_factory.mktemp("tls"), "own")
     file = made.with_name("both.pem")
     file.write_text(key.read_text() + made.read_text())
@@ -251,34 +256,34 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-async def test_over_tls_only_who_is_trusted_is_spoken_to(server: ValkeyServer, certificate: Path, prefix: str) -> None:
+async def test_tls_requires_a_trusted_certificate(server: ValkeyServer, certificate: Path, prefix: str) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
-    with Proxy(server.port, tls=context) as between:
-        url = f"rediss://127.0.0.1:{between.port}"
+    with Proxy(server.port, tls=context) as proxy:
+        url = f"rediss://127.0.0.1:{proxy.port}"
         async with started(url, prefix=prefix, ssl_ca_certs=f"{certificate}.crt") as provider:
             await fill(provider, 2)
             assert len((await read(provider)).entries) == 2
         async with started(url, prefix=prefix, ssl_cert_reqs="none") as provider:
             await append(provider, 3)
-        for place in (url, f"rediss+cluster://127.0.0.1:{between.port}"):
+        for place in (url, f"rediss+cluster://127.0.0.1:{proxy.port}"):
             with pytest.raises(ConfigurationError, match="not trusted: self-signed certificate"):
                 await RedisProvider(place, timeout=30).start()
 
 
-async def test_tls_with_a_server_that_speaks_none(own: ValkeyServer) -> None:
+async def test_tls_to_a_plain_text_server_names_the_plain_scheme(own_server: ValkeyServer) -> None:
     for scheme in ("rediss", "valkeys", "rediss+cluster", "valkeys+cluster"):
-        url = f"{scheme}://127.0.0.1:{own.port}"
+        url = f"{scheme}://127.0.0.1:{own_server.port}"
         plain = re.escape(scheme.replace("s+", "+").removesuffix("s"))
         with pytest.raises(ConfigurationError, match=f"speaks no TLS: write {plain}://$"):
             await RedisProvider(url, timeout=0.2).start()
-    with own.frozen(), pytest.raises(Unavailable):  # nobody can tell
+    with own_server.frozen(), pytest.raises(Unavailable):  # without an answer the client cannot know
         await RedisProvider(url, timeout=0.2).start()
 
 
 @pytest.fixture
 def files(certificate: Path, tmp_path: Path) -> Path:
-    """A folder with files of all kinds."""
+    """A folder with a certificate, a file that is not a certificate, and a locked key."""
     (tmp_path / "cert").write_bytes(certificate.read_bytes())
     (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\nhunter2\n-----END CERTIFICATE-----\n")
     lock = ["openssl", "pkey", "-aes256", "-passout", "pass:hunter2", "-in", str(certificate)]
@@ -298,13 +303,13 @@ def files(certificate: Path, tmp_path: Path) -> Path:
         ({"ssl_keyfile": "cert"}, "set ssl_certfile"),
     ],
 )
-async def test_files_of_tls_that_are_none(names: dict[str, str], shown: str, files: Path) -> None:
+async def test_invalid_tls_file_raises_configuration_error(names: dict[str, str], shown: str, files: Path) -> None:
     options: dict[str, Any] = {option: str(files / name) for option, name in names.items()}
     with pytest.raises(ConfigurationError, match=shown) as refusal:
         await RedisProvider("rediss://127.0.0.1:1", timeout=30, **options).start()
-    assert "hunter2" not in _all_of(refusal.value)
+    assert "hunter2" not in all_texts(refusal.value)
 
 
-async def test_a_database_that_is_not_there(own: ValkeyServer) -> None:
+async def test_unknown_database_raises_configuration_error(own_server: ValkeyServer) -> None:
     with pytest.raises(ConfigurationError, match="/99 has no database of this number"):
-        await RedisProvider(f"redis://127.0.0.1:{own.port}/99").start()
+        await RedisProvider(f"redis://127.0.0.1:{own_server.port}/99").start()

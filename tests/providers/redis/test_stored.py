@@ -1,24 +1,25 @@
-"""What is in the keys of Redis, and what becomes of it."""
+"""Keys in the store: their contents, damage, deletes and expiry."""
 
 from __future__ import annotations
 
 import asyncio
 import struct
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from redis.crc import key_slot
 
-from providers.redis.support import ACTIVE, EXPIRES, expire, names, started
+from providers.redis.support import ACTIVE, EXPIRES, expire, started, stored_keys, until
 from servers.valkey import ValkeyCluster, ValkeyServer
 from session_history import Session, SessionHistoryService
 from session_history.errors import SessionDeleted
 from session_history.log.session_log import SessionLog
 from session_history.providers.redis import RedisProvider
-from session_history.providers.redis.connections import Word
-from session_history.providers.redis.scripts import SESSIONS, Script
+from session_history.providers.redis.commands import Argument
+from session_history.providers.redis.runner import ScriptRunner
+from session_history.providers.redis.scripts import SCAN_SESSIONS, Script
 from session_history.records.messages import NEUTRAL, StoredMessage
 from session_history.records.record import Author, Record, Status
 from session_history_hooks import (
@@ -26,6 +27,7 @@ from session_history_hooks import (
     Conflict,
     Corrupt,
     Entry,
+    Head,
     IncompatibleStore,
     LimitExceeded,
     Position,
@@ -34,16 +36,16 @@ from session_history_hooks import (
 )
 from session_history_hooks.testing.subject import KEY, append, entry, fill, read
 
-# What is stored
+# Keys and their contents
 
 
 @pytest.mark.parametrize("lost", ["heads", "entries", "ids"])
-async def test_a_session_of_which_something_was_evicted_is_corrupt(
+async def test_session_with_an_evicted_key_is_corrupt(
     server: ValkeyServer, provider: RedisProvider, prefix: str, lost: str
 ) -> None:
     await fill(provider, 3)
     with server.client() as client:
-        client.delete(names(server, prefix)[lost])
+        client.delete(stored_keys(server, prefix)[lost])
     for at in (Position(0, 0), Position(0, 3)):
         with pytest.raises(Corrupt):
             await provider.append(KEY, entry(4), at=at)
@@ -56,13 +58,15 @@ async def test_a_session_of_which_something_was_evicted_is_corrupt(
             await provider.delete(KEY)
     else:
         assert await provider.delete(KEY) is True
-        assert names(server, prefix).keys() == {"graves"}
+        assert stored_keys(server, prefix).keys() == {"tombstones"}
 
 
-async def test_an_index_that_was_evicted_is_noticed(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
+async def test_listing_with_an_evicted_index_is_corrupt(
+    server: ValkeyServer, provider: RedisProvider, prefix: str
+) -> None:
     await fill(provider, 1)
     with server.client() as client:
-        client.delete(names(server, prefix)["index"])
+        client.delete(stored_keys(server, prefix)["index"])
     with pytest.raises(Corrupt):
         await provider.list(KEY.user_id, limit=1)
     await append(provider, 2)
@@ -79,12 +83,12 @@ async def test_an_index_that_was_evicted_is_noticed(server: ValkeyServer, provid
         (b"\x02" + b"\x00" * 200, IncompatibleStore),  # of a newer format
     ],
 )
-async def test_a_head_that_can_not_be_read(
+async def test_unreadable_head_fails_calls_and_is_kept(
     server: ValkeyServer, provider: RedisProvider, prefix: str, found: bytes, error: type[Exception]
 ) -> None:
     await fill(provider, 1)
     with server.client() as client:
-        heads = names(server, prefix)["heads"]
+        heads = stored_keys(server, prefix)["heads"]
         client.hset(heads, KEY.session_id, found)
         calls: list[Callable[[], Any]] = [
             lambda: provider.read(KEY),
@@ -97,10 +101,10 @@ async def test_a_head_that_can_not_be_read(
         assert client.hget(heads, KEY.session_id) == found
 
 
-async def test_keys_of_somebody_else_are_left_alone(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
+async def test_key_of_another_program_is_kept(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
     await fill(provider, 1)
     with server.client() as client:
-        heads = names(server, prefix)["heads"]
+        heads = stored_keys(server, prefix)["heads"]
         client.delete(heads)
         client.set(heads, "theirs")
         with pytest.raises(IncompatibleStore):
@@ -110,35 +114,33 @@ async def test_keys_of_somebody_else_are_left_alone(server: ValkeyServer, provid
         assert client.get(heads) == b"theirs"
 
 
-@pytest.mark.parametrize("part", ["index", "graves"])
-async def test_keys_of_somebody_else_are_noticed_before_anything_is_written(
+@pytest.mark.parametrize("part", ["index", "tombstones"])
+async def test_key_of_another_program_fails_a_call_before_it_writes(
     server: ValkeyServer, prefix: str, part: str
 ) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
         await fill(provider, 1)
         with server.client() as client:
-            theirs = names(server, prefix)[part]
+            theirs = stored_keys(server, prefix)[part]
             client.delete(theirs)
             client.set(theirs, "theirs")
-            before = {name: client.dump(name) for name in names(server, prefix).values()}
+            before = {name: client.dump(name) for name in stored_keys(server, prefix).values()}
             for call in (append(provider, 2), provider.delete(KEY), provider.delete_user(KEY.user_id)):
                 with pytest.raises(IncompatibleStore):
                     await call
-            assert {name: client.dump(name) for name in names(server, prefix).values()} == before
+            assert {name: client.dump(name) for name in stored_keys(server, prefix).values()} == before
 
 
-async def test_an_entry_that_is_cut_off_is_corrupt(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
+async def test_cut_off_entry_is_corrupt(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
     await fill(provider, 1)
     with server.client() as client:
         for damage in (b"", b"\0\0\0\x09e1", b"\0\0\0\x02\xff\xff"):
-            client.lset(names(server, prefix)["entries"], 0, damage)
+            client.lset(stored_keys(server, prefix)["entries"], 0, damage)
             with pytest.raises(Corrupt):
                 await provider.read(KEY)
 
 
-async def test_names_of_users_and_sessions_are_no_part_of_a_key(
-    server: ValkeyServer, provider: RedisProvider, prefix: str
-) -> None:
+async def test_names_of_keys_do_not_contain_ids(server: ValkeyServer, provider: RedisProvider, prefix: str) -> None:
     odd = [
         SessionKey("*", "?"),
         SessionKey("{x}", "[a-z]*"),
@@ -159,7 +161,7 @@ async def test_names_of_users_and_sessions_are_no_part_of_a_key(
     assert len((await provider.list("{x}", limit=9)).heads) == 1
 
 
-async def test_all_keys_of_a_user_are_of_one_slot(cluster: ValkeyCluster, prefix: str) -> None:
+async def test_keys_of_a_user_share_one_slot(cluster: ValkeyCluster, prefix: str) -> None:
     async with started(cluster.url, prefix=prefix, ttl=60) as provider:
         for session in "abc":
             await provider.append(SessionKey("u", session), entry(1), at=Position(0, 0))
@@ -171,7 +173,7 @@ async def test_all_keys_of_a_user_are_of_one_slot(cluster: ValkeyCluster, prefix
     assert len({key_slot(name) for name in stored}) == 1
 
 
-async def test_sessions_of_one_moment_stand_in_the_order_of_code_points(
+async def test_sessions_of_one_moment_are_listed_in_code_point_order(
     server: ValkeyServer, provider: RedisProvider, prefix: str
 ) -> None:
     sessions = ["Z", "a", "ab", "é", "\uff5e", "\U0001f600", "a" + "\x01"]
@@ -179,7 +181,7 @@ async def test_sessions_of_one_moment_stand_in_the_order_of_code_points(
         await provider.append(SessionKey("u", session), entry(1), at=Position(0, 0))
     moment = 1_700_000_000_000_000
     with server.client() as client:
-        client.zadd(names(server, prefix)["index"], dict.fromkeys(sessions, -moment))
+        client.zadd(stored_keys(server, prefix)["index"], dict.fromkeys(sessions, -moment))
     for limit in (1, 2, 3, 9):
         shown: list[str] = []
         cursor = None
@@ -192,7 +194,7 @@ async def test_sessions_of_one_moment_stand_in_the_order_of_code_points(
         assert shown == sorted(sessions)
 
 
-async def test_numbers_that_a_double_does_not_hold_change_nothing(provider: RedisProvider) -> None:
+async def test_numbers_beyond_a_double_change_no_session(provider: RedisProvider) -> None:
     await fill(provider, 1)
     for at in (Position(2**53, 0), Position(2**53 + 1, 1), Position(2**70, 1), Position(-1, 1), Position(0, -1)):
         with pytest.raises(Conflict):
@@ -206,18 +208,18 @@ async def test_numbers_that_a_double_does_not_hold_change_nothing(provider: Redi
     assert (await read(provider, after=2**70)).entries == ()
 
 
-async def begin_many(provider: RedisProvider) -> int:
-    """More sessions of one user than a call looks up or deletes; how many."""
+async def create_many(provider: RedisProvider) -> int:
+    """Create more sessions of one user than a call looks up or deletes. Return their number."""
     keys = [SessionKey("user", f"s{number}") for number in range(350)]
     await asyncio.gather(*(provider.append(key, entry(1), at=Position(0, 0)) for key in keys))
     return len(keys)
 
 
-async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None:
-    async with started(own.url) as provider:
-        await fill(provider, 5000)
-        many = await begin_many(provider)
-        with own.client() as client:
+async def test_large_deletes_block_the_server_only_briefly(own_server: ValkeyServer) -> None:
+    async with started(own_server.url) as provider:
+        await fill(provider, 100)
+        many = await create_many(provider)
+        with own_server.client() as client:
             client.config_set("slowlog-log-slower-than", 200_000)
             client.slowlog_reset()
             client.config_resetstat()
@@ -234,46 +236,48 @@ async def test_deleting_much_holds_up_nobody_for_long(own: ValkeyServer) -> None
         assert (await provider.list("user", limit=9)).heads == ()
 
 
-async def test_no_session_is_overlooked_where_a_cursor_means_something_else(
+async def test_delete_user_finds_all_sessions_despite_a_foreign_cursor(
     provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a server that restarted meanwhile, or on another one."""
-    many = await begin_many(provider)
-    call, cursors = provider._calls.user, []
+    """A server that restarted, or another server, reads a cursor differently."""
+    many = await create_many(provider)
+    run, cursors = ScriptRunner.run_on_user, []
 
-    async def misled(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
-        if script is SESSIONS:
-            cursors.append(values[0])
+    async def misled(
+        runner: ScriptRunner, script: Script, keys: Sequence[bytes], *arguments: Argument
+    ) -> Sequence[Any]:
+        if script is SCAN_SESSIONS:
+            cursors.append(arguments[0])
             if len(cursors) == 2:
-                values = (2**9 - 1,)  # of the last, whatever the size
-        return await call(script, keys, *values)
+                arguments = (2**9 - 1,)  # the last position, for any size of the hash
+        return await run(runner, script, keys, *arguments)
 
-    monkeypatch.setattr(provider._calls, "user", misled)
+    monkeypatch.setattr(ScriptRunner, "run_on_user", misled)
     assert await provider.delete_user("user") == many
     assert cursors[0] == b"0" in cursors[1:]
 
 
-async def test_deleting_all_ends_though_others_go_on_beginning(
+async def test_delete_user_ends_while_new_sessions_keep_beginning(
     provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    many = await begin_many(provider)
-    call, begun = provider._calls.user, 0
+    many = await create_many(provider)
+    run, begun = ScriptRunner.run_on_user, 0
 
-    async def busy(script: Script, keys: Sequence[bytes], *values: Word) -> Sequence[Any]:
+    async def busy(runner: ScriptRunner, script: Script, keys: Sequence[bytes], *arguments: Argument) -> Sequence[Any]:
         nonlocal begun
-        if script is SESSIONS:
+        if script is SCAN_SESSIONS:
             for _ in range(20):
                 begun += 1
-                assert begun < 2000, "it goes round and round"
+                assert begun < 2000, "the scan starts again and again"
                 await provider.append(SessionKey("user", f"new{begun}"), entry(1), at=Position(0, 0))
-        return await call(script, keys, *values)
+        return await run(runner, script, keys, *arguments)
 
-    monkeypatch.setattr(provider._calls, "user", busy)
+    monkeypatch.setattr(ScriptRunner, "run_on_user", busy)
     assert many <= await provider.delete_user("user") <= many + begun
     assert all(head.key.session_id.startswith("new") for head in (await provider.list("user", limit=1000)).heads)
 
 
-async def test_a_page_of_a_listing_ends_before_it_holds_too_much(provider: RedisProvider) -> None:
+async def test_page_of_a_listing_holds_at_most_eight_mebibytes(provider: RedisProvider) -> None:
     sessions = [f"s{number:02}" for number in range(20)]
     summary = b"c" * provider.limits.summary_bytes
     for session in sessions:
@@ -290,44 +294,44 @@ async def test_a_page_of_a_listing_ends_before_it_holds_too_much(provider: Redis
 # Sessions that expire
 
 
-async def test_what_belongs_to_a_session_expires_together(server: ValkeyServer, prefix: str) -> None:
+async def test_keys_of_a_session_expire_together(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix, ttl=100) as provider:
         await fill(provider, 1)
         with server.client() as client:
-            ends = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+            ends = {part: client.pexpiretime(name) for part, name in stored_keys(server, prefix).items()}
             assert ends["entries"] == ends["ids"]
             assert ends["heads"] == ends["index"] == ends["entries"] + 1000
-            assert ends["graves"] == ends["entries"] + 7 * 86_400_000
+            assert ends["tombstones"] == ends["entries"] + 7 * 86_400_000
             assert 0 <= ends["entries"] - (await read(provider)).head.active_us / 1000 - 100_000 < 2
             await append(provider, 2)
-            later = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+            later = {part: client.pexpiretime(name) for part, name in stored_keys(server, prefix).items()}
             assert all(later[part] > ends[part] for part in ends)
             await provider.append(SessionKey("user", "other"), entry(1), at=Position(0, 0))
             async with started(server.url, prefix=prefix, ttl=1) as short:
                 await short.append(SessionKey("user", "short"), entry(1), at=Position(0, 0))
-            assert client.pexpiretime(names(server, prefix)["heads"]) >= later["heads"]
+            assert client.pexpiretime(stored_keys(server, prefix)["heads"]) >= later["heads"]
             async with started(server.url, prefix=prefix) as forever:
                 await append(forever, 3)
-            assert client.pexpiretime(names(server, prefix)["heads"]) == -1
+            assert client.pexpiretime(stored_keys(server, prefix)["heads"]) == -1
 
 
-async def test_a_clock_that_was_ahead_keeps_no_session_for_longer(server: ValkeyServer, prefix: str) -> None:
+async def test_clock_that_was_ahead_does_not_prolong_a_session(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix, ttl=100) as provider:
         await fill(provider, 1)
         ahead = (await read(provider)).head.active_us + 3_600_000_000
         with server.client() as client:
-            heads = names(server, prefix)["heads"]
+            heads = stored_keys(server, prefix)["heads"]
             head = client.hget(heads, KEY.session_id)
             client.hset(heads, KEY.session_id, head[:ACTIVE] + struct.pack(">d", ahead) + head[EXPIRES:])
             await append(provider, 2)
             assert (await read(provider)).head.active_us == ahead + 1
-            assert client.pttl(names(server, prefix)["entries"]) <= 100_000
+            assert client.pttl(stored_keys(server, prefix)["entries"]) <= 100_000
             [expires] = struct.unpack(">d", client.hget(heads, KEY.session_id)[EXPIRES : EXPIRES + 8])
             assert expires < ahead
 
 
 @pytest.mark.parametrize("long_ago", [False, True])
-async def test_an_expired_session_is_as_if_never_seen_but_for_who_saw_it(
+async def test_expired_session_is_missing_and_refuses_its_old_writers(
     server: ValkeyServer, prefix: str, long_ago: bool
 ) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
@@ -342,7 +346,7 @@ async def test_an_expired_session_is_as_if_never_seen_but_for_who_saw_it(
         with pytest.raises(Conflict) as conflict:
             await append(provider, 3)
         assert conflict.value.head is None
-        # A new life. An append of the old one has no place in it, though its entries are as many.
+        # The new session has as many entries as the old one. Still it refuses an append of the old one.
         again = await provider.append(KEY, Entry("n1", b"new"), at=Position(0, 0))
         assert again == Appended(Position(1, 1), replayed=False)
         assert await provider.append(KEY, Entry("n1", b"new"), at=Position(0, 0)) == Appended(Position(1, 1), True)
@@ -354,14 +358,11 @@ async def test_an_expired_session_is_as_if_never_seen_but_for_who_saw_it(
         assert [each.id for each in (await read(provider)).entries] == ["n1", "n2"]
 
 
-async def expired(provider: RedisProvider, key: SessionKey = KEY) -> None:
-    deadline = time.monotonic() + 10
-    while await provider.read(key) is not None:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+async def is_missing(provider: RedisProvider) -> bool:
+    return await provider.read(KEY) is None
 
 
-async def test_expired_sessions_leave_the_heads_of_a_user_who_goes_on(server: ValkeyServer, prefix: str) -> None:
+async def test_later_appends_remove_the_heads_of_expired_sessions(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
         for number in range(7):
             await provider.append(SessionKey("user", f"old{number}"), entry(1), at=Position(0, 0))
@@ -370,34 +371,32 @@ async def test_expired_sessions_leave_the_heads_of_a_user_who_goes_on(server: Va
         assert (page.heads, page.cursor) == ((), None)
         await provider.append(SessionKey("user", "new"), entry(1), at=Position(0, 0))
         with server.client() as client:
-            assert client.hkeys(names(server, prefix)["heads"]) == [b"new"]
-            assert client.zrange(names(server, prefix)["index"], 0, -1) == [b"new"]
-            assert client.hlen(names(server, prefix)["graves"]) == 8
+            assert client.hkeys(stored_keys(server, prefix)["heads"]) == [b"new"]
+            assert client.zrange(stored_keys(server, prefix)["index"], 0, -1) == [b"new"]
+            assert client.hlen(stored_keys(server, prefix)["tombstones"]) == 8
         assert [head.key.session_id for head in (await provider.list("user", limit=9)).heads] == ["new"]
 
 
-async def test_expired_sessions_leave_the_heads_of_a_user_whose_sessions_are_kept_now(
-    server: ValkeyServer, prefix: str
-) -> None:
+async def test_appends_without_ttl_remove_the_heads_of_expired_sessions(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as short, started(server.url, prefix=prefix) as forever:
         await fill(short, 1)
         await forever.append(SessionKey("user", "kept"), entry(1), at=Position(0, 0))
         expire(server, prefix)
         await forever.append(SessionKey("user", "kept"), entry(2), at=Position(0, 1))
         with server.client() as client:
-            assert client.hkeys(names(server, prefix)["heads"]) == [b"kept"]
+            assert client.hkeys(stored_keys(server, prefix)["heads"]) == [b"kept"]
 
 
-async def test_a_session_that_was_kept_until_now_leaves_no_title_behind(server: ValkeyServer, prefix: str) -> None:
+async def test_session_that_gets_a_ttl_leaves_no_head_behind(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
         await append(forever, 1)
         await append(short, 2)
         with server.client() as client:
-            ends = {part: client.pexpiretime(name) for part, name in names(server, prefix).items()}
+            ends = {part: client.pexpiretime(name) for part, name in stored_keys(server, prefix).items()}
         assert ends["heads"] == ends["index"] == ends["entries"] + 1000
 
 
-async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, prefix: str) -> None:
+async def test_turn_re_creates_an_expired_session(server: ValkeyServer, prefix: str) -> None:
     async with (
         SessionHistoryService.from_url(server.url, prefix=prefix, ttl=1) as service,
         started(server.url, prefix=prefix) as provider,
@@ -406,14 +405,14 @@ async def test_a_service_begins_an_expired_session_anew(server: ValkeyServer, pr
             async with service.turn("user", "session") as turn:
                 assert turn.history == []
                 turn.add({"role": "user", "content": "Hello"})
-            await expired(provider, SessionKey("user", "session"))
+            await until(lambda: is_missing(provider))
             with server.client() as client:
-                [grave] = client.hvals(names(server, prefix)["graves"])
-            assert struct.unpack(">BBdd", grave[:18])[2] == generation
+                [tombstone] = client.hvals(stored_keys(server, prefix)["tombstones"])
+            assert struct.unpack(">BBdd", tombstone[:18])[2] == generation
 
 
 @pytest.mark.parametrize("long_ago", [False, True])
-async def test_two_first_turns_at_once_begin_an_expired_session_anew(
+async def test_concurrent_first_turns_in_an_expired_session_are_both_kept(
     server: ValkeyServer, prefix: str, long_ago: bool
 ) -> None:
     async with (
@@ -431,9 +430,7 @@ async def test_two_first_turns_at_once_begin_an_expired_session_anew(
             assert (await session_of(one, name)).turns == 2
 
 
-async def test_a_first_turn_does_not_bring_back_what_was_deleted_after_it_began_anew(
-    server: ValkeyServer, prefix: str
-) -> None:
+async def test_first_turn_does_not_revive_a_re_created_and_deleted_session(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
         log = SessionLog(provider)
         await append(provider, 1)
@@ -457,7 +454,7 @@ def said(text: str) -> Record:
 
 
 @pytest.mark.parametrize("long_ago", [False, True])
-async def test_a_delete_is_not_forgotten_when_the_life_behind_it_expires(
+async def test_delete_is_remembered_when_the_next_generation_expires(
     server: ValkeyServer, prefix: str, long_ago: bool
 ) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
@@ -475,51 +472,72 @@ async def test_a_delete_is_not_forgotten_when_the_life_behind_it_expires(
             assert (await read(provider)).entries == (entry(life),)
 
 
+Interrupt = Callable[[], Awaitable[object]]
+
+
+async def append_two(provider: RedisProvider, first: Record, interrupt: Interrupt) -> Head:
+    """Append two records at once, and let something happen between them. Return the head after the second.
+
+    The log remembers the head of the first record as long as the second one waits.
+    """
+    log = SessionLog(provider)
+    append = provider.append
+
+    async def interrupted(key: SessionKey, entry: Entry, **options: Any) -> Appended:
+        appended = await append(key, entry, **options)
+        if entry.id == "first":
+            await interrupt()
+        return appended
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(provider, "append", interrupted)
+        _, head = await asyncio.gather(
+            log.append(KEY, first, known=None, entry_id="first"),
+            log.append(KEY, said("third"), known=None, entry_id="third"),
+        )
+    assert head is not None
+    return head
+
+
 @pytest.mark.parametrize("long_ago", [False, True])
-async def test_a_first_turn_follows_into_the_life_that_began_after_the_one_its_process_remembers(
+async def test_first_turn_follows_a_session_that_expired_and_was_re_created(
     server: ValkeyServer, prefix: str, long_ago: bool
 ) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
-        log = SessionLog(provider)
-        queue = log._queue(KEY)  # as long as somebody waits in it, it is remembered
-        await log.append(KEY, said("first"), known=None, entry_id="first")
-        expire(server, prefix, long_ago=long_ago)
-        await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
-        moved = await log.append(KEY, said("third"), known=None, entry_id="third")
-        assert moved is not None
-        assert moved.tail == Position(1, 2)
+
+        async def expire_and_re_create() -> None:
+            expire(server, prefix, long_ago=long_ago)
+            await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
+
+        head = await append_two(provider, said("first"), expire_and_re_create)
+        assert head.tail == Position(1, 2)
         await provider.delete(KEY)
         with pytest.raises(SessionDeleted):
-            await log.append(KEY, said("fourth"), known=None, entry_id="fourth")
-        assert queue.head == moved
+            await SessionLog(provider).append(KEY, said("fourth"), known=None, entry_id="fourth")
 
 
-async def test_a_first_turn_follows_a_session_whose_exclusive_turn_expired(server: ValkeyServer, prefix: str) -> None:
+async def test_first_turn_follows_a_session_whose_exclusive_turn_expired(server: ValkeyServer, prefix: str) -> None:
+    leased = Record(Author.TURN, base=0, status=Status.OPEN, lease=60.0)
     async with started(server.url, prefix=prefix, ttl=60) as provider:
-        log = SessionLog(provider)
-        queue = log._queue(KEY)
-        leased = Record(Author.TURN, base=0, status=Status.OPEN, lease=60.0)
-        queue.head = await log.append(KEY, leased, known=None, entry_id="first")
-        expire(server, prefix)
-        await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
-        moved = await log.append(KEY, said("third"), known=None, entry_id="third")
-        assert moved is not None
-        assert moved.tail == Position(1, 2)
+
+        async def expire_and_re_create() -> None:
+            expire(server, prefix)
+            await provider.append(KEY, Entry("theirs", said("second").encode()), at=Position(0, 0))
+
+        assert (await append_two(provider, leased, expire_and_re_create)).tail == Position(1, 2)
 
 
-async def test_the_tombstone_of_a_session_that_is_kept_does_not_expire_with_those_that_are_not(
-    server: ValkeyServer, prefix: str
-) -> None:
+async def test_tombstone_of_a_session_without_ttl_does_not_expire(server: ValkeyServer, prefix: str) -> None:
     other = SessionKey("user", "other")
     async with started(server.url, prefix=prefix) as forever, started(server.url, prefix=prefix, ttl=60) as short:
         await append(forever, 1)
         await short.append(other, entry(1), at=Position(0, 0))
         with server.client() as client:
-            assert client.pttl(names(server, prefix)["graves"]) > 0
-            await short.delete(KEY)  # whoever does it
-            assert client.pttl(names(server, prefix)["graves"]) == -1
+            assert client.pttl(stored_keys(server, prefix)["tombstones"]) > 0
+            await short.delete(KEY)
+            assert client.pttl(stored_keys(server, prefix)["tombstones"]) == -1
             await short.append(other, entry(2), at=Position(0, 1))
-            assert client.pttl(names(server, prefix)["graves"]) == -1
+            assert client.pttl(stored_keys(server, prefix)["tombstones"]) == -1
 
 
 async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:
@@ -528,15 +546,16 @@ async def session_of(service: SessionHistoryService, user: str) -> Session[Any]:
     return session
 
 
-async def test_a_tombstone_is_not_forgotten_when_sessions_expire(server: ValkeyServer, prefix: str) -> None:
+async def has_only_tombstones(server: ValkeyServer, prefix: str) -> bool:
+    return stored_keys(server, prefix).keys() == {"tombstones"}
+
+
+async def test_tombstone_outlives_expired_sessions(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as long, started(server.url, prefix=prefix, ttl=1) as short:
         await fill(long, 1)
         await long.delete(KEY)
         await short.append(SessionKey("user", "other"), entry(1), at=Position(0, 0))
-        deadline = time.monotonic() + 10
-        while names(server, prefix).keys() != {"graves"}:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        await until(partial(has_only_tombstones, server, prefix))
         assert (await read(long)).head.deleted
         with pytest.raises(Conflict):
             await append(long, 2)

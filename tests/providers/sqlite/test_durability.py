@@ -1,4 +1,4 @@
-"""What was acknowledged is there after a kill, and after a power cut."""
+"""Acknowledged appends survive a kill and a power cut."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from programs import power
-from session_history import SqliteSessionHistoryService
+from session_history import SessionHistoryService, SqliteSessionHistoryService
+from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks import SessionKey
 from support import PROGRAMS, preloaded
 
@@ -26,7 +27,7 @@ KILLS = 100
 
 @dataclass
 class Manifest:
-    """What a killed process said of each session, kept where the kill could not take it back."""
+    """The reports of a killed process on each session, from a file that survives the kill."""
 
     tried: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     acknowledged: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -35,9 +36,9 @@ class Manifest:
     def read(cls, path: Path) -> Manifest:
         manifest = cls()
         for line in path.read_text().splitlines():
-            what, session_id, turn_id = line.split()
-            said = manifest.tried if what == "try" else manifest.acknowledged
-            said[session_id].append(turn_id)
+            event, session_id, turn_id = line.split()
+            turns = manifest.tried if event == "try" else manifest.acknowledged
+            turns[session_id].append(turn_id)
         return manifest
 
 
@@ -74,8 +75,8 @@ def victims(tmp_path: Path, manifest: Path) -> Iterator[Victims]:
     victims.close()
 
 
-async def recorded(service: SqliteSessionHistoryService, session_id: str) -> list[str]:
-    """The ids of the turns in the log, each of which is whole."""
+async def recorded(service: SessionHistoryService, session_id: str) -> list[str]:
+    """Return the ids of the turns in the log, and check that each turn is whole."""
     session = await service.get_session("u", session_id, native=True)
     assert session is not None
     messages = session.messages
@@ -85,21 +86,20 @@ async def recorded(service: SqliteSessionHistoryService, session_id: str) -> lis
     return [message["turn"] for message in messages[::3]]
 
 
-async def check(service: SqliteSessionHistoryService, session_id: str, manifest: Manifest) -> int:
-    """Compare a log with what its writers said; the number of turns that are there though nobody was told."""
-    turns = await recorded(service, session_id)
-    log = await service._provider.read(SessionKey("u", session_id), last=10**6)
+async def check(provider: SqliteProvider, session_id: str, manifest: Manifest) -> None:
+    """Compare a log with the reports of its writers."""
+    turns = await recorded(SessionHistoryService(provider), session_id)
+    log = await provider.read(SessionKey("u", session_id), last=10**6)
     assert log is not None
-    assert [entry.id for entry in log.entries] == turns, "the log and what is shown of it differ"
+    assert [entry.id for entry in log.entries] == turns, "log and messages differ"
     assert len(set(turns)) == len(turns)
-    there, acknowledged = set(turns), set(manifest.acknowledged[session_id])
-    assert acknowledged <= there <= set(manifest.tried[session_id])
+    stored, acknowledged = set(turns), set(manifest.acknowledged[session_id])
+    assert acknowledged <= stored <= set(manifest.tried[session_id])
     by_task: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for turn_id in turns:
         *task, number = turn_id.split(".")
         by_task[tuple(task)].append(int(number))
     assert all(numbers == list(range(len(numbers))) for numbers in by_task.values())
-    return len(there - acknowledged)
 
 
 def version(path: Path) -> int:
@@ -114,49 +114,56 @@ def integrity(path: Path) -> str:
         return found
 
 
-async def test_killed_while_it_appends(tmp_path: Path, manifest: Path, victims: Victims) -> None:
+async def test_kill_of_appending_process_loses_no_acknowledged_turn(
+    tmp_path: Path, manifest: Path, victims: Victims
+) -> None:
     path = tmp_path / "history.db"
     dice = random.Random(0)
-    unheard = in_doubt = 0
+    in_doubt = 0
     for round_number in range(1, KILLS + 1):
         await asyncio.to_thread(victims.kill_one, round_number, dice.uniform(0, 0.05))
-        said = Manifest.read(manifest)
+        reports = Manifest.read(manifest)
         in_doubt += sum(
             turn_id.startswith(f"{round_number}.")
-            for session_id in said.tried
-            for turn_id in set(said.tried[session_id]) - set(said.acknowledged[session_id])
+            for session_id in reports.tried
+            for turn_id in set(reports.tried[session_id]) - set(reports.acknowledged[session_id])
         )
-        async with SqliteSessionHistoryService(path) as service:
+        provider = SqliteProvider(path)
+        async with SessionHistoryService(provider) as service:
             listed = {session.id for session in await service.list_sessions("u")}
-            assert listed >= {session_id for session_id, turns in said.acknowledged.items() if turns}
-            unheard += sum([await check(service, session_id, said) for session_id in listed])
+            assert listed >= {session_id for session_id, turns in reports.acknowledged.items() if turns}
+            for session_id in listed:
+                await check(provider, session_id, reports)
     assert integrity(path) == "ok"
-    acknowledged = sum(map(len, said.acknowledged.values()))
+    acknowledged = sum(map(len, reports.acknowledged.values()))
     print(f"{KILLS} kills, {acknowledged} acknowledged turns, {in_doubt} in doubt when a kill came")
     assert min(acknowledged, in_doubt) > KILLS, "the kills did not hit processes that were appending"
 
 
-async def test_killed_while_it_makes_the_file(tmp_path: Path, manifest: Path, victims: Victims) -> None:
+async def test_kill_during_creation_of_the_file_leaves_a_usable_file(
+    tmp_path: Path, manifest: Path, victims: Victims
+) -> None:
     path = tmp_path / "history.db"
-    made, seconds = 0, 0.005
+    created, seconds = 0, 0.005
     for _ in range(30):
         await asyncio.to_thread(victims.kill_one, 0, seconds)
-        was_made = version(path) > 0
-        made += was_made
-        seconds *= 2 / 3 if was_made else 3 / 2  # near to the moment at which it is made, however busy the machine is
-        async with SqliteSessionHistoryService(path) as service:
+        was_created = version(path) > 0
+        created += was_created
+        seconds *= 2 / 3 if was_created else 3 / 2  # Stays close to the moment of creation on a busy machine too.
+        provider = SqliteProvider(path)
+        async with SessionHistoryService(provider) as service:
             for session in await service.list_sessions("u"):
-                await check(service, session.id, Manifest.read(manifest))
+                await check(provider, session.id, Manifest.read(manifest))
             await service.create_session("v")
         assert integrity(path) == "ok"
         for file in tmp_path.glob("history.db*"):
             file.unlink()
         manifest.write_text("")
-    assert 0 < made < 30, "the kills came too late or too early to hit the making of the file"
+    assert 0 < created < 30, "the kills came too late or too early to hit the creation of the file"
 
 
 def run_power(tmp_path: Path, disk: Path, synchronous: str) -> Path:
-    """Run ``power.py`` on a disk that can lose its power; where the shadows are."""
+    """Run ``power.py`` on a disk that can lose its power. Return the path of the shadows."""
     folder, shadow = tmp_path / "folder", tmp_path / "shadow"
     folder.mkdir()
     shadow.mkdir()
@@ -167,7 +174,7 @@ def run_power(tmp_path: Path, disk: Path, synchronous: str) -> Path:
 
 
 async def lost_by_power_cuts(shadow: Path) -> list[int]:
-    """For a power cut after each acknowledged append: how many of them it takes."""
+    """Return the number of lost appends for a power cut after each acknowledged append."""
     lost = []
     for number in range(power.APPENDS):
         left = shadow.with_name(f"{shadow.name}-{number}")
@@ -181,14 +188,14 @@ async def lost_by_power_cuts(shadow: Path) -> list[int]:
     return lost
 
 
-async def test_a_power_cut_takes_nothing_that_was_acknowledged(tmp_path: Path, disk: Path) -> None:
+async def test_power_cut_with_full_sync_loses_no_acknowledged_append(tmp_path: Path, disk: Path) -> None:
     shadow = run_power(tmp_path, disk, "FULL")
     assert await lost_by_power_cuts(shadow) == [0] * power.APPENDS
 
 
 @pytest.mark.parametrize("synchronous", ["NORMAL", "OFF"])
-async def test_without_an_fsync_for_each_commit_it_does(tmp_path: Path, disk: Path, synchronous: str) -> None:
-    """So the test above can fail, and NORMAL is documented as it is."""
+async def test_power_cut_without_fsync_per_commit_loses_appends(tmp_path: Path, disk: Path, synchronous: str) -> None:
+    """Show that the test above can fail, and that the documentation of NORMAL is right."""
     shadow = run_power(tmp_path, disk, synchronous)
     lost = await lost_by_power_cuts(shadow)
     print(synchronous, lost)
@@ -197,7 +204,8 @@ async def test_without_an_fsync_for_each_commit_it_does(tmp_path: Path, disk: Pa
 
 APPEND_AT_ONCE = """
 import asyncio, sys
-from session_history import SqliteSessionHistoryService
+from session_history import SessionHistoryService, SqliteSessionHistoryService
+from session_history.providers.sqlite import SqliteProvider
 
 async def main():
     async with SqliteSessionHistoryService(sys.argv[1]) as service:
@@ -210,7 +218,7 @@ asyncio.run(main())
 """
 
 
-def test_commits_that_wait_together_share_an_fsync(tmp_path: Path, disk: Path) -> None:
+def test_simultaneous_appends_share_fsyncs(tmp_path: Path, disk: Path) -> None:
     syncs = tmp_path / "syncs"
     environment = {**preloaded(disk), "DISK_FOLDER": str(tmp_path), "DISK_SYNCS": str(syncs)}
     command = [sys.executable, "-c", APPEND_AT_ONCE, str(tmp_path / "history.db"), str(syncs)]

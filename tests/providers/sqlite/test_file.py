@@ -1,4 +1,4 @@
-"""A file that is read-only, damaged, full, somebody else's or newer gives a clear error and stays as it is."""
+"""Errors of a file that is read-only, damaged, full, foreign or newer. The file stays as it is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from session_history.errors import (
     SessionHistoryError,
     Unavailable,
 )
-from session_history.providers.sqlite import file
+from session_history.providers.sqlite import SqliteProvider, file
 from session_history_hooks import SessionKey
 from support import preloaded
 
@@ -48,14 +48,14 @@ async def texts(service: SessionHistoryService) -> list[str]:
     return [message.text for message in session.messages]
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
-    # -shm is rebuilt by whoever opens the file; it holds nothing.
+def contents(folder: Path) -> dict[str, bytes]:
+    # The first connection to open a file rebuilds its -shm, which holds no data.
     return {each.name: each.read_bytes() for each in folder.iterdir() if not each.name.endswith("-shm")}
 
 
 async def refused(path: Path, kind: type[SessionHistoryError]) -> str:
-    """Start on the file, which must be refused and left as it is; the error's text."""
-    before = snapshot(path.parent)
+    """Check that a start raises an error of this kind and leaves the file as it is. Return the error's text."""
+    before = contents(path.parent)
     service = SqliteSessionHistoryService(path)
     with pytest.raises(kind) as refusal:
         await service.start()
@@ -63,7 +63,7 @@ async def refused(path: Path, kind: type[SessionHistoryError]) -> str:
     with pytest.raises(kind):
         await service.get_session("u", "s")
     await service.stop()
-    assert snapshot(path.parent) == before
+    assert contents(path.parent) == before
     assert str(path) in str(refusal.value)
     return str(refusal.value)
 
@@ -87,16 +87,18 @@ class TestForeign:
         ],
         ids=["a table", "WAL", "tables of our names", "a version", "an application id", "a high version"],
     )
-    async def test_a_database_of_another_application(self, path: Path, statements: list[str]) -> None:
+    async def test_start_on_database_of_another_application_raises_incompatible_store(
+        self, path: Path, statements: list[str]
+    ) -> None:
         run_sql(path, *statements)
         assert "another application" in await refused(path, IncompatibleStore)
 
-    async def test_one_that_its_owner_has_not_finished_writing(self, path: Path) -> None:
-        """Its WAL holds what a closing connection would move into the file."""
+    async def test_start_on_foreign_database_with_a_wal_leaves_the_wal(self, path: Path) -> None:
+        """The last connection that closes a file moves the WAL into it, and must not do so here."""
         with closing(sqlite3.connect(path, isolation_level=None)) as owner:
             owner.execute("PRAGMA journal_mode = WAL")
             owner.execute("CREATE TABLE notes (text TEXT)")
-            left = snapshot(path.parent)
+            left = contents(path.parent)
         assert len(left) == 2
         for name, content in left.items():
             path.with_name(name).write_bytes(content)
@@ -105,12 +107,14 @@ class TestForeign:
     @pytest.mark.parametrize(
         "content", [b"no database", b"x" * 100_000, b"SQLite format 3\0"], ids=["text", "long", "a header cut short"]
     )
-    async def test_what_is_no_database(self, path: Path, content: bytes) -> None:
+    async def test_start_on_file_without_a_database_raises_incompatible_store(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
         await refused(path, IncompatibleStore)
 
     @pytest.mark.parametrize("version", [0, -1])
-    async def test_our_mark_without_a_version_of_ours(self, path: Path, version: int) -> None:
+    async def test_start_on_our_application_id_with_a_wrong_version_raises_corrupt(
+        self, path: Path, version: int
+    ) -> None:
         run_sql(
             path,
             f"PRAGMA application_id = {file.APPLICATION_ID}",
@@ -119,25 +123,25 @@ class TestForeign:
         )
         await refused(path, Corrupt)
 
-    async def test_an_empty_file_becomes_ours(self, path: Path) -> None:
+    async def test_start_on_empty_file_creates_the_schema(self, path: Path) -> None:
         path.touch()
         await fill(path)
         async with SqliteSessionHistoryService(path) as service:
             assert len(await texts(service)) == 6
 
-    async def test_a_folder(self, path: Path) -> None:
+    async def test_start_on_folder_raises_configuration_error(self, path: Path) -> None:
         path.mkdir()
         with pytest.raises(ConfigurationError, match="is a folder"):
             await SqliteSessionHistoryService(path).start()
 
 
 class TestVersions:
-    async def test_a_newer_version_is_refused(self, path: Path) -> None:
+    async def test_start_on_newer_schema_version_raises_incompatible_store(self, path: Path) -> None:
         await fill(path)
         run_sql(path, f"PRAGMA user_version = {len(file.MIGRATIONS) + 1}")
         assert "Upgrade" in await refused(path, IncompatibleStore)
 
-    async def test_a_file_is_migrated_in_place_once_while_others_use_it(
+    async def test_simultaneous_starts_migrate_the_file_once_while_an_older_service_uses_it(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await fill(path)
@@ -157,18 +161,20 @@ class TestVersions:
         for service in (*newer, older):
             await service.stop()
 
-    async def test_a_migration_that_fails_changes_nothing(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_failed_migration_leaves_the_file_unchanged(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         await fill(path)
-        before = snapshot(path.parent)
+        before = contents(path.parent)
         step = ("ALTER TABLE head ADD COLUMN colour TEXT", "no statement")
         monkeypatch.setattr(file, "MIGRATIONS", (*file.MIGRATIONS, step))
         with pytest.raises(SessionHistoryError):
             await SqliteSessionHistoryService(path).start()
         monkeypatch.undo()
-        assert snapshot(path.parent) == before
+        assert contents(path.parent) == before
         await fill(path)
 
-    def test_processes_that_make_the_file_at_once(self, path: Path) -> None:
+    def test_simultaneous_processes_create_the_file_once(self, path: Path) -> None:
         code = (
             "import asyncio, sys; from session_history import SqliteSessionHistoryService as Service\n"
             "async def main():\n"
@@ -184,11 +190,11 @@ class TestVersions:
 
 class TestDamaged:
     async def fill_and_find(self, path: Path, needle: bytes) -> int:
-        """Where some text stands in the file."""
+        """Return the offset of a text in the file."""
         await fill(path, turns=200)
         return path.read_bytes().index(needle)
 
-    async def test_pages_overwritten_with_noise(self, path: Path) -> None:
+    async def test_read_of_overwritten_page_raises_corrupt(self, path: Path) -> None:
         middle = await self.fill_and_find(path, b"q100")
         content = bytearray(path.read_bytes())
         content[middle - middle % 4096 : middle - middle % 4096 + 4096] = os.urandom(4096)
@@ -198,7 +204,7 @@ class TestDamaged:
                 await service.get_session("u", "s")
         assert path.read_bytes() == bytes(content)
 
-    async def test_a_file_that_was_cut_short(self, path: Path) -> None:
+    async def test_read_of_truncated_file_raises_corrupt(self, path: Path) -> None:
         middle = await self.fill_and_find(path, b"q150")
         os.truncate(path, middle - middle % 4096)
         content = path.read_bytes()
@@ -209,22 +215,23 @@ class TestDamaged:
         assert path.read_bytes() == content
 
     @pytest.mark.parametrize("payload", ["x'00'", "'{'", "'{\"v\":1}'", "'[]'", "''"])
-    async def test_an_entry_that_is_none(self, path: Path, payload: str) -> None:
+    async def test_read_of_invalid_payload_raises_corrupt(self, path: Path, payload: str) -> None:
         await fill(path)
         run_sql(path, f"UPDATE entry SET payload = CAST({payload} AS BLOB) WHERE k & 0xffffff = 1")
-        async with SqliteSessionHistoryService(path) as service:
-            before = await service._provider.read(SessionKey("u", "s"))
+        provider = SqliteProvider(path)
+        async with SessionHistoryService(provider) as service:
+            before = await provider.read(SessionKey("u", "s"))
             with pytest.raises(Corrupt, match="entry 1 of"):
                 await service.get_session("u", "s")
             with pytest.raises(Corrupt):
                 async with service.turn("u", "s"):
-                    pytest.fail("a damaged history was taken for a new one")
+                    pytest.fail("a damaged session passed for a new one")
             # Another session is not damaged.
             await service.append_message(await service.create_session("u"), HELLO)
-            assert await service._provider.read(SessionKey("u", "s")) == before
+            assert await provider.read(SessionKey("u", "s")) == before
 
     @pytest.mark.parametrize("statement", ["DELETE FROM entry WHERE k & 0xffffff = 2", "DROP TABLE entry"])
-    async def test_entries_that_are_missing(self, path: Path, statement: str) -> None:
+    async def test_read_of_log_with_missing_entries_raises_corrupt(self, path: Path, statement: str) -> None:
         await fill(path)
         run_sql(path, statement)
         async with SqliteSessionHistoryService(path) as service:
@@ -241,7 +248,7 @@ async def use(path):
     async with SqliteSessionHistoryService(path) as service:
         await service.append_message(await service.create_session("u"), {"role": "user", "content": "x"})
 
-asyncio.run(use(sys.argv[1]))  # all that may be imported is imported now
+asyncio.run(use(sys.argv[1]))  # Imports all modules that the other user could not read.
 if os.getuid() == 0:
     os.setresuid(65534, 65534, 65534)
 try:
@@ -253,41 +260,43 @@ except StoreReadOnly as error:
 
 class TestReadOnly:
     @pytest.fixture
-    def shelf(self) -> Iterator[Path]:
-        """A folder that any user can reach, which pytest's own are not."""
+    def public_folder(self) -> Iterator[Path]:
+        """A folder that any user can reach. The folders of pytest are private."""
         with tempfile.TemporaryDirectory() as folder:
-            shelf = Path(folder)
-            shelf.chmod(0o755)
-            yield shelf
-            shelf.chmod(0o755)
+            public_folder = Path(folder)
+            public_folder.chmod(0o755)
+            yield public_folder
+            public_folder.chmod(0o755)
 
-    def error_of_a_user_who_may_not_write(self, tmp_path: Path, path: Path) -> str:
+    def error_of_another_user(self, tmp_path: Path, path: Path) -> str:
         command = [sys.executable, "-c", AS_NOBODY, str(tmp_path / "other.db"), str(path)]
         run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         assert run.stderr == ""
         return run.stdout
 
     @pytest.mark.parametrize("mode", [0o444, 0o000])
-    async def test_a_file_that_may_not_be_written(self, tmp_path: Path, shelf: Path, mode: int) -> None:
-        path = shelf / "history.db"
+    async def test_start_on_unwritable_file_raises_store_read_only(
+        self, tmp_path: Path, public_folder: Path, mode: int
+    ) -> None:
+        path = public_folder / "history.db"
         await fill(path)
-        before = snapshot(shelf)
-        shelf.chmod(0o777)
+        before = contents(public_folder)
+        public_folder.chmod(0o777)
         path.chmod(mode)
-        assert str(path) in self.error_of_a_user_who_may_not_write(tmp_path, path)
+        assert str(path) in self.error_of_another_user(tmp_path, path)
         path.chmod(0o600)
-        assert snapshot(shelf) == before
+        assert contents(public_folder) == before
 
-    async def test_a_folder_that_may_not_be_written(self, tmp_path: Path, shelf: Path) -> None:
-        path = shelf / "history.db"
+    async def test_start_in_unwritable_folder_raises_store_read_only(self, tmp_path: Path, public_folder: Path) -> None:
+        path = public_folder / "history.db"
         await fill(path)
         path.chmod(0o666)
-        shelf.chmod(0o555)
-        before = snapshot(shelf)
-        assert str(path) in self.error_of_a_user_who_may_not_write(tmp_path, path)
-        assert snapshot(shelf) == before
+        public_folder.chmod(0o555)
+        before = contents(public_folder)
+        assert str(path) in self.error_of_another_user(tmp_path, path)
+        assert contents(public_folder) == before
 
-    async def test_no_folder(self, tmp_path: Path) -> None:
+    async def test_start_in_missing_folder_raises_configuration_error(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="there is no folder"):
             await SqliteSessionHistoryService(tmp_path / "nowhere" / "history.db").start()
 
@@ -316,7 +325,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-def test_a_full_disk(path: Path, tmp_path: Path, disk: Path) -> None:
+def test_append_on_full_disk_raises_store_full(path: Path, tmp_path: Path, disk: Path) -> None:
     full = tmp_path / "full"
     environment = {**preloaded(disk), "DISK_FOLDER": str(path.parent), "DISK_FULL": str(full)}
     command = [sys.executable, "-c", ON_A_FULL_DISK, str(path), str(full)]
@@ -329,7 +338,7 @@ def test_a_full_disk(path: Path, tmp_path: Path, disk: Path) -> None:
 
 class TestLost:
     @pytest.mark.parametrize("replaced", [True, False])
-    async def test_nothing_is_acknowledged_that_would_be_lost(self, path: Path, replaced: bool) -> None:
+    async def test_append_to_moved_or_replaced_file_raises_unavailable(self, path: Path, replaced: bool) -> None:
         async with SqliteSessionHistoryService(path) as service:
             session = await service.create_session("u", "s")
             await service.append_message(session, HELLO)
@@ -352,11 +361,11 @@ class TestLost:
             change(path)
             return await service.health()
 
-    async def test_health_notices_that_the_file_is_gone(self, path: Path) -> None:
+    async def test_health_after_deletion_of_the_file_is_false(self, path: Path) -> None:
         assert await self.healthy_after(path, lambda file: None) is True
         assert await self.healthy_after(path, Path.unlink) is False
 
-    async def test_health_notices_another_file_in_its_place(self, path: Path) -> None:
+    async def test_health_after_replacement_of_the_file_is_false(self, path: Path) -> None:
         def swap(file: Path) -> None:
             file.rename(file.with_suffix(".old"))
             file.write_bytes(file.with_suffix(".old").read_bytes())
@@ -365,7 +374,7 @@ class TestLost:
 
 
 class TestLocked:
-    async def test_a_writer_that_does_not_let_go(self, path: Path) -> None:
+    async def test_append_to_locked_file_raises_unavailable_after_the_busy_timeout(self, path: Path) -> None:
         await fill(path)
         async with SqliteSessionHistoryService(path, busy_timeout=0.2) as service:
             session = await service.get_session("u", "s")
@@ -379,7 +388,7 @@ class TestLocked:
             await service.append_message(session, HELLO)
             assert len(await texts(service)) == 7
 
-    async def test_a_start_waits_for_another_process(self, path: Path) -> None:
+    async def test_start_on_locked_file_waits_for_the_lock(self, path: Path) -> None:
         await fill(path)
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -388,7 +397,7 @@ class TestLocked:
                 assert len(await texts(service)) == 6
 
 
-def test_a_file_that_was_open_at_a_fork_is_not_opened_by_the_child(path: Path) -> None:
+def test_forked_child_cannot_open_a_file_that_its_parent_has_open(path: Path) -> None:
     code = (
         "import asyncio, os, sys; from session_history import SqliteSessionHistoryService as Service\n"
         "async def use(service): await service.append_message(await service.create_session('u'), {'role': 'user'})\n"

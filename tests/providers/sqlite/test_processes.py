@@ -1,4 +1,4 @@
-"""Several processes on one file: nothing lost, and nobody waits for ever."""
+"""Several processes on one file lose nothing, and each of them gets its turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from session_history import SqliteSessionHistoryService
+from session_history import SessionHistoryService
+from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks import SessionKey
 from support import PROGRAMS
 
@@ -27,7 +28,7 @@ def start(path: Path, name: str) -> subprocess.Popen[str]:
 
 
 def run_together(path: Path) -> dict[str, dict[str, float]]:
-    """Let all processes append at once; what each says of its times."""
+    """Let all processes append at the same time. Return the times that each process reports."""
     running = {name: start(path, name) for name in "abcd"[:PROCESSES]}
     for process in running.values():
         assert process.stdout is not None
@@ -41,22 +42,19 @@ def run_together(path: Path) -> dict[str, dict[str, float]]:
     return {name: json.loads(text) for name, text in printed.items()}
 
 
-def alternations(names: list[str]) -> list[int]:
-    """How many entries in a row are of one process, each time."""
+def run_lengths(names: list[str]) -> list[int]:
+    """Return the numbers of entries in a row from one process."""
     return [len(list(run)) for _, run in groupby(names)]
 
 
-async def entry_ids(service: SqliteSessionHistoryService) -> list[str]:
-    log = await service._provider.read(SessionKey("u", "s"), last=10**6)
-    assert log is not None
-    return [entry.id for entry in log.entries]
-
-
-async def test_tasks_of_several_processes_on_one_session(tmp_path: Path) -> None:
+async def test_tasks_of_several_processes_append_fairly_to_one_session(tmp_path: Path) -> None:
     times = run_together(tmp_path / "history.db")
-    async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
+    provider = SqliteProvider(tmp_path / "history.db")
+    async with SessionHistoryService(provider) as service:
         session = await service.get_session("u", "s", native=True)
-        ids = await entry_ids(service)
+        log = await provider.read(SessionKey("u", "s"), last=10**6)
+    assert log is not None
+    ids = [entry.id for entry in log.entries]
     assert session is not None
     turns = [session.messages[start : start + 3] for start in range(0, len(session.messages), 3)]
     assert len(ids) == len(set(ids)) == len(turns) == session.turns == PROCESSES * TASKS * TURNS
@@ -64,18 +62,18 @@ async def test_tasks_of_several_processes_on_one_session(tmp_path: Path) -> None
     assert_order_of_each_task(turns)
 
     order = [turn[0]["by"].split(".")[0] for turn in turns]
-    runs = alternations(order)
-    slowest = {name: f"{said['slowest']:.3f} s" for name, said in times.items()}
-    print(f"{len(turns)} turns in {max(said['seconds'] for said in times.values()):.2f} s;", end=" ")
+    runs = run_lengths(order)
+    slowest = {name: f"{report['slowest']:.3f} s" for name, report in times.items()}
+    print(f"{len(turns)} turns in {max(report['seconds'] for report in times.values()):.2f} s;", end=" ")
     print(f"{len(runs)} changes of process, at most {max(runs)} turns of one in a row; slowest appends: {slowest}")
 
-    # While all four are at it, each has its share of any stretch that is a few rounds of all tasks long.
-    stretch = 4 * PROCESSES * TASKS
-    for begin in range(0, len(order) // 2 - stretch + 1, TASKS):
-        shares = Counter(order[begin : begin + stretch])
-        assert len(shares) == PROCESSES, f"one process had nothing of turns {begin} to {begin + stretch}: {shares}"
+    # While all four processes append, each has a share of any sequence that is a few rounds of all tasks long.
+    length = 4 * PROCESSES * TASKS
+    for begin in range(0, len(order) // 2 - length + 1, TASKS):
+        shares = Counter(order[begin : begin + length])
+        assert len(shares) == PROCESSES, f"a process has none of the turns {begin} to {begin + length}: {shares}"
     assert len(runs) > len(turns) / 8
-    assert max(said["slowest"] for said in times.values()) < 5
+    assert max(report["slowest"] for report in times.values()) < 5
 
 
 def assert_whole(turns: list[list[dict[str, Any]]]) -> None:
@@ -85,8 +83,8 @@ def assert_whole(turns: list[list[dict[str, Any]]]) -> None:
 
 
 def assert_order_of_each_task(turns: list[list[dict[str, Any]]]) -> None:
-    said: defaultdict[str, list[int]] = defaultdict(list)
+    numbers_of: defaultdict[str, list[int]] = defaultdict(list)
     for turn in turns:
-        said[turn[0]["by"]].append(turn[0]["turn"])
-    assert set(said) == {f"{name}.{task}" for name in "abcd"[:PROCESSES] for task in range(TASKS)}
-    assert all(numbers == list(range(TURNS)) for numbers in said.values())
+        numbers_of[turn[0]["by"]].append(turn[0]["turn"])
+    assert set(numbers_of) == {f"{name}.{task}" for name in "abcd"[:PROCESSES] for task in range(TASKS)}
+    assert all(numbers == list(range(TURNS)) for numbers in numbers_of.values())

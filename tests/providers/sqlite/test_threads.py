@@ -1,4 +1,4 @@
-"""The threads of a SQLite provider, when something goes wrong in or around them."""
+"""Failures in and around the threads of a SQLite provider."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import time
 import traceback
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import pytest
 
 from session_history import SqliteSessionHistoryService
 from session_history.errors import Corrupt, SessionHistoryError, Unavailable
 from session_history.providers.sqlite import SqliteProvider
-from session_history.providers.sqlite.threads import Task, Writer
-from session_history.providers.sqlite.turnstile import Turnstile
+from session_history.providers.sqlite.fairness import WriteFairness
+from session_history.providers.sqlite.threads import Writer
 from session_history_hooks import Entry, Position, SessionKey
 
 KEY = SessionKey("u", "s")
@@ -32,7 +32,7 @@ async def append(provider: SqliteProvider, number: int) -> None:
     await provider.append(SessionKey("u", f"s{number}"), Entry("e", b"x"), at=Position(0, 0))
 
 
-async def test_a_provider_that_is_dropped_leaves_no_thread_and_no_wal(tmp_path: Path) -> None:
+async def test_dropped_provider_leaves_no_thread_and_no_wal(tmp_path: Path) -> None:
     before = threads()
     provider = SqliteProvider(tmp_path / "h.db")
     await provider.start()
@@ -44,7 +44,7 @@ async def test_a_provider_that_is_dropped_leaves_no_thread_and_no_wal(tmp_path: 
     assert list(tmp_path.iterdir()) == [tmp_path / "h.db"]
 
 
-async def test_a_start_that_fails_leaves_no_thread(tmp_path: Path) -> None:
+async def test_failed_start_leaves_no_thread(tmp_path: Path) -> None:
     before = threads()
     (tmp_path / "h.db").write_text("no database" * 100)
     with pytest.raises(SessionHistoryError):
@@ -52,7 +52,9 @@ async def test_a_start_that_fails_leaves_no_thread(tmp_path: Path) -> None:
     assert threads() == before
 
 
-async def test_the_working_directory_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_service_with_relative_path_survives_a_change_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     async with SqliteSessionHistoryService("h.db") as service:
         await service.create_session("u", "s")
@@ -63,19 +65,14 @@ async def test_the_working_directory_may_change(tmp_path: Path, monkeypatch: pyt
         assert len(await service.list_sessions("u")) == 1
 
 
-async def test_a_thread_that_dies_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_death_of_the_thread_raises_in_all_waiting_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider = SqliteProvider(tmp_path / "h.db")
     await provider.start()
-    # What a thread can not foresee; pytest would take its death for a failure of the test.
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    monkeypatch.setattr(Writer, "_serve", _die)
-    abandon = Writer._abandon
-
-    def abandon_slowly(self: Writer, batch: list[Task[Any]]) -> None:
-        abandon(self, batch)
-        time.sleep(0.2)  # as on a busy machine: those who waited know before the thread has ended
-
-    monkeypatch.setattr(Writer, "_abandon", abandon_slowly)
+    # The hook runs in the dying thread. It makes the thread outlive the errors of its callers, as on a busy machine.
+    monkeypatch.setattr(threading, "excepthook", lambda _: time.sleep(0.2))
+    monkeypatch.setattr(Writer, "serve", _die)
     async with asyncio.timeout(30):
         outcomes = await asyncio.gather(*(append(provider, number) for number in range(5)), return_exceptions=True)
         assert all(isinstance(outcome, (Unavailable, MemoryError)) for outcome in outcomes)
@@ -85,22 +82,22 @@ async def test_a_thread_that_dies_leaves_nobody_waiting(tmp_path: Path, monkeypa
         await provider.stop()
 
 
-async def test_a_failure_at_the_turnstile_does_not_keep_the_lock(
+async def test_failure_after_the_begin_of_a_transaction_releases_the_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider = SqliteProvider(tmp_path / "h.db", busy_timeout=0.5)
     await provider.start()
-    real = Turnstile.enter
+    real_begin = WriteFairness.begin
 
-    def enter(self: Turnstile, connection: sqlite3.Connection, patience: float) -> None:
-        real(self, connection, patience)
+    def begin_and_fail(self: WriteFairness, connection: sqlite3.Connection, busy_timeout: float) -> None:
+        real_begin(self, connection, busy_timeout)
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Turnstile, "enter", enter)
+        patch.setattr(WriteFairness, "begin", begin_and_fail)
         outcomes = await asyncio.gather(*(append(provider, number) for number in range(4)), return_exceptions=True)
     assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
-    assert len(set(map(id, outcomes))) == 4, "each caller has an error of its own"
+    assert len(set(map(id, outcomes))) == 4, "callers share an error"
     other = SqliteProvider(tmp_path / "h.db", busy_timeout=0.5)
     await other.start()
     for each, number in ((other, 5), (provider, 6)):
@@ -108,7 +105,7 @@ async def test_a_failure_at_the_turnstile_does_not_keep_the_lock(
         await each.stop()
 
 
-async def test_what_the_rows_should_not_hold_is_corrupt(tmp_path: Path) -> None:
+async def test_read_of_head_with_wrong_column_raises_corrupt(tmp_path: Path) -> None:
     provider = SqliteProvider(tmp_path / "h.db")
     await provider.start()
     await provider.append(KEY, Entry("e", b"x"), at=Position(0, 0))
@@ -128,7 +125,7 @@ async def test_what_the_rows_should_not_hold_is_corrupt(tmp_path: Path) -> None:
     await provider.stop()
 
 
-async def test_what_is_damaged_can_be_deleted_whole(tmp_path: Path) -> None:
+async def test_delete_of_damaged_sessions_succeeds(tmp_path: Path) -> None:
     service = SqliteSessionHistoryService(tmp_path / "h.db")
     for name in ("s1", "s2", "s3"):
         await service.create_session("u", name)
@@ -144,7 +141,7 @@ async def test_what_is_damaged_can_be_deleted_whole(tmp_path: Path) -> None:
     await service.stop()
 
 
-async def test_the_drivers_words_do_not_show_what_is_stored(tmp_path: Path) -> None:
+async def test_error_of_undecodable_text_shows_no_content(tmp_path: Path) -> None:
     service = SqliteSessionHistoryService(tmp_path / "h.db")
     await service.append_message(await service.create_session("u", "s"), {"role": "user"})
     with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
@@ -155,7 +152,7 @@ async def test_the_drivers_words_do_not_show_what_is_stored(tmp_path: Path) -> N
     await service.stop()
 
 
-async def test_stop_finishes_what_was_accepted(tmp_path: Path) -> None:
+async def test_stop_finishes_accepted_appends(tmp_path: Path) -> None:
     provider = SqliteProvider(tmp_path / "h.db")
     await provider.start()
     tasks = [asyncio.create_task(append(provider, number)) for number in range(50)]
@@ -167,7 +164,7 @@ async def test_stop_finishes_what_was_accepted(tmp_path: Path) -> None:
     await provider.stop()
 
 
-async def test_the_loop_goes_on_while_another_process_holds_the_lock(tmp_path: Path) -> None:
+async def test_append_to_locked_file_does_not_block_the_event_loop(tmp_path: Path) -> None:
     provider = SqliteProvider(tmp_path / "h.db")
     await provider.start()
     other = sqlite3.connect(tmp_path / "h.db", isolation_level=None)
@@ -175,12 +172,12 @@ async def test_the_loop_goes_on_while_another_process_holds_the_lock(tmp_path: P
     waiting = asyncio.create_task(append(provider, 1))
     for _ in range(50):
         await asyncio.sleep(0.005)
-    assert not waiting.done(), "the loop stood still until the lock was given up on"
+    assert not waiting.done(), "the append gave up before the loop could run"
     other.execute("ROLLBACK")
     await waiting
     other.close()
     await provider.stop()
 
 
-def _die(*_: Any) -> None:
+def _die(*_: object) -> NoReturn:
     raise MemoryError

@@ -31,7 +31,7 @@ from runtimes.agentscope.support import (
 from session_history import SessionHistoryService, SqliteSessionHistoryService, TokenBudget
 from session_history.errors import InvalidKey, NotStorable, SessionDeleted, Unavailable
 from session_history.runtimes.agentscope import SessionHistoryMiddleware, app_middlewares
-from session_history.service import _configured_service
+from session_history.configured import _configured_service
 from support import PROGRAMS, json_lines, same
 
 CHILD = PROGRAMS / "agentscope_child.py"

@@ -27,7 +27,7 @@ from runtimes.agentscope.app import (
 )
 from session_history import SqliteSessionHistoryService, configured_service
 from session_history.runtimes.agentscope import app_middlewares
-from session_history.service import _configured_service
+from session_history.configured import _configured_service
 from unit.pairing import flaws
 
 HELLO = ["ada: Hello", "Friday: Hi."]

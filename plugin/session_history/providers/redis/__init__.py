@@ -1,31 +1,27 @@
-"""A store in Redis or Valkey, single or cluster: any number of hosts, processes and event loops."""
+"""A store in Redis or Valkey, single or cluster, for any number of hosts, processes and event loops."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from session_history.providers.common.loops import LoopLocal
+from session_history.providers.common.options import validated
 from session_history.providers.redis import scripts
-from session_history.providers.redis.calls import Calls
-from session_history.providers.redis.connections import Word
-from session_history.providers.redis.examination import introduce
+from session_history.providers.redis.answers import entries_of, match_of, page_of
+from session_history.providers.redis.client import Client
+from session_history.providers.redis.codec import decode_head, encode_entry
+from session_history.providers.redis.commands import Argument, new_call_id
+from session_history.providers.redis.deletion import Deletion
 from session_history.providers.redis.keys import Keys
-from session_history.providers.redis.loops import Loops
-from session_history.providers.redis.options import SCHEMES, RedisOptions, checked
-from session_history.providers.redis.packing import (
-    living_head,
-    packed_entry,
-    unpacked_entries,
-    unpacked_head,
-)
-from session_history.providers.redis.scripts import CORRUPT, DONE, NOTHING, REPLAYED
-from session_history.providers.redis.servers import Servers
-from session_history.providers.redis.windows import PAGE, Window
+from session_history.providers.redis.list_range import PAGE, ListRange
+from session_history.providers.redis.options import SCHEMES, RedisOptions
+from session_history.providers.redis.runner import ScriptRunner
+from session_history.providers.redis.scripts import DONE, REPLAYED, UNCHANGED
+from session_history.providers.redis.startup_checks import check_store
 from session_history_hooks import (
     Appended,
     Conflict,
-    Corrupt,
     Durability,
     Entry,
     Head,
@@ -43,29 +39,26 @@ from session_history_hooks import (
     select_seqs,
 )
 
-BATCH = 100
-"""The most sessions that one script deletes: others wait while it runs."""
-
 
 class RedisProvider:
     """Keeps sessions in Redis 7.0 or newer, or in Valkey.
 
     :param url: see :class:`RedisOptions`.
-    :param prefix: what the names of all keys begin with; without braces.
-    :param timeout: seconds for which a call is tried before the store counts as unavailable.
-    :param ttl: seconds after its last append for which a session is kept; ``None`` = for ever. An append stores it.
-    :param durability: what is claimed: ``"process"`` = an acknowledged append is in the memory of the server;
-        ``"host"`` = in an append-only file of the server, with ``appendfsync`` ``no`` or ``always``; ``"disk"`` = with
-        ``always``. Start sees to it.
-    :param wait_replicas: how many replicas are to confirm an append before it is acknowledged.
-    :param wait_timeout: seconds for which they are waited for, 1 if not given, after which the append is of unknown
-        outcome.
-    :param max_connections: of each event loop, to each server.
-    :param ssl_ca_certs: file of the authorities to trust, instead of the system's; for ``rediss``, as the next three.
+    :param prefix: the first part of the names of all keys; without braces.
+    :param timeout: seconds after which a call that keeps failing raises ``Unavailable``.
+    :param ttl: seconds after its last append for which a session is kept; ``None`` = without end. An append stores it.
+    :param durability: the claim: ``"process"`` = an acknowledged append is in the memory of the server; ``"host"`` = in
+        an append-only file of the server, with ``appendfsync`` ``no`` or ``always``; ``"disk"`` = with ``always``.
+        ``start`` checks the server's settings.
+    :param wait_replicas: number of replicas that must confirm an append before it is acknowledged.
+    :param wait_timeout: seconds to wait for them, 1 if not given. After that the append raises ``Unavailable``.
+    :param max_connections: connections of each event loop to each server.
+    :param ssl_ca_certs: file of the authorities to trust, instead of the system's. This option and the next three
+        require ``rediss``.
     :param ssl_certfile: file of the client's own certificate.
-    :param ssl_keyfile: file of its key.
-    :param ssl_cert_reqs: ``"none"`` trusts whoever answers; ``"required"`` if not given.
-    :raises ConfigurationError: an option that can not be.
+    :param ssl_keyfile: file of the key of that certificate.
+    :param ssl_cert_reqs: ``"none"`` trusts any server; ``"required"`` if not given.
+    :raises ConfigurationError: an option is not valid.
 
     All sessions of a user are in one slot of a cluster. Connections do not survive a fork: start the provider after it.
     """
@@ -100,25 +93,16 @@ class RedisProvider:
             "ssl_keyfile": ssl_keyfile,
             "ssl_cert_reqs": ssl_cert_reqs,
         }
-        self._options = checked({name: value for name, value in given.items() if value is not None})
+        self._options = validated(RedisOptions, {name: value for name, value in given.items() if value is not None})
         self._keys = Keys(self._options.prefix)
-        self._calls = Calls(self._options, self._keys, self._servers)
+        self._runner = ScriptRunner(self._options, self._keys, self._client)
+        self._deletion = Deletion(self._runner, self._keys)
         self._ttl_us = (self._options.ttl or 0) * 1_000_000
-        self._loops: Loops | None = None
-        self._limits = Limits(
-            # A round figure above any real turn: while a server takes in an entry, all who use it wait.
-            entry_bytes=16 * 2**20,
-            summary_bytes=2**20,
-            # What a list of Redis holds, https://redis.io/docs/latest/develop/data-types/lists/
-            entries=2**32 - 1,
-            page=PAGE,
-            remembered_ids=None,
-            durability=self._options.durability,
-            atomic_head=True,
-        )
+        self._clients: LoopLocal[Client] | None = None
+        self._limits = _limits(self._options.durability)
 
     def __repr__(self) -> str:
-        return f"RedisProvider({self._options.shown!r})"
+        return f"RedisProvider({self._options.redacted_url!r})"
 
     @property
     def limits(self) -> Limits:
@@ -127,31 +111,36 @@ class RedisProvider:
     async def start(self) -> None:
         if self._is_open:
             return
-        loops = Loops(self._options)
+        name, close_timeout = self._options.redacted_url, self._options.timeout + 1
+        clients = LoopLocal(name, lambda: Client(self._options), close_timeout=close_timeout)
         try:
-            servers = await loops.servers()
-            await introduce(servers, self._options)
+            await check_store(await clients.get(), self._options)
         except BaseException:
-            await loops.close()
+            await clients.close()
             raise
         if self._is_open:
-            await loops.close()  # another start was faster
+            await clients.close()  # another start was faster
             return
         await self.stop()
-        self._loops = loops
+        self._clients = clients
 
     async def stop(self) -> None:
-        loops, self._loops = self._loops, None
-        if loops is not None:
-            await loops.close()
+        clients, self._clients = self._clients, None
+        if clients is not None:
+            await clients.close()
 
     @property
     def _is_open(self) -> bool:
-        return self._loops is not None and not self._loops.inherited
+        return self._clients is not None and not self._clients.guard.inherited
+
+    async def _client(self) -> Client:
+        if self._clients is None:
+            raise Unavailable(f"{self._options.redacted_url} is not open: the service was stopped, or never started")
+        return await self._clients.get()
 
     async def health(self) -> bool:
         try:
-            return await (await self._servers()).ping()
+            return await (await self._client()).ping()
         except Exception:
             return False
 
@@ -164,159 +153,112 @@ class RedisProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        window = Window.around(last=last, before=before, after=after)
-        answer, raws = await self._calls.look(key, window, entry_id)
-        head = unpacked_head(answer[1], key)
+        fetched = ListRange.covering(last=last, before=before, after=after)
+        answer, raws = await self._runner.read(key, fetched, entry_id)
+        head = decode_head(answer[1], key)
         if head is None:
             return None
         tail = head.tail.seq
         if before is not None and before > tail + 1:
-            # Nobody asks for what is beyond the tail, unless the session was begun anew.
+            # The range was too short. A reader names a seq beyond the tail only if the session was re-created.
             return await self.read(key, last=last, after=after, entry_id=entry_id)
         seqs = select_seqs(tail, PAGE, last=last, before=before, after=after)
-        entries = _entries(raws, window, seqs, head)
-        return Log(head, seqs.start if entries else tail + 1, entries, _found(answer[3:], key))
+        entries = entries_of(raws, fetched, seqs, head)
+        return Log(head, seqs.start if entries else tail + 1, entries, match_of(answer[3:], key))
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
     ) -> Appended:
         self._limits.check(entry, snapshot, at)
         try:
-            answer = await self._calls.session(
+            answer = await self._runner.run_on_session(
                 scripts.APPEND,
                 key,
                 key.user_id.encode(),
                 entry.id.encode(),
-                packed_entry(entry),
+                encode_entry(entry),
                 at.generation,
                 at.seq,
                 self._ttl_us,
                 int(self._options.wait_replicas > 0),
-                *_cover(snapshot),
+                *_snapshot_arguments(snapshot),
             )
         except StoreFull:
-            replay = await self._replay(key, entry.id, at.generation)
+            replay = await self._find_replay(key, entry.id, at.generation)
             if replay is None:
                 raise
             return replay
-        if answer[0] == NOTHING:
-            raise Conflict(unpacked_head(answer[1], key), recreated=answer[2:] == [1])
+        if answer[0] == UNCHANGED:
+            raise Conflict(decode_head(answer[1], key), recreated=answer[2:] == [1])
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
 
-    async def _replay(self, key: SessionKey, entry_id: str, generation: int) -> Appended | None:
-        """What the script would say of an entry that it stored before, if it did: a full server does not run it."""
+    async def _find_replay(self, key: SessionKey, entry_id: str, generation: int) -> Appended | None:
+        """Return the answer to a repeated append that a full server refused to look up, or ``None`` if it is new."""
         log = await self.read(key, last=0, entry_id=entry_id)
         if log is None or log.match is None or log.head.tail.generation != generation:
             return None
         if self._options.wait_replicas:
             raise Unavailable(
-                f"{self._options.shown}: the entry is stored, but without memory the server does not ask its replicas;"
-                " tried again, it will be found by its id"
+                f"{self._options.redacted_url}: the entry is stored, but the server is out of memory, so replication"
+                " is unconfirmed; safe to retry"
             )
         return Appended(Position(log.head.tail.generation, log.match[0]), replayed=True)
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        answer = await self._calls.session(scripts.RENEW, key, at.generation, at.seq)
+        answer = await self._runner.run_on_session(scripts.RENEW, key, at.generation, at.seq)
         return bool(answer[0] == DONE)
 
     async def rewrite(
         self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
     ) -> Head:
         self._limits.check(entry, snapshot)
-        answer = await self._calls.session(
+        answer = await self._runner.run_on_session(
             scripts.REWRITE,
             key,
             entry.id.encode(),
-            packed_entry(entry),
+            encode_entry(entry),
             at.generation,
             at.seq,
             rewrites,
-            _mark(),
-            *_cover(snapshot),
+            new_call_id(),
+            *_snapshot_arguments(snapshot),
         )
-        head = unpacked_head(answer[1], key)
-        if answer[0] == NOTHING or head is None:
+        head = decode_head(answer[1], key)
+        if answer[0] == UNCHANGED or head is None:
             raise Conflict(head)
         return head
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        behind = ListingCursor.decode(cursor) if cursor is not None else None
-        place: Sequence[Word] = (-behind.active_us, behind.session_id.encode()) if behind else ()
-        answer = await self._calls.user(scripts.LIST, self._keys.of_user(user_id), min(limit, PAGE), *place)
-        names, heads = answer[1][::2], answer[1][1::2]
-        page = tuple(living_head(raw, user_id, name) for name, raw in zip(names, heads, strict=True))
-        return Page(page, _cursor(*answer[2:]))
+        start: Sequence[Argument] = ()
+        if cursor is not None:
+            last = ListingCursor.decode(cursor)
+            start = (-last.active_us, last.session_id.encode())
+        answer = await self._runner.run_on_user(scripts.LIST, self._keys.of_user(user_id), min(limit, PAGE), *start)
+        return page_of(answer, user_id)
 
     async def delete(self, key: SessionKey) -> bool:
-        [outcome] = await self._delete(key.user_id, [key.session_id.encode()])
-        if outcome == CORRUPT:
-            raise Corrupt(f"{key} can not be deleted: its head is missing or unreadable")
-        return outcome == DONE
+        return await self._deletion.delete_session(key)
 
     async def delete_user(self, user_id: str) -> int:
-        names = await self._sessions(user_id)
-        outcomes: list[int] = []
-        for start in range(0, len(names), BATCH):
-            outcomes += await self._delete(user_id, names[start : start + BATCH])
-        if CORRUPT in outcomes:
-            raise Corrupt(f"{outcomes.count(CORRUPT)} sessions could not be deleted: their heads are unreadable")
-        return outcomes.count(DONE)
-
-    async def _sessions(self, user_id: str) -> Sequence[bytes]:
-        """All of a user, in portions, since others wait while the server looks them up."""
-        heads = self._keys.of_user(user_id)[:1]
-        names: dict[bytes, None] = {}
-        cursor, least = b"0", 0
-        while True:
-            begins = cursor == b"0"
-            _, found, cursor, total = await self._calls.user(scripts.SESSIONS, heads, cursor)
-            least = total if begins else min(least, total)  # what begins meanwhile need not be found
-            names |= dict.fromkeys(found)
-            # To another server, or after a restart, the cursor means something else: then it begins again.
-            if cursor == b"0" and len(names) >= least:
-                return list(names)
-
-    async def _delete(self, user_id: str, names: Sequence[bytes]) -> Sequence[int]:
-        keys = [*self._keys.of_user(user_id), *(key for name in names for key in self._keys.of_session(user_id, name))]
-        answer: Sequence[int] = await self._calls.user(scripts.DELETE, keys, _mark(), *names)
-        return answer[1:]
-
-    async def _servers(self) -> Servers:
-        """Those of the running event loop."""
-        if self._loops is None:
-            raise Unavailable(f"{self._options.shown} is not open: the service was stopped, or never started")
-        if self._loops.inherited:
-            raise Unavailable(
-                f"{self._options.shown} was open when this process was forked; open it after the fork, or spawn"
-            )
-        return await self._loops.servers()
+        return await self._deletion.delete_user(user_id)
 
 
-def _cover(snapshot: Snapshot | None) -> Sequence[Word]:
+def _limits(durability: Durability) -> Limits:
+    return Limits(
+        # A round figure above any real turn. While a server receives an entry, all its other clients wait.
+        entry_bytes=16 * 2**20,
+        summary_bytes=2**20,
+        # The most elements of a list: https://redis.io/docs/latest/develop/data-types/lists/
+        entries=2**32 - 1,
+        page=PAGE,
+        remembered_ids=None,
+        durability=durability,
+        atomic_head=True,
+    )
+
+
+def _snapshot_arguments(snapshot: Snapshot | None) -> Sequence[Argument]:
     return (snapshot.seq, snapshot.entry_id.encode(), snapshot.summary) if snapshot else ()
-
-
-def _mark() -> bytes:
-    """By it a call that is tried again, since its answer was lost, knows what it has done itself."""
-    return os.urandom(8)
-
-
-def _entries(raws: Sequence[bytes], window: Window | None, seqs: range, head: Head) -> tuple[Entry, ...]:
-    if not seqs:
-        return ()
-    part = window.cut(seqs, head.tail.seq, len(raws)) if window else None
-    if part is None:
-        raise Corrupt(f"{head.key} lacks some of its entries {seqs[0]} to {seqs[-1]}")
-    return unpacked_entries(raws[part], head.key)
-
-
-def _found(answer: Sequence[bytes], key: SessionKey) -> tuple[int, Entry] | None:
-    return (int(answer[0]), unpacked_entries(answer[1:], key)[0]) if answer else None
-
-
-def _cursor(session_id: bytes | None = None, score: bytes = b"") -> str | None:
-    """Behind the last session that was looked at; a score may be written with an exponent."""
-    return ListingCursor(-int(float(score)), session_id.decode()).encode() if session_id is not None else None
 
 
 def _open(options: RedisOptions) -> RedisProvider:

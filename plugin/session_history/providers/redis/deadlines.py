@@ -1,63 +1,67 @@
-"""The calls of an event loop that go on, each of which has the same time."""
+"""Deadlines of the calls of an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 
-STANDSTILL = 0.1
-"""Seconds that the event loop may be late before what was answered meanwhile is read first."""
+STALL_GRACE = 0.1
+"""Seconds that calls get, after the event loop stood still, to read answers that arrived meanwhile."""
 
 
 class Deadlines:
-    """Ends what takes too long. One timer serves all: ``asyncio.timeout`` makes one for each, a twentieth of a call.
+    """Deadlines of calls that all have the same time.
 
-    :param seconds: the time of each.
+    One timer serves all of them. ``asyncio.timeout`` makes a timer for each call, which costs a twentieth of the call.
+
+    :param seconds: the time of each call.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._running: dict[Call, float] = {}  # the oldest first, so the next to end, too
+        self._running: dict[Deadline, float] = {}  # in the order in which they end
         self._timer: asyncio.TimerHandle | None = None
-        self._quiet = asyncio.Event()
+        self._idle = asyncio.Event()
 
-    def call(self) -> Call:
-        """To be entered by the task that does it; leaving raises :class:`TimeoutError` if it took too long."""
-        return Call(self)
+    def new(self) -> Deadline:
+        """Return a context manager for the running task. It raises :class:`TimeoutError` when the time is up."""
+        return Deadline(self)
 
-    def begin(self, call: Call) -> None:
-        self._running[call] = deadline = self._loop.time() + self._seconds
+    def begin(self, deadline: Deadline) -> None:
+        self._running[deadline] = due = self._loop.time() + self._seconds
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._look, deadline)
+            self._timer = self._loop.call_at(due, self._on_timer, due)
 
-    def end(self, call: Call) -> None:
-        del self._running[call]
+    def end(self, deadline: Deadline) -> None:
+        del self._running[deadline]
         if not self._running:
-            self._quiet.set()
+            self._idle.set()
 
-    async def quiet(self) -> None:
-        """Wait until nothing goes on."""
+    async def wait_idle(self) -> None:
+        """Wait until no call is running."""
         while self._running:
-            self._quiet.clear()
-            await self._quiet.wait()
+            self._idle.clear()
+            await self._idle.wait()
 
-    def _look(self, due: float) -> None:
-        if self._loop.time() - due > STANDSTILL:
-            self._timer = self._loop.call_later(STANDSTILL, self._expire)
+    def _on_timer(self, due: float) -> None:
+        if self._loop.time() - due > STALL_GRACE:
+            self._timer = self._loop.call_later(STALL_GRACE, self._expire)
         else:
             self._expire()
 
     def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for call, deadline in self._running.items():
-            if deadline > now:
-                self._timer = self._loop.call_at(deadline, self._look, deadline)
+        for deadline, due in self._running.items():
+            if due > now:
+                self._timer = self._loop.call_at(due, self._on_timer, due)
                 break
-            call.expire()
+            deadline.expire()
 
 
-class Call:
+class Deadline:
+    """The deadline of one call, as a context manager."""
+
     __slots__ = ("_cancelling", "_deadlines", "_expired", "_task")
 
     def __init__(self, deadlines: Deadlines) -> None:

@@ -1,31 +1,43 @@
-"""What the keys of the store are called."""
+"""Names of the keys in the store."""
 
 from __future__ import annotations
 
-from session_history.providers.redis.packing import digest
+import base64
+import hashlib
+from functools import lru_cache
+
 from session_history_hooks import SessionKey
 
 
 class Keys:
-    """Names of keys. What belongs to one user is in one slot of a cluster, which hashes what stands in the braces."""
+    """Names of keys. A cluster hashes what stands in the braces, so all keys of a user are in one slot.
+
+    :param prefix: the first part of every name.
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix.encode()
 
-    def slot(self, user_id: str) -> bytes:
-        """What the names of a user's keys begin with."""
-        return b"%b:{%b}:" % (self._prefix, digest(user_id.encode()))
+    def user_prefix(self, user_id: str) -> bytes:
+        """Return the first part of the names of a user's keys."""
+        return b"%b:{%b}:" % (self._prefix, _digest(user_id.encode()))
 
     def of_user(self, user_id: str) -> tuple[bytes, ...]:
-        """Heads, index and graves."""
-        slot = self.slot(user_id)
-        return slot + b"heads", slot + b"index", slot + b"graves"
+        """Return the keys ``heads``, ``index`` and ``tombstones``."""
+        prefix = self.user_prefix(user_id)
+        return prefix + b"heads", prefix + b"index", prefix + b"tombstones"
 
     def of_session(self, user_id: str, session_id: bytes) -> tuple[bytes, ...]:
-        """Entries and ids."""
-        name = self.slot(user_id) + digest(session_id)
+        """Return the keys ``entries`` and ``ids``."""
+        name = self.user_prefix(user_id) + _digest(session_id)
         return name + b":entries", name + b":ids"
 
-    def of_both(self, key: SessionKey) -> tuple[bytes, ...]:
-        """All keys that a script of a session knows."""
+    def for_script(self, key: SessionKey) -> tuple[bytes, ...]:
+        """Return the keys that a script of one session gets: those of its user, then its own."""
         return self.of_user(key.user_id) + self.of_session(key.user_id, key.session_id.encode())
+
+
+@lru_cache(maxsize=1024)
+def _digest(name: bytes) -> bytes:
+    """Return 192 bits of a hash. Nobody can find two names with the same digest."""
+    return base64.urlsafe_b64encode(hashlib.blake2b(name, digest_size=24).digest())

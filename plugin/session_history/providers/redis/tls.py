@@ -1,4 +1,4 @@
-"""What keeps TLS from working until somebody changes the configuration."""
+"""Mistakes in the configuration of TLS."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from contextlib import suppress
 from session_history.providers.redis.options import Address, RedisOptions
 from session_history_hooks import ConfigurationError
 
-PATIENCE = 1.0
-"""Seconds for which a server may take to answer in plain text."""
+PLAIN_TEXT_TIMEOUT = 1.0
+"""Seconds that a server may take to answer in plain text."""
 
 
 def check_files(options: RedisOptions) -> None:
-    """:raises ConfigurationError: one of them can not be read, or is not what it should be."""
+    """Load the files that the options name.
+
+    :raises ConfigurationError: a file cannot be read, or holds something else.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if options.ssl_ca_certs:
             context.load_verify_locations(options.ssl_ca_certs)
     except OSError as error:
-        raise ConfigurationError(f"ssl_ca_certs: no file of certificates ({_why(error)})") from None
+        raise ConfigurationError(f"ssl_ca_certs: not a readable file of certificates ({_cause(error)})") from None
     try:
         if options.ssl_certfile:
             # Without a password OpenSSL would ask for one on the terminal.
             context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, password="")
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"ssl_certfile, ssl_keyfile: no files of a certificate and its key without a password ({_why(error)})"
+            "ssl_certfile, ssl_keyfile: not readable files of a certificate and its key without a password"
+            f" ({_cause(error)})"
         ) from None
 
 
-def _why(error: Exception) -> str:
+def _cause(error: Exception) -> str:
     return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__)
 
 
-async def speaks_none(address: Address) -> bool:
-    """Whether a server understands plain text. Such a one waits for the end of a line when it is greeted in TLS."""
+async def answers_plain_text(address: Address) -> bool:
+    """Return True if a server answers without TLS.
+
+    A handshake alone does not show this: such a server takes it for the first half of a line, and waits for the rest.
+    """
     with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PLAIN_TEXT_TIMEOUT):
             reader, writer = await asyncio.open_connection(*address)
             try:
                 writer.write(b"PING\r\n")

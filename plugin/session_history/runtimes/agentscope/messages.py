@@ -31,24 +31,24 @@ _OUTCOMES = {
     ToolCallState.ASKING.value: "The call has not run: it waits for the user's consent.",
     ToolCallState.SUBMITTED.value: "The call was handed over, and its result is not there yet.",
 }
-"""What is said to others of a call in which an agent waits for somebody."""
+"""The result that other agents see of a call in which an agent waits for an answer."""
 
 
 def dumped(model: BaseModel, path: str, *, exclude: set[str] | None = None) -> dict[str, Any]:
-    """A message, or a block of one, as JSON.
+    """Return a message, or a block of one, as JSON.
 
     :raises NotStorable: it would not come back equal.
     """
     try:
         value = model.model_dump(mode="json", exclude=exclude)
-    except ValueError:  # pydantic's own, or of one that holds itself
-        raise NotStorable(path, "holds something that is no JSON") from None
+    except ValueError:  # pydantic's own error, or that of an object that holds itself
+        raise NotStorable(path, "holds something that is not JSON") from None
     check(value, path)
     return value
 
 
 def with_content(msg: Msg, content: list[dict[str, Any]]) -> StoredMessage:
-    """A message with its content as JSON.
+    """Return a message with its content as JSON.
 
     :raises NotStorable: it would not come back equal.
     """
@@ -56,22 +56,22 @@ def with_content(msg: Msg, content: list[dict[str, Any]]) -> StoredMessage:
     return StoredMessage(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields})
 
 
-def id_of(place: MessageRef, stored: StoredMessage) -> str:
-    """The id of the message that an agent gets: always the same one."""
-    return str(stored.value["id"]) if stored.format == FORMAT else f"{place.seq}.{place.message}"
+def id_of(ref: MessageRef, stored: StoredMessage) -> str:
+    """Return the id of the message that an agent gets: always the same one."""
+    return str(stored.value["id"]) if stored.format == FORMAT else f"{ref.seq}.{ref.offset}"
 
 
-def restored(place: MessageRef, stored: StoredMessage) -> Msg:
-    """The message that an agent gets: a ``Msg`` as it was, any other as text with a role.
+def restored(ref: MessageRef, stored: StoredMessage) -> Msg:
+    """Return the message that an agent gets: a ``Msg`` as it was, any other as text with a role.
 
     :raises Corrupt: it is of AgentScope's format, and this AgentScope can not read it.
     """
     if stored.format != FORMAT:
-        return _converted(stored, id_of(place, stored))
+        return _converted(stored, id_of(ref, stored))
     try:
         return Msg.model_validate(copied(stored.value))
     except ValidationError:
-        raise Corrupt("a message of the session is none that this version of agentscope can read") from None
+        raise Corrupt("this version of agentscope cannot read a message of the session") from None
 
 
 def _converted(stored: StoredMessage, msg_id: str) -> Msg:
@@ -85,7 +85,7 @@ def _converted(stored: StoredMessage, msg_id: str) -> Msg:
 
 
 def awaits(msg: Msg) -> bool:
-    """Whether a call in it waits for a confirmation, or for its execution outside."""
+    """Tell whether a call in it waits for a confirmation, or for its execution outside."""
     answered = {block.id for block in msg.content if isinstance(block, ToolResultBlock)}
     return any(
         block.state == ToolCallState.ASKING or (block.state == ToolCallState.SUBMITTED and block.id not in answered)
@@ -94,8 +94,8 @@ def awaits(msg: Msg) -> bool:
     )
 
 
-def mended(msg: Msg) -> int:
-    """See that every call in a message has one result, where models look for it.
+def repair(msg: Msg) -> int:
+    """Give every call in a message one result, where models look for it.
 
     :returns: how many results were made up or left out.
     """
@@ -111,13 +111,13 @@ def mended(msg: Msg) -> int:
 
 
 def _taken(ids: Counter[str], block_id: str) -> bool:
-    """Take one of its kind, if there is one left."""
+    """Take one id; return whether there was one left."""
     ids[block_id] -= 1
     return ids[block_id] >= 0
 
 
 def _end_of_round(msg: Msg, call: ToolCallBlock) -> int:
-    """The index behind a call, and behind the calls and results that follow it at once."""
+    """Return the index behind a call, and behind the calls and results that follow it at once."""
     index = next(index for index, block in enumerate(msg.content) if block is call)
     while index < len(msg.content) and isinstance(msg.content[index], (ToolCallBlock, ToolResultBlock)):
         index += 1

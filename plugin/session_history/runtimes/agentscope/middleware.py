@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from types import TracebackType
 from typing import Any, Literal, get_args
 
@@ -14,19 +14,21 @@ from agentscope.event import ReplyEndEvent
 from agentscope.middleware import MiddlewareBase
 from agentscope.types import ReplyFinishedReason
 
+from session_history.configured import configured_service
 from session_history.errors import SessionHistoryError, TurnClosed
+from session_history.log.reader import window_size
 from session_history.records.record import Status
 from session_history.runtimes.agentscope.reply import Reply
-from session_history.service import SessionHistoryService, check_service, configured_service
-from session_history.turns.lifecycle import Concurrent, OpenTurn, check_concurrent
-from session_history.view import budget
+from session_history.service import SessionHistoryService, check_service
+from session_history.turns.lifecycle import Concurrent, check_concurrent
+from session_history.turns.recorder import TurnRecorder
 from session_history.view.budget import TokenBudget
-from session_history_hooks import SessionKey, check_key
+from session_history_hooks import check_key
 
 logger: logging.Logger = logging.getLogger("session_history")
 
 Save = Literal["turn", "step"]
-"""When a reply is stored: once, at its end; or also before every step that it takes, so that a crash loses one step."""
+"""The moments at which a reply is stored: at its end, or also before each of its steps."""
 
 
 class SessionHistoryMiddleware(MiddlewareBase):
@@ -67,8 +69,9 @@ class SessionHistoryMiddleware(MiddlewareBase):
         self._user_id = check_key("user_id", user_id)
         self._by_step = _check_save(save) == "step"
         self._concurrent = check_concurrent(concurrent)
-        self._size = budget.size(last_turns, token_budget)
-        self._running: dict[int, _Running] = {}
+        self._is_whole = window_size(last_turns, token_budget) is None
+        self._window: dict[str, Any] = {"last_turns": last_turns, "token_budget": token_budget}
+        self._running: dict[int, _RunningReply] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(user_id={self._user_id!r})"
@@ -78,11 +81,11 @@ class SessionHistoryMiddleware(MiddlewareBase):
     ) -> AsyncGenerator[Any, None]:
         if (left := self._running.get(id(agent))) is not None:
             await left.abandon()
-        running: _Running | None = None
+        running: _RunningReply | None = None
         try:
-            async with (opened := self._turn(agent)) as turn:
-                reply = Reply(agent, turn, input_kwargs.get("inputs"), whole=self._size is None)
-                running = self._running[id(agent)] = _Running(opened, reply)
+            async with self._open_turn(agent) as recorder:
+                reply = Reply(agent, recorder, input_kwargs.get("inputs"), whole=self._is_whole)
+                running = self._running[id(agent)] = _RunningReply(recorder, reply)
                 async with running, aclosing(next_handler(**input_kwargs)) as items:
                     async for item in items:
                         await running.follow(item)
@@ -111,10 +114,10 @@ class SessionHistoryMiddleware(MiddlewareBase):
 
     async def _compress(self, agent: Agent, work: Callable[[], Awaitable[None]]) -> None:
         """Compress a context outside of a reply: what becomes of it is stored at once."""
-        running: _Running | None = None
+        running: _RunningReply | None = None
         try:
-            async with (opened := self._turn(agent)) as turn:
-                running = _Running(opened, Reply(agent, turn, None, whole=self._size is None))
+            async with self._open_turn(agent) as recorder:
+                running = _RunningReply(recorder, Reply(agent, recorder, None, whole=self._is_whole))
                 async with running:
                     with running.compressing():
                         await work()
@@ -128,35 +131,35 @@ class SessionHistoryMiddleware(MiddlewareBase):
         running = self._running.get(id(agent))
         if running is not None and self._by_step:
             await running.store()
-            running.insist()
+            running.require_running()
         async for item in next_handler(**input_kwargs):
             yield item
 
-    def _turn(self, agent: Agent) -> OpenTurn[dict[str, Any]]:
+    def _open_turn(self, agent: Agent) -> AbstractAsyncContextManager[TurnRecorder[dict[str, Any]]]:
         service = configured_service() if self._service is None else self._service
-        return service._open_turn(
-            SessionKey(self._user_id, agent.state.session_id),
-            turn_id=None,
-            size=self._size,
+        return service.record_turn(
+            self._user_id,
+            agent.state.session_id,
             native=True,
             slot=agent.name,
             concurrent=self._concurrent,
+            **self._window,
         )
 
 
-class _Running:
+class _RunningReply:
     """A reply that is going on."""
 
-    def __init__(self, opened: OpenTurn[dict[str, Any]], reply: Reply) -> None:
-        self._opened = opened
+    def __init__(self, recorder: TurnRecorder[dict[str, Any]], reply: Reply) -> None:
+        self._recorder = recorder
         self._reply = reply
         self._ended: Status | None = None
         self._well = False
         self._over = False
-        self._one_at_a_time = asyncio.Lock()  # tools may run side by side
+        self._lock = asyncio.Lock()  # tools may run side by side
 
     async def follow(self, item: object) -> None:
-        """What the agent says to have ended is stored before anybody hears of it."""
+        """Follow an event. The end of a reply is stored before anybody hears of it."""
         self._reply.hear(item)
         if isinstance(item, ReplyEndEvent):
             interrupted = item.finished_reason == ReplyFinishedReason.INTERRUPTED
@@ -165,14 +168,14 @@ class _Running:
 
     async def store(self, status: Status = Status.OPEN) -> None:
         """Store what was said so far."""
-        async with self._one_at_a_time:
+        async with self._lock:
             if not self._over:
                 self._reply.take()
-                self._reply.keep()
-                await self._opened.checkpoint(status)
+                self._reply.save_state()
+                await self._recorder.checkpoint(status)
 
-    def insist(self) -> None:
-        """A tool does not begin whose reply was left while its call was being stored.
+    def require_running(self) -> None:
+        """Check before a tool begins that its reply was not left while the call was being stored.
 
         :raises TurnClosed: the turn is over.
         """
@@ -181,16 +184,16 @@ class _Running:
 
     @contextmanager
     def compressing(self) -> Iterator[None]:
-        """What the agent is about to leave out of its context is taken before."""
+        """Take what the agent is about to leave out of its context, then follow what became of it."""
         self._reply.take()
-        first = self._reply.first()
+        start = self._reply.context_start()
         try:
             yield
         finally:
-            self._reply.compressed(first)
+            self._reply.compressed(start)
 
     async def __aenter__(self) -> None:
-        self._reply.at_stop(self._gather)
+        self._recorder.on_stop(self._gather)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -198,25 +201,25 @@ class _Running:
         self._gather(error)
 
     def _gather(self, error: BaseException | None) -> None:
+        """Add what is left at the end of the reply."""
         if self._over:
             return
         parked = error is None and self._ended is None and self._reply.is_parked
         if parked:
-            self._opened.outcome = Status.OPEN
+            self._recorder.park()
         left = isinstance(error, GeneratorExit)
         self._well = parked or (self._ended is Status.COMPLETED and (error is None or left))
         self._reply.finish(failing=error is not None)
 
     async def abandon(self) -> None:
-        """Its consumer left without a word, and the agent is to reply to something else."""
-        left = GeneratorExit()
-        async with self._one_at_a_time:
-            self._gather(left)
-            await self._opened.__aexit__(GeneratorExit, left, None)
+        """End a reply whose consumer left without closing it, since the agent is to reply to something else."""
+        async with self._lock:
+            self._gather(GeneratorExit())
+            await self._recorder.abandon()
             self.end()
 
     def end(self) -> None:
-        """The turn is over."""
+        """Note that the turn is over."""
         if not self._over:
             self._over = True
             self._reply.mark(well=self._well)

@@ -12,25 +12,25 @@ from session_history.errors import Corrupt, NotStorable
 
 Rules = dict[str, list[PermissionRule]]
 
-MARK = "session_history"
-"""Where an agent's ``middle_context`` says up to where its context is what the log says. It stays out of the log."""
+MARKER = "session_history"
+"""The key of a :class:`SyncMarker` in an agent's ``middle_context``. It stays out of the log."""
 
 
-_NOT_KEPT: Any = {
+_EXCLUDED: Any = {
     "session_id": True,
     "context": True,
     "tool_context": {"read_file_cache"},
-    "middle_context": {MARK},
+    "middle_context": {MARKER},
 }
 
 
 class SyncMarker(NamedTuple):
-    """What an agent has in common with the log.
+    """How far an agent's context is what the log says.
 
-    :ivar entry_id: the log's newest entry, if the agent's state is what it was then or came of it; else ``""``.
-    :ivar messages: how many messages of the context, from the first, the log knows.
+    :ivar entry_id: id of the log's newest entry, if the agent's state is that one or grew from it; else ``""``.
+    :ivar messages: how many messages of the context, from the first, the log has.
     :ivar last: the id of the last of them; ``""`` if there are none.
-    :ivar clean: they are what the log shows.
+    :ivar clean: those messages are what the log shows.
     """
 
     entry_id: str
@@ -40,8 +40,8 @@ class SyncMarker(NamedTuple):
 
     @classmethod
     def of(cls, state: AgentState) -> SyncMarker | None:
-        """``None`` also if the context is not the one that was marked, and something that came since."""
-        match state.middle_context.get(MARK):
+        """Return the marker of an agent; ``None`` also if its context does not begin with the marked messages."""
+        match state.middle_context.get(MARKER):
             case [str(entry_id), int(messages), str(last), bool(clean)] if last == _id_of(messages, state):
                 return cls(entry_id, messages, last, clean)
         return None
@@ -50,36 +50,36 @@ class SyncMarker(NamedTuple):
     def put(cls, state: AgentState, entry_id: str, *, clean: bool) -> None:
         """SyncMarker all of the context as known."""
         known = len(state.context)
-        state.middle_context[MARK] = list(cls(entry_id, known, _id_of(known, state) or "", clean))
+        state.middle_context[MARKER] = list(cls(entry_id, known, _id_of(known, state) or "", clean))
 
 
 def _id_of(number: int, state: AgentState) -> str | None:
-    """The id of the message of this number, from 1, of the context; ``""`` for number 0."""
+    """Return the id of a message of the context by its number, from 1; ``""`` for number 0."""
     if not 0 < number <= len(state.context):
         return None if number else ""
     return state.context[number - 1].id
 
 
 def dumped(state: AgentState) -> dict[str, Any]:
-    """A state as JSON, without the messages, which the log has, and without what can be read from files again.
+    """Return a state as JSON, without the messages, which the log has, and without caches of files.
 
-    :raises NotStorable: another middleware keeps something in it that is no JSON.
+    :raises NotStorable: another middleware keeps something in it that is not JSON.
     """
     try:
-        return state.model_dump(mode="json", exclude=_NOT_KEPT)
-    except ValueError:  # pydantic's own, or of one that holds itself
-        raise NotStorable("the agent's state", "holds something that is no JSON") from None
+        return state.model_dump(mode="json", exclude=_EXCLUDED)
+    except ValueError:  # pydantic's own error, or that of an object that holds itself
+        raise NotStorable("the agent's state", "holds something that is not JSON") from None
 
 
 def restore(state: AgentState, value: dict[str, Any]) -> None:
     """Give an agent the state that the log has.
 
-    :raises Corrupt: this version of agentscope can not read it.
+    :raises Corrupt: this version of agentscope cannot read it.
     """
     try:
         kept = AgentState.model_validate(value)
     except ValidationError:
-        raise Corrupt("the session has a state of the agent that this version of agentscope can not read") from None
+        raise Corrupt("this version of agentscope cannot read the state of the agent") from None
     kept.tool_context.read_file_cache = state.tool_context.read_file_cache
     for name in value.keys() & AgentState.model_fields.keys() - {"permission_context"}:
         setattr(state, name, getattr(kept, name))
@@ -88,18 +88,18 @@ def restore(state: AgentState, value: dict[str, Any]) -> None:
 
 
 def _restore_permissions(permissions: PermissionContext, kept: PermissionContext) -> None:
-    """In place: the agent's permission engine holds on to the object.
+    """Restore permissions in place, since the agent's permission engine holds on to the object.
 
-    What the host forbids, or wants to be asked for, stays so; working directories are its own affair, too.
+    Rules of the host that deny or ask stay; so do the host's working directories.
     """
     permissions.mode = kept.mode
     permissions.allow_rules = kept.allow_rules
     permissions.working_directories = kept.working_directories | permissions.working_directories
-    permissions.deny_rules = _united(kept.deny_rules, permissions.deny_rules)
-    permissions.ask_rules = _united(kept.ask_rules, permissions.ask_rules)
+    permissions.deny_rules = _union(kept.deny_rules, permissions.deny_rules)
+    permissions.ask_rules = _union(kept.ask_rules, permissions.ask_rules)
 
 
-def _united(one: Rules, other: Rules) -> Rules:
-    """The rules of both, by tool."""
+def _union(one: Rules, other: Rules) -> Rules:
+    """Return the rules of both, by tool."""
     missing = {tool: [rule for rule in rules if rule not in one.get(tool, [])] for tool, rules in other.items()}
     return {tool: [*one.get(tool, []), *missing.get(tool, [])] for tool in one | other}

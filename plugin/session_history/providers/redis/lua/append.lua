@@ -1,10 +1,10 @@
-local EXPIRED_AFTER, GRAVE_AFTER, SAMPLE = 1000, 604800000, 8
+local HEADS_GRACE_MS, TOMBSTONES_GRACE_MS, SAMPLE = 1000, 604800000, 8
 
--- Some sessions that expired, so that their number stays small: each append looks at a few more than it can add.
-local function sweep()
+-- Each append looks at more sessions than it can add, so that few expired ones remain.
+local function remove_some_expired()
   for _, session in ipairs(redis.call('ZRANDMEMBER', index, SAMPLE)) do
     local raw = redis.call('HGET', heads, session)
-    local head = raw and opened(raw, true)
+    local head = raw and decode_head(raw, true)
     if head and head.expires > 0 and head.expires <= now() then
       redis.call('HDEL', heads, session)
       redis.call('ZREM', index, session)
@@ -12,85 +12,87 @@ local function sweep()
   end
 end
 
-local function keep(key, fresh, at)
-  if fresh then
-    redis.call('PEXPIREAT', key, whole(at))
+-- Set the expiry of a key, and never to an earlier time unless nothing else needs the key.
+local function extend_expiry(key, unshared, at)
+  if unshared then
+    redis.call('PEXPIREAT', key, integer(at))
   else
-    redis.call('PEXPIREAT', key, whole(at), 'GT')
+    redis.call('PEXPIREAT', key, integer(at), 'GT')
   end
 end
 
 local session, user, id, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local generation, seq, ttl, waits = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
-insist_on_types()
-local head, past, raw, flaw = find(session, entries, ids)
-flaw = flaw or head and missing(head)
+require_key_types()
+local head, tombstone, raw, flaw = find(session, entries, ids)
+flaw = flaw or head and missing_part(head)
 if flaw then
   return {CORRUPT, flaw, raw}
 elseif head then
-  -- Its author saw no session, since those before had expired: it belongs to this life as much as to the first.
-  local anew = head.reborn == 1 and generation == 0 and seq == 0 and 1 or 0
-  if anew == 1 then
+  -- The writer saw no session, since all earlier ones had expired. It may continue this one as well as the first.
+  local recreated = head.follows_expired == 1 and generation == 0 and seq == 0 and 1 or 0
+  if recreated == 1 then
     generation = head.generation
   end
   if generation ~= head.generation then
-    return {NOTHING, raw}
+    return {UNCHANGED, raw}
   end
-  local known = redis.call('HGET', ids, id)
-  if known then
+  local known_seq = redis.call('HGET', ids, id)
+  if known_seq then
     if waits then
-      redis.call('HSET', heads, session, raw)
+      redis.call('HSET', heads, session, raw) -- WAIT counts only replicas that have a write of this connection
     end
-    return {REPLAYED, generation, known}
+    return {REPLAYED, generation, known_seq}
   elseif seq ~= head.seq then
-    return {NOTHING, raw, anew}
+    return {UNCHANGED, raw, recreated}
   end
 else
-  local next = past and past.generation + 1 or 0
-  if seq ~= 0 or generation ~= (past and past.fate == DELETED and next or 0) then
-    return {NOTHING, shown(past, raw)}
+  local next_generation = tombstone and tombstone.generation + 1 or 0
+  if seq ~= 0 or generation ~= (tombstone and tombstone.history == DELETED and next_generation or 0) then
+    return {UNCHANGED, visible(tombstone, raw)}
   end
   redis.call('UNLINK', entries, ids)
   head = {
-    generation = next, seq = 0, heartbeat = 0, rewrites = 0, active = past and past.active or 0, expires = 0,
-    snapshot_seq = 0, reborn = past and past.fate == NEVER_DELETED and 1 or 0,
-    tail_id = '', snapshot_id = '', mark = '', user = user, summary = '',
+    generation = next_generation, seq = 0, heartbeat = 0, rewrites = 0, active = tombstone and tombstone.active or 0,
+    expires = 0, snapshot_seq = 0,
+    follows_expired = tombstone and tombstone.history == NEVER_DELETED and 1 or 0,
+    tail_id = '', snapshot_id = '', rewrite_id = '', user = user, summary = '',
   }
 end
 local expired = head.expires
 head.seq = head.seq + 1
 head.tail_id = id
 head.active = math.max(now(), head.active + 1)
-head.expires = ttl > 0 and now() + ttl or 0 -- not from `active`, which a clock that was ahead has set
+head.expires = ttl > 0 and now() + ttl or 0 -- not from `active`, which a clock that was ahead may have set
 if ARGV[9] then
   head.snapshot_seq, head.snapshot_id, head.summary = tonumber(ARGV[9]), ARGV[10], ARGV[11]
 end
-local fresh, no_grave = false, false
+local new_heads, new_tombstones = false, false
 if ttl > 0 then
-  fresh, no_grave = redis.call('EXISTS', heads) == 0, redis.call('EXISTS', graves) == 0
+  new_heads, new_tombstones = redis.call('EXISTS', heads) == 0, redis.call('EXISTS', tombstones) == 0
 end
 redis.call('RPUSH', entries, entry)
-redis.call('HSET', ids, id, whole(head.seq))
-redis.call('HSET', heads, session, closed(head))
-redis.call('ZADD', index, whole(-head.active), session)
+redis.call('HSET', ids, id, integer(head.seq))
+redis.call('HSET', heads, session, encode_head(head))
+redis.call('ZADD', index, integer(-head.active), session)
 if ttl > 0 then
   local at = math.ceil(head.expires / 1000)
   if expired == 0 then
-    local before = grave(session)
-    dig(session, fate_of(head), head.generation, head.active, before and before.marks or '')
+    local before = read_tombstone(session)
+    write_tombstone(session, history_of(head), head.generation, head.active, before and before.call_ids or '')
   end
-  redis.call('PEXPIREAT', entries, whole(at))
-  redis.call('PEXPIREAT', ids, whole(at))
-  fresh = fresh or redis.call('HLEN', heads) == 1 -- then nobody else needs the time it has
-  keep(heads, fresh, at + EXPIRED_AFTER)
-  keep(index, fresh, at + EXPIRED_AFTER)
-  keep(graves, no_grave, at + GRAVE_AFTER)
+  redis.call('PEXPIREAT', entries, integer(at))
+  redis.call('PEXPIREAT', ids, integer(at))
+  local unshared = new_heads or redis.call('HLEN', heads) == 1
+  extend_expiry(heads, unshared, at + HEADS_GRACE_MS)
+  extend_expiry(index, unshared, at + HEADS_GRACE_MS)
+  extend_expiry(tombstones, new_tombstones, at + TOMBSTONES_GRACE_MS)
 elseif expired > 0 or redis.call('PTTL', heads) >= 0 then
   for _, key in ipairs(KEYS) do
     redis.call('PERSIST', key)
   end
 end
-if redis.call('EXISTS', graves) == 1 then -- what may expire has a grave
-  sweep()
+if redis.call('EXISTS', tombstones) == 1 then -- every session that may expire has a tombstone
+  remove_some_expired()
 end
 return {DONE, head.generation, head.seq}

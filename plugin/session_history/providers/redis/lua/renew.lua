@@ -3,8 +3,8 @@ local head, _, raw, flaw = find(session, entries, ids)
 if flaw then
   return {CORRUPT, flaw, raw}
 elseif not head or head.generation ~= generation or head.seq ~= seq then
-  return {NOTHING}
+  return {UNCHANGED}
 end
 head.heartbeat = head.heartbeat + 1
-redis.call('HSET', heads, session, closed(head))
+redis.call('HSET', heads, session, encode_head(head))
 return {DONE}

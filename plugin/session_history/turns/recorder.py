@@ -1,0 +1,215 @@
+"""The recorder: the one interface between a turn and its driver, such as a decorated handler or a runtime's adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic
+
+from session_history.errors import Corrupt
+from session_history.log.reader import StoredState
+from session_history.records.messages import StoredMessage
+from session_history.records.record import Continuation, HistoryStart, MessageRef, Status
+from session_history.records.values import check, plain
+from session_history.turns.answer import from_messages, to_messages
+from session_history.turns.lifecycle import OpenTurn, OpenTurns, run_to_completion
+from session_history.turns.turn import M, Turn
+from session_history_hooks import SessionKey
+
+
+class TurnRecorder(Generic[M]):
+    """Drives one turn: takes its input and its answer, and decides when it is stored.
+
+    A recorder comes from :meth:`session_history.SessionHistoryService.record_turn`. The turn is stored when that
+    context ends; :meth:`checkpoint` stores it earlier, too.
+
+    :ivar turn: the turn as its users see it.
+    :ivar key: the session.
+    """
+
+    def __init__(self, opened: OpenTurn[M], turns: OpenTurns) -> None:
+        self.turn: Turn[M] = opened.turn
+        self.key: SessionKey = opened.key
+        self._opened = opened
+        self._turns = turns
+        self._draft = opened.draft
+        self._writer = opened.writer
+
+    def __repr__(self) -> str:
+        return f"TurnRecorder({self.turn!r})"
+
+    # Before the model
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether this turn was answered before: then nothing is stored, and :meth:`replay` has the answer."""
+        return self._writer.recorded is not None
+
+    @property
+    def history(self) -> Sequence[tuple[MessageRef, StoredMessage]]:
+        """The messages before this turn, verbatim and not repaired, each with its reference."""
+        return self._opened.prompt.history
+
+    @property
+    def stored_state(self) -> StoredState | None:
+        """The state of the turn's slot, as the log has it; ``None`` if there is none."""
+        return self._opened.window.state
+
+    @property
+    def loaded_tail_id(self) -> str | None:
+        """The id of the log's newest entry when the turn was opened; ``None`` for a session never seen."""
+        head = self._opened.window.head
+        return head.tail_id if head else None
+
+    def add_input(self, messages: Sequence[StoredMessage]) -> None:
+        """Add the input. A repeat of this turn's id must bring the same one.
+
+        :raises TurnIdReused: the turn was recorded with another input.
+        :raises TurnClosed: the turn has ended.
+        """
+        self._draft.add_input(messages)
+        if self.is_replay:
+            self._writer.require_same_input()
+
+    def prompt(
+        self,
+        new: Sequence[StoredMessage] = (),
+        *,
+        convert: Callable[[StoredMessage], StoredMessage] | None = None,
+    ) -> Sequence[StoredMessage]:
+        """Return what the model gets: the history and new messages, with one result for every tool call.
+
+        :param new: messages behind the history. They may hold results of calls in the history.
+        :param convert: brings each message of the history into the runtime's own format first.
+        """
+        said = self._opened.prompt.said()
+        self._opened.prompt.replace([*(map(convert, said) if convert else said), *new])
+        return self._opened.prompt.messages
+
+    # While the model answers
+
+    @property
+    def messages(self) -> Sequence[StoredMessage]:
+        """The messages of this turn so far, in their newest versions."""
+        return self._draft.messages
+
+    def add(self, messages: Sequence[StoredMessage]) -> int:
+        """Add messages; return the index of the first in this turn.
+
+        :raises TurnClosed: the turn has ended.
+        """
+        return self._draft.add(messages)
+
+    def add_answer(self, answer: object) -> None:
+        """Add the answer as a handler returned it: text, messages, lists of them, or ``None``.
+
+        :raises InvalidMessage: it is something else.
+        :raises NotStorable: it would not come back equal.
+        """
+        shape, messages = to_messages(answer, native=self._opened.native)
+        self._draft.add_answer(messages, shape)
+
+    def add_piece(self, item: object) -> None:
+        """Add an item of a streamed answer. Pieces of text up to the next message are one message.
+
+        :raises InvalidMessage: see :meth:`add_answer`.
+        :raises NotStorable: see :meth:`add_answer`.
+        """
+        self._draft.require_open()
+        if isinstance(item, str):
+            text = plain(item)
+            check(text, "the streamed text")
+            self._draft.add_piece(text)
+        else:
+            shape, messages = to_messages(item, native=self._opened.native)
+            self._draft.add_answer(messages, shape, streamed=True)
+
+    def revise(self, index: int, message: StoredMessage) -> None:
+        """Put a later version in the place of a message of this turn, also of one that is stored already.
+
+        :param index: the index of the message in this turn.
+        """
+        self._draft.revise(index, message)
+
+    def resume(self, ref: MessageRef) -> int:
+        """Continue the open turn of a message of the history. What is added from now on belongs to that turn.
+
+        :returns: the index of the message in this turn, for :meth:`revise`.
+        :raises LookupError: the history has no such message.
+        """
+        turns = self._opened.window.turns
+        turn = next((turn for turn in reversed(turns) if turn.contains(ref)), None)
+        if turn is None:
+            raise LookupError(f"the history has no message at {tuple(ref)}")
+        message = turn.messages[turn.refs().index(ref)]
+        return self._draft.resume(Continuation(turn.start.seq, turn.newest_seq), ref, message)
+
+    def ref(self, index: int) -> MessageRef:
+        """Return a reference to a message of this turn, for :meth:`save_state`."""
+        return self._draft.ref(index)
+
+    def save_state(
+        self, state: dict[str, Any], *, start: HistoryStart | None = None, pending: MessageRef | None = None
+    ) -> None:
+        """Store the agent's state with the next entry of this turn.
+
+        :param start: where the history begins that the agent keeps word by word.
+        :param pending: the message in which the agent waits for an answer from outside.
+        :raises LookupError: the turn was opened without a slot.
+        :raises NotStorable: the state would not come back equal.
+        """
+        self._opened.state.save(state, start, pending)
+
+    # Storing
+
+    async def checkpoint(self, status: Status = Status.OPEN) -> None:
+        """Store what the turn said so far. It is stored also if the caller is cancelled meanwhile.
+
+        A turn with an id may have checkpoints, too: only the entry that ends the turn carries its answer, so a repeat
+        finds either the whole answer, or makes another attempt.
+
+        :param status: how the turn stands.
+        :raises TurnClosed: the turn has ended.
+        """
+        self._draft.require_open()
+        self._draft.flush_text()
+        await run_to_completion(lambda: self._writer.store(status))
+
+    def park(self) -> None:
+        """Leave the turn open when its context ends: it waits for an answer from outside, and is resumed later."""
+        self._opened.outcome = Status.OPEN
+
+    def on_stop(self, callback: Callable[[BaseException], None]) -> None:
+        """Have ``callback`` add what is left, if the service is stopped before the turn ends.
+
+        :param callback: gets the error that the turn ends with. It may add messages, and must not wait.
+        """
+        self._opened.on_stop = callback
+
+    async def abandon(self) -> None:
+        """Store the turn as interrupted, since its consumer left without closing it."""
+        await self._turns.end_early(self._opened, Status.INTERRUPTED, GeneratorExit())
+
+    # Afterwards
+
+    def replay(self) -> Any:
+        """Return the recorded answer, in the shape it had. Only if :attr:`is_replay`.
+
+        :raises Corrupt: the record lacks a message of the answer.
+        """
+        recorded = self._writer.recorded
+        if recorded is None:
+            raise LookupError("this turn was not answered before")
+        try:
+            return from_messages(recorded.shape, iter(recorded.answer))
+        except StopIteration:
+            raise Corrupt(f"the recorded answer of a turn of {self.key} lacks a message") from None
+
+    @property
+    def tail_id(self) -> str | None:
+        """The id of the newest entry that this turn knows of; ``None`` if the session was never seen."""
+        return self._writer.head.tail_id if self._writer.head else None
+
+    @property
+    def is_in_sync(self) -> bool:
+        """Whether the log holds just the loaded history and what this turn stored, state included."""
+        return self._writer.is_contiguous and self._writer.state_kept is not False and self._writer.is_idle

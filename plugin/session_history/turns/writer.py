@@ -1,0 +1,201 @@
+"""The writer of a turn: how its draft becomes entries of the log, with or without a lease."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from session_history.errors import Conflict, SessionDeleted, TurnIdReused
+from session_history.log.leases import LEASE_SECONDS, Lease
+from session_history.log.reader import Reader, RecordedTurn
+from session_history.log.session_log import SessionLog
+from session_history.records.messages import StoredMessage
+from session_history.records.record import Author, Record, Status, new_id
+from session_history.records.values import encode
+from session_history.turns.draft import Draft
+from session_history_hooks import Entry, Head, Position, SessionKey
+
+logger: logging.Logger = logging.getLogger("session_history")
+
+
+class _Pending(NamedTuple):
+    """A record on its way to the log. After an unknown outcome it is tried again under the same id."""
+
+    record: Record
+    entry_id: str
+
+
+class Writer:
+    """Stores the draft of one turn.
+
+    :param turn_id: the id of the turn.
+    :param is_named: the caller gave the turn its id, so that it can be repeated.
+    :param slot: the name of the agent whose state the draft may hold.
+    :ivar head: the newest head that the turn knows; ``None`` if the session was never seen.
+    :ivar recorded: the turn that was answered under this id before, or by another run that was stored first.
+    :ivar is_contiguous: nobody else appended since the session was read.
+    :ivar state_kept: whether the log took the turn's state; ``None`` before that is known.
+    """
+
+    def __init__(
+        self,
+        log: SessionLog,
+        reader: Reader,
+        key: SessionKey,
+        draft: Draft,
+        *,
+        head: Head | None,
+        recorded: RecordedTurn | None,
+        turn_id: str,
+        is_named: bool,
+        slot: str | None,
+    ) -> None:
+        self.head = head
+        self.recorded = recorded
+        self.is_contiguous = True
+        self.state_kept: bool | None = None
+        self._log = log
+        self._reader = reader
+        self._key = key
+        self._draft = draft
+        self._turn_id = turn_id
+        self._is_named = is_named
+        self._slot = slot
+        self._base = head.tail.seq if head else 0
+        self._claim_id = new_id()
+        self._lease: Lease | None = None
+        self._pending: _Pending | None = None
+        self._is_answered = False  # an entry with the id of the turn stands in the log
+
+    @property
+    def is_exclusive(self) -> bool:
+        return self._lease is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether no record is on its way to the log."""
+        return self._pending is None
+
+    async def claim(self) -> None:
+        """Take the session for this turn alone. Doing it again changes nothing.
+
+        :raises SessionBusy: it belongs to another turn.
+        :raises Conflict: the session changed since it was read.
+        """
+        record = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=LEASE_SECONDS)
+        entry = Entry(self._claim_id, record.encode())
+        head = await self._log.append_at(self._key, entry, record, self.head)
+        if head is None:
+            head, seq, _ = await self._find(entry.id)
+            if head.tail.seq != seq:  # another turn has taken this one for dead meanwhile
+                raise Conflict(head)
+        self.head = head
+        self._lease = self._lease or Lease(self._log.provider, self._key, self._tail)
+        if self._draft.status is not None:  # the service was stopped meanwhile
+            try:
+                await self.store(self._draft.status)
+            finally:
+                self.end_lease()
+
+    def _tail(self) -> Position:
+        assert self.head is not None
+        return self.head.tail
+
+    def end_lease(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.end()
+
+    def require_same_input(self) -> None:
+        """Check that a repeat brings the input that was recorded.
+
+        :raises TurnIdReused: it does not.
+        """
+        recorded = self.recorded.inputs if self.recorded else ()
+        if list(map(_identity, self._draft.inputs())) != list(map(_identity, recorded)):
+            raise TurnIdReused(self._key)
+
+    async def store(self, status: Status) -> None:
+        """Store what is not stored yet. Doing it again changes nothing.
+
+        :param status: how the turn stands.
+        """
+        while pending := self._pending or self._next(status):
+            self._pending = pending
+            head = await self._append(pending)
+            stored = (head, head.tail.seq, pending.record) if head else await self._find(pending.entry_id)
+            if self._pending is not pending:
+                continue  # another task that stores this turn saw the outcome first
+            self._pending = None
+            if head is None and pending.entry_id == self._turn_id:
+                await self._yield_to_first(*stored)
+            else:
+                self._is_answered = self._is_answered or pending.entry_id == self._turn_id
+                await self._mark_stored(*stored)
+
+    def _next(self, status: Status) -> _Pending | None:
+        draft = self._draft
+        if self.recorded is not None:
+            if draft.stored_status is not Status.OPEN:
+                return None
+            status = Status.INTERRUPTED  # of this run some is stored, and another run had the answer first
+        is_open = status is Status.OPEN and draft.status is None
+        record = draft.record(
+            status,
+            lease=LEASE_SECONDS if self.is_exclusive and is_open else None,
+            required=self.is_exclusive and draft.status is not None,
+        )
+        return _Pending(record, self._entry_id(record)) if record else None
+
+    def _entry_id(self, record: Record) -> str:
+        """Return the id of the turn for the entry that answers it, so that a repeat finds it; else a new id."""
+        may_be_asked_for = record.continues is None or self._is_named
+        if record.is_answered and may_be_asked_for and not self._is_answered:
+            return self._turn_id
+        return new_id()
+
+    async def _append(self, pending: _Pending) -> Head | None:
+        record, entry_id = pending
+        if self._lease is None:
+            return await self._log.append(self._key, record, known=self.head, entry_id=entry_id)
+        assert self.head is not None
+        return await self._log.append_owned(self._key, record, own=self.head, entry_id=entry_id)
+
+    async def _find(self, entry_id: str) -> tuple[Head, int, Record]:
+        """Return what an earlier attempt stored whose outcome was not known."""
+        found = await self._log.find(self._key, entry_id)
+        if found is None:
+            raise SessionDeleted(self._key)
+        return found
+
+    async def _mark_stored(self, head: Head, seq: int, record: Record) -> None:
+        self._draft.mark_stored(seq, record)
+        self.is_contiguous = self.is_contiguous and seq == (self.head.tail.seq if self.head else 0) + 1
+        self.head = head
+        if record.lease is None:
+            self.end_lease()
+        if record.slots:
+            await self._check_state(head, seq)
+
+    async def _check_state(self, head: Head, seq: int) -> None:
+        """Find out whether the state of the entry at ``seq`` took its slot."""
+        summary = await self._log.summary(self._key, head)
+        assert self._slot is not None
+        self.state_kept = summary.slots.get(self._slot) == seq
+        if self.state_kept:
+            self._draft.state_seq = seq
+        else:
+            logger.warning(
+                "%s: the state of %r is not stored: another turn stored one meanwhile", self._key, self._slot
+            )
+
+    async def _yield_to_first(self, head: Head, seq: int, record: Record) -> None:
+        """Take the answer of another run of this turn, which was stored first."""
+        self.recorded = await self._reader.recorded_turn(self._key, head, seq, record)
+        self._draft.withdraw_answer()
+        if self._draft.inputs():
+            self.require_same_input()
+
+
+def _identity(message: StoredMessage) -> tuple[str, bytes]:
+    return message.format, encode(message.value, "message")

@@ -1,0 +1,1 @@
+"""Wrappers: a provider around a provider."""
