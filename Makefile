@@ -1,11 +1,12 @@
 # Every target makes the virtual environment it needs; it asks for make and Python 3.11 or newer alone.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+CORPORA ?= ../shared
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check types mutants torture docs bench capacity install clean
+.PHONY: demo test lint check check-corpora types mutants torture docs bench path capacity install clean
 
 # A real AgentScope agent with a tool that keeps its conversation in SQLite, carried on by a second process.
 demo: $(BIN)/python
@@ -24,6 +25,10 @@ lint: install
 check: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
+# The tests of conversations and strings, with a folder of more of them: CORPORA=/path/to/folder.
+check-corpora: install
+	SESSION_HISTORY_TEST_CORPORA='$(abspath $(CORPORA))' $(BIN)/python -m pytest --numprocesses auto -m corpus $(ARGS)
+
 # The site, in docs/_build; a warning is an error.
 docs: install
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
@@ -32,6 +37,11 @@ docs: install
 bench: $(BIN)/python
 	$(INSTALL) '.[bench]'
 	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
+
+# How many modules a turn enters, and how often it changes between them, beside two peers; fails over the limit.
+path: $(BIN)/python
+	$(INSTALL) '.[path]'
+	cd tests && ../$(BIN)/python -m bench.path
 
 # What a turn and a session weigh in each store, and what a plan comes to: ARGS="--sessions 1e9 --turns 10 valkey".
 capacity: install

@@ -7,16 +7,13 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 from session_history.providers.memory import MemoryProvider
-from support import compiled_disk, corpora
-
-if TYPE_CHECKING:
-    from runtimes.agentscope.support import Cast
+from support import CORPORA, compiled_disk, more_corpora
 
 STORES = ("memory", "sqlite")
 
@@ -50,29 +47,6 @@ async def service(service_kind: str, tmp_path: Path) -> AsyncIterator[SessionHis
         yield made
 
 
-@pytest.fixture(params=["turn", "step"])
-def save(request: pytest.FixtureRequest) -> str:
-    """Return how often the adapter of a runtime saves."""
-    chosen: str = request.param
-    return chosen
-
-
-@pytest.fixture(params=["lasting", "fresh"])
-def lasting(request: pytest.FixtureRequest) -> bool:
-    """Return True if one agent object serves all turns of a session."""
-    return bool(request.param == "lasting")
-
-
-@pytest.fixture
-async def cast(tmp_path: Path, *, save: str, lasting: bool) -> AsyncIterator[Cast]:
-    """Agents of AgentScope on SQLite, where a new agent may have a new service, too."""
-    from runtimes.agentscope.support import Cast
-
-    made = Cast(lambda: SqliteSessionHistoryService(tmp_path / "history.db"), save=save, lasting=lasting)
-    yield made
-    await made.close()
-
-
 @pytest.fixture
 async def pair(service_kind: str, tmp_path: Path) -> AsyncIterator[list[SessionHistoryService]]:
     """Two services on one store, as in two processes."""
@@ -88,7 +62,11 @@ async def pair(service_kind: str, tmp_path: Path) -> AsyncIterator[list[SessionH
         await service.stop()
 
 
-@pytest.fixture(scope="session", params=corpora(), ids=lambda folder: folder.name)
+@pytest.fixture(
+    scope="session",
+    params=[CORPORA, *(pytest.param(folder, marks=pytest.mark.corpus) for folder in more_corpora())],
+    ids=lambda folder: folder.name,
+)
 def shared(request: pytest.FixtureRequest) -> Path:
     """A folder of conversations and strings, see ``corpora/README.md``."""
     folder: Path = request.param

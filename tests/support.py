@@ -22,10 +22,10 @@ CORPORA_VARIABLE = "SESSION_HISTORY_TEST_CORPORA"
 """The environment variable that names one more folder laid out as :data:`CORPORA`."""
 
 
-def corpora() -> list[Path]:
-    """Return the folders of conversations and strings to test with."""
+def more_corpora() -> list[Path]:
+    """Return the folders that are tested in addition to :data:`CORPORA`."""
     more = os.environ.get(CORPORA_VARIABLE)
-    return [CORPORA, Path(more)] if more else [CORPORA]
+    return [Path(more)] if more else []
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -74,7 +74,7 @@ async def turn(clerk: Agent) -> float:
 async def payloads(service: SessionHistoryService, session_id: str) -> list[int]:
     """Bytes of the entries of a session."""
     sizes: list[int] = []
-    while log := await service._provider.read(SessionKey("u", session_id), after=len(sizes)):
+    while log := await service.provider.read(SessionKey("u", session_id), after=len(sizes)):
         if not log.entries:
             break
         sizes += [len(entry.payload) for entry in log.entries]

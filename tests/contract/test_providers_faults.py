@@ -129,7 +129,7 @@ def new_prefix(url: str, timeout: float) -> Connect:
 @pytest.fixture(autouse=True)
 def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait only briefly for a connection that does not close."""
-    monkeypatch.setattr("session_history.providers.postgresql.pool.FAREWELL", 0.1)
+    monkeypatch.setattr("session_history.providers.postgresql.pool.CLOSE_TIMEOUT", 0.1)
 
 
 class Flaky(ProviderContract):

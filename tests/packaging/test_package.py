@@ -1,4 +1,4 @@
-"""What users install."""
+"""Tests of the distribution that users install."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(next(WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])))
 
 
-def test_the_wheel_holds_two_typed_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+def test_wheel_holds_only_two_typed_packages(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "session_history",
@@ -33,14 +33,14 @@ def test_the_wheel_holds_two_typed_packages_and_nothing_else(wheel: zipfile.ZipF
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_every_module_of_the_tree_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+def test_wheel_holds_every_module_of_the_tree(wheel: zipfile.ZipFile) -> None:
     roots = (ROOT / "hooks", ROOT / "plugin")
     modules = {path.relative_to(root).as_posix() for root in roots for kind in CODE for path in root.rglob(f"*{kind}")}
     assert modules == {name for name in wheel.namelist() if name.endswith(CODE)}
     assert any(name.endswith(".lua") for name in modules)
 
 
-def test_the_installed_distribution() -> None:
+def test_installed_distribution_has_metadata_and_entry_points() -> None:
     found = distribution("session-history")
     assert found.metadata["License-Expression"] == "Apache-2.0"
     assert found.metadata["Requires-Python"] == ">=3.11"
@@ -49,7 +49,7 @@ def test_the_installed_distribution() -> None:
         assert (files(package) / "py.typed").is_file()
 
 
-def test_importing_it_imports_no_driver_and_no_runtime() -> None:
+def test_import_loads_no_driver_and_no_runtime() -> None:
     code = (
         "import sys, session_history, session_history_hooks;"
         "print(*(sys.modules.keys() & {'sqlite3', 'asyncpg', 'redis', 'tablestore', 'agentscope', 'pytest', 'orjson'}))"
@@ -58,7 +58,7 @@ def test_importing_it_imports_no_driver_and_no_runtime() -> None:
     assert run.stdout.split() == []
 
 
-def test_the_contract_suite_names_its_extra() -> None:
+def test_contract_suite_without_pytest_names_its_extra() -> None:
     code = "import sys; sys.modules['pytest'] = None; import session_history_hooks.testing"
     run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert run.returncode == 1

@@ -1,4 +1,4 @@
-"""What two type checkers say to users: of right and wrong calls, and of the public types."""
+"""Tests of the types with two type checkers: right and wrong calls, and the public types."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class User:
         self.python = str(self.bin / "python")
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.bin.parent)], check=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.python, "install", "-q"]
-        subprocess.run([*pip, *install], check=True, timeout=300)
+        subprocess.run([*pip, *install], check=True, timeout=1200)
         (folder / "pyproject.toml").write_text(SETTINGS)
         (folder / "calls.py").write_text(CALLS.read_text())
 
     def run(self, tool: str, *arguments: str) -> str:
-        """What a checker of our environment says in the user's: nothing, if it finds nothing."""
+        """Run a checker of this environment in the user's; return its output if it found something."""
         path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
         run = subprocess.run(
             [str(Path(sys.executable).with_name(tool)), *arguments],
@@ -46,7 +46,7 @@ class User:
             env={**os.environ, "PATH": path, "VIRTUAL_ENV": str(self.bin.parent)},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
             check=False,
         )
         return run.stdout + run.stderr if run.returncode else ""
@@ -68,14 +68,14 @@ def user(request: pytest.FixtureRequest) -> User:
     return made
 
 
-def test_mypy(user: User) -> None:
+def test_mypy_accepts_the_calls_of_users(user: User) -> None:
     assert user.run("mypy", "--python-executable", user.python, "calls.py") == ""
 
 
-def test_pyright(user: User) -> None:
+def test_pyright_accepts_the_calls_of_users(user: User) -> None:
     assert user.run("basedpyright", "--pythonpath", user.python, "calls.py") == ""
 
 
 @pytest.mark.parametrize("package", ["session_history", "session_history_hooks"])
-def test_every_public_type_is_known(of_wheel: User, package: str) -> None:
+def test_pyright_knows_every_public_type(of_wheel: User, package: str) -> None:
     assert of_wheel.run("basedpyright", "--verifytypes", package, "--ignoreexternal") == ""

@@ -1,7 +1,7 @@
 """A process with exclusive turns on one session: ``python exclusive.py PATH LEASE_SECONDS count TURNS``, or ``… hold``.
 
-It says ``ready`` and waits for a line on its standard input. Then it counts its turns in the state of the session, one
-turn after the other; or it says ``mine`` when it has the session, and keeps it until it is killed.
+The process prints ``ready`` and waits for a line on its standard input. With ``count`` it counts its turns in the state
+of the session. With ``hold`` it takes the session, prints ``mine``, and keeps the session until it is killed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import sys
 
 from session_history import SqliteSessionHistoryService
 from session_history.log import leases
-from session_history.turns import turn
-from session_history_hooks import SessionKey
 
 
 async def count(service: SqliteSessionHistoryService, turns: int) -> None:
@@ -25,20 +23,16 @@ async def count(service: SqliteSessionHistoryService, turns: int) -> None:
 
 
 async def hold(service: SqliteSessionHistoryService) -> None:
-    open_turn = service._open_turn(
-        SessionKey("u", "s"), turn_id=None, size=None, native=True, slot=None, concurrent="reject"
-    )
-    async with open_turn as one:
-        one.add({"role": "user", "content": "stored"})
-        await open_turn.checkpoint()
-        one.add({"role": "user", "content": "never stored"})
+    async with service.record_turn("u", "s", concurrent="reject") as recorder:
+        recorder.turn.add({"role": "user", "content": "stored"})
+        await recorder.checkpoint()
+        recorder.turn.add({"role": "user", "content": "never stored"})
         print("mine", flush=True)
         await asyncio.sleep(600)
 
 
-async def main(path: str, term: str, what: str, *turns: str) -> None:
-    for module in (leases, turn):
-        vars(module)["LEASE_SECONDS"] = float(term)
+async def main(path: str, seconds: str, what: str, *turns: str) -> None:
+    leases.LEASE_SECONDS = float(seconds)
     async with SqliteSessionHistoryService(path) as service:
         print("ready", flush=True)
         sys.stdin.readline()

@@ -1,6 +1,6 @@
-"""PgBouncer in transaction pooling ahead of a server, where ``SESSION_HISTORY_TEST_PGBOUNCER`` names the program.
+"""PgBouncer in transaction pooling in front of a server, if ``SESSION_HISTORY_TEST_PGBOUNCER`` names the program.
 
-No wheel has it, so CI is without.
+No wheel contains PgBouncer, so CI runs without it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from servers.ports import free_port
-from servers.postgresql import PASSWORD, PATIENCE, USER, Server
+from servers.postgresql import PASSWORD, START_TIMEOUT, USER, Server
 
 PROGRAM = os.environ.get("SESSION_HISTORY_TEST_PGBOUNCER")
 
@@ -32,12 +32,12 @@ default_pool_size = 8
 max_client_conn = 1000
 ignore_startup_parameters = extra_float_digits, options
 """
-"""Fewer connections to the server than there are clients, so that clients do share them."""
+"""The server has fewer connections than there are clients, so that clients share connections."""
 
 
 @contextmanager
 def pooled(server: Server, program: str) -> Iterator[str]:
-    """The URL of a database behind it."""
+    """Run PgBouncer, and yield the URL of a database behind it."""
     folder, port = server.machine.folder, free_port()
     users, settings, log = (folder / f"pgbouncer.{name}" for name in ("users", "ini", "log"))
     _write(users, f'"{USER}" "{PASSWORD}"\n')
@@ -57,7 +57,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while not _listens(port):
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

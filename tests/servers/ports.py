@@ -1,4 +1,4 @@
-"""Ports for throwaway servers that are killed and started again at the same place."""
+"""Ports for test servers that are killed and started again on the same port."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import socket
 from contextlib import suppress
 
 BUS = 10_000
-"""How far above its port a node of a Valkey cluster listens to the other nodes."""
+"""The distance between the port of a Valkey cluster's node and its port for other nodes."""
 
 FIRST, LAST = 10_000, 32_767 - BUS
-"""Below the ports that the system gives to clients (from 32,768 on Linux, from 49,152 by IANA): a client that got the
-port of a server that is down would keep it from coming up again."""
+"""Ports below those that the system gives to clients: these begin at 32,768 on Linux, at 49,152 by IANA. A client with
+the port of a stopped server would keep the server from starting again.
+"""
 
 
 def free_port() -> int:
-    """A port that nobody uses, and so is the one of the bus above it."""
+    """Return an unused port whose port for the cluster bus is unused too."""
     while True:
         port = random.SystemRandom().randint(FIRST, LAST)
         with suppress(OSError), socket.socket() as one, socket.socket() as bus:

@@ -1,4 +1,4 @@
-"""A proxy on loopback between clients and a server: counts what goes through it, and loses what it is told to lose."""
+"""A proxy on loopback between clients and a server, which counts requests, and drops those that a test chooses."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from itertools import repeat
 from typing import Any, Self
 
 CHUNK = 2**20
-"""The most bytes that are handed on at once."""
+"""The most bytes that are passed on at once."""
 
 
 class Mishap(Enum):
-    """What becomes of a request, and of the connection that it came on."""
+    """The fate of a request, and of its connection."""
 
-    CUT_BEFORE = "it never arrives, and the connection is closed"
-    CUT_AFTER = "it arrives, its answer is lost, and the connection is closed"
-    DELAY = "its answer comes late"
-    HALF_OPEN = "the connection stays open, and hands on nothing any more"
-    MUTE = "the connection stays open, and hands on no answer any more"
+    CUT_BEFORE = "the request never arrives, and the connection is closed"
+    CUT_AFTER = "the request arrives, its answer is lost, and the connection is closed"
+    DELAY = "the answer comes late"
+    HALF_OPEN = "the connection stays open, and passes nothing on any more"
+    MUTE = "the connection stays open, and passes no answer on any more"
 
 
 SILENT = (Mishap.HALF_OPEN, Mishap.MUTE)
 
 WEIGHTS = {Mishap.CUT_BEFORE: 16, Mishap.CUT_AFTER: 16, Mishap.DELAY: 3, Mishap.HALF_OPEN: 1, Mishap.MUTE: 1}
-"""How often what happens: whatever falls silent costs a time-out, a cut next to nothing."""
+"""The relative frequencies. A silent connection costs the client a timeout, a cut next to nothing."""
 
 
 class Mishaps:
-    """The fate of one request after the other: at random, but a seed gives the same again.
+    """A random fate for each request. The same seed gives the same fates.
 
-    :param share: of the requests that go wrong.
-    :ivar happened: how many went wrong in which way.
+    :param share: the share of requests with a mishap.
+    :ivar happened: the number of requests for each mishap.
     """
 
     def __init__(self, seed: int | str, *, share: float) -> None:
@@ -57,18 +57,19 @@ class Mishaps:
 
 
 class Proxy:
-    """Listens on :attr:`port` as long as it is entered, in a thread of its own, so that any event loop may be a client.
+    """A proxy that listens on :attr:`port` while its context is entered.
 
-    A request begins when a client sends something for the first time, or after it has heard something.
+    It runs in a thread of its own, so that clients may run in any event loop. A request begins when a client sends data
+    for the first time, or for the first time after an answer.
 
-    :param target: the port of the server, which need not be up.
-    :param tls: what is spoken to the clients; the server is spoken to without it.
-    :param tls_request: what a client sends to ask for TLS, if that is not spoken from the beginning; the answer is "S".
-    :param delay: seconds by which an answer is late.
-    :ivar mishaps: the fate of each request to come; when it ends, all goes well.
-    :ivar requests: how many there were.
-    :ivar connections: how many were made.
-    :ivar target: of connections to come.
+    :param target: the port of the server, which need not run yet.
+    :param tls: the TLS of connections from clients; connections to the server have none.
+    :param tls_request: the bytes by which a client asks for TLS; the answer is "S". Without them, TLS begins at once.
+    :param delay: seconds by which a late answer is late.
+    :ivar mishaps: the fate of each request to come; after its end, no request has a mishap.
+    :ivar requests: the number of requests.
+    :ivar connections: the number of connections.
+    :ivar target: the port for connections to come.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def mute(self) -> None:
-        """From now on, no client hears anything on the connections that there are."""
+        """Pass no answer on any more on the connections that exist now."""
         for connection in list(self._open.values()):
             connection.fate = Mishap.MUTE
 
@@ -121,7 +122,7 @@ class Proxy:
         connection = self._open[task] = _Connection(self)
         self.connections += 1
         try:
-            first = await self._negotiated(reader, writer)
+            first = await self._begin_tls(reader, writer)
             above, below = await asyncio.open_connection("127.0.0.1", self.target)
             below.write(first)
             try:
@@ -134,8 +135,8 @@ class Proxy:
             writer.close()
             del self._open[task]
 
-    async def _negotiated(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """What the client has sent meanwhile that is for the server."""
+    async def _begin_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """Begin TLS if the client asks for it. Return bytes that the client has sent for the server."""
         if not self._tls_request or self._tls is None:
             return b""
         first = await reader.readexactly(len(self._tls_request))
@@ -145,28 +146,31 @@ class Proxy:
         await writer.start_tls(self._tls)
         return b""
 
-    def begun(self) -> Mishap | None:
-        """Count a request, and say what becomes of it."""
+    def next_fate(self) -> Mishap | None:
+        """Count a request, and return its fate."""
         self.requests += 1
         return next(self.mishaps, None)
 
-    async def late(self) -> None:
+    async def delay_answer(self) -> None:
         await asyncio.sleep(self._delay)
 
 
 class _Connection:
-    """:ivar fate: of the request that was begun last."""
+    """A connection of a client.
+
+    :ivar fate: the fate of the latest request.
+    """
 
     def __init__(self, proxy: Proxy) -> None:
         self.fate: Mishap | None = None
         self._proxy = proxy
-        self._heard = True
+        self._answered = True
 
     async def requests(self, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
         while data := await client.read(CHUNK):
-            if self._heard:
-                self._heard = False
-                fate = self._proxy.begun()
+            if self._answered:
+                self._answered = False
+                fate = self._proxy.next_fate()
                 self.fate = self.fate if self.fate in SILENT else fate
             if self.fate is Mishap.CUT_BEFORE:
                 return
@@ -182,8 +186,8 @@ class _Connection:
                 continue
             if self.fate is Mishap.DELAY:
                 self.fate = None
-                await self._proxy.late()
-            self._heard = True
+                await self._proxy.delay_answer()
+            self._answered = True
             client.write(data)
             await client.drain()
 

@@ -1,4 +1,4 @@
-"""The proxy does to requests what it says."""
+"""The proxy gives each request its fate."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from servers.proxy import Mishap, Mishaps, Proxy
 
 
 class Echo:
-    """A server that answers what it is sent.
+    """A server that sends back the bytes it receives.
 
-    :ivar heard: all of that.
+    :ivar received: all of these bytes.
     :ivar tasks: one for each connection.
     """
 
     def __init__(self) -> None:
-        self.heard = b""
+        self.received = b""
         self.tasks: list[asyncio.Task[None]] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,7 +27,7 @@ class Echo:
         assert task is not None
         self.tasks.append(task)
         while data := await reader.read(2**16):
-            self.heard += data
+            self.received += data
             writer.write(data)
         writer.close()
 
@@ -41,8 +41,8 @@ async def echo(unused_tcp_port: int) -> AsyncIterator[tuple[Echo, Proxy]]:
         await asyncio.gather(*made.tasks)
 
 
-async def asked(proxy: Proxy, *requests: bytes) -> list[bytes | None]:
-    """The answers on one connection: b"" = it was closed, None = none came."""
+async def answers_to(proxy: Proxy, *requests: bytes) -> list[bytes | None]:
+    """Send requests on one connection, and return the answers: b"" = it was closed, None = no answer came."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     answers: list[bytes | None] = []
     for request in requests:
@@ -58,7 +58,7 @@ async def asked(proxy: Proxy, *requests: bytes) -> list[bytes | None]:
 
 
 @pytest.mark.parametrize(
-    ("mishap", "answers", "heard"),
+    ("mishap", "answers", "received"),
     [
         (Mishap.CUT_BEFORE, [b"a", b""], b"a"),
         (Mishap.CUT_AFTER, [b"a", b""], b"ab"),
@@ -67,18 +67,18 @@ async def asked(proxy: Proxy, *requests: bytes) -> list[bytes | None]:
         (Mishap.MUTE, [b"a", None], b"ab"),
     ],
 )
-async def test_what_becomes_of_a_request(
-    echo: tuple[Echo, Proxy], mishap: Mishap, answers: list[bytes | None], heard: bytes
+async def test_request_has_the_fate_of_its_mishap(
+    echo: tuple[Echo, Proxy], mishap: Mishap, answers: list[bytes | None], received: bytes
 ) -> None:
     server, proxy = echo
     proxy.mishaps = iter([None, mishap])
-    assert await asked(proxy, b"a", b"b") == answers
-    assert server.heard == heard
+    assert await answers_to(proxy, b"a", b"b") == answers
+    assert server.received == received
     assert (proxy.requests, proxy.connections) == (2, 1)
-    assert await asked(proxy, b"c") == [b"c"], "the next connection is as good as new"
+    assert await answers_to(proxy, b"c") == [b"c"], "the next connection is as good as new"
 
 
-async def test_connections_that_fall_silent(echo: tuple[Echo, Proxy]) -> None:
+async def test_muted_connections_pass_no_answer_on(echo: tuple[Echo, Proxy]) -> None:
     _, proxy = echo
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(b"a")
@@ -88,10 +88,10 @@ async def test_connections_that_fall_silent(echo: tuple[Echo, Proxy]) -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(9), 0.2)
     writer.close()
-    assert await asked(proxy, b"c") == [b"c"]
+    assert await answers_to(proxy, b"c") == [b"c"]
 
 
-def test_a_seed_says_what_goes_wrong() -> None:
+def test_mishaps_of_the_same_seed_are_the_same() -> None:
     first, again, other = (Mishaps(seed, share=0.5) for seed in (1, 1, 2))
     fates = list(islice(first, 200))
     assert fates == list(islice(again, 200)) != list(islice(other, 200))

@@ -27,7 +27,7 @@ async def fail_once(service: SessionHistoryService, turn_id: str) -> None:
 
 @pytest.mark.parametrize("ending", ["error", "cancellation"])
 @pytest.mark.parametrize("last_turns", [None, 4])
-async def test_an_answer_stays_though_a_second_attempt_came_to_nothing(
+async def test_answer_stays_after_a_second_attempt_without_a_result(
     service: SessionHistoryService, ending: str, last_turns: int | None
 ) -> None:
     answered = asyncio.Event()
@@ -53,7 +53,7 @@ async def test_an_answer_stays_though_a_second_attempt_came_to_nothing(
 
 
 @pytest.mark.parametrize("attempts", [1, 3, 7, 30])
-async def test_attempts_take_no_place_in_a_window(service: SessionHistoryService, attempts: int) -> None:
+async def test_earlier_attempts_take_no_place_in_a_window(service: SessionHistoryService, attempts: int) -> None:
     for number in range(10):
         async with service.turn("u", "s") as turn:
             turn.add({"role": "user", "content": f"q{number}"})
@@ -67,7 +67,7 @@ async def test_attempts_take_no_place_in_a_window(service: SessionHistoryService
         assert len(window) >= 4
 
 
-async def test_the_last_attempt_is_shown_until_the_turn_is_tried_again(service: SessionHistoryService) -> None:
+async def test_last_attempt_is_shown_until_the_next_attempt(service: SessionHistoryService) -> None:
     for _ in range(3):
         await fail_once(service, "t")
     assert await shown(service) == ["again?"]
@@ -81,7 +81,7 @@ async def test_the_last_attempt_is_shown_until_the_turn_is_tried_again(service: 
         assert [message.text for message in turn.recorded] == ["again?", "yes"]
 
 
-async def test_a_repeat_tells_whether_it_gets_the_whole_answer(service: SessionHistoryService) -> None:
+async def test_repeat_tells_the_status_of_the_recorded_answer(service: SessionHistoryService) -> None:
     @with_session_history(service)
     async def handler(messages: list[Message]) -> Any:
         yield "half"
@@ -95,7 +95,7 @@ async def test_a_repeat_tells_whether_it_gets_the_whole_answer(service: SessionH
             assert turn.recorded_status == status
 
 
-async def test_a_stream_of_nothing_is_no_answer(service: SessionHistoryService) -> None:
+async def test_empty_interrupted_stream_is_no_answer(service: SessionHistoryService) -> None:
     @with_session_history(service)
     async def handler(messages: list[Message], *, text: str) -> Any:
         yield ""

@@ -30,7 +30,7 @@ async def whole(service: SessionHistoryService, conversation: Conversation) -> l
 
 
 async def pages(service: SessionHistoryService, conversation: Conversation) -> list[list[Json]]:
-    """Return the windows that a reader sees who scrolls back, oldest first."""
+    """Return the windows from the newest to the beginning of the session, oldest first."""
     seen: list[list[Json]] = []
     before: str | None = None
     while not seen or before is not None:

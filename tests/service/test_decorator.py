@@ -62,7 +62,7 @@ class TestAnswering:
             [{"role": "system", "content": "be kind"}, Message(role="user", content="hi")],
         ],
     )
-    async def test_inputs(self, service: SessionHistoryService, new: Any) -> None:
+    async def test_input_of_every_kind_becomes_messages(self, service: SessionHistoryService, new: Any) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message]) -> None:
             assert all(type(message) is Message for message in messages)
@@ -140,7 +140,7 @@ class TestAnswering:
         await handler({"role": "user", "parts": ["said"]}, **HERE, turn_id="t")
         assert [message.get("parts") for message in await native(service)] == [["said"], [], None]
 
-    async def test_native_messages(self, service: SessionHistoryService) -> None:
+    async def test_native_handler_gets_and_returns_dicts(self, service: SessionHistoryService) -> None:
         @with_session_history(service, native=True)
         async def handler(messages: list[dict[str, Any]]) -> dict[str, Any] | str:
             if len(messages) > 1:
@@ -187,7 +187,7 @@ class TestAnswering:
 
         assert [await handler("q", "x", **HERE), await handler("q", input="y", **HERE)] == ["x", "y"]
 
-    async def test_methods(self, service: SessionHistoryService) -> None:
+    async def test_decorated_method_gets_self(self, service: SessionHistoryService) -> None:
         class Agent:
             name = "Bob"
 
@@ -215,14 +215,14 @@ class TestAnswering:
         assert await agent.of_class("q", **HERE) == "Bob"  # type: ignore[arg-type] # no descriptor can say this
         assert await agent.of_nobody("q", **HERE) == "nobody"
 
-    async def test_a_window(self, service: SessionHistoryService) -> None:
+    async def test_handler_with_last_turns_gets_a_window(self, service: SessionHistoryService) -> None:
         @with_session_history(service, last_turns=2)
         async def handler(messages: list[Message]) -> str:
             return str(len(messages))
 
         assert [await handler("q", **HERE) for _ in range(7)] == ["1", "3", "5", "5", "5", "5", "5"]
 
-    async def test_calls_that_can_not_be(self, service: SessionHistoryService) -> None:
+    async def test_call_with_wrong_arguments_raises_type_error(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message]) -> str:
             pytest.fail("the handler was called")
@@ -253,7 +253,7 @@ class TestAnswering:
             await call("q", user_id="", session_id="s")
         assert await recorded(service) == []
 
-    async def test_a_deleted_session(self, service: SessionHistoryService) -> None:
+    async def test_call_in_a_deleted_session_raises_session_deleted(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message]) -> str:
             pytest.fail("the handler was called")
@@ -265,7 +265,7 @@ class TestAnswering:
 
 
 class TestTurnId:
-    async def test_another_input_is_refused(self, service: SessionHistoryService) -> None:
+    async def test_repeat_with_another_input_raises_turn_id_reused(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message]) -> str:
             return "a"
@@ -319,7 +319,9 @@ class TestStreaming:
         assert await recorded(service) == ["user: q", "assistant: Hello", "tool: x", "assistant: !"]
         assert [item async for item in handler("q", **HERE, turn_id="t")] == ["Hello", tool, "!", None]
 
-    async def test_what_the_handler_adds_stands_where_it_was_added(self, service: SessionHistoryService) -> None:
+    async def test_message_added_during_a_stream_stands_where_it_was_added(
+        self, service: SessionHistoryService
+    ) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message], turn: Turn) -> AsyncIterator[str]:
             yield "Let me "
@@ -331,7 +333,7 @@ class TestStreaming:
         assert await recorded(service) == ["user: q", "assistant: Let me look.", "tool: found", "assistant: Done."]
         assert [item async for item in handler("q", **HERE, turn_id="t")] == ["Let me look.", "Done."]
 
-    async def test_nothing_streamed(self, service: SessionHistoryService) -> None:
+    async def test_stream_without_pieces_stores_the_input(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message]) -> AsyncIterator[str]:
             return
@@ -342,7 +344,7 @@ class TestStreaming:
         assert await recorded(service) == ["user: q"]
 
     @pytest.mark.parametrize("way", ["aclose", "break and collect", "cancel", "throw"])
-    async def test_a_consumer_that_leaves(self, service: SessionHistoryService, way: str) -> None:
+    async def test_stream_left_by_its_consumer_is_interrupted(self, service: SessionHistoryService, way: str) -> None:
         closed = []
 
         @with_session_history(service)
@@ -382,7 +384,7 @@ class TestStreaming:
         async with service.turn("u", "s") as turn:
             assert len(turn.history) == 2
 
-    async def test_an_error_in_the_stream(self, service: SessionHistoryService) -> None:
+    async def test_stream_with_an_error_is_a_failed_turn(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message]) -> AsyncIterator[str]:
             yield "half"
@@ -397,7 +399,7 @@ class TestStreaming:
         async with service.turn("u", "s") as turn:
             assert turn.history == []
 
-    async def test_a_piece_that_is_none_is_an_error(self, service: SessionHistoryService) -> None:
+    async def test_stream_with_a_wrong_piece_raises_invalid_message(self, service: SessionHistoryService) -> None:
         for bad in (5, "\ud800"):
 
             @with_session_history(service)
@@ -418,7 +420,7 @@ class Request:
 
 
 class TestIdentify:
-    async def test_a_request(self, service: SessionHistoryService) -> None:
+    async def test_identify_reads_a_request(self, service: SessionHistoryService) -> None:
         @with_session_history(service, identify=lambda request: Identity(request.who, request.where, request.text))
         async def handler(messages: list[Message]) -> str:
             return messages[-1].text.upper()
@@ -446,7 +448,9 @@ class TestIdentify:
         assert await handler(Request("u", "s", "x"), 5) == "x u 5 t"
 
     @pytest.mark.parametrize("found", [None, {}, ("u", "s"), ("u", "s", "hi", None, 5), ["u", "s", "hi"]])
-    async def test_what_is_no_identity(self, service: SessionHistoryService, found: Any) -> None:
+    async def test_identify_with_a_wrong_result_raises_type_error(
+        self, service: SessionHistoryService, found: Any
+    ) -> None:
         @with_session_history(service, identify=lambda request: found)
         async def handler(messages: list[Message]) -> str:
             pytest.fail("the handler was called")
@@ -485,7 +489,7 @@ class TestDecorating:
         parameters = list(inspect.signature(answering).parameters)
         assert parameters == ["messages", "mood", "user_id", "session_id", "turn_id"]
 
-    def test_what_can_not_be_decorated(self, service: SessionHistoryService) -> None:
+    def test_wrong_decoration_raises_type_error(self, service: SessionHistoryService) -> None:
         decorate: Any = with_session_history(service)
         for bad in (lambda messages: None, 5):
             with pytest.raises(TypeError):

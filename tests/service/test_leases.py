@@ -38,7 +38,6 @@ from session_history.log import leases
 from session_history.log import session_log as log
 from session_history.records.record import Status
 from session_history.turns import lifecycle as turns
-from session_history.turns import writer
 from session_history_hooks import Appended
 from support import PROGRAMS
 
@@ -54,14 +53,13 @@ PROGRAM = PROGRAMS / "exclusive.py"
 
 @pytest.fixture(autouse=True)
 def _short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (leases, writer):
-        monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
     for module in (log, turns):
         monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
 
 
 def others(service: SessionHistoryService) -> dict[str, Callable[[], Awaitable[object]]]:
-    """Whatever appends to a session."""
+    """Return each way to append to a session."""
     return {
         "append": lambda: append(service, "q2"),
         "update": lambda: service.update_session("u", "s", title="new"),
@@ -95,7 +93,7 @@ async def hang(context: Context) -> Recorder:
 
 class TestReject:
     @pytest.mark.every_store
-    async def test_the_second_is_refused_before_it_begins(self, pair: Pair) -> None:
+    async def test_second_exclusive_turn_raises_session_busy(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="reject") as first:
             for service in pair:
@@ -107,7 +105,7 @@ class TestReject:
         assert await is_free(other)
         assert await recorded(other) == await recorded(one) == ["q"]
 
-    async def test_what_was_refused_left_nothing(self, pair: Pair) -> None:
+    async def test_refused_turn_writes_nothing(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="reject"):
             before = await records(one)
@@ -115,7 +113,7 @@ class TestReject:
             assert await records(one) == before
 
     @pytest.mark.every_store
-    async def test_of_many_at_once_one_has_it(self, pair: Pair) -> None:
+    async def test_concurrent_exclusive_turns_admit_one(self, pair: Pair) -> None:
         going = 0
 
         async def talk(service: SessionHistoryService, number: int) -> bool:
@@ -135,7 +133,7 @@ class TestReject:
         assert done.count(True) == 1
         assert await recorded(pair[0]) == [f"q{done.index(True)}"]
 
-    async def test_a_repeat_of_a_recorded_turn_needs_no_session_of_its_own(self, pair: Pair) -> None:
+    async def test_repeat_of_a_recorded_turn_needs_no_lease(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, turn_id="t", concurrent="reject") as first:
             first.add([said("q")])
@@ -143,20 +141,22 @@ class TestReject:
             async with opened(other, turn_id="t", concurrent="reject") as again:
                 assert names(again.turn.recorded or []) == ["q"]
 
-    async def test_other_sessions_are_free(self, service: SessionHistoryService) -> None:
+    async def test_lease_leaves_other_sessions_free(self, service: SessionHistoryService) -> None:
         async with opened(service, concurrent="reject"):
             async with service.turn("u", "s2", concurrent="reject") as other:
                 other.add({"role": "user", "content": "q"})
 
     @pytest.mark.parametrize("concurrent", ["", "Queue", None, 1, ["queue"]])
-    def test_what_else_can_not_be_asked_for(self, service: SessionHistoryService, concurrent: Any) -> None:
+    def test_turn_with_an_unknown_policy_raises_value_error(
+        self, service: SessionHistoryService, concurrent: Any
+    ) -> None:
         with pytest.raises(ValueError, match="concurrent"):
             service.turn("u", "s", concurrent=concurrent)
 
 
 class TestQueue:
     @pytest.mark.every_store
-    async def test_who_waits_sees_what_the_others_said(self, pair: Pair) -> None:
+    async def test_queued_turn_sees_the_turns_before_it(self, pair: Pair) -> None:
         async def talk(service: SessionHistoryService, number: int) -> list[str]:
             async with opened(service, concurrent="queue") as mine:
                 await asyncio.sleep(0.005)
@@ -169,7 +169,7 @@ class TestQueue:
         assert sorted(histories, key=len) == [everything[:length] for length in range(8)]
 
     @pytest.mark.every_store
-    async def test_who_is_cancelled_while_it_waits_leaves_nothing(self, pair: Pair) -> None:
+    async def test_queued_turn_that_is_cancelled_writes_nothing(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="queue") as first:
             waiting = asyncio.create_task(say(other, "q2", concurrent="queue"))
@@ -181,7 +181,7 @@ class TestQueue:
         assert await recorded(one) == ["q1"]
         assert await is_free(other)
 
-    async def test_a_stop_ends_the_waiting(self, pair: Pair) -> None:
+    async def test_queued_turn_raises_unavailable_at_a_stop(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="queue"):
             waiting = asyncio.create_task(say(other, "q2", concurrent="queue"))
@@ -198,7 +198,7 @@ class TestOthersWait:
     @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
     @pytest.mark.parametrize("known", [True, False])
     @pytest.mark.every_store
-    async def test_until_it_ends(self, pair: Pair, how: str, known: bool) -> None:
+    async def test_append_waits_until_the_exclusive_turn_ends(self, pair: Pair, how: str, known: bool) -> None:
         one, other = pair
         await say(one, "q0")
         if known:
@@ -216,7 +216,7 @@ class TestOthersWait:
             assert await recorded(each) == ["q0", "a0", "a1", "a2", *said_then]
 
     @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
-    async def test_also_if_it_takes_several_terms(self, pair: Pair, how: str) -> None:
+    async def test_append_waits_through_several_terms_of_the_lease(self, pair: Pair, how: str) -> None:
         one, other = pair
         await say(one, "q0")
         async with opened(one, concurrent="reject") as first:
@@ -227,7 +227,7 @@ class TestOthersWait:
         await asyncio.wait_for(waiting, SOON)
         assert (await recorded(one))[:2] == ["q0", "q1"]
 
-    async def test_not_for_ever_not_even_for_a_turn_of_their_own(
+    async def test_append_in_the_own_exclusive_turn_raises_session_busy(
         self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("session_history.log.session_log.RETRY_TIMEOUT", 0.2)
@@ -238,7 +238,7 @@ class TestOthersWait:
                 await asyncio.wait_for(service.update_session("u", "s", title="never"), SOON)
         assert await recorded(service) == ["q0", "q1"]
 
-    async def test_who_read_it_long_ago_and_comes_late_does_not_take_it_for_dead(self, pair: Pair) -> None:
+    async def test_append_with_an_old_head_waits_for_a_living_turn(self, pair: Pair) -> None:
         one, other = pair
         await say(one, "q0")
         async with opened(one, concurrent="reject") as first:
@@ -253,7 +253,7 @@ class TestOthersWait:
         await waiting
         assert await recorded(one) == ["q0", "q1", "q2"]
 
-    async def test_a_deletion_does_not_wait(self, pair: Pair) -> None:
+    async def test_delete_does_not_wait_for_an_exclusive_turn(self, pair: Pair) -> None:
         one, other = pair
         with pytest.raises(SessionDeleted):
             async with opened(one, concurrent="reject") as first:
@@ -263,9 +263,7 @@ class TestOthersWait:
         await other.create_session("u", "s")
         assert await is_free(other)
 
-    async def test_a_store_that_does_not_answer_for_a_while_costs_no_life(
-        self, pair: Pair, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_lease_survives_a_heartbeat_that_failed(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         one, other = pair
         real = one.provider.renew
         async with opened(one, concurrent="reject") as first:
@@ -288,7 +286,7 @@ class TestReleased:
     @pytest.mark.parametrize("error", [None, ZeroDivisionError, asyncio.CancelledError, TimeoutError, GeneratorExit])
     @pytest.mark.parametrize("speaks", [True, False])
     @pytest.mark.parametrize("checkpoint", [True, False])
-    async def test_however_it_ends(
+    async def test_lease_ends_with_every_end_of_the_turn(
         self, pair: Pair, error: type[BaseException] | None, speaks: bool, checkpoint: bool
     ) -> None:
         one, other = pair
@@ -312,7 +310,7 @@ class TestReleased:
         assert (await records(one))[-1].lease is None
 
     @pytest.mark.every_store
-    async def test_when_its_task_is_cancelled(self, pair: Pair) -> None:
+    async def test_lease_ends_when_the_task_is_cancelled(self, pair: Pair) -> None:
         one, other = pair
 
         async def talk() -> None:
@@ -329,7 +327,7 @@ class TestReleased:
         assert await is_free(other)
         assert await recorded(other) == ["q"]
 
-    async def test_when_its_stream_is_left(self, pair: Pair) -> None:
+    async def test_lease_ends_when_the_stream_is_left(self, pair: Pair) -> None:
         one, other = pair
 
         async def stream() -> AsyncGenerator[str, None]:
@@ -345,7 +343,7 @@ class TestReleased:
         assert await is_free(other)
         assert await recorded(other) == ["q0"]
 
-    async def test_when_the_service_is_stopped(self, pair: Pair) -> None:
+    async def test_lease_ends_when_the_service_is_stopped(self, pair: Pair) -> None:
         one, other = pair
         with pytest.raises(Unavailable):
             async with opened(one, concurrent="reject") as mine:
@@ -356,7 +354,7 @@ class TestReleased:
         assert await recorded(other) == ["q"]
 
     @pytest.mark.parametrize("how", ["cancel", "stop"])
-    async def test_when_it_was_just_being_claimed(self, pair: Pair, how: str) -> None:
+    async def test_lease_ends_when_its_claim_is_cancelled_or_stopped(self, pair: Pair, how: str) -> None:
         one, other = pair
         going, go = hold(one)
         task = asyncio.create_task(say(one, "q", concurrent="reject"))
@@ -375,14 +373,14 @@ class TestReleased:
         await asyncio.sleep(LEASE_SECONDS / 2)
         assert heartbeats() == []
 
-    async def test_a_parked_turn_leaves_it(self, pair: Pair) -> None:
+    async def test_lease_ends_when_the_turn_is_parked(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="reject") as mine:
             mine.add([said("q")])
             mine.park()
         assert await is_free(other)
 
-    async def test_a_checkpoint_that_ends_the_turn_leaves_it(self, pair: Pair) -> None:
+    async def test_lease_ends_with_a_final_checkpoint(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="reject") as mine:
             mine.add([said("q")])
@@ -392,7 +390,7 @@ class TestReleased:
             mine.add([said("a")])
         assert await recorded(other) == ["q", "a", "q2"]
 
-    async def test_one_that_could_not_be_stored_gives_no_sign_of_life_any_more(self, pair: Pair) -> None:
+    async def test_heartbeats_end_when_the_turn_cannot_be_stored(self, pair: Pair) -> None:
         one, other = pair
         with pytest.raises(Unavailable):
             async with opened(one, concurrent="reject") as mine:
@@ -403,7 +401,7 @@ class TestReleased:
         await say(other, "q2", concurrent="queue")
         assert await recorded(other) == ["q2"]
 
-    async def test_nothing_beats_on(self, pair: Pair) -> None:
+    async def test_heartbeats_end_with_the_turn(self, pair: Pair) -> None:
         for service in pair:
             await say(service, "q", concurrent="queue")
         await asyncio.sleep(0)
@@ -413,7 +411,7 @@ class TestReleased:
 class TestTheDead:
     @pytest.mark.parametrize("how", ["append", "update", "turn", "queue", "overtaking"])
     @pytest.mark.every_store
-    async def test_one_is_taken_over_after_its_term_and_not_before(self, pair: Pair, how: str) -> None:
+    async def test_dead_turn_is_taken_over_after_its_term(self, pair: Pair, how: str) -> None:
         one, other = pair
         await say(one, "q0")
         open_turn = opened(one, concurrent="reject")
@@ -428,7 +426,7 @@ class TestTheDead:
         assert await is_free(other)
 
     @pytest.mark.parametrize("ending", [None, ZeroDivisionError])
-    async def test_its_owner_is_told_and_what_it_said_is_not_stored(
+    async def test_overtaken_turn_raises_turn_overtaken_and_is_not_stored(
         self, pair: Pair, ending: type[BaseException] | None, caplog: pytest.LogCaptureFixture
     ) -> None:
         one, other = pair
@@ -446,7 +444,7 @@ class TestTheDead:
         with pytest.raises(TurnClosed):
             dead.add([said("q1")])
 
-    async def test_so_it_is_at_its_next_checkpoint(self, pair: Pair) -> None:
+    async def test_checkpoint_of_an_overtaken_turn_raises_turn_overtaken(self, pair: Pair) -> None:
         one, other = pair
         with pytest.raises(TurnOvertaken):
             async with opened(one, concurrent="reject") as dead:
@@ -461,7 +459,7 @@ class TestTheDead:
         assert await recorded(other) == await recorded(one) == ["q1", "q2"]
         assert await is_free(one)
 
-    async def test_it_can_not_renew_what_another_has(self, pair: Pair) -> None:
+    async def test_overtaken_turn_cannot_renew_its_lease(self, pair: Pair) -> None:
         one, other = pair
         open_turn = opened(one, concurrent="reject")
         await hang(open_turn)
@@ -474,7 +472,7 @@ class TestTheDead:
             assert not await is_free(one)
         assert await is_free(one)
 
-    async def test_of_many_that_wait_one_has_it(self, pair: Pair) -> None:
+    async def test_queued_turns_take_a_dead_lease_one_by_one(self, pair: Pair) -> None:
         await hang(opened(pair[0], concurrent="reject"))
         going = 0
 
@@ -492,8 +490,8 @@ class TestTheDead:
         )
         assert sorted(await recorded(pair[0])) == [f"q{number}" for number in range(6)]
 
-    async def test_it_is_watched_from_where_it_was_seen_first(self, pair: Pair) -> None:
-        """Who did not look meanwhile may not count the time meanwhile."""
+    async def test_observer_counts_time_from_its_first_look(self, pair: Pair) -> None:
+        """The time before the first look does not count."""
         one, other = pair
         await hang(opened(one, concurrent="reject"))
         await asyncio.sleep(2 * LEASE_SECONDS)
@@ -501,7 +499,7 @@ class TestTheDead:
         await asyncio.sleep(1.2 * LEASE_SECONDS)
         assert await is_free(other)
 
-    async def test_a_store_that_fails_when_it_is_taken_over_costs_no_second_term(self, pair: Pair) -> None:
+    async def test_takeover_after_a_failed_append_needs_no_second_term(self, pair: Pair) -> None:
         one, other = pair
         await hang(opened(one, concurrent="reject"))
         assert not await is_free(other)
@@ -518,7 +516,7 @@ class TestTheDead:
         assert await is_free(other)
 
 
-def test_event_loops_that_share_a_service_take_turns(tmp_path: Path) -> None:
+def test_event_loops_on_one_service_queue_for_the_session(tmp_path: Path) -> None:
     service = SqliteSessionHistoryService(tmp_path / "h.db")
 
     async def count() -> None:
@@ -552,7 +550,9 @@ class TestProcesses:
         async with SqliteSessionHistoryService(tmp_path / "h.db") as service:
             yield service
 
-    async def test_none_of_what_they_count_is_lost(self, service: SqliteSessionHistoryService, tmp_path: Path) -> None:
+    async def test_processes_that_queue_lose_no_count(
+        self, service: SqliteSessionHistoryService, tmp_path: Path
+    ) -> None:
         processes = [self.start(tmp_path / "h.db", 30, "count", 25) for _ in range(4)]
         for process in processes:
             assert process.stdin is not None
@@ -566,7 +566,9 @@ class TestProcesses:
             assert one.state == {"n": 100}
             assert [message.text for message in one.history] == [f"{number}" for number in range(1, 101)]
 
-    async def test_one_that_is_killed_is_taken_over(self, service: SqliteSessionHistoryService, tmp_path: Path) -> None:
+    async def test_session_of_a_killed_process_is_taken_over(
+        self, service: SqliteSessionHistoryService, tmp_path: Path
+    ) -> None:
         process = self.start(tmp_path / "h.db", LEASE_SECONDS, "hold")
         assert process.stdin is not None
         assert process.stdout is not None

@@ -70,7 +70,7 @@ class TestStaleFolds:
             assert (each.title, each.metadata, each.turns) == ("two", {"a": 1}, 4)
 
     @pytest.mark.parametrize("covered", range(7))
-    async def test_the_card_is_folded_from_where_the_fold_ends(
+    async def test_summary_is_rebuilt_from_the_end_of_its_snapshot(
         self, service: SessionHistoryService, covered: int
     ) -> None:
         await store(service.provider, *self.RECORDS[:covered], cards=True)
@@ -84,7 +84,7 @@ class TestStaleFolds:
         assert log.head.current_snapshot is not None
         assert SessionSummary.decode(log.head.current_snapshot.summary, KEY).turns == 5
 
-    async def test_a_fold_of_another_log_is_not_believed(self, service: SessionHistoryService) -> None:
+    async def test_snapshot_of_another_log_is_ignored(self, service: SessionHistoryService) -> None:
         await store(service.provider, *self.RECORDS[:3])
         wrong = Snapshot(2, "an entry that is not there", SessionSummary(title="wrong", turns=99).encode())
         await service.provider.rewrite(
@@ -93,7 +93,7 @@ class TestStaleFolds:
         await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
 
-    async def test_a_stale_fold_with_an_unreadable_card_is_not_needed(
+    async def test_stale_snapshot_with_an_unreadable_summary_is_ignored(
         self, service: SessionHistoryService, caplog: pytest.LogCaptureFixture
     ) -> None:
         await store(service.provider, *self.RECORDS[:3])
@@ -105,7 +105,7 @@ class TestStaleFolds:
         await self.check(service)
         assert "rebuilt from the log" in caplog.text
 
-    async def test_longer_than_a_page(self, service: SessionHistoryService) -> None:
+    async def test_summary_of_a_log_longer_than_a_page_is_rebuilt(self, service: SessionHistoryService) -> None:
         await store(service.provider, *(record(f"q{number}", f"a{number}") for number in range(2500)))
         listed = (await service.list_sessions("u"))[0]
         assert listed.turns == 2500
@@ -113,7 +113,7 @@ class TestStaleFolds:
         assert session is not None
         assert [each.text for each in session.messages[::2]] == [f"q{number}" for number in range(2500)]
 
-    async def test_only_what_lies_behind_the_fold_is_read(self, service: SessionHistoryService) -> None:
+    async def test_entries_before_the_snapshot_are_not_read(self, service: SessionHistoryService) -> None:
         await store(service.provider, *(record(f"q{number}") for number in range(50)), cards=True)
         await store(service.provider, record("q50"))
         asked: list[dict[str, Any]] = []
@@ -139,13 +139,13 @@ class TestCards:
         summary = SessionSummary().with_records(enumerate(records, start=1))
         assert (summary.turns, summary.messages, summary.title) == (1, 3, "x")
 
-    def test_a_turn_ends_a_plain_one(self) -> None:
+    def test_turn_ends_the_turn_of_plain_appends(self) -> None:
         records = [record("q1", by=Author.APPEND), record("q2"), record("a1", by=Author.APPEND)]
         summary = SessionSummary().with_records(enumerate(records, start=1))
         assert summary.turns == 3
 
     @pytest.mark.parametrize("data", [b"", b"x", b"[]", b"5", b"{}", b'{"v":1,"nonsense":2}', b"\xff"])
-    def test_what_is_no_card_or_record(self, data: bytes) -> None:
+    def test_unreadable_summary_or_record_raises_corrupt(self, data: bytes) -> None:
         with pytest.raises(Corrupt, match="summary of SessionKey"):
             SessionSummary.decode(data, KEY)
         with pytest.raises(Corrupt, match="entry 7 of SessionKey"):
@@ -154,12 +154,12 @@ class TestCards:
     @pytest.mark.parametrize(
         "summary", [b'{"v":1,"title":5}', b'{"v":1,"metadata":[]}', b'{"v":1,"turns":"x"}', b'{"v":1,"plain":1}']
     )
-    def test_a_card_with_values_of_other_types(self, summary: bytes) -> None:
+    def test_summary_with_values_of_other_types_raises_corrupt(self, summary: bytes) -> None:
         with pytest.raises(Corrupt):
             SessionSummary.decode(summary, KEY)
 
     @pytest.mark.parametrize("runs", ['[["f",[5]]]', '[["f",["x",{}]]]', "[5]", "null"])
-    def test_a_record_with_messages_that_are_none(self, runs: str) -> None:
+    def test_record_with_wrong_messages_raises_corrupt(self, runs: str) -> None:
         data = f'{{"v":1,"by":"turn","base":0,"at":1,"runs":{runs}}}'.encode()
         whole = record("q").encode()
         with pytest.raises(Corrupt, match="entry 7"):
@@ -167,7 +167,7 @@ class TestCards:
         with pytest.raises(Corrupt, match="entry 2"):
             Record.decode_all([whole, data, whole], KEY, 1)
 
-    async def test_an_answer_that_lacks_a_message(self, service: SessionHistoryService) -> None:
+    async def test_recorded_answer_that_lacks_a_message_raises_corrupt(self, service: SessionHistoryService) -> None:
         @with_session_history(service)
         async def handler(messages: list[Any]) -> str:
             return "a"
@@ -182,13 +182,13 @@ class TestCards:
             with pytest.raises(Corrupt, match="lacks a message"):
                 await handler({"role": "user", "content": "q"}, user_id="u", session_id=name, turn_id="t")
 
-    def test_newer_versions(self) -> None:
+    def test_record_of_a_newer_version_raises_incompatible_store(self) -> None:
         with pytest.raises(IncompatibleStore):
             SessionSummary.decode(b'{"v":2}', KEY)
         with pytest.raises(IncompatibleStore):
             Record.decode(b'{"v":2}', KEY, 1)
 
-    def test_a_record_comes_back(self) -> None:
+    def test_record_comes_back_equal(self) -> None:
         full = Record(
             Author.TURN,
             base=3,
@@ -212,20 +212,20 @@ class TestTurns:
             for turn in assemble(enumerate(records, start=first))
         ]
 
-    def test_from_the_beginning_every_turn_is_whole(self) -> None:
+    def test_turns_from_the_beginning_are_whole(self) -> None:
         records = [record("a0", by=Author.APPEND), record("q1", "a1"), record("a2", "q3", by=Author.APPEND)]
         assert self.shown(*records) == [(["a0"], True), (["q1", "a1"], True), (["a2"], True), (["q3"], True)]
 
-    def test_in_the_middle_the_first_may_have_begun_before(self) -> None:
+    def test_first_turn_from_the_middle_may_be_torn(self) -> None:
         torn = record("a2", "q3", by=Author.APPEND)
         assert self.shown(torn, first=5) == [(["a2"], False), (["q3"], True)]
         assert self.shown(record("q1"), torn, first=5) == [(["q1"], True), (["a2"], True), (["q3"], True)]
 
-    def test_messages_without_a_role_are_a_turn_for_each_append(self) -> None:
+    def test_messages_without_a_role_are_one_turn_an_append(self) -> None:
         records = [record("x1", "y1", by=Author.APPEND), record("x2", "y2", by=Author.APPEND)]
         assert self.shown(*records, first=5) == [(["x1", "y1"], True), (["x2", "y2"], True)]
 
-    def test_no_window_begins_with_a_torn_turn(self) -> None:
+    def test_window_does_not_begin_with_a_torn_turn(self) -> None:
         torn = assemble(enumerate([record("a1", by=Author.APPEND), record("q2", "a2")], start=5))
         assert newest(torn, 2) is None
         assert steady(torn, 2, count=2) is None
@@ -237,7 +237,7 @@ class TestTurns:
 
 
 class TestRebase:
-    async def test_an_append_that_is_always_overtaken_gives_up(
+    async def test_append_that_always_conflicts_raises_unavailable(
         self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await store(service.provider, record("q1"))
@@ -253,7 +253,7 @@ class TestRebase:
             async with service.turn("u", "s") as turn:
                 turn.add({"role": "user", "content": "q2"})
 
-    async def test_tasks_of_one_loop_do_not_get_into_each_others_way(self, tmp_path: Path) -> None:
+    async def test_appends_of_one_event_loop_do_not_conflict(self, tmp_path: Path) -> None:
         service = SessionHistoryService.from_url(f"sqlite:///{tmp_path / 'h.db'}")
         async with service:
             session = await service.create_session("u", "s")
@@ -271,7 +271,7 @@ class TestRebase:
             )
         assert attempts == 32
 
-    async def test_several_loops_at_once(self, tmp_path: Path) -> None:
+    async def test_turns_of_several_event_loops_are_all_kept(self, tmp_path: Path) -> None:
         service = SessionHistoryService.from_url(f"sqlite:///{tmp_path / 'h.db'}")
 
         async def talk(name: str) -> None:
@@ -286,6 +286,6 @@ class TestRebase:
 
 
 @pytest.mark.parametrize("head", ["the tail", 5, Position(0, 1)])
-def test_a_conflict_takes_a_head(head: Any) -> None:
+def test_conflict_without_a_head_raises_type_error(head: Any) -> None:
     with pytest.raises(TypeError, match="takes the Head"):
         Conflict(head)

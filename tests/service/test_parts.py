@@ -1,4 +1,4 @@
-"""A turn of several entries is one turn: at the place of its first, in its newest version, whoever reads it."""
+"""Tests of turns of several entries: every reader sees one turn, in its newest version."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def counts(service: SessionHistoryService) -> tuple[int, int]:
 
 class TestCheckpoints:
     @pytest.mark.every_store
-    async def test_it_is_one_turn_of_several_entries(self, service: SessionHistoryService) -> None:
+    async def test_turn_with_checkpoints_is_one_turn_of_several_entries(self, service: SessionHistoryService) -> None:
         async with opened(service) as turn:
             pass
         async with opened(service) as turn:
@@ -106,7 +106,7 @@ class TestCheckpoints:
             (Status.COMPLETED, Continuation(1, 3)),
         ]
 
-    async def test_what_was_said_is_seen_before_the_turn_ends(self, pair: Pair) -> None:
+    async def test_checkpointed_messages_are_seen_before_the_turn_ends(self, pair: Pair) -> None:
         one, other = pair
         open_turn, turn = await begin(one, "q")
         assert await recorded(other) == await shown(other) == ["q"]
@@ -115,7 +115,7 @@ class TestCheckpoints:
         await end(open_turn)
         assert await recorded(other) == ["q", "a"]
 
-    async def test_nothing_new_is_no_entry(self, service: SessionHistoryService) -> None:
+    async def test_checkpoint_without_news_writes_no_entry(self, service: SessionHistoryService) -> None:
         open_turn, turn = await begin(service, "q", "a")
         turn.revise(1, said("a"))
         await turn.checkpoint()
@@ -124,7 +124,7 @@ class TestCheckpoints:
         await end(open_turn)
         assert [each.status for each in await records(service)] == [Status.OPEN, Status.COMPLETED]
 
-    async def test_one_that_says_nothing_leaves_nothing(self, service: SessionHistoryService) -> None:
+    async def test_checkpoint_without_messages_writes_no_entry(self, service: SessionHistoryService) -> None:
         async with opened(service) as turn:
             await turn.checkpoint()
         assert await records(service) == []
@@ -132,7 +132,7 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("error", "status"), [(ZeroDivisionError, Status.FAILED), (asyncio.CancelledError, Status.INTERRUPTED)]
     )
-    async def test_how_it_ended_holds_for_all_of_it(
+    async def test_status_of_the_last_entry_holds_for_the_whole_turn(
         self, service: SessionHistoryService, error: type[BaseException], status: Status
     ) -> None:
         with pytest.raises(error):
@@ -145,7 +145,7 @@ class TestCheckpoints:
         assert await recorded(service) == ["q", "a"]
         assert await shown(service) == ([] if status is Status.FAILED else ["q", "a"])
 
-    async def test_a_failed_one_in_which_a_tool_acted_stays(self, service: SessionHistoryService) -> None:
+    async def test_failed_turn_with_a_checkpointed_tool_result_is_shown(self, service: SessionHistoryService) -> None:
         with pytest.raises(ZeroDivisionError):
             async with opened(service) as turn:
                 turn.turn.add([{"role": "user", "content": "book it"}, call("c")])
@@ -156,7 +156,7 @@ class TestCheckpoints:
         async with service.turn("u", "s", native=True) as turn:
             assert [message["role"] for message in turn.history] == ["user", "assistant", "tool"]
 
-    async def test_it_stands_at_the_place_of_its_first_entry(self, pair: Pair) -> None:
+    async def test_turn_of_several_entries_stands_at_its_first_entry(self, pair: Pair) -> None:
         one, other = pair
         open_turn, turn = await begin(one, "q1")
         await say(other, "q2", "a2")
@@ -184,7 +184,7 @@ def call(call_id: str) -> Json:
 
 
 class TestCrashes:
-    async def test_the_next_process_sees_an_interrupted_turn_repaired_and_goes_on(self, pair: Pair) -> None:
+    async def test_next_process_sees_the_turn_of_a_dead_process_repaired(self, pair: Pair) -> None:
         one, other = pair
         open_turn = opened(one)
         turn = await open_turn.__aenter__()
@@ -203,7 +203,7 @@ class TestCrashes:
     @pytest.mark.parametrize("applied", [True, False])
     @pytest.mark.parametrize("again", [True, False])
     @pytest.mark.every_store
-    async def test_a_checkpoint_of_unknown_outcome_is_stored_once(
+    async def test_checkpoint_with_an_unknown_outcome_is_stored_once(
         self, service: SessionHistoryService, concurrent: str, applied: bool, again: bool
     ) -> None:
         async with opened(service, concurrent=concurrent) as turn:
@@ -220,7 +220,9 @@ class TestCrashes:
         assert [len(each.messages) for each in await records(service) if each.messages] == [1, 1]
 
     @pytest.mark.parametrize("applied", [True, False])
-    async def test_so_is_one_that_others_came_behind(self, pair: Pair, applied: bool) -> None:
+    async def test_checkpoint_with_an_unknown_outcome_is_stored_once_behind_other_turns(
+        self, pair: Pair, applied: bool
+    ) -> None:
         one, other = pair
         open_turn = opened(one)
         turn = await open_turn.__aenter__()
@@ -236,7 +238,7 @@ class TestCrashes:
         assert await recorded(one) == await recorded(other) == expected
 
     @pytest.mark.parametrize("concurrent", ["keep", "reject"])
-    async def test_a_cancellation_during_a_checkpoint_loses_nothing(
+    async def test_checkpoint_that_is_cancelled_is_stored(
         self, service: SessionHistoryService, concurrent: str
     ) -> None:
         going, go = hold(service, after_concurrent=concurrent)
@@ -265,7 +267,7 @@ class TestCrashes:
         assert await shown(service, concurrent="reject") == ["q"]
 
     @pytest.mark.every_store
-    async def test_a_stop_during_a_checkpoint_loses_nothing(self, service: SessionHistoryService) -> None:
+    async def test_checkpoint_during_a_stop_is_stored(self, service: SessionHistoryService) -> None:
         going, go = hold(service)
         open_turn = opened(service)
         turn = await open_turn.__aenter__()
@@ -284,7 +286,7 @@ class TestCrashes:
         assert await counts(service) == (1, 2)
         assert (await records(service))[-1].status is Status.INTERRUPTED
 
-    async def test_two_checkpoints_at_once_store_everything_once(self, service: SessionHistoryService) -> None:
+    async def test_concurrent_checkpoints_store_every_message_once(self, service: SessionHistoryService) -> None:
         going, go = hold(service)
         async with opened(service) as turn:
             turn.add([said("q"), said("a")])
@@ -304,7 +306,7 @@ class TestCrashes:
 
 class TestRevisions:
     @pytest.mark.every_store
-    async def test_the_newest_version_is_shown_and_only_what_is_new_is_stored(self, pair: Pair) -> None:
+    async def test_newest_version_is_shown_and_only_new_blocks_are_stored(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one) as turn:
             turn.add([said("q"), said("a")])
@@ -335,7 +337,9 @@ class TestRevisions:
             [{"content": [1, 2]}, {"content": [2, 1]}, {"content": [1, 2, 3]}, {"content": [3]}],
         ],
     )
-    async def test_any_version_comes_back_as_it_is(self, service: SessionHistoryService, versions: list[Json]) -> None:
+    async def test_revised_message_comes_back_verbatim(
+        self, service: SessionHistoryService, versions: list[Json]
+    ) -> None:
         async with opened(service) as turn:
             turn.add([StoredMessage(NATIVE, versions[0])])
             for version in versions:
@@ -346,7 +350,7 @@ class TestRevisions:
                     assert session is not None
                     assert same(session.messages, [version])
 
-    async def test_one_that_is_not_stored_yet_is_stored_in_its_newest_version(
+    async def test_message_revised_before_its_checkpoint_is_stored_in_its_newest_version(
         self, service: SessionHistoryService
     ) -> None:
         async with opened(service) as turn:
@@ -355,7 +359,7 @@ class TestRevisions:
         assert await recorded(service) == ["q", "a+b"]
         assert [each.revisions for each in await records(service)] == [()]
 
-    async def test_one_that_was_revised_and_revised_back_is_no_news(self, service: SessionHistoryService) -> None:
+    async def test_message_revised_back_writes_no_revision(self, service: SessionHistoryService) -> None:
         async with opened(service) as turn:
             turn.add([said("q")])
             await turn.checkpoint()
@@ -363,7 +367,7 @@ class TestRevisions:
             turn.revise(0, said("q"))
         assert await recorded(service) == ["q"]
 
-    async def test_another_process_goes_on_after_days(self, pair: Pair) -> None:
+    async def test_parked_turn_is_resumed_by_another_process(self, pair: Pair) -> None:
         one, other = pair
         open_turn, turn = await begin(one, "q", "a")
         turn.park()
@@ -394,7 +398,7 @@ class TestContested:
         await end(open_turn)
 
     @pytest.mark.parametrize("order", ["AB", "ABA", "ABB", "ABAA", "ABBB", "AABBAB", "ABABAB", "AABB", "ABAABB"])
-    async def test_nothing_is_taken_away(self, pair: Pair, order: str) -> None:
+    async def test_blocks_of_both_processes_are_kept(self, pair: Pair, order: str) -> None:
         await self.parked(pair[0])
         going = {name: await resume(service, "a") for name, service in zip("AB", pair, strict=True)}
         added = []
@@ -408,7 +412,7 @@ class TestContested:
         for each in (*pair, fresh(pair[0])):
             assert await recorded(each) == ["q", "+".join(["a", *added])]
 
-    async def test_what_both_said_is_there_once(self, pair: Pair) -> None:
+    async def test_block_that_both_processes_add_is_there_once(self, pair: Pair) -> None:
         await self.parked(pair[0])
         going = [await resume(service, "a") for service in pair]
         for number, (_open_turn, turn) in enumerate(going):
@@ -416,7 +420,7 @@ class TestContested:
             await turn.checkpoint()
         assert await recorded(fresh(pair[0])) == ["q", "a+result+b0+b1"]
 
-    async def test_who_comes_later_may_take_away_again(self, pair: Pair) -> None:
+    async def test_later_revision_may_remove_blocks(self, pair: Pair) -> None:
         await self.parked(pair[0])
         for open_turn, turn in [await resume(service, "a") for service in pair]:
             extend(turn, 0, f"b{id(turn)}")
@@ -427,14 +431,14 @@ class TestContested:
         for each in (*pair, fresh(pair[0])):
             assert await recorded(each) == ["q", "a+c"]
 
-    async def test_messages_of_both_are_kept(self, pair: Pair) -> None:
+    async def test_messages_of_both_processes_are_kept(self, pair: Pair) -> None:
         await self.parked(pair[0])
         for number, (open_turn, turn) in enumerate([await resume(service, "a") for service in pair]):
             turn.add([said(f"m{number}")])
             await end(open_turn)
         assert await recorded(fresh(pair[0])) == ["q", "a", "m0", "m1"]
 
-    async def test_other_turns_in_between_are_no_contest(self, pair: Pair) -> None:
+    async def test_revision_across_other_turns_may_remove_blocks(self, pair: Pair) -> None:
         one, other = pair
         open_turn, turn = await begin(one, "q", "a")
         extend(turn, 1, "b", "c")
@@ -456,7 +460,7 @@ class TestWindows:
         await end(open_turn)
 
     @pytest.mark.parametrize("turns", [1, 5, 8, 30])
-    async def test_one_cut_in_the_midst_of_a_turn(self, pair: Pair, turns: int) -> None:
+    async def test_window_that_begins_within_a_turn_shows_whole_turns(self, pair: Pair, turns: int) -> None:
         one, other = pair
         await self.long_turn(one, other, turns)
         everything = ["q", "a+c", "b", *(f"q{number}" for number in range(turns))]
@@ -476,10 +480,10 @@ class TestWindows:
             assert known == expected
 
     @pytest.mark.parametrize("appends", range(2, 8))
-    async def test_one_cut_where_a_turn_ends_without_a_message(
+    async def test_window_that_begins_at_an_empty_end_of_a_turn_shows_plain_appends(
         self, service: SessionHistoryService, appends: int
     ) -> None:
-        """What ends it does not tell whether the append behind it begins a turn."""
+        """The entry that ends a turn does not tell whether the append behind it begins a turn."""
         open_turn, _ = await begin(service, "q")
         await append(service, "q1", "a1")
         await end(open_turn)
@@ -490,7 +494,7 @@ class TestWindows:
             assert await recorded(fresh(service), last_turns=count) == (["q"] if count == 2 else []) + plain
 
     @pytest.mark.parametrize("entries", [1, 3, 10])
-    async def test_turns_of_many_entries_count_as_one_each(self, service: SessionHistoryService, entries: int) -> None:
+    async def test_turn_of_many_entries_counts_as_one(self, service: SessionHistoryService, entries: int) -> None:
         starts = set()
         for number in range(20):
             for count in (1, 4):
@@ -512,7 +516,7 @@ class TestWindows:
 
     @pytest.mark.parametrize("length", [1, 2, 5])
     @pytest.mark.every_store
-    async def test_pages_see_all_parts_of_their_turns(self, pair: Pair, length: int) -> None:
+    async def test_page_shows_all_entries_of_its_turns(self, pair: Pair, length: int) -> None:
         one, other = pair
         going = [await begin(one, f"q{number}", f"a{number}") for number in range(6)]
         for number, (open_turn, turn) in enumerate(going):
@@ -532,8 +536,8 @@ class TestWindows:
         for each in (one, other, fresh(one)):
             assert [text for page in await pages(each, length) for text in page] == everything
 
-    async def test_a_page_of_a_page_that_was_never_filled(self, pair: Pair) -> None:
-        """A turn of which the cursor's page saw the first entry alone."""
+    async def test_page_before_a_cursor_shows_later_entries_of_its_turns(self, pair: Pair) -> None:
+        """When the cursor was made, only the first entry of the turn was stored."""
         one, other = pair
         await say(one, "q0")
         open_turn, turn = await begin(one, "q1")
@@ -559,7 +563,7 @@ async def pages(service: SessionHistoryService, length: int) -> list[list[str]]:
 
 
 class Model:
-    """What a session should show, in the plainest way.
+    """The turns that a session should show, written as plainly as possible.
 
     :ivar turns: the blocks' names of the messages of every turn.
     """
@@ -690,7 +694,7 @@ class History:
 
 @pytest.mark.parametrize("seed", range(15))
 @pytest.mark.every_store
-async def test_whatever_happens_everybody_sees_what_a_plain_model_says(pair: Pair, seed: int) -> None:
+async def test_random_history_shows_every_service_what_a_plain_model_says(pair: Pair, seed: int) -> None:
     history = History(pair, random.Random(seed))
     await history.append()
     for _ in range(70):
@@ -725,7 +729,7 @@ def whole_record() -> Record:
 
 
 class TestRecords:
-    def test_a_record_with_everything_comes_back(self) -> None:
+    def test_record_with_every_field_comes_back(self) -> None:
         record = whole_record()
         back = Record.decode(record.encode(), KEY, 1)
         assert back == record
@@ -741,7 +745,7 @@ class TestRecords:
         revised=st.lists(st.builds(MessageRef, st.integers(1, 9), st.integers(0, 9)), max_size=3),
         slots=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), max_size=3),
     )
-    def test_so_does_one_with_anything(
+    def test_record_with_random_fields_comes_back(
         self,
         part: Continuation | None,
         lease: float | None,
@@ -761,7 +765,7 @@ class TestRecords:
         )
         assert Record.decode(record.encode(), KEY, 1) == record
 
-    def test_records_and_cards_of_before_are_read(self) -> None:
+    def test_record_and_summary_without_newer_fields_are_read(self) -> None:
         payload = (
             b'{"v":1,"by":"turn","base":2,"at":1700000000000000,"status":"completed","inputs":[0],"shape":"text",'
             b'"answer":[1],"turn":"t","runs":[["json/1",[{"role":"user"},{"role":"assistant"}]]]}'
@@ -790,18 +794,18 @@ class TestRecords:
             ("slots", {"a": [{}, 0, [1, 2]]}),
         ],
     )
-    def test_what_is_no_record_is_corrupt(self, field: str, value: Any) -> None:
+    def test_record_with_a_wrong_field_raises_corrupt(self, field: str, value: Any) -> None:
         document = decode(whole_record().encode()) | {field: value}
         with pytest.raises(Corrupt):
             Record.decode(encode(document, "entry"), KEY, 1)
 
     @pytest.mark.parametrize(("field", "value"), [("slots", []), ("lease", "30"), ("lease", True)])
-    def test_what_is_no_card_is_corrupt(self, field: str, value: Any) -> None:
+    def test_summary_with_a_wrong_field_raises_corrupt(self, field: str, value: Any) -> None:
         document = decode(SessionSummary(slots={"a": 1}, lease=30.0).encode()) | {field: value}
         with pytest.raises(Corrupt):
             SessionSummary.decode(encode(document, "summary"), KEY)
 
-    async def test_nothing_shows_content(self, service: SessionHistoryService) -> None:
+    async def test_repr_shows_no_content(self, service: SessionHistoryService) -> None:
         record = whole_record()
         async with opened(service, slot="agent") as turn:
             turn.turn.add({"role": "user", "content": SECRET})
@@ -819,7 +823,7 @@ class TestRecords:
             )
             assert SECRET not in "".join(map(repr, things))
 
-    async def test_revisions_may_be_as_deep_as_messages(self, service: SessionHistoryService) -> None:
+    async def test_revision_may_be_as_deep_as_a_message(self, service: SessionHistoryService) -> None:
         deep: Any = 1
         for _ in range(DEPTH - 2):
             deep = [deep]

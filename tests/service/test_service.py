@@ -64,13 +64,13 @@ async def converse(service: SessionHistoryService, session_id: str, turns: int) 
 
 
 class TestCreate:
-    async def test_an_id_is_made_up_if_none_is_given(self, service: SessionHistoryService) -> None:
+    async def test_create_without_an_id_makes_one(self, service: SessionHistoryService) -> None:
         made_up = [(await service.create_session("u", blank)).id for blank in (None, "", "  \t\n")]
         assert len(set(made_up)) == 3
         assert all(UUID(each).version == 4 for each in made_up)
 
     @pytest.mark.every_store
-    async def test_title_and_metadata_come_back(self, service: SessionHistoryService) -> None:
+    async def test_create_stores_title_and_metadata(self, service: SessionHistoryService) -> None:
         begun = await service.create_session("u", "s", title="旅行", metadata={"tags": ["a", 1, None]})
         read = await service.get_session("u", "s")
         listed = (await service.list_sessions("u"))[0]
@@ -79,7 +79,7 @@ class TestCreate:
             assert (session.id, session.user_id, session.messages) == ("s", "u", [])
             assert (session.title, session.metadata) == ("旅行", {"tags": ["a", 1, None]})
 
-    async def test_an_id_that_exists_is_an_error_and_is_not_touched(self, service: SessionHistoryService) -> None:
+    async def test_create_of_an_existing_session_raises_session_exists(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s", title="first")
         await service.append_message(session, HELLO)
         with pytest.raises(SessionExists):
@@ -88,19 +88,19 @@ class TestCreate:
         assert read is not None
         assert (read.title, len(read.messages)) == ("first", 1)
 
-    async def test_what_came_into_being_by_an_append_exists_too(self, service: SessionHistoryService) -> None:
+    async def test_create_after_an_append_raises_session_exists(self, service: SessionHistoryService) -> None:
         await service.append_message(Session(id="s", user_id="u"), HELLO)
         with pytest.raises(SessionExists):
             await service.create_session("u", "s")
 
     @pytest.mark.every_store
-    async def test_one_of_many_at_once_creates_it(self, service: SessionHistoryService) -> None:
+    async def test_concurrent_creates_admit_one(self, service: SessionHistoryService) -> None:
         rivals = (service.create_session("u", "s", title=str(number)) for number in range(8))
         outcomes = await asyncio.gather(*rivals, return_exceptions=True)
         assert sum(isinstance(outcome, Session) for outcome in outcomes) == 1
         assert sum(isinstance(outcome, SessionExists) for outcome in outcomes) == 7
 
-    async def test_times(self, service: SessionHistoryService) -> None:
+    async def test_session_has_times_of_creation_and_update(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         assert session.created_at is not None
         assert abs(datetime.now(UTC) - session.created_at) < timedelta(minutes=1)
@@ -111,7 +111,9 @@ class TestCreate:
         assert read.created_at == session.created_at <= read.updated_at
 
     @pytest.mark.parametrize("metadata", [{"a": float("nan")}, {1: 2}, {"a": (1,)}])
-    async def test_what_can_not_be_stored_creates_nothing(self, service: SessionHistoryService, metadata: Any) -> None:
+    async def test_create_with_unstorable_values_creates_nothing(
+        self, service: SessionHistoryService, metadata: Any
+    ) -> None:
         with pytest.raises(NotStorable, match="metadata"):
             await service.create_session("u", "s", metadata=metadata)
         with pytest.raises(NotStorable, match="title"):
@@ -127,14 +129,14 @@ class TestCreate:
 
 
 class TestGet:
-    async def test_one_never_seen_is_empty_and_stays_unseen(self, service: SessionHistoryService) -> None:
+    async def test_get_of_a_session_never_seen_returns_an_empty_one(self, service: SessionHistoryService) -> None:
         session = await service.get_session("u", "s")
         assert session is not None
         assert (session.messages, session.turns, session.created_at) == ([], 0, None)
         assert await service.list_sessions("u") == []
         await service.create_session("u", "s")
 
-    async def test_another_users_is_as_if_never_seen(self, service: SessionHistoryService) -> None:
+    async def test_get_of_another_users_session_returns_an_empty_one(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s", title="mine")
         await service.append_message(session, HELLO)
         foreign, never = await service.get_session("v", "s"), await service.get_session("w", "s")
@@ -146,7 +148,7 @@ class TestGet:
                 await service.update_session(user, "s", title="theirs")
 
     @pytest.mark.every_store
-    async def test_a_deleted_one_is_none_until_it_is_created_again(self, service: SessionHistoryService) -> None:
+    async def test_get_of_a_deleted_session_returns_none(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s", title="old", metadata={"a": 1})
         await service.append_message(session, HELLO)
         await service.delete_session("u", "s")
@@ -157,7 +159,7 @@ class TestGet:
         assert again is not None
         assert (again.messages, again.title, again.metadata, again.turns) == ([], None, {}, 0)
 
-    async def test_the_newest_turns(self, service: SessionHistoryService) -> None:
+    async def test_get_with_last_turns_returns_the_newest_turns(self, service: SessionHistoryService) -> None:
         await converse(service, "s", 30)
         assert await texts(service, "u", "s", last_turns=2) == ["q28", "a28", "q29", "a29"]
         assert await texts(service, "u", "s", last_turns=0) == []
@@ -166,7 +168,9 @@ class TestGet:
 
     @pytest.mark.parametrize("size", [1, 3, 7, 25, 40])
     @pytest.mark.every_store
-    async def test_scrolling_back_shows_all_of_it(self, service: SessionHistoryService, size: int) -> None:
+    async def test_pages_back_to_the_beginning_are_the_whole_session(
+        self, service: SessionHistoryService, size: int
+    ) -> None:
         await converse(service, "s", 25)
         await service.update_session("u", "s", title="in between")
         pages: list[str] = []
@@ -181,13 +185,13 @@ class TestGet:
                 break
         assert pages == await texts(service, "u", "s")
 
-    async def test_all_that_lies_before(self, service: SessionHistoryService) -> None:
+    async def test_get_before_a_cursor_returns_all_earlier_messages(self, service: SessionHistoryService) -> None:
         await converse(service, "s", 10)
         newest = await service.get_session("u", "s", last_turns=3)
         assert newest is not None
         assert len(await texts(service, "u", "s", before=newest.earlier)) == 14
 
-    async def test_scrolling_is_not_disturbed_by_appends(self, service: SessionHistoryService) -> None:
+    async def test_cursor_holds_after_appends(self, service: SessionHistoryService) -> None:
         await converse(service, "s", 6)
         newest = await service.get_session("u", "s", last_turns=2)
         assert newest is not None
@@ -195,12 +199,16 @@ class TestGet:
         assert await texts(service, "u", "s", last_turns=2, before=newest.earlier) == ["q2", "a2", "q3", "a3"]
 
     @pytest.mark.parametrize("cursor", ["", "x", "1.2", "1.2.3.4", "-1.0.0", "0.1.x", "9" * 40 + ".1.0", "٣.1.0"])
-    async def test_what_is_no_cursor(self, service: SessionHistoryService, cursor: str) -> None:
+    async def test_get_with_a_wrong_cursor_raises_invalid_cursor(
+        self, service: SessionHistoryService, cursor: str
+    ) -> None:
         await converse(service, "s", 2)
         with pytest.raises(InvalidCursor):
             await service.get_session("u", "s", before=cursor)
 
-    async def test_a_cursor_of_an_earlier_life(self, service: SessionHistoryService) -> None:
+    async def test_get_with_a_cursor_of_a_deleted_session_raises_invalid_cursor(
+        self, service: SessionHistoryService
+    ) -> None:
         await converse(service, "s", 3)
         newest = await service.get_session("u", "s", last_turns=1)
         assert newest is not None
@@ -209,7 +217,7 @@ class TestGet:
         with pytest.raises(InvalidCursor):
             await service.get_session("u", "s", before=newest.earlier)
 
-    async def test_that_nothing_lies_before_is_never_said_wrongly(self, service: SessionHistoryService) -> None:
+    async def test_earlier_is_none_only_at_the_beginning(self, service: SessionHistoryService) -> None:
         await service.create_session("u", "s")
         for number in range(30):
             await service.update_session("u", "s", title=f"{number}")
@@ -222,7 +230,7 @@ class TestGet:
         assert await texts(service, "u", "s", before=nothing.earlier) == ["q0", "a0"]
 
     @pytest.mark.parametrize("count", [-1, True, 1.5, "3"])
-    async def test_what_is_no_count(self, service: SessionHistoryService, count: Any) -> None:
+    async def test_get_with_a_wrong_count_raises_value_error(self, service: SessionHistoryService, count: Any) -> None:
         with pytest.raises(ValueError, match="last_turns"):
             await service.get_session("u", "s", last_turns=count)
         with pytest.raises(ValueError, match="limit"):
@@ -243,7 +251,7 @@ class TestGet:
         assert newest.turns == 4
         assert await texts(service, "u", "s", last_turns=1, before=newest.earlier) == ["q0", "a0", "a1"]
 
-    async def test_a_long_plain_turn_is_shown_whole(self, service: SessionHistoryService) -> None:
+    async def test_turn_of_many_plain_appends_is_shown_whole(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         await service.append_message(session, HELLO)
         for number in range(40):
@@ -253,7 +261,7 @@ class TestGet:
 
 class TestAppend:
     @pytest.mark.every_store
-    async def test_message_dict_and_mixed_list(self, service: SessionHistoryService) -> None:
+    async def test_append_takes_messages_and_dicts_and_lists(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         await service.append_message(session, Message(role=Role.USER, content=[TextContent(text="1")]))
         await service.append_message(session, {"role": "assistant", "content": "2", "extra": {"kept": [True]}})
@@ -267,7 +275,7 @@ class TestAppend:
         assert read.messages == session.messages
         assert read.messages[1].extra == {"kept": [True]}  # type: ignore[attr-defined]
 
-    async def test_all_or_nothing(self, service: SessionHistoryService) -> None:
+    async def test_append_with_one_wrong_message_stores_none(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         for bad in (
             {"content": "no role"},
@@ -287,20 +295,20 @@ class TestAppend:
                 await service.append_message(session, bad)
         assert session.messages == await _messages(service) == []
 
-    async def test_too_large_is_refused(self, service: SessionHistoryService) -> None:
+    async def test_append_that_is_too_large_raises_limit_exceeded(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         with pytest.raises(LimitExceeded, match="entry bytes"):
             await service.append_message(session, {"role": "user", "content": "x" * (64 * 2**20 + 1)})
         assert session.messages == await _messages(service) == []
 
-    async def test_one_that_comes_into_being(self, service: SessionHistoryService) -> None:
+    async def test_append_to_a_session_never_seen_creates_it(self, service: SessionHistoryService) -> None:
         session = await service.get_session("u", "s")
         assert session is not None
         await service.append_message(session, HELLO)
         await service.append_message(session, HI)
         assert await texts(service, "u", "s") == ["Hello", "Hi there!"]
 
-    async def test_a_session_made_by_hand(self, service: SessionHistoryService) -> None:
+    async def test_append_to_a_session_object_made_by_hand_works(self, service: SessionHistoryService) -> None:
         await converse(service, "s", 1)
         session: Session = Session(id="s", user_id="u")
         await service.append_message(session, HELLO)
@@ -308,7 +316,7 @@ class TestAppend:
         assert await texts(service, "u", "s") == ["q0", "a0", "Hello"]
 
     @pytest.mark.every_store
-    async def test_nothing_comes_back_to_life(self, service: SessionHistoryService) -> None:
+    async def test_append_after_delete_raises_session_deleted(self, service: SessionHistoryService) -> None:
         held = [await service.get_session("u", "s"), await service.create_session("u", "s")]
         held += [await service.get_session("u", "s"), (await service.list_sessions("u"))[0]]
         await service.delete_session("u", "s")
@@ -326,7 +334,7 @@ class TestAppend:
         assert await _messages(service) == []
 
     @pytest.mark.every_store
-    async def test_many_at_once_lose_and_tear_nothing(self, service: SessionHistoryService) -> None:
+    async def test_concurrent_appends_are_all_kept_whole(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         others = [await service.get_session("u", "s") for _ in range(4)]
         pairs = [[{"role": "user", "content": f"{n}"}, {"role": "assistant", "content": f"{n}"}] for n in range(20)]
@@ -338,7 +346,7 @@ class TestAppend:
         assert sorted(stored) == sorted(str(n) for n in range(20) for _ in range(2))
         assert stored[::2] == stored[1::2]
 
-    async def test_values_are_copied(self, service: SessionHistoryService) -> None:
+    async def test_appended_values_are_copied(self, service: SessionHistoryService) -> None:
         session = await service.get_session("u", "s", native=True)
         assert session is not None
         message: dict[str, Any] = {"role": "user", "parts": [1]}
@@ -349,7 +357,7 @@ class TestAppend:
         assert read is not None
         assert read.messages == [{"role": "user", "parts": [1]}]
 
-    async def test_native_values_come_back_exactly(self, service: SessionHistoryService) -> None:
+    async def test_native_values_come_back_verbatim(self, service: SessionHistoryService) -> None:
         values: list[dict[str, Any]] = [{}, {"z": 1, "a": [1.0, 1, True, None]}, {"role": 7, "content": {"x": "y"}}]
         session = await service.get_session("u", "s", native=True)
         assert session is not None
@@ -363,7 +371,7 @@ class TestAppend:
         assert [message.content[0].data for message in neutral.messages] == values  # type: ignore[index,union-attr]
 
     @pytest.mark.every_store
-    async def test_a_cancelled_append_is_settled_before_the_cancellation_goes_on(
+    async def test_cancelled_append_ends_before_the_cancellation_is_raised(
         self, service: SessionHistoryService
     ) -> None:
         session = await service.create_session("u", "s")
@@ -374,11 +382,13 @@ class TestAppend:
             await task
         assert [message.text for message in session.messages] == await texts(service, "u", "s")
 
-    async def test_only_sessions_take_messages(self, service: SessionHistoryService) -> None:
+    async def test_append_to_another_object_raises_type_error(self, service: SessionHistoryService) -> None:
         with pytest.raises(TypeError, match="Session"):
             await service.append_message("s", HELLO)  # type: ignore[arg-type]
 
-    async def test_a_copy_of_a_session_carries_nothing_over(self, service: SessionHistoryService) -> None:
+    async def test_append_to_a_copy_with_another_identity_keeps_title_and_metadata(
+        self, service: SessionHistoryService
+    ) -> None:
         mine = await service.create_session("alice", "one", title="secret", metadata={"k": "alice"})
         await service.create_session("bob", "two", title="bob's")
         await service.append_message(mine.model_copy(update={"user_id": "bob", "id": "two", "messages": []}), HELLO)
@@ -390,7 +400,7 @@ class TestAppend:
     @pytest.mark.parametrize(
         "copied", [copy.deepcopy, lambda session: pickle.loads(pickle.dumps(session))], ids=["deep copy", "pickle"]
     )
-    async def test_a_session_may_be_copied_and_pickled(
+    async def test_session_object_survives_copy_and_pickle(
         self, service: SessionHistoryService, copied: Callable[[Session[Any]], Session[Any]], native: bool
     ) -> None:
         await converse(service, "s", 2)
@@ -404,7 +414,9 @@ class TestAppend:
         assert [len(each.messages) for each in (session, other)] == [5, 5]
         assert len(await texts(service, "u", "s")) == 6
 
-    async def test_a_session_of_another_service(self, service: SessionHistoryService) -> None:
+    async def test_append_to_a_session_of_another_service_carries_nothing_over(
+        self, service: SessionHistoryService
+    ) -> None:
         async with InMemorySessionHistoryService() as other:
             session = await other.create_session("u", "s", title="other")
             await other.append_message(session, HELLO)
@@ -413,7 +425,7 @@ class TestAppend:
         assert read is not None
         assert (read.title, len(read.messages)) == (None, 1)
 
-    async def test_text_that_is_an_enum_is_its_value(self, service: SessionHistoryService) -> None:
+    async def test_enum_text_is_stored_as_its_value(self, service: SessionHistoryService) -> None:
         class Name(str, Enum):  # noqa: UP042 - str() of it shows the class
             U = "u"
 
@@ -425,7 +437,7 @@ class TestAppend:
         assert await service.delete_user(Name.U) == 2
         assert await service.list_sessions("u") == []
 
-    async def test_what_a_subclass_of_message_adds_is_stored(self, service: SessionHistoryService) -> None:
+    async def test_fields_of_a_message_subclass_are_stored(self, service: SessionHistoryService) -> None:
         class Note(TextContent):
             note: str = "kept"
 
@@ -448,7 +460,7 @@ class TestAppend:
             }
         ]
 
-    async def test_a_message_that_was_broken_after_it_was_made(self, service: SessionHistoryService) -> None:
+    async def test_changed_message_is_checked_again(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         message = Message(role="user", content="x")
         message.content = "hunter2"  # type: ignore[assignment]
@@ -466,12 +478,12 @@ class TestAppend:
             with pytest.raises(NotStorable):
                 await service.append_message(session, odd)
 
-    async def test_a_repr_says_how_long_a_session_is(self, service: SessionHistoryService) -> None:
+    async def test_session_repr_shows_the_number_of_messages(self, service: SessionHistoryService) -> None:
         await converse(service, "s", 2)
         for session in (*await service.list_sessions("u"), await service.get_session("u", "s", last_turns=0)):
             assert repr(session) == "Session(id='s', user_id='u', turns=2, messages=0)"
 
-    def test_no_content_in_a_repr(self) -> None:
+    def test_session_repr_shows_no_content(self) -> None:
         secret = Message(role="user", content="hunter2", extra="hunter2", metadata={"a": "hunter2"})
         session = Session(id="s", user_id="u", messages=[secret], title="hunter2", metadata={"a": "hunter2"})
         for shown in (secret, secret.content, session, Identity("u", "s", "hunter2"), [secret]):
@@ -480,7 +492,7 @@ class TestAppend:
 
 
 class TestUpdate:
-    async def test_only_what_is_named_changes(self, service: SessionHistoryService) -> None:
+    async def test_update_changes_only_the_named_fields(self, service: SessionHistoryService) -> None:
         await service.create_session("u", "s", title="t", metadata={"a": 1})
         await converse(service, "s", 2)
         assert (await service.update_session("u", "s", title="new")).title == "new"
@@ -491,13 +503,13 @@ class TestUpdate:
         assert (await service.update_session("u", "s", metadata=None)).metadata == {}
         assert len(await texts(service, "u", "s")) == 4
 
-    async def test_it_is_newest_activity(self, service: SessionHistoryService) -> None:
+    async def test_update_is_newest_activity(self, service: SessionHistoryService) -> None:
         for name in ("a", "b"):
             await service.create_session("u", name)
         await service.update_session("u", "a", title="x")
         assert [session.id for session in await service.list_sessions("u")] == ["a", "b"]
 
-    async def test_missing_and_deleted(self, service: SessionHistoryService) -> None:
+    async def test_update_of_a_missing_or_deleted_session_raises(self, service: SessionHistoryService) -> None:
         with pytest.raises(SessionNotFound) as missing:
             await service.update_session("u", "s", title="x")
         assert isinstance(missing.value, LookupError)
@@ -507,7 +519,7 @@ class TestUpdate:
             await service.update_session("u", "s", title="x")
 
     @pytest.mark.every_store
-    async def test_updates_and_appends_at_once_are_all_kept(self, service: SessionHistoryService) -> None:
+    async def test_concurrent_updates_and_appends_are_all_kept(self, service: SessionHistoryService) -> None:
         session = await service.create_session("u", "s")
         await asyncio.gather(
             *(service.update_session("u", "s", metadata={"n": n}) for n in range(5)),
@@ -521,7 +533,7 @@ class TestUpdate:
 
 class TestList:
     @pytest.mark.every_store
-    async def test_pages(self, service: SessionHistoryService) -> None:
+    async def test_pages_of_a_listing_hold_every_session_once(self, service: SessionHistoryService) -> None:
         for number in range(7):
             await service.create_session("u", f"s{number}", title=str(number))
             await asyncio.sleep(0.001)
@@ -537,18 +549,20 @@ class TestList:
         everything = await service.list_sessions("u")
         assert (len(everything), everything.next_cursor) == (7, None)
 
-    async def test_more_than_a_providers_page(self, service: SessionHistoryService) -> None:
+    async def test_listing_may_be_longer_than_a_page_of_the_provider(self, service: SessionHistoryService) -> None:
         await asyncio.gather(*(service.create_session("u", f"s{number}") for number in range(1100)))
         assert len(await service.list_sessions("u")) == 1100
         assert len(await service.list_sessions("u", limit=1050)) == 1050
 
-    async def test_a_cursor_of_nobody(self, service: SessionHistoryService) -> None:
+    async def test_list_with_a_wrong_cursor_raises_invalid_cursor(self, service: SessionHistoryService) -> None:
         with pytest.raises(InvalidCursor):
             await service.list_sessions("u", cursor="nonsense")
         with pytest.raises(InvalidKey):
             await service.list_sessions(" ")
 
-    async def test_one_unreadable_card_does_not_hide_the_others(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_session_with_an_unreadable_summary_is_listed_without_title(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         provider = MemoryProvider()
         async with SessionHistoryService(provider) as service:
             await service.create_session("u", "good", title="good")
@@ -568,7 +582,7 @@ class TestList:
                 await service.get_session("u", "bad")
 
     @pytest.mark.every_store
-    async def test_a_session_that_is_deleted_while_it_is_read(self, service: SessionHistoryService) -> None:
+    async def test_get_of_a_session_deleted_meanwhile_returns_none(self, service: SessionHistoryService) -> None:
         await asyncio.gather(*(converse(service, "s", 1) for _ in range(1100)))
         real = service.provider.read
 
@@ -582,14 +596,14 @@ class TestList:
 
 
 class TestDelete:
-    async def test_what_does_not_exist_is_no_error(self, service: SessionHistoryService) -> None:
+    async def test_delete_of_a_missing_session_does_nothing(self, service: SessionHistoryService) -> None:
         await service.delete_session("u", "never")
         session = await service.get_session("u", "never")
         assert session is not None
         await service.append_message(session, HELLO)
 
     @pytest.mark.every_store
-    async def test_all_of_a_user(self, service: SessionHistoryService) -> None:
+    async def test_delete_user_deletes_all_sessions(self, service: SessionHistoryService) -> None:
         for user in ("u", "u", "v"):
             await service.create_session(user)
         assert await service.delete_user("u") == 2
@@ -599,7 +613,7 @@ class TestDelete:
 
 class TestLifeCycle:
     @pytest.mark.parametrize("start", [True, False])
-    async def test_a_stop_during_the_start_wins(self, tmp_path: Path, start: bool) -> None:
+    async def test_stop_during_the_start_leaves_the_service_stopped(self, tmp_path: Path, start: bool) -> None:
         service = SqliteSessionHistoryService(tmp_path / "h.db")
         for _ in range(5):
             for ticks in range(4):
@@ -617,9 +631,7 @@ class TestLifeCycle:
                 assert await service.list_sessions("u") == []
         await service.stop()
 
-    def test_threads_that_come_first_at_once_share_the_configured_service(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_threads_share_the_configured_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
         for _ in range(50):
             _configured_service.cache_clear()
@@ -628,7 +640,7 @@ class TestLifeCycle:
             assert len(set(map(id, found))) == 1
         _configured_service.cache_clear()
 
-    async def test_it_starts_by_itself_and_stays_stopped(self) -> None:
+    async def test_service_starts_by_itself_and_stays_stopped(self) -> None:
         service = InMemorySessionHistoryService()
         assert "new" in repr(service)
         await service.create_session("u", "s")
@@ -643,11 +655,11 @@ class TestLifeCycle:
         assert len(await service.list_sessions("u")) == 1
 
     @pytest.mark.parametrize("provider", [None, "sqlite:///h.db", object(), MemoryProvider])
-    def test_what_is_no_provider(self, provider: Any) -> None:
+    def test_service_with_another_object_as_provider_raises_type_error(self, provider: Any) -> None:
         with pytest.raises(TypeError, match="from_url"):
             SessionHistoryService(provider)
 
-    async def test_every_error_has_the_one_base_and_a_builtin(self) -> None:
+    async def test_error_has_the_base_class_and_a_builtin(self) -> None:
         from session_history import errors
 
         for name in errors.__all__:
@@ -657,7 +669,7 @@ class TestLifeCycle:
                 bases = {base for base in kind.__mro__ if base.__module__ == "builtins"}
                 assert bases - {Exception, BaseException, object}, name
 
-    async def test_errors_survive_pickling(self) -> None:
+    async def test_error_survives_pickling(self) -> None:
         import pickle
 
         key = SessionKey("u", "s")

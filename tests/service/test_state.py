@@ -52,7 +52,7 @@ async def state(service: SessionHistoryService, slot: str = "agent") -> Any:
 
 
 @pytest.mark.every_store
-async def test_the_next_turn_has_what_this_one_left(pair: Pair) -> None:
+async def test_state_of_a_turn_is_read_by_the_next(pair: Pair) -> None:
     one, other = pair
     assert await state(one) is None
     for number, service in enumerate([one, other, other, one]):
@@ -62,7 +62,7 @@ async def test_the_next_turn_has_what_this_one_left(pair: Pair) -> None:
     assert await recorded(one) == ["q0", "q1", "q2", "q3"]
 
 
-async def test_one_that_is_not_set_stays(service: SessionHistoryService) -> None:
+async def test_state_that_is_not_set_stays(service: SessionHistoryService) -> None:
     await keep(service, {"n": 1})
     async with service.turn("u", "s", slot="agent") as turn:
         turn.add({"role": "user", "content": "q"})
@@ -71,7 +71,7 @@ async def test_one_that_is_not_set_stays(service: SessionHistoryService) -> None
     assert await state(service) == {"n": 1}
 
 
-async def test_a_state_alone_is_no_turn_of_the_session(service: SessionHistoryService) -> None:
+async def test_state_without_messages_is_no_turn(service: SessionHistoryService) -> None:
     await say(service, "q1")
     assert await keep(service, {})
     session = await service.get_session("u", "s")
@@ -81,7 +81,7 @@ async def test_a_state_alone_is_no_turn_of_the_session(service: SessionHistorySe
     assert await state(service) == {}
 
 
-async def test_a_state_alone_does_not_end_what_is_open_of_plain_appends(service: SessionHistoryService) -> None:
+async def test_state_without_messages_does_not_end_plain_appends(service: SessionHistoryService) -> None:
     await append(service, "q1")
     await keep(service, {"n": 1})
     await append(service, "a1")
@@ -90,7 +90,7 @@ async def test_a_state_alone_does_not_end_what_is_open_of_plain_appends(service:
 
 
 @pytest.mark.every_store
-async def test_of_two_at_once_the_second_does_not_overwrite_the_first(pair: Pair) -> None:
+async def test_later_of_two_concurrent_states_is_not_kept(pair: Pair) -> None:
     one, other = pair
     await keep(one, {"by": "nobody"})
     async with opened(one, **AGENT) as first, opened(other, **AGENT) as second:
@@ -108,7 +108,7 @@ async def test_of_two_at_once_the_second_does_not_overwrite_the_first(pair: Pair
     assert await state(other) == {"by": "third"}
 
 
-async def test_nor_does_a_turn_that_lost_take_its_slot_with_a_later_checkpoint(pair: Pair) -> None:
+async def test_state_that_lost_its_slot_stays_out_at_later_checkpoints(pair: Pair) -> None:
     one, other = pair
     async with opened(one, **AGENT) as turn:
         assert await keep(other, {"by": "other"})
@@ -119,7 +119,7 @@ async def test_nor_does_a_turn_that_lost_take_its_slot_with_a_later_checkpoint(p
     assert await state(one) == await state(other) == {"by": "other"}
 
 
-async def test_the_states_of_one_turn_follow_each_other(pair: Pair) -> None:
+async def test_states_of_one_turn_replace_each_other(pair: Pair) -> None:
     one, other = pair
     await keep(one, {"n": -1})
     async with opened(one, **AGENT) as turn:
@@ -135,7 +135,7 @@ async def test_the_states_of_one_turn_follow_each_other(pair: Pair) -> None:
     assert await state(other) == {"n": 3}
 
 
-async def test_agents_with_different_names_do_not_disturb_each_other(pair: Pair) -> None:
+async def test_states_of_two_slots_are_both_kept(pair: Pair) -> None:
     one, other = pair
     async with opened(one, slot="a") as first, opened(other, slot="b") as second:
         first.turn.state = {"by": "a"}
@@ -146,7 +146,7 @@ async def test_agents_with_different_names_do_not_disturb_each_other(pair: Pair)
 
 @pytest.mark.parametrize("turns", [3, 30, 300])
 @pytest.mark.parametrize("size", [None, 2])
-async def test_one_that_was_stored_long_ago_is_found(pair: Pair, turns: int, size: int | None) -> None:
+async def test_state_far_back_is_found(pair: Pair, turns: int, size: int | None) -> None:
     one, other = pair
     await keep(one, {"n": 1}, "q")
     for number in range(turns):
@@ -157,7 +157,7 @@ async def test_one_that_was_stored_long_ago_is_found(pair: Pair, turns: int, siz
     assert await keep(other, {"n": 2})
 
 
-async def test_a_new_life_of_the_session_has_no_state(pair: Pair) -> None:
+async def test_re_created_session_has_no_state(pair: Pair) -> None:
     one, other = pair
     await keep(one, {"n": 1}, "q")
     await other.delete_session("u", "s")
@@ -167,20 +167,20 @@ async def test_a_new_life_of_the_session_has_no_state(pair: Pair) -> None:
     assert await state(other) == {"n": 2}
 
 
-async def test_a_fold_without_it_is_folded_anew(service: SessionHistoryService) -> None:
+async def test_snapshot_without_the_slot_is_rebuilt(service: SessionHistoryService) -> None:
     await keep(service, {"n": 1}, "q")
     log = await service.provider.read(KEY)
     assert log is not None
+    rewrites = log.head.rewrites
     for snapshot in (None, Snapshot(1, log.entries[0].id, b"{}")):
-        log = await service.provider.read(KEY)
-        assert log is not None
-        await service.provider.rewrite(
-            KEY, log.entries[0], at=Position(0, 1), rewrites=log.head.rewrites, snapshot=snapshot
+        head = await service.provider.rewrite(
+            KEY, log.entries[0], at=Position(0, 1), rewrites=rewrites, snapshot=snapshot
         )
+        rewrites = head.rewrites
         assert await state(fresh(service)) == {"n": 1}
 
 
-async def test_a_card_that_names_an_entry_without_it_is_corrupt(service: SessionHistoryService) -> None:
+async def test_summary_that_names_an_entry_without_a_state_raises_corrupt(service: SessionHistoryService) -> None:
     record = Record(Author.TURN, base=0, messages=(said("q"),), status=Status.COMPLETED)
     wrong = Snapshot(1, "e1", SessionSummary(slots={"agent": 1}).encode())
     await service.provider.append(KEY, Entry("e1", record.encode()), at=Position(0, 0), snapshot=wrong)
@@ -188,7 +188,7 @@ async def test_a_card_that_names_an_entry_without_it_is_corrupt(service: Session
         await state(service)
 
 
-async def test_who_changes_what_he_got_changes_nothing_else(service: SessionHistoryService) -> None:
+async def test_changed_state_objects_change_no_stored_state(service: SessionHistoryService) -> None:
     mine: Any = {"list": [{"n": 1}]}
     async with service.turn("u", "s", slot="agent") as turn:
         turn.state = mine
@@ -202,7 +202,7 @@ async def test_who_changes_what_he_got_changes_nothing_else(service: SessionHist
         got["list"].clear()
 
 
-async def test_what_can_not_be_a_state_is_refused_and_changes_nothing(service: SessionHistoryService) -> None:
+async def test_unstorable_state_raises_not_storable(service: SessionHistoryService) -> None:
     async with service.turn("u", "s", slot="agent") as turn:
         turn.state = {"n": 1}
         wrong: Any
@@ -218,12 +218,12 @@ async def test_what_can_not_be_a_state_is_refused_and_changes_nothing(service: S
 
 
 @pytest.mark.parametrize("slot", ["", 1, "\ud800", "x" * 5000])
-def test_what_can_not_name_a_slot_is_refused_at_once(service: SessionHistoryService, slot: Any) -> None:
+def test_turn_with_an_unfit_slot_raises_invalid_key(service: SessionHistoryService, slot: Any) -> None:
     with pytest.raises(InvalidKey):
         service.turn("u", "s", slot=slot)
 
 
-async def test_a_turn_without_a_slot_has_no_state(service: SessionHistoryService) -> None:
+async def test_turn_without_a_slot_raises_lookup_error(service: SessionHistoryService) -> None:
     async with service.turn("u", "s") as turn:
         with pytest.raises(LookupError, match="slot"):
             _ = turn.state
@@ -232,7 +232,7 @@ async def test_a_turn_without_a_slot_has_no_state(service: SessionHistoryService
     assert await records(service) == []
 
 
-async def test_a_state_may_be_as_deep_as_a_message(service: SessionHistoryService) -> None:
+async def test_state_may_be_as_deep_as_a_message(service: SessionHistoryService) -> None:
     deep: Any = {"n": [1, 1.0, True, None, 2**64]}
     for _ in range(DEPTH - 2):
         deep = {"x": deep}
@@ -241,7 +241,7 @@ async def test_a_state_may_be_as_deep_as_a_message(service: SessionHistoryServic
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
-async def test_a_turn_that_did_not_end_well_keeps_its_state(
+async def test_failed_or_interrupted_turn_keeps_its_state(
     service: SessionHistoryService, error: type[BaseException]
 ) -> None:
     with pytest.raises(error):
@@ -252,7 +252,7 @@ async def test_a_turn_that_did_not_end_well_keeps_its_state(
     assert await state(service) == {"n": 1}
 
 
-async def test_a_repeated_turn_stores_no_second_state(service: SessionHistoryService) -> None:
+async def test_repeated_turn_stores_no_second_state(service: SessionHistoryService) -> None:
     for number in range(2):
         async with service.turn("u", "s", turn_id="t", slot="agent") as turn:
             turn.add([{"role": "user", "content": "q"}])
@@ -262,9 +262,7 @@ async def test_a_repeated_turn_stores_no_second_state(service: SessionHistorySer
 
 
 @pytest.mark.parametrize("applied", [True, False])
-async def test_one_whose_store_had_an_unknown_outcome_is_kept_once(
-    service: SessionHistoryService, applied: bool
-) -> None:
+async def test_state_with_an_unknown_outcome_is_stored_once(service: SessionHistoryService, applied: bool) -> None:
     async with opened(service, **AGENT) as turn:
         turn.turn.state = {"n": 1}
         fail_once(service, applied=applied)
@@ -277,9 +275,7 @@ async def test_one_whose_store_had_an_unknown_outcome_is_kept_once(
 
 
 @pytest.mark.parametrize("applied", [True, False])
-async def test_one_that_is_set_after_a_failed_checkpoint_is_stored_too(
-    service: SessionHistoryService, applied: bool
-) -> None:
+async def test_state_set_after_a_failed_checkpoint_is_stored(service: SessionHistoryService, applied: bool) -> None:
     async with opened(service, **AGENT) as turn:
         turn.add([said("q")])
         turn.turn.state = {"n": 1}
@@ -296,7 +292,7 @@ async def test_one_that_is_set_after_a_failed_checkpoint_is_stored_too(
 
 
 @pytest.mark.parametrize("begin", [0, 1])
-async def test_so_is_one_that_is_set_during_a_checkpoint(service: SessionHistoryService, begin: int) -> None:
+async def test_state_set_during_a_checkpoint_is_stored(service: SessionHistoryService, begin: int) -> None:
     going, go = hold(service)
     async with opened(service, **AGENT) as turn:
         turn.add([said("q"), said("a")])
@@ -327,7 +323,7 @@ class TestOwnHistory:
             return history
 
     @pytest.mark.parametrize("turns", [3, 12, 60])
-    async def test_what_is_read_begins_there(self, pair: Pair, turns: int) -> None:
+    async def test_history_begins_at_the_start_of_the_state(self, pair: Pair, turns: int) -> None:
         one, other = pair
         texts = []
         for number in range(turns):
@@ -341,7 +337,7 @@ class TestOwnHistory:
                 assert await self.own(each) == texts[texts.index(name) :]
             assert await recorded(one) == await shown(one) == texts
 
-    async def test_blocks_that_are_in_the_summary_are_left_out(self, service: SessionHistoryService) -> None:
+    async def test_skipped_blocks_are_left_out(self, service: SessionHistoryService) -> None:
         async with opened(service) as turn:
             turn.add([said("q"), said("a", "b", "c"), said("d")])
         for skip, expected in ((0, ["a+b+c", "d"]), (1, ["b+c", "d"]), (3, ["d"])):
@@ -351,7 +347,7 @@ class TestOwnHistory:
                 assert await self.own(each) == expected
         assert await recorded(service) == ["q", "a+b+c", "d"]
 
-    async def test_it_may_begin_in_the_turn_that_says_so(self, service: SessionHistoryService) -> None:
+    async def test_history_may_begin_in_the_turn_that_stores_the_state(self, service: SessionHistoryService) -> None:
         await say(service, "q0")
         async with opened(service, **AGENT) as turn:
             turn.add([said("q1"), said("a1", "b1")])
@@ -364,7 +360,7 @@ class TestOwnHistory:
         for each in (service, fresh(service)):
             assert await self.own(each) == ["b1", "c1", "d1"]
 
-    async def test_it_stays_when_only_the_state_changes(self, service: SessionHistoryService) -> None:
+    async def test_start_stays_when_only_the_state_changes(self, service: SessionHistoryService) -> None:
         await say(service, "q0", "a0", "b0")
         async with opened(service, **AGENT) as turn:
             turn.add([said("q1"), said("a1")])
@@ -374,7 +370,7 @@ class TestOwnHistory:
             assert await keep(service, {"n": number}, f"q{number + 2}")
         assert await self.own(service) == await self.own(fresh(service)) == ["a1", "q2", "q3", "q4"]
 
-    async def test_a_window_may_be_shorter_still(self, service: SessionHistoryService) -> None:
+    async def test_window_may_be_shorter_than_the_own_history(self, service: SessionHistoryService) -> None:
         for number in range(40):
             await say(service, f"q{number}")
         await self.summarize(service, "q30")
@@ -382,7 +378,7 @@ class TestOwnHistory:
             assert await self.own(each, last_turns=4) == [f"q{number}" for number in range(36, 40)]
             assert await self.own(each, last_turns=20) == [f"q{number}" for number in range(30, 40)]
 
-    async def test_what_others_said_meanwhile_is_shown_though_it_lies_ahead(self, pair: Pair) -> None:
+    async def test_turn_stored_meanwhile_is_shown_ahead_of_the_start(self, pair: Pair) -> None:
         one, other = pair
         await say(one, "q0", "a0")
         async with opened(one, **AGENT) as turn:
@@ -392,7 +388,7 @@ class TestOwnHistory:
         for each in (*pair, fresh(one)):
             assert await self.own(each) == ["q1", "a1", "q2", "a2"]
 
-    async def test_so_is_what_was_added_meanwhile_to_a_turn_that_began_before(self, pair: Pair) -> None:
+    async def test_messages_added_meanwhile_to_an_earlier_turn_are_shown(self, pair: Pair) -> None:
         one, other = pair
         await say(one, "q0", "a0")
         open_turn = opened(other)
@@ -408,9 +404,7 @@ class TestOwnHistory:
             assert "a1" in await self.own(each)
 
     @pytest.mark.parametrize("turns", [1, 10, 40])
-    async def test_it_may_begin_in_a_later_entry_of_a_turn_in_whose_midst_others_were(
-        self, pair: Pair, turns: int
-    ) -> None:
+    async def test_history_may_begin_in_a_later_entry_of_a_turn(self, pair: Pair, turns: int) -> None:
         one, other = pair
         async with opened(one, **AGENT) as turn:
             turn.add([said("q"), said("a")])
@@ -424,7 +418,7 @@ class TestOwnHistory:
         for each in (*pair, fresh(one)):
             assert await self.own(each) == ["b", *(f"q{number}" for number in range(turns))]
 
-    async def test_a_turn_may_go_on_behind_it(self, pair: Pair) -> None:
+    async def test_turn_that_began_before_the_start_is_resumed(self, pair: Pair) -> None:
         """A parked reply whose beginning is in the summary."""
         one, other = pair
         open_turn = opened(one, **AGENT)
@@ -443,11 +437,11 @@ class TestOwnHistory:
             assert await recorded(each) == ["q", "a+b+c+d"]
 
 
-def test_a_state_is_not_shown() -> None:
+def test_repr_of_a_slot_shows_no_state() -> None:
     assert "sesame" not in repr(Slot({"x": "sesame"}, 0))
 
 
-async def test_a_crash_after_a_checkpoint_leaves_its_state(pair: Pair) -> None:
+async def test_state_of_a_checkpoint_survives_a_crash(pair: Pair) -> None:
     one, other = pair
     open_turn = opened(one, **AGENT)
     turn = await open_turn.__aenter__()

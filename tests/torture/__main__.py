@@ -36,7 +36,7 @@ async def look(url: str, manifest: Manifest) -> dict[str, list[str]]:
 
 
 def torture(name: str, scenario: Scenario, rounds: int) -> list[str]:
-    """What is wrong after so many rounds."""
+    """Return the flaws after a number of rounds."""
     recoveries: list[float] = []
     wrong: dict[str, None] = {}  # what is lost once is found after each later round, too
     acknowledged = doubtful = 0

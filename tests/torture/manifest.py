@@ -1,4 +1,4 @@
-"""What writers said of their turns, kept where no kill can take it back; and what the store may hold by that."""
+"""The manifest of writers, which survives every kill, and the check of a store against it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Log = list[str]
 
 
 class Pen:
-    """Writes a manifest: a line is there when the call returns, whatever happens to the process."""
+    """Writes a manifest. A line survives the process once the call has returned."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -31,7 +31,7 @@ class Pen:
         self._write(f"ok {session_id} {turn_id} {time.monotonic()}")
 
     def _write(self, line: str) -> None:
-        # Whoever is killed while it writes leaves half a line, which must not swallow the next one of another.
+        # A process killed in mid-write leaves half a line. It must not swallow the next line of another process.
         os.write(self._file, f"\n{line}\n".encode())
 
 
@@ -64,10 +64,10 @@ class Manifest:
 
 
 async def logs(service: SessionHistoryService, session_ids: set[str]) -> dict[str, Log]:
-    """What the store holds, down to the provider: a gap or a torn turn is an error of its own."""
+    """Return the messages of a store, read from the provider. A gap or a torn turn is an error."""
     found = {}
     for session_id in session_ids:
-        log = await service._provider.read(SessionKey(USER, session_id), last=10**6)
+        log = await service.provider.read(SessionKey(USER, session_id), last=10**6)
         session = await service.get_session(USER, session_id, native=True)
         entries = [entry.id for entry in log.entries] if log else []
         assert log is None or log.head.tail.seq == len(entries), f"{session_id} has a gap"
@@ -81,7 +81,7 @@ async def logs(service: SessionHistoryService, session_ids: set[str]) -> dict[st
 
 
 def flaws(manifest: Manifest, held: dict[str, Log], *, lossy: Sequence[tuple[float, float]] = ()) -> list[str]:
-    """What is wrong with a store: acknowledged ⊆ log ⊆ attempted, each once, in the order of each writer.
+    """Return the flaws of a store: acknowledged ⊆ log ⊆ attempted, each once, in the order of each writer.
 
     :param lossy: stretches of time, by the monotonic clock, in which no more than an asynchronous replication was
         promised: what was stored then may be lost, which is between its attempt and its acknowledgement.

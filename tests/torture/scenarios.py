@@ -1,4 +1,4 @@
-"""What is killed, and how it comes back. Each scenario is a store that takes one blow after the other."""
+"""Scenarios of kills and returns. In each of them a store takes one blow after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from servers.postgresql import replicated, running, servers
 from servers.tablestore import TablestoreServer
 from servers.valkey import ValkeyCluster, ValkeyServer
-from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.keys import Keys
 from torture.manifest import USER
 from torture.writers import Writers
 
@@ -129,7 +129,7 @@ def cluster_master_not_waited_for(folder: Path) -> Iterator[Scene]:
 
 def fail_over(cluster: ValkeyCluster, writers: Writers) -> float:
     """When the master was killed, by the monotonic clock."""
-    master = cluster.owner(RedisProvider(cluster.url)._keys.slot(USER))
+    master = cluster.owner(Keys("sh").of_user(USER)[0])
     master.kill()
     killed = time.monotonic()
     writers.wait_until_something_is_acknowledged()

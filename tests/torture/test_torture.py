@@ -13,7 +13,7 @@ from torture.writers import PROCESSES, Writers
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_nothing_that_was_acknowledged_is_lost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_acknowledged_writes_survive_every_blow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TABLESTORE_ACCESS_KEY_ID", "ak")
     monkeypatch.setenv("TABLESTORE_ACCESS_KEY_SECRET", "sk")
     assert torture(name, SCENARIOS[name], 2) == []

@@ -1,4 +1,4 @@
-"""Whether every tool call has one result where its shape wants it: written for the tests, from the shapes alone."""
+"""A check that every tool call has one result in its place. It is written for the tests from the formats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OTHERS = ("user", "system", "developer")
 
 
 def flaws(messages: list[Json]) -> list[str]:
-    """What a model's API would object to."""
+    """Return the flaws for which a model's API would refuse the messages."""
     return [
         *flaws_of_chat(messages),
         *flaws_of_items(messages, item_id),

@@ -69,14 +69,16 @@ def whole_turns_that_fit(turns: list[TurnView], budget: int) -> list[TurnView]:
     raise AssertionError
 
 
-def test_the_first_turn_of_a_log_is_whole_though_no_user_began_it() -> None:
+def test_first_turn_of_a_log_without_a_user_message_is_whole() -> None:
     created = Record(Author.SESSION, 0, changes={"title": "t"})
     shown = assemble([(1, created), (2, Record(Author.APPEND, 0, (said(1, "assistant"),)))])
     assert [turn.whole for turn in shown] == [True]
 
 
 @given(logs, st.integers(0, 30), st.sampled_from([None, "t"]))
-def test_as_many_turns_as_fit(records: list[Record], budget: int, turn_id: str | None) -> None:
+def test_budgeted_window_holds_the_newest_turns_that_fit(
+    records: list[Record], budget: int, turn_id: str | None
+) -> None:
     shown = put_together(records)
     visible = for_model(shown, turn_id)
     expected = whole_turns_that_fit(visible, budget)
@@ -90,7 +92,7 @@ def test_as_many_turns_as_fit(records: list[Record], budget: int, turn_id: str |
 
 
 @given(logs, st.integers(0, 30), st.data())
-def test_a_stretch_says_the_same_as_the_whole_or_asks_for_more(
+def test_window_of_a_part_of_the_log_is_that_of_the_log_or_none(
     records: list[Record], budget: int, data: st.DataObject
 ) -> None:
     nameless = [dataclasses.replace(record, turn_id=None) for record in records]
@@ -103,7 +105,7 @@ def test_a_stretch_says_the_same_as_the_whole_or_asks_for_more(
 
 
 @given(logs, st.integers(0, 6))
-def test_a_number_of_turns(records: list[Record], count: int) -> None:
+def test_window_of_a_number_of_turns_is_that_of_the_log_or_none(records: list[Record], count: int) -> None:
     shown = put_together(records)
     exact = newest(shown, count)
     window = shown[max(0, len(shown) - count) :]
@@ -123,7 +125,7 @@ def test_a_number_of_turns(records: list[Record], count: int) -> None:
 
 
 @given(st.lists(st.tuples(sizes, statuses), max_size=60), st.integers(0, 60))
-async def test_a_turn_sees_what_fits(turns: list[tuple[list[int], Status]], budget: int) -> None:
+async def test_turn_history_holds_the_turns_that_fit(turns: list[tuple[list[int], Status]], budget: int) -> None:
     errors = {Status.FAILED: ZeroDivisionError, Status.INTERRUPTED: TimeoutError}
     expected: list[list[Json]] = []
     async with InMemorySessionHistoryService() as service:
@@ -149,7 +151,7 @@ async def fill(service: SessionHistoryService, turns: int) -> None:
             turn.add([{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"}])
 
 
-async def test_it_pages_back_only_as_far_as_needed_and_counts_nothing_twice(
+async def test_budgeted_turn_reads_as_far_as_needed_and_counts_each_message_once(
     service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(service, 100)
@@ -178,7 +180,7 @@ async def test_it_pages_back_only_as_far_as_needed_and_counts_nothing_twice(
     assert sum(entries) < 150
 
 
-async def test_a_turn_of_plain_appends_is_counted_whole(service: SessionHistoryService) -> None:
+async def test_turn_of_plain_appends_counts_as_a_whole(service: SessionHistoryService) -> None:
     session = await service.create_session("u", "s")
     await service.append_message(session, {"role": "user", "content": "q"})
     for number in range(60):
@@ -188,7 +190,7 @@ async def test_a_turn_of_plain_appends_is_counted_whole(service: SessionHistoryS
             assert len(turn.history) == seen
 
 
-async def test_a_decorated_handler_sees_what_fits(service: SessionHistoryService) -> None:
+async def test_decorated_handler_gets_the_turns_that_fit(service: SessionHistoryService) -> None:
     @with_session_history(service, token_budget=TokenBudget(4, lambda message: len(message["content"][0]["text"])))
     async def handler(messages: list[Message]) -> str:
         return str(len(messages))
@@ -199,7 +201,7 @@ async def test_a_decorated_handler_sees_what_fits(service: SessionHistoryService
 
 
 @pytest.mark.parametrize("wrong", [1.0, True, None, "5", -1])
-async def test_a_counter_that_counts_wrong_is_an_error_before_the_handler_runs(
+async def test_counter_with_a_wrong_result_raises_before_the_handler_runs(
     service: SessionHistoryService, wrong: Any
 ) -> None:
     @with_session_history(service, token_budget=TokenBudget(4, lambda _: wrong))
@@ -215,7 +217,7 @@ async def test_a_counter_that_counts_wrong_is_an_error_before_the_handler_runs(
     assert len(session.messages) == 2
 
 
-def test_a_budget_that_is_none() -> None:
+def test_budget_with_wrong_values_is_refused() -> None:
     for wrong in (-1, 1.5, True, None, "5"):
         with pytest.raises(ValueError, match="tokens must be a whole number"):
             TokenBudget(wrong, tokens)  # type: ignore[arg-type]
@@ -223,7 +225,7 @@ def test_a_budget_that_is_none() -> None:
         TokenBudget(5, 5)  # type: ignore[arg-type]
 
 
-async def test_a_budget_or_a_number_of_turns(service: SessionHistoryService) -> None:
+async def test_budget_and_number_of_turns_together_are_refused(service: SessionHistoryService) -> None:
     budget = TokenBudget(5, tokens)
     for options in ({"last_turns": 5}, {"last_turns": 0}):
         with pytest.raises(ValueError, match="not both"):

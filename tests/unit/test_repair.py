@@ -1,4 +1,4 @@
-"""What a model sees of tool calls is valid whatever happened, and is left alone where it was."""
+"""Tests of the repair of tool calls: a model sees valid messages, and valid messages stay as they are."""
 
 from __future__ import annotations
 
@@ -195,13 +195,13 @@ def ids_answered_by(message: Json) -> list[str]:
 
 
 @given(any_sessions)
-def test_every_call_has_one_result(messages: list[Json]) -> None:
+def test_repaired_messages_have_one_result_for_every_call(messages: list[Json]) -> None:
     shown, _ = repair(messages)
     assert flaws(shown) == []
 
 
 @given(any_sessions)
-def test_repairing_again_changes_nothing(messages: list[Json]) -> None:
+def test_repair_of_repaired_messages_changes_nothing(messages: list[Json]) -> None:
     once, _ = repaired([StoredMessage(NATIVE, message) for message in messages])
     twice, repairs = repaired(once)
     assert twice is once
@@ -209,7 +209,7 @@ def test_repairing_again_changes_nothing(messages: list[Json]) -> None:
 
 
 @given(valid_sessions)
-def test_what_is_valid_comes_back_itself(messages: list[Json]) -> None:
+def test_repair_of_valid_messages_returns_the_same_object(messages: list[Json]) -> None:
     assert flaws(messages) == []
     stored = [StoredMessage(NATIVE, message) for message in messages]
     shown, repairs = repaired(stored)
@@ -218,13 +218,13 @@ def test_what_is_valid_comes_back_itself(messages: list[Json]) -> None:
 
 
 @given(any_sessions)
-def test_something_is_repaired_exactly_if_something_is_wrong(messages: list[Json]) -> None:
+def test_repair_is_reported_exactly_if_messages_have_a_flaw(messages: list[Json]) -> None:
     shown, repairs = repair(messages)
     assert bool(repairs) == bool(flaws(messages)) == (not same(shown, messages))
 
 
 @given(any_sessions)
-def test_what_is_not_concerned_stays_as_it_is(messages: list[Json]) -> None:
+def test_messages_without_tools_stay_as_they_are(messages: list[Json]) -> None:
     before = copy.deepcopy(messages)
     shown, _ = repair(messages)
     assert same(messages, before)
@@ -234,7 +234,7 @@ def test_what_is_not_concerned_stays_as_it_is(messages: list[Json]) -> None:
 
 
 @given(any_sessions)
-def test_no_call_is_lost_nor_any_result_of_one(messages: list[Json]) -> None:
+def test_repair_keeps_every_call_and_its_result(messages: list[Json]) -> None:
     shown, repairs = repair(messages)
 
     def calls(told: list[Json]) -> list[Json]:
@@ -254,7 +254,7 @@ def test_no_call_is_lost_nor_any_result_of_one(messages: list[Json]) -> None:
 
 
 @given(any_sessions)
-def test_a_repair_says_where(messages: list[Json]) -> None:
+def test_repair_names_the_place_of_its_change(messages: list[Json]) -> None:
     shown, repairs = repair(messages)
     assert [repair.index for repair in repairs] == sorted(repair.index for repair in repairs)
     for done in repairs:
@@ -279,13 +279,13 @@ ADDED = [
 
 
 @pytest.mark.parametrize(("calls", "expected"), ADDED)
-def test_a_result_is_added_in_the_shape_of_its_call(calls: list[Json], expected: Json) -> None:
+def test_added_result_has_the_shape_of_its_call(calls: list[Json], expected: Json) -> None:
     shown, repairs = repair([*calls, USER])
     assert same(shown, [*calls, expected, USER])
     assert repairs == [Repair("result added", "a", 1)]
 
 
-def test_blocks_of_a_call_without_a_result() -> None:
+def test_call_blocks_without_a_result_get_one() -> None:
     shown, repairs = repair([block("a", "b"), block_result("b", text="hm"), USER])
     told = shown[1]["content"]
     assert [part["type"] for part in told] == ["tool_result", "tool_result", "text"]
@@ -294,7 +294,7 @@ def test_blocks_of_a_call_without_a_result() -> None:
     assert repairs == [Repair("result added", "a", 1)]
 
 
-def test_blocks_of_a_turn_that_broke_off() -> None:
+def test_call_blocks_of_an_interrupted_turn_get_results() -> None:
     shown, repairs = repair([block("a", "b"), PARTS])
     assert [message["role"] for message in shown] == ["assistant", "user", "user"]
     assert block_results(shown[1]) == ["a", "b"]
@@ -302,21 +302,21 @@ def test_blocks_of_a_turn_that_broke_off() -> None:
     assert repairs == [Repair("result added", "a", 1), Repair("result added", "b", 1)]
 
 
-def test_blocks_of_results_in_several_messages_are_put_into_the_next_one() -> None:
+def test_result_blocks_of_several_messages_move_into_the_next_message() -> None:
     shown, repairs = repair([block("a"), block("b"), block_result("a"), block_result("b", text="hm")])
     assert [block_results(message) for message in shown] == [[], [], ["a", "b"], []]
     assert shown[3]["content"] == [{"type": "text", "text": "hm"}]
     assert repairs == [Repair("result moved", "b", 2)]
 
 
-def test_a_neutral_call_without_a_role_gets_a_result_without_one() -> None:
+def test_neutral_call_without_a_role_gets_a_result_without_a_role() -> None:
     call = {name: value for name, value in neutral("a").items() if name != "role"}
     shown, _ = repair([call])
     assert list(shown[1]) == ["type", "content"]
 
 
 @pytest.mark.parametrize("kind", ["shell", "apply_patch", "tool_search"])
-def test_items_whose_results_have_a_shape_of_their_own(kind: str) -> None:
+def test_items_get_results_in_the_shape_of_their_type(kind: str) -> None:
     shown, _ = repair([item("a", kind)])
     expected = {
         "shell": ["type", "call_id", "output"],
@@ -341,7 +341,7 @@ LATE: list[tuple[list[Json], list[int], list[Repair]]] = [
 
 
 @pytest.mark.parametrize(("messages", "order", "expected"), LATE)
-def test_a_late_result_goes_to_its_call(messages: list[Json], order: list[int], expected: list[Repair]) -> None:
+def test_late_result_moves_to_its_call(messages: list[Json], order: list[int], expected: list[Repair]) -> None:
     shown, repairs = repair(messages)
     assert same(shown, [messages[index] for index in order])
     assert repairs == expected or not expected
@@ -363,13 +363,13 @@ def test_results_without_a_call_and_second_results_are_left_out() -> None:
     ]
 
 
-def test_a_message_of_blocks_that_is_left_empty_goes() -> None:
+def test_message_whose_blocks_all_moved_is_left_out() -> None:
     shown, repairs = repair([USER, block_result("x"), SAID, block_result("y", text="hm")])
     assert [message["content"] for message in shown] == ["and now?", "well", [{"type": "text", "text": "hm"}]]
     assert [repair.index for repair in repairs] == [1, 2]
 
 
-def test_results_behind_other_content_of_their_message_come_first() -> None:
+def test_results_behind_other_content_of_a_message_come_first() -> None:
     answer = block_result("a", text="hm")
     answer["content"].reverse()
     shown, repairs = repair([block("a"), answer])
@@ -377,7 +377,7 @@ def test_results_behind_other_content_of_their_message_come_first() -> None:
     assert repairs == [Repair("result moved", "a", 1)]
 
 
-def test_calls_of_agentscope_1_are_answered_by_a_message_of_its_kind() -> None:
+def test_call_of_agentscope_1_gets_a_result_in_its_format() -> None:
     shown, repairs = repair([msg("a", "b", "c"), msg_result("b"), USER])
     made_up = [
         {"type": "tool_result", "id": "a", "name": "tool a", "output": UNKNOWN_OUTCOME},
@@ -388,27 +388,27 @@ def test_calls_of_agentscope_1_are_answered_by_a_message_of_its_kind() -> None:
     assert repairs == [Repair("result added", "a", 2), Repair("result added", "c", 2)]
 
 
-def test_results_of_agentscope_1_that_came_late_or_beside_other_content_are_moved() -> None:
+def test_late_result_of_agentscope_1_moves_to_its_call() -> None:
     shown, repairs = repair([msg("a", "b"), msg_result("a", text="hm"), msg_result("b")])
     together = {**msg_result("a", "b"), "id": "a assistant's:results"}
     assert shown == [msg("a", "b"), together, as_msg("system", "system", [{"type": "text", "text": "hm"}])]
     assert repairs == [Repair("result moved", "a", 1), Repair("result moved", "b", 1)]
 
 
-def test_ids_that_a_model_gives_again_and_again() -> None:
+def test_repeated_call_ids_pair_with_the_nearest_result() -> None:
     crashed, answered = chat("call_0"), [chat("call_0"), chat_result("call_0")]
     shown, repairs = repair([crashed, USER, *answered, USER, *answered])
     assert repairs == [Repair("result added", "call_0", 1)]
     assert shown[2:] == [USER, *answered, USER, *answered]
 
 
-def test_a_second_result_is_not_that_of_a_call_long_past() -> None:
+def test_second_result_does_not_belong_to_an_earlier_call() -> None:
     shown, repairs = repair([chat("a"), USER, chat("a"), chat_result("a"), chat_result("a", "again")])
     assert shown[2:] == [USER, chat("a"), chat_result("a")]
     assert repairs == [Repair("result added", "a", 1), Repair("result left out", "a", 5)]
 
 
-def test_a_result_is_added_before_the_next_calls() -> None:
+def test_result_is_added_before_the_next_calls() -> None:
     begun = [item("a"), item("b"), item("c"), item_result("a")]
     shown, repairs = repair([*begun, item("b"), item_result("c"), item_result("b")])
     assert shown == [*begun, item_result("b", text=UNKNOWN_OUTCOME), item("b"), item_result("c"), item_result("b")]
@@ -433,7 +433,7 @@ NOTHING_WE_KNOW: list[list[Json]] = [
 
 
 @pytest.mark.parametrize("messages", NOTHING_WE_KNOW)
-def test_what_is_of_no_shape_that_we_know_is_left_alone(messages: list[Json]) -> None:
+def test_messages_of_an_unknown_shape_stay_as_they_are(messages: list[Json]) -> None:
     stored = [StoredMessage(NATIVE, message) for message in messages]
     shown, repairs = repaired(stored)
     assert shown is stored
@@ -443,7 +443,7 @@ def test_what_is_of_no_shape_that_we_know_is_left_alone(messages: list[Json]) ->
 # Real conversations, cut anywhere
 
 
-def test_real_conversations_cut_at_every_message(shared: Path) -> None:
+def test_conversations_cut_at_any_message_become_valid(shared: Path) -> None:
     cuts = repairs_seen = 0
     for file in sorted(shared.glob("data/*/sessions.jsonl")):
         for row in json_lines(file):
@@ -479,7 +479,9 @@ async def say(service: SessionHistoryService, messages: list[Json], error: type[
         assert error is not None
 
 
-async def test_a_turn_shows_an_interrupted_call_with_a_result_and_the_log_stays(service: SessionHistoryService) -> None:
+async def test_turn_shows_a_result_for_an_interrupted_call_and_the_log_keeps_none(
+    service: SessionHistoryService,
+) -> None:
     await say(service, [USER, chat("a", "b"), chat_result("b")], TimeoutError)
     shown, repairs = await history(service, native=True)
     assert flaws(shown) == []
@@ -490,7 +492,7 @@ async def test_a_turn_shows_an_interrupted_call_with_a_result_and_the_log_stays(
     assert session.messages == [USER, chat("a", "b"), chat_result("b")]
 
 
-async def test_a_failed_turn_that_is_shown_is_valid(service: SessionHistoryService) -> None:
+async def test_failed_turn_that_is_shown_has_valid_messages(service: SessionHistoryService) -> None:
     await say(service, [USER, block("x")], RuntimeError)
     await say(service, [USER, block("a"), block_result("a"), block("b", "c")], RuntimeError)
     await say(service, [USER, SAID])
@@ -508,7 +510,7 @@ async def test_a_failed_turn_that_is_shown_is_valid(service: SessionHistoryServi
     assert [(repair.kind, repair.call_id) for repair in repairs] == [("result added", "b"), ("result added", "c")]
 
 
-async def test_messages_of_ours_are_repaired_too(service: SessionHistoryService) -> None:
+async def test_neutral_messages_are_repaired(service: SessionHistoryService) -> None:
     session = await service.create_session("u", "s")
     await service.append_message(session, [{"role": "user", "content": "hi"}, neutral("a")])
     shown, repairs = await history(service)
@@ -518,7 +520,7 @@ async def test_messages_of_ours_are_repaired_too(service: SessionHistoryService)
     assert repairs == [Repair("result added", "a", 2)]
 
 
-def test_the_output_of_a_local_shell_names_its_call_as_its_own_id() -> None:
+def test_output_of_a_local_shell_has_the_id_of_its_call() -> None:
     call = {"type": "local_shell_call", "id": "lsh_1", "call_id": "call_1", "action": {"type": "exec"}}
     output = {"type": "local_shell_call_output", "id": "call_1", "output": "{}"}
     whole = [StoredMessage(NATIVE, value) for value in (USER, call, output)]
@@ -528,7 +530,7 @@ def test_the_output_of_a_local_shell_names_its_call_as_its_own_id() -> None:
     assert repairs == [Repair("result added", "call_1", 2)]
 
 
-def test_several_neutral_calls_in_one_message() -> None:
+def test_neutral_calls_in_one_message_get_a_result_each() -> None:
     data = [{"type": "data", "data": {"call_id": name, "name": f"tool {name}"}} for name in "ab"]
     calls = {"type": "plugin_call", "role": "assistant", "content": data}
     outputs = [{"type": "plugin_call_output", "role": "tool", "content": [part]} for part in data]
@@ -540,7 +542,7 @@ def test_several_neutral_calls_in_one_message() -> None:
     assert messages[2].value["content"] == [{"type": "data", "data": made_up}]
 
 
-async def test_a_handler_gets_it_repaired(service: SessionHistoryService) -> None:
+async def test_decorated_handler_gets_repaired_messages(service: SessionHistoryService) -> None:
     @with_session_history(service, native=True)
     async def handler(messages: list[Json]) -> Any:
         assert flaws(messages) == []
@@ -552,7 +554,7 @@ async def test_a_handler_gets_it_repaired(service: SessionHistoryService) -> Non
     assert len((await history(service, native=True))[0]) == 5
 
 
-async def test_the_input_may_be_the_result_of_a_call_in_the_history(service: SessionHistoryService) -> None:
+async def test_input_may_be_the_result_of_a_call_in_the_history(service: SessionHistoryService) -> None:
     """Of a tool that runs in the client, which gets the call as the answer of a turn."""
     call, result = chat("a"), {"role": "tool", "tool_call_id": "a", "content": "sunny"}
 
@@ -573,7 +575,7 @@ async def test_the_input_may_be_the_result_of_a_call_in_the_history(service: Ses
     assert [repair.kind for repair in seen[-1][1]] == ["result added"]
 
 
-async def test_a_window_repairs_what_it_shows(service: SessionHistoryService) -> None:
+async def test_window_without_the_call_leaves_its_result_out(service: SessionHistoryService) -> None:
     await say(service, [chat("a")], TimeoutError)
     await say(service, [chat_result("a")])
     assert await history(service, native=True, last_turns=1) == ([], [Repair("result left out", "a", 0)])
@@ -591,7 +593,7 @@ async def test_a_window_repairs_what_it_shows(service: SessionHistoryService) ->
         ({"role": "user", "content": "hello", "type": "function_call_output"}, False),
     ],
 )
-def test_what_is_nothing_but_text_says_nothing_of_tools(value: dict[str, Any], is_text: bool) -> None:
+def test_text_message_holds_no_tool_call(value: dict[str, Any], is_text: bool) -> None:
     message = StoredMessage(NATIVE, value)
     assert message.is_text is is_text
     assert not (message.is_text and concerned(value))

@@ -1,4 +1,4 @@
-"""What can be stored comes back equal; everything else is refused with its path before anything is written.
+"""Tests of values: a storable one comes back equal, another one is refused with its path before anything is written.
 
 And nothing that was said shows up in an error, in a ``repr`` or in a log.
 """
@@ -184,7 +184,7 @@ fresh_ids = map("s{}".format, count())
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.lists(OBJECTS, min_size=1, max_size=3), metadata=OBJECTS, title=TEXT)
-async def test_stores_give_back_what_they_got(
+async def test_service_returns_values_as_they_were_added(
     service: SessionHistoryService, said: list[Json], metadata: Json, title: str
 ) -> None:
     session_id = next(fresh_ids)
@@ -204,7 +204,7 @@ async def test_stores_give_back_what_they_got(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.lists(NEARLY_MESSAGES, min_size=1, max_size=4))
-async def test_whatever_is_stored_can_be_read_as_messages(service: SessionHistoryService, said: list[Json]) -> None:
+async def test_stored_dict_is_readable_as_a_message(service: SessionHistoryService, said: list[Json]) -> None:
     session_id = next(fresh_ids)
     async with service.turn("u", session_id, native=True) as turn:
         turn.add(said)
@@ -334,7 +334,7 @@ Refusal = tuple[Any, str, str]
 REFUSED: list[Refusal] = [
     *[(value, "", "is not a finite number") for value in (math.nan, math.inf, -math.inf)],
     *[
-        (value, "", f"is of type {type(value).__name__}, which can not be stored exactly")
+        (value, "", f"is of type {type(value).__name__}, which cannot be stored exactly")
         for value in SUBCLASSES + FOREIGN
     ],
     *[
@@ -360,7 +360,7 @@ def name_of(value: object) -> str:
 
 
 @pytest.mark.parametrize(("value", "steps", "reason"), REFUSED, ids=[name_of(value) for value, _, _ in REFUSED])
-def test_encode_refuses(value: object, steps: str, reason: str) -> None:
+def test_encode_of_an_unstorable_value_raises_not_storable(value: object, steps: str, reason: str) -> None:
     with pytest.raises(NotStorable) as refusal:
         encode({"here": [value]}, "value")
     assert (refusal.value.path, refusal.value.reason) == (f"value.here[0]{steps}", reason)
@@ -368,7 +368,7 @@ def test_encode_refuses(value: object, steps: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("value", TOO_DEEP, ids=name_of)
-def test_encode_refuses_what_is_too_deep(value: object) -> None:
+def test_encode_of_a_value_that_is_too_deep_raises_not_storable(value: object) -> None:
     with pytest.raises(NotStorable) as refusal:
         encode(value, "value")
     assert refusal.value.reason == "is nested more than 128 levels deep"
@@ -480,9 +480,7 @@ async def outcome(value: object, work: Awaitable[None]) -> Outcome:
 
 @pytest.mark.parametrize("native", [False, True], ids=["neutral", "native"])
 @pytest.mark.parametrize("writing", WRITINGS)
-async def test_nothing_is_written_of_what_is_refused(
-    service: SessionHistoryService, writing: str, native: bool
-) -> None:
+async def test_refused_message_writes_nothing(service: SessionHistoryService, writing: str, native: bool) -> None:
     write, path = WRITINGS[writing]
     async with nothing_changes(service, native=native) as session:
         outcomes = [await outcome(value, write(service, session, value)) for value, _, _ in REFUSED]
@@ -491,7 +489,7 @@ async def test_nothing_is_written_of_what_is_refused(
 
 @pytest.mark.parametrize("native", [False, True], ids=["neutral", "native"])
 @pytest.mark.parametrize("writing", WRITINGS)
-async def test_nothing_is_written_of_what_is_too_deep(
+async def test_message_that_is_too_deep_writes_nothing(
     service: SessionHistoryService, writing: str, native: bool
 ) -> None:
     write, start = WRITINGS[writing]
@@ -501,7 +499,7 @@ async def test_nothing_is_written_of_what_is_too_deep(
         assert all(path.startswith(start) for _, path, _ in outcomes)
 
 
-async def test_message_object_is_refused_alike(service: SessionHistoryService) -> None:
+async def test_message_object_is_refused_like_its_dict(service: SessionHistoryService) -> None:
     async with nothing_changes(service, native=False) as session:
         outcomes = [await outcome(value, append_object(service, session, value)) for value, _, _ in REFUSED]
     assert [found for found in outcomes if found[2] == ACCEPTED] == []
@@ -513,7 +511,7 @@ async def test_message_object_does_not_turn_other_objects_into_dicts(
     service: SessionHistoryService, value: object
 ) -> None:
     async with nothing_changes(service, native=False) as session:
-        with pytest.raises(NotStorable, match=r"^message.extra\[0\] is of type \w+, which can not be stored exactly$"):
+        with pytest.raises(NotStorable, match=r"^message.extra\[0\] is of type \w+, which cannot be stored exactly$"):
             await append_object(service, session, value)
 
 
@@ -536,7 +534,7 @@ async def test_path_names_the_part_of_the_message(service: SessionHistoryService
 
 
 @pytest.mark.parametrize("title", [1, b"x", Text("x"), Word.RED, "\ud800", ["x"]], ids=name_of)
-async def test_nothing_is_written_of_a_refused_title(service: SessionHistoryService, title: Any) -> None:
+async def test_refused_title_writes_nothing(service: SessionHistoryService, title: Any) -> None:
     async with nothing_changes(service, native=False) as session:
         with pytest.raises(NotStorable, match=r"^title "):
             await service.update_session("u", session.id, title=title)
@@ -576,7 +574,7 @@ async def test_answer_in_nested_lists_is_kept_or_refused(service: SessionHistory
 
 
 def unpacked(value: Any) -> tuple[int, Any]:
-    """How many lists of one item are around what is in the innermost."""
+    """Return the number of lists around the innermost value."""
     depth = 0
     while isinstance(value, list) and len(value) == 1:
         depth, value = depth + 1, value[0]
@@ -602,7 +600,7 @@ SPOILERS: dict[str, object] = {"other text": "changed", "NaN": math.nan, "set": 
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS.values(), ids=SPOILERS.keys())
-async def test_said_is_said_whatever_becomes_of_the_callers_dict(
+async def test_added_message_stays_when_the_caller_changes_its_dict(
     service: SessionHistoryService, spoiler: object
 ) -> None:
     said: Json = {"role": "user", "content": "Hello", "extra": {"list": [1]}}
@@ -614,7 +612,9 @@ async def test_said_is_said_whatever_becomes_of_the_callers_dict(
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS.values(), ids=SPOILERS.keys())
-async def test_said_is_said_whatever_becomes_of_turn_messages(service: SessionHistoryService, spoiler: object) -> None:
+async def test_added_message_stays_when_turn_messages_are_changed(
+    service: SessionHistoryService, spoiler: object
+) -> None:
     async with service.turn("u", "s", native=True) as turn:
         turn.add({"role": "user", "content": "Hello"})
         turn.messages[0]["content"] = spoiler
@@ -622,9 +622,7 @@ async def test_said_is_said_whatever_becomes_of_turn_messages(service: SessionHi
 
 
 @pytest.mark.parametrize("spoiler", SPOILERS.values(), ids=SPOILERS.keys())
-async def test_said_is_said_whatever_a_handler_does_to_its_messages(
-    service: SessionHistoryService, spoiler: object
-) -> None:
+async def test_input_stays_when_a_handler_changes_its_messages(service: SessionHistoryService, spoiler: object) -> None:
     @with_session_history(service, native=True)
     async def handler(messages: list[Json]) -> str:
         messages[-1]["content"] = spoiler
@@ -639,7 +637,7 @@ async def test_said_is_said_whatever_a_handler_does_to_its_messages(
     ]
 
 
-async def test_said_is_said_whatever_a_handler_does_to_metadata(service: SessionHistoryService) -> None:
+async def test_input_stays_when_a_handler_changes_metadata(service: SessionHistoryService) -> None:
     @with_session_history(service)
     async def handler(messages: list[Message]) -> str:
         assert messages[-1].metadata is not None
@@ -702,7 +700,7 @@ SECRET_MESSAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("message", SECRET_MESSAGES.values(), ids=SECRET_MESSAGES.keys())
-async def test_refusal_shows_nothing_of_the_message(service: SessionHistoryService, message: Any) -> None:
+async def test_refusal_shows_no_content(service: SessionHistoryService, message: Any) -> None:
     session = await service.create_session("u", "s")
     with pytest.raises((NotStorable, InvalidMessage)) as refusal:
         await service.append_message(session, message)
@@ -730,7 +728,7 @@ async def test_refusal_shows_nothing_of_the_message(service: SessionHistoryServi
         lambda: Session(id="s", user_id="u", metadata=SECRET),  # type: ignore[arg-type]
     ],
 )
-def test_model_that_can_not_be_made_shows_nothing(make: Callable[[], object]) -> None:
+def test_error_of_an_invalid_model_shows_no_content(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
         make()
     assert SECRET not in shown(refusal.value)
@@ -747,10 +745,10 @@ def test_model_that_can_not_be_made_shows_nothing(make: Callable[[], object]) ->
     ],
     ids=["content", "part", "text", "metadata", "role"],
 )
-async def test_message_changed_by_hand_shows_nothing(
+async def test_refusal_of_a_changed_message_shows_no_content(
     service: SessionHistoryService, change: Callable[[Message], None]
 ) -> None:
-    """Whether it is stored or refused, neither an error nor a warning may say what it was."""
+    """Neither an error nor a warning may show the content of a message."""
     message = Message(role="user", content="Hello")
     change(message)
     session = await service.create_session("u", "s")
@@ -839,7 +837,7 @@ MISHAPS: list[tuple[type[Exception], Callable[[SessionHistoryService], Awaitable
 
 
 @pytest.mark.parametrize(("kind", "mishap"), MISHAPS)
-async def test_error_shows_nothing_of_what_was_said(
+async def test_error_shows_no_content(
     service: SessionHistoryService,
     kind: type[Exception],
     mishap: Callable[[SessionHistoryService], Awaitable[object]],
@@ -866,10 +864,10 @@ async def test_error_shows_nothing_of_what_was_said(
         ("summary", f'["{SECRET}"]'),
     ],
 )
-async def test_damaged_store_shows_nothing(
+async def test_error_of_a_damaged_store_shows_no_content(
     tmp_path: Path, column: str, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether it is refused or made good, neither an error nor a log may say what stands there."""
+    """Neither an error nor a log may show the content of a damaged entry."""
     caplog.set_level(logging.DEBUG)
     async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
         await service.append_message(await service.create_session("u", "s"), {"role": "user", "content": "Hello"})
@@ -928,12 +926,12 @@ def everything_with_a_repr() -> list[object]:
 
 
 @pytest.mark.parametrize("value", everything_with_a_repr(), ids=name_of)
-def test_repr_shows_nothing_of_what_was_said(value: object) -> None:
+def test_repr_shows_no_content(value: object) -> None:
     for text in (repr(value), str(value), f"{value}", f"{value!r:>5}", "%s" % (value,)):  # noqa: UP031 - one more way
         assert SECRET not in text
 
 
-async def test_repr_of_what_a_service_gives_shows_nothing(service: SessionHistoryService) -> None:
+async def test_repr_of_objects_from_a_service_shows_no_content(service: SessionHistoryService) -> None:
     session = await service.create_session("u", "s", title=SECRET, metadata={"k": SECRET})
     await service.append_message(session, {"role": "user", "content": SECRET})
     async with service.turn("u", "s", turn_id="t") as turn:
@@ -949,7 +947,7 @@ async def test_repr_of_what_a_service_gives_shows_nothing(service: SessionHistor
 
 
 def parsed(folder: Path, pattern: str) -> list[Json]:
-    """What Python makes of those files that it can read, as objects."""
+    """Return the files that Python can read, as JSON objects."""
     values = []
     for file in sorted(folder.glob(pattern)):
         with contextlib.suppress(ValueError):

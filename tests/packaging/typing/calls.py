@@ -1,4 +1,4 @@
-"""Right and wrong uses, for the type checker alone: a wrong use that it lets pass is an unused ignore, an error."""
+"""Right and wrong uses, for type checkers only. A wrong use that passes is an unused ignore, which is an error."""
 
 from __future__ import annotations
 

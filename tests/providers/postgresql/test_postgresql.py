@@ -1,57 +1,17 @@
-"""PostgreSQL keeps the contract; what its statements cost, and what they leave."""
+"""Runs of the contract suite on PostgreSQL."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
-import asyncpg
 import pytest
 from hypothesis import settings
 
-from providers.postgresql.support import OnServer, a_schema, home_url, new_schema, provider_of, waiting
-from servers.postgresql import Server
-from servers.proxy import Proxy
+from providers.postgresql.support import OnServer, home_url, new_schema, open_provider_of
 from session_history.providers.postgresql import PostgresqlProvider
-from session_history.providers.postgresql.rows import Rows
-from session_history_hooks import (
-    Appended,
-    Corrupt,
-    Entry,
-    LimitExceeded,
-    Position,
-    SessionHistoryProvider,
-    SessionKey,
-    Snapshot,
-)
+from session_history_hooks import Entry, Position, SessionKey
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
-from session_history_hooks.testing.appending import AppendingContract
-from session_history_hooks.testing.deleting import DeletingContract
-from session_history_hooks.testing.listing import ListingContract
-from session_history_hooks.testing.reading import ReadingContract
-from session_history_hooks.testing.rewriting import RewritingContract
-from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, opened, read
-
-
-class TestPostgresql(ProviderContract):
-    @pytest.fixture
-    def connect(self) -> Connect:
-        return partial(PostgresqlProvider, home_url(), schema=new_schema(home_url()), durability="host")
-
-
-class TestWithoutStatementCache(
-    AppendingContract, ReadingContract, DeletingContract, RewritingContract, ListingContract
-):
-    """What there are statements for; how they are sent makes no difference to the rest."""
-
-    @pytest.fixture
-    def connect(self) -> Connect:
-        return partial(
-            PostgresqlProvider, home_url(), schema=new_schema(home_url()), durability="host", statement_cache=False
-        )
+from session_history_hooks.testing.subject import KEY, append, covering, entry, read
 
 
 def new_store() -> Connect:
@@ -59,237 +19,33 @@ def new_store() -> Connect:
     return partial(PostgresqlProvider, url, schema=new_schema(url), durability="host")
 
 
+class TestPostgresql(ProviderContract):
+    @pytest.fixture
+    def connect(self) -> Connect:
+        return new_store()
+
+
 TestPostgresqlAtRandom = provider_machine(new_store).TestCase
 TestPostgresqlAtRandom.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
-class TestStatements(OnServer):
-    """What a call costs, and what it leaves."""
+class TestWithoutStatementCache(OnServer):
+    """The cache changes only the way that a statement is sent, so one call of each kind is enough."""
 
-    async def test_a_load_and_an_append_are_one_round_trip_each(
-        self, server: Server, proxy: Proxy, proxied: str
-    ) -> None:
-        schema = await a_schema(server.url())
-        async with opened(lambda: provider_of(proxied, schema)) as provider:
+    async def test_each_call_without_statement_cache_works(self, home: str, schema: str) -> None:
+        async with open_provider_of(home, schema, statement_cache=False) as provider:
             for number in range(1, 4):
                 await append(provider, number, covering(number))
-                await read(provider, last=20, entry_id="e1")
-                await provider.renew(KEY, at=Position(0, number))
-            for work in (
-                lambda: append(provider, 4, covering(4)),
-                lambda: read(provider, last=20, entry_id="e1"),
-                lambda: provider.renew(KEY, at=Position(0, 4)),
-            ):
-                proxy.requests = 0
-                await work()
-                assert proxy.requests == 1
-            assert proxy.connections == 1
-
-    async def test_a_window_of_a_long_log_reads_no_more_than_itself(
-        self, provider: PostgresqlProvider, admin: Any
-    ) -> None:
-        await fill(provider, 150)
-        rows = provider._rows
-        assert rows is not None
-        for statement, values in ((rows._newest, (1, 2**31 - 1, 20)), (rows._oldest, (101, 2**31 - 1, 20))):
-            [[plan]] = await admin.fetch(
-                f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", KEY.user_id, KEY.session_id, *values
-            )
-            assert entries_read(json.loads(plan)[0]["Plan"]) == 20
-
-    async def test_every_statement_finds_what_it_needs_by_an_index(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        await admin.execute(
-            f"""SET search_path TO {schema};
-            INSERT INTO session_history_head
-                (user_id, session_id, generation, seq, tail_id, deleted, heartbeat, rewrites, active_us)
-                SELECT 'u' || i % 100, 's' || i, 0, 1, 'e', false, 0, 0, i FROM generate_series(1, 20000) i;
-            INSERT INTO session_history_entry SELECT log, 1, 'e', 'x' FROM session_history_head;
-            INSERT INTO session_history_entry
-                SELECT 0, i, decode(md5('' || i), 'hex'), 'x' FROM generate_series(1, 20000) i;
-            ANALYZE session_history_head, session_history_entry;
-            SET plan_cache_mode TO force_generic_plan"""
-        )
-        rows = provider._rows
-        assert rows is not None
-        statements = {
-            name: getattr(rows, name) for name, each in vars(Rows).items() if isinstance(each, cached_property)
-        }
-        assert {"_newest", "_oldest_and_one", "_begin", "_extend", "_stand", "_renew", "_rewrite", "_list"} < set(
-            statements
-        )
-        assert {"_bury_one", "_bury_some", "_erase"} < set(statements)
-        for name, statement in statements.items():
-            prepared = await admin.prepare(statement)
-            nulls = ", ".join(["NULL"] * len(prepared.get_parameters()))
-            await admin.execute(f"PREPARE {name} AS {statement}")
-            plan = "\n".join(row[0] for row in await admin.fetch(f"EXPLAIN EXECUTE {name} ({nulls})"))
-            assert "Seq Scan" not in plan, f"{name}: {plan}"
-
-    async def test_an_append_leaves_the_indexes_of_heads_alone(self, home: str, schema: str, admin: Any) -> None:
-        async with opened(lambda: provider_of(home, schema)) as provider:
-            await fill(provider, 100)
-        for _ in range(100):  # the server counts when the connection ends
-            updated, hot = await admin.fetchrow(
-                "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables"
-                " WHERE schemaname = $1 AND relname = 'session_history_head'",
-                schema,
-            )
-            if updated == 99:
-                break
-            await asyncio.sleep(0.02)
-        assert updated == 99
-        assert hot >= 90
-
-    async def test_ids_may_hold_anything(self, provider: PostgresqlProvider) -> None:
-        for seq, name in enumerate(["", "\0", "a\0b", "\ud800", "'; --", "\\x00", "x" * 2048]):
-            appended = await provider.append(
-                KEY, Entry(name, b"x"), at=Position(0, seq), snapshot=Snapshot(seq + 1, name, b"")
-            )
-            assert appended == Appended(Position(0, seq + 1), replayed=False)
-            log = await read(provider, last=1, entry_id=name)
-            assert (log.entries[0].id, log.head.tail_id) == (name, name)
-            assert log.match == (seq + 1, Entry(name, b"x"))
-            assert log.head.current_snapshot is not None
-        with pytest.raises(LimitExceeded, match="entry id bytes: 2049"):
-            await provider.append(KEY, Entry("x" * 2049, b""), at=Position(0, 7))
-
-    async def test_sessions_of_one_moment_are_listed_by_code_point(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        names = ["B", "a", "ab", "b", "é", "\uffff", "\U00010000", "Z", "_"]
-        for name in names:
-            await provider.append(SessionKey("u", name), entry(1), at=Position(0, 0))
-        await admin.execute(f"UPDATE {schema}.session_history_head SET active_us = 5")
-        shown: list[str] = []
-        cursor = None
-        while len(shown) < len(names):
-            page = await provider.list("u", limit=2, cursor=cursor)
-            shown += [head.key.session_id for head in page.heads]
-            cursor = page.cursor
-        assert shown == sorted(names)
-
-    async def test_a_listing_goes_on_from_period_to_period(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        names = [f"s{number}" for number in range(9)]
-        for number, name in enumerate(names):
-            await provider.append(SessionKey("u", name), entry(1), at=Position(0, 0))
-            await admin.execute(
-                f"UPDATE {schema}.session_history_head SET active_us = $2::bigint WHERE session_id = $1",
-                name,
-                number << 29,
-            )
-        pages = [page async for page in walk(provider, "u", 2)]
-        assert [name for page in pages for name in page] == names[::-1]
-
-    async def test_an_append_between_two_statements_of_a_delete_goes_with_it(
-        self, provider: PostgresqlProvider, admin: Any, home: str, schema: str
-    ) -> None:
-        await fill(provider, 2)
-        async with asyncpg.create_pool(home, min_size=1, max_size=1) as other, other.acquire() as connection:
-            async with connection.transaction():
-                await connection.execute(f"UPDATE {schema}.session_history_head SET seq = 3, tail_id = 'e3'")
-                await connection.execute(
-                    f"INSERT INTO {schema}.session_history_entry"
-                    f" SELECT log, 3, 'e3', '' FROM {schema}.session_history_head"
-                )
-                deleting = asyncio.create_task(provider.delete(KEY))
-                await waiting(admin)
-            assert await deleting is True
-        assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 0
-
-    async def test_a_delete_is_four_round_trips(self, server: Server, proxy: Proxy, proxied: str) -> None:
-        schema = await a_schema(server.url())
-        async with opened(lambda: provider_of(proxied, schema)) as provider:
-            for user in ("warm", "u"):
-                await several(provider, user, [1, 5, 2, 40])
-                proxy.requests = 0
-                assert await provider.delete(SessionKey(user, "s3")) is True
-                one = proxy.requests
-                assert await provider.delete_user(user) == 3
-                all_others = proxy.requests - one
-                assert await provider.delete_user(user) == 0
-                nothing = proxy.requests - one - all_others
-            assert (one, all_others, nothing) == (4, 4, 4)
-
-    @pytest.mark.parametrize("page", [1, 2, 3, 4, 100])
-    async def test_a_delete_of_many_steps_leaves_no_entry(
-        self, provider: PostgresqlProvider, admin: Any, schema: str, page: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("session_history.providers.postgresql.rows.SESSIONS", 3)
-        provider._rows = Rows(schema, page)
-        await several(provider, "other", [3])
-        await several(provider, "u", [1, 4, 3, 1, 2, 7, 1])
-        await admin.execute(
-            f"INSERT INTO {schema}.session_history_entry SELECT log, 9, 'behind', '' FROM {schema}.session_history_head"
-            " WHERE user_id = 'u'"
-        )
-        assert await provider.delete(SessionKey("u", "s1")) is True
-        assert await provider.delete_user("u") == 6
-        assert await provider.delete_user("u") == 0
-        assert (await provider.list("u", limit=9)).heads == ()
-        assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 3
-
-    async def test_those_who_delete_a_user_at_once_share_the_work(
-        self, provider: PostgresqlProvider, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("session_history.providers.postgresql.rows.SESSIONS", 3)
-        await several(provider, "u", [2] * 20)
-        assert sum(await asyncio.gather(*(provider.delete_user("u") for _ in range(4)))) == 20
-
-    async def test_a_tombstone_and_a_new_life_begin_anew(self, provider: PostgresqlProvider) -> None:
-        await append(provider, 1, covering(1))
-        await provider.renew(KEY, at=Position(0, 1))
-        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), rewrites=0, snapshot=covering(1))
-        await provider.delete(KEY)
-        head = (await read(provider)).head
-        assert (head.heartbeat, head.rewrites, head.snapshot, head.tail_id) == (0, 0, None, "")
-        await provider.append(KEY, entry(1), at=Position(1, 0))
-        head = (await read(provider)).head
-        assert (head.heartbeat, head.rewrites, head.snapshot, head.deleted) == (0, 0, None, False)
-
-    async def test_a_copy_that_counts_logs_anew_mixes_no_sessions(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        other = SessionKey("other", "s")
-        await provider.append(other, entry(1), at=Position(0, 0))
-        await provider.delete(other)
-        await admin.execute(f"ALTER TABLE {schema}.session_history_head ALTER log RESTART")
-        with pytest.raises(Corrupt, match="one log of two sessions"):
-            await append(provider, 1)
-        await append(provider, 1)
-        assert (await read(provider, other, entry_id="e1")).match is None
-
-    async def test_what_is_missing_of_a_log_is_noticed(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        await fill(provider, 3)
-        await admin.execute(f"DELETE FROM {schema}.session_history_entry WHERE seq = 2")
-        with pytest.raises(Corrupt, match="lacks entries"):
-            await provider.read(KEY)
-        assert len((await read(provider, last=1)).entries) == 1
-
-
-async def several(provider: SessionHistoryProvider, user: str, lengths: list[int]) -> None:
-    """Sessions of a user with so many entries: s0, s1 …"""
-    for number, length in enumerate(lengths):
-        for seq in range(length):
-            await provider.append(SessionKey(user, f"s{number}"), entry(seq + 1), at=Position(0, seq))
-
-
-def entries_read(plan: dict[str, Any]) -> float:
-    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
-    mine = own if plan.get("Relation Name") == "session_history_entry" else 0
-    return float(mine + sum(entries_read(each) for each in plan.get("Plans", ())))
-
-
-async def walk(provider: PostgresqlProvider, user: str, limit: int) -> AsyncIterator[list[str]]:
-    cursor = None
-    while True:
-        page = await provider.list(user, limit=limit, cursor=cursor)
-        yield [head.key.session_id for head in page.heads]
-        cursor = page.cursor
-        if cursor is None:
-            return
+            assert (await append(provider, 3, covering(3))).replayed
+            assert await provider.renew(KEY, at=Position(0, 3)) is True
+            await provider.rewrite(KEY, Entry("e2", b"new"), at=Position(0, 2), rewrites=0, snapshot=covering(3))
+            assert (await read(provider)).entries == (entry(1), Entry("e2", b"new"), entry(3))
+            assert (await read(provider, last=1, entry_id="e2")).match == (2, Entry("e2", b"new"))
+            assert (await read(provider, after=2)).entries == (entry(3),)
+            assert (await read(provider, after=2, entry_id="e1")).match == (1, entry(1))
+            assert [head.key for head in (await provider.list(KEY.user_id, limit=9)).heads] == [KEY]
+            assert await provider.delete(KEY) is True
+            await provider.append(KEY, entry(1), at=Position(1, 0))
+            await provider.append(SessionKey(KEY.user_id, "other"), entry(1), at=Position(0, 0))
+            assert await provider.delete_user(KEY.user_id) == 2
+            assert (await read(provider)).head.deleted

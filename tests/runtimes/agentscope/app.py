@@ -51,7 +51,7 @@ Answer = Piece | tuple[Piece, ...]
 
 
 class Script:
-    """What a model says, call by call; the pieces of an answer are streamed, an exception is raised.
+    """The answers of a model, call by call. The pieces of an answer are streamed, an exception is raised.
 
     :ivar seen: what every call was shown, the system prompt left out.
     :ivar pausing: set while an answer stands at a ``PAUSE``.
@@ -123,7 +123,7 @@ class ToolBox:
         return [FunctionTool(self.weather, name="weather"), FunctionTool(self.wait, name="wait")]
 
     def weather(self, city: str) -> ToolChunk:
-        """How the weather in a city is."""
+        """The weather in a city."""
         self.asked.append(city)
         return ToolChunk(content=[TextBlock(text=f"Sunny in {city}.")])
 
@@ -139,7 +139,7 @@ def weather_call(call_id: str, city: str) -> ToolCallBlock:
 
 
 class MessageRef(NamedTuple):
-    """Where a session is found, in whatever app."""
+    """The ids of a session in every app."""
 
     user_id: str
     agent_id: str
@@ -322,7 +322,7 @@ def answer_of(response: Any) -> Json:
 
 
 def lines(messages: list[Msg] | list[Json]) -> list[str]:
-    """Who says what, one line for each block; without hints, which are the runtime's and hold the time."""
+    """Return speaker and text, one line for each block, without the runtime's hints, which hold the time."""
     return [
         f"{message.name}: {line}"
         for message in map(Msg.model_validate, messages)

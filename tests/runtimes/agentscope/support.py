@@ -1,4 +1,4 @@
-"""Real AgentScope agents on a scripted model, and what is asked of them."""
+"""Real AgentScope agents on a scripted model, and checks of their messages."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from unit.pairing import flaws_of_blocks, flaws_of_chat
 
 Json = dict[str, Any]
 Part = TextBlock | ThinkingBlock | ToolCallBlock | Exception | asyncio.Event
-"""What a model does next: it says a block, it raises, or it waits."""
+"""The next thing a model does: say a block, raise, or wait."""
 
 Step = Part | Sequence[Part]
-"""What a model does when it is called."""
+"""Everything that a model does in one call."""
 
 USAGE = ChatUsage(input_tokens=7, output_tokens=3, time=0.0)
 
@@ -80,7 +80,7 @@ class Invalid(AssertionError):
 
 
 class Boom(Exception):
-    """What a model or a tool raises in a test."""
+    """The error of a model or a tool in a test."""
 
 
 class ScriptedModel(ChatModelBase):
@@ -172,12 +172,12 @@ async def insist_valid(messages: list[Msg]) -> None:
 
 
 async def valid(messages: list[Msg]) -> bool:
-    """Whether OpenAI and Anthropic would take these messages."""
+    """Return True if OpenAI and Anthropic would take these messages."""
     return not await flaws(messages)
 
 
 async def flaws(messages: list[Msg]) -> list[str]:
-    """What the APIs of OpenAI and Anthropic would object to, in what AgentScope would send them."""
+    """Return the flaws for which OpenAI or Anthropic would refuse the messages that AgentScope sends."""
     plain = [without_data(message) for message in messages]
     chat = await OpenAIChatFormatter().format(plain)
     blocks = await AnthropicChatFormatter().format(plain)
@@ -361,12 +361,12 @@ class Speaker:
         )
 
     async def say(self, said: str) -> Msg:
-        """What a user says to it, and what it replies."""
+        """Say something to the agent; return its reply."""
         return await self.agent.reply(UserMsg("user", said))
 
     @property
     def seen(self) -> list[Msg]:
-        """What the newest call of the model saw."""
+        """Return the messages that the newest call of the model got."""
         return self.model.calls[-1]
 
     @property
@@ -406,7 +406,7 @@ class Cast:
         return await logged(self.service)
 
     async def told(self) -> list[str]:
-        """What the log tells."""
+        """Return the texts, calls and results of the log."""
         return told(await self.logged())
 
     async def close(self) -> None:
@@ -415,14 +415,14 @@ class Cast:
 
 
 async def logged(service: SessionHistoryService, user_id: str = "u", session_id: str = "s") -> list[Json]:
-    """What the log holds."""
+    """Return the messages of the log."""
     session = await service.get_session(user_id, session_id, native=True)
     assert session is not None
     return session.messages
 
 
 def told(messages: Iterable[Msg | Json]) -> list[str]:
-    """What is said, called and answered, without the prompt of the system, hints and thoughts."""
+    """Return texts, calls and results, without the system's prompt, hints and thoughts."""
     read = [message if isinstance(message, Msg) else Msg.model_validate(message) for message in messages]
     lines = [line(block) for message in read if message.role != "system" for block in message.content]
     return [each for each in lines if each is not None]
@@ -496,7 +496,7 @@ async def park(speaker: Speaker, inputs: Any) -> Parked:
 
 
 def asked_for(events: Iterable[AgentEvent | Msg]) -> Parked:
-    """What an agent asks for first; its calls together, also if it tells of each alone."""
+    """Return the first request of an agent for an answer from outside, with all of its calls."""
     asked = [event for event in events if isinstance(event, RequireUserConfirmEvent | RequireExternalExecutionEvent)]
     assert asked, "the agent waits for nobody"
     calls = [tool_call for event in asked if type(event) is type(asked[0]) for tool_call in event.tool_calls]
@@ -510,7 +510,7 @@ def decided(
     """The user's word on what an agent asked for.
 
     :param always: the user takes the rules that were suggested, too.
-    :param only: on the call of this id alone.
+    :param only: the id of the only call to answer.
     """
     calls = [tool_call for tool_call in parked.tool_calls if only in (None, tool_call.id)]
     results = [

@@ -29,9 +29,9 @@ from runtimes.agentscope.support import (
     valid,
 )
 from session_history import SessionHistoryService, SqliteSessionHistoryService, TokenBudget
+from session_history.configured import _configured_service
 from session_history.errors import InvalidKey, NotStorable, SessionDeleted, Unavailable
 from session_history.runtimes.agentscope import SessionHistoryMiddleware, app_middlewares
-from session_history.configured import _configured_service
 from support import PROGRAMS, json_lines, same
 
 CHILD = PROGRAMS / "agentscope_child.py"
@@ -46,7 +46,7 @@ class Forecast(BaseModel):
 
 def child(*arguments: str) -> Any:
     command = [sys.executable, "-W", "error", str(CHILD), *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
 
 
 def rome() -> list[Any]:
@@ -81,7 +81,7 @@ class TestRoundTrip:
             assert same(await cast.logged(), speaker.context)
         assert len(await cast.logged()) == 4
 
-    async def test_what_only_some_messages_have_is_kept(self, cast: Cast) -> None:
+    async def test_optional_fields_of_messages_are_kept(self, cast: Cast) -> None:
         speaker = cast.speaker(
             [thought("I should look.", "signed"), call("weather", id="c1", city="Rome")], text("Sunny.")
         )
@@ -112,7 +112,7 @@ class TestRoundTrip:
         hints = [block for message in second.seen for block in message.content if isinstance(block, HintBlock)]
         assert [hint.source for hint in hints] == [InjectionConfig().injection_source]
 
-    async def test_many_turns(self, cast: Cast) -> None:
+    async def test_history_of_many_turns_is_complete(self, cast: Cast) -> None:
         expected: list[str] = []
         for number in range(6):
             speaker = cast.speaker(call("weather", city=f"c{number}"), text(f"a{number}"))
@@ -141,7 +141,7 @@ class TestRoundTrip:
         assert newest is not None
         assert told(newest.messages) == ["Is it warm?", "Warm."]
 
-    async def test_it_is_saved_before_the_end_is_told(self, cast: Cast) -> None:
+    async def test_reply_is_saved_before_its_end_event(self, cast: Cast) -> None:
         speaker = cast.speaker(*rome())
         async for event in speaker.agent.reply_stream(UserMsg("user", "How is Rome?")):
             if isinstance(event, ReplyEndEvent):
@@ -161,7 +161,7 @@ class TestRoundTrip:
         assert with_history.events == without.events  # type: ignore[attr-defined]
 
     @pytest.mark.parametrize("save", ["turn", "step"])
-    async def test_another_process(self, tmp_path: Path, save: str) -> None:
+    async def test_another_process_continues_the_conversation(self, tmp_path: Path, save: str) -> None:
         path = tmp_path / "history.db"
         context = child(str(path), save, "reply")
         async with SqliteSessionHistoryService(path) as service:
@@ -179,7 +179,7 @@ class TestRoundTrip:
             assert told(other.seen) == ["q2"]
         assert told(await logged(service)) == ["q1", "a1"]
 
-    async def test_one_middleware_serves_many_sessions(self, service: SessionHistoryService) -> None:
+    async def test_middleware_serves_many_sessions(self, service: SessionHistoryService) -> None:
         shared = SessionHistoryMiddleware(service, user_id="u")
         for name in ("s", "t", "s", "t"):
             speaker = Speaker(service, text(f"a {name}"), session_id=name, middlewares=[shared])
@@ -192,7 +192,7 @@ class TestRealMessages:
         sessions = json_lines(shared / "data" / "agentscope-msgs" / "sessions.jsonl")
         return [session["messages"] for session in sessions if session["format"] == "agentscope.msg.v2"]
 
-    async def test_they_come_back_equal(self, service: SessionHistoryService, shared: Path) -> None:
+    async def test_messages_of_the_corpus_come_back_equal(self, service: SessionHistoryService, shared: Path) -> None:
         conversations = self.messages(shared)
         assert conversations
         for number, messages in enumerate(conversations):
@@ -207,14 +207,14 @@ class TestRealMessages:
 
 
 class TestInputs:
-    async def test_a_list(self, cast: Cast) -> None:
+    async def test_input_list_is_recorded_message_by_message(self, cast: Cast) -> None:
         await cast.speaker(text("a1")).agent.reply([UserMsg("user", "q1"), UserMsg("user", "q2")])
         second = cast.speaker(text("a2"))
         await second.say("q3")
         assert told(second.seen) == ["q1", "q2", "a1", "q3"]
         assert len(await cast.logged()) == 5
 
-    async def test_one_of_another_agent(self, cast: Cast) -> None:
+    async def test_input_of_another_agent_is_recorded(self, cast: Cast) -> None:
         await cast.speaker(text("a1")).agent.reply(AssistantMsg("saturday", "I am here, too."))
         second = cast.speaker(text("a2"))
         await second.say("q2")
@@ -226,7 +226,7 @@ class TestInputs:
             ("assistant", "friday"),
         ]
 
-    async def test_none(self, cast: Cast) -> None:
+    async def test_reply_without_an_input_is_recorded(self, cast: Cast) -> None:
         await cast.speaker(text("a1")).say("q1")
         second = cast.speaker(text("a2"))
         await second.agent.reply(None)
@@ -236,20 +236,20 @@ class TestInputs:
         assert told(third.seen) == ["q1", "a1", "a2", "q3"]
         assert await cast.told() == ["q1", "a1", "a2", "q3", "a3"]
 
-    async def test_an_image(self, cast: Cast) -> None:
+    async def test_input_image_is_recorded(self, cast: Cast) -> None:
         asked = UserMsg("user", [image("one"), text("What is it?")])
         await cast.speaker(text("a1")).agent.reply(asked)
         second = cast.speaker(text("a2"))
         await second.say("q2")
         assert second.seen[1].model_dump(mode="json") == asked.model_dump(mode="json") == (await cast.logged())[0]
 
-    async def test_the_callers_message_is_left_alone(self, cast: Cast) -> None:
+    async def test_message_of_the_caller_stays_unchanged(self, cast: Cast) -> None:
         asked = UserMsg("user", "q1")
         before = asked.model_dump(mode="json")
         await cast.speaker(text("a1")).agent.reply(asked)
         assert asked.model_dump(mode="json") == before
 
-    async def test_a_structured_output(self, cast: Cast) -> None:
+    async def test_structured_output_is_recorded(self, cast: Cast) -> None:
         output = call("GenerateStructuredOutput", city="Rome", degrees=31)
         first = cast.speaker(call("weather", city="Rome"), output)
         reply = await first.agent.reply(UserMsg("user", "q1"), structured_schema=Forecast)
@@ -264,7 +264,7 @@ class TestInputs:
 
 
 class TestObserved:
-    async def test_it_is_recorded_with_the_next_reply(self, cast: Cast) -> None:
+    async def test_observed_message_is_recorded_with_the_next_reply(self, cast: Cast) -> None:
         speaker = cast.speaker(text("a1"))
         await speaker.agent.observe(UserMsg("user", "a note"))
         await speaker.say("q1")
@@ -274,7 +274,7 @@ class TestObserved:
         assert told(second.seen) == ["a note", "q1", "a1", "q2"]
         assert await cast.told() == ["a note", "q1", "a1", "q2", "a2"]
 
-    async def test_between_two_replies(self, cast: Cast) -> None:
+    async def test_message_observed_between_two_replies_is_recorded(self, cast: Cast) -> None:
         await cast.speaker(text("a1")).say("q1")
         second = cast.speaker(text("a2"))
         await second.agent.observe([UserMsg("user", "one note"), AssistantMsg("saturday", "another")])
@@ -282,14 +282,16 @@ class TestObserved:
         assert told(second.seen)[:2] == ["q1", "a1"]
         assert told(second.seen) == (await cast.told())[:-1] == ["q1", "a1", "one note", "another", "q2"]
 
-    async def test_without_an_input(self, cast: Cast) -> None:
+    async def test_observed_message_is_recorded_by_a_reply_without_an_input(self, cast: Cast) -> None:
         speaker = cast.speaker(text("a1"))
         await speaker.agent.observe(UserMsg("user", "a note"))
         await speaker.agent.reply(None)
         assert told(speaker.seen) == ["a note"]
         assert await cast.told() == ["a note", "a1"]
 
-    async def test_while_another_process_replied(self, service: SessionHistoryService, save: str) -> None:
+    async def test_message_observed_while_another_process_replied_is_recorded(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         first = Speaker(service, text("a1"), text("a3"), save=save)
         await first.say("q1")
         await Speaker(service, text("a2"), save=save).say("q2")
@@ -298,7 +300,7 @@ class TestObserved:
         assert sorted(told(first.seen)) == sorted(["q1", "a1", "q2", "a2", "a note", "q3"])
         assert sorted(told(await logged(service))) == sorted(["q1", "a1", "q2", "a2", "a note", "q3", "a3"])
 
-    async def test_a_session_older_than_the_middleware(self, cast: Cast) -> None:
+    async def test_context_older_than_the_middleware_is_recorded(self, cast: Cast) -> None:
         older = Speaker(None, *rome(), middlewares=[])
         await older.say("How is Rome?")
         state = AgentState.model_validate_json(
@@ -314,7 +316,7 @@ class TestObserved:
 
 
 class TestLongLived:
-    async def test_it_sees_what_another_process_said(self, service: SessionHistoryService, save: str) -> None:
+    async def test_lasting_agent_sees_turns_of_another_process(self, service: SessionHistoryService, save: str) -> None:
         first = Speaker(service, text("a1"), text("a3"), save=save)
         await first.say("q1")
         await Speaker(service, text("a2"), save=save).say("q2")
@@ -322,7 +324,9 @@ class TestLongLived:
         assert told(first.seen) == ["q1", "a1", "q2", "a2", "q3"]
         assert told(await logged(service)) == ["q1", "a1", "q2", "a2", "q3", "a3"]
 
-    async def test_a_session_begun_anew_is_empty_to_it(self, service: SessionHistoryService, save: str) -> None:
+    async def test_lasting_agent_sees_a_re_created_session_empty(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         speaker = Speaker(service, text("a1"), text("a2"), save=save)
         await speaker.say("q1")
         await service.delete_session("u", "s")
@@ -331,7 +335,9 @@ class TestLongLived:
         assert told(speaker.seen) == ["q2"]
         assert told(await logged(service)) == ["q2", "a2"]
 
-    async def test_another_session_id_is_another_session(self, service: SessionHistoryService, save: str) -> None:
+    async def test_lasting_agent_with_another_session_id_sees_another_session(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         speaker = Speaker(service, text("a1"), text("a2"), save=save)
         await speaker.say("q1")
         speaker.agent.state.session_id = "t"
@@ -350,14 +356,14 @@ class TestWindows:
             assert 2 * min(2, number) <= len(shown) - 1 <= 2 * 3
         assert await cast.told() == [said for turn in range(9) for said in (f"q{turn}", f"a{turn}")]
 
-    async def test_as_many_as_fit(self, cast: Cast) -> None:
+    async def test_window_with_a_token_budget_shows_what_fits(self, cast: Cast) -> None:
         for number in range(5):
             speaker = cast.speaker(text(f"a{number}"), token_budget=TokenBudget(4, lambda message: 1))
             await speaker.say(f"q{number}")
         assert told(speaker.seen) == ["q2", "a2", "q3", "a3", "q4"]
         assert len(await cast.told()) == 10
 
-    async def test_none_at_all(self, cast: Cast) -> None:
+    async def test_window_of_no_turns_is_empty(self, cast: Cast) -> None:
         for number in range(3):
             speaker = cast.speaker(text(f"a{number}"), last_turns=0)
             await speaker.say(f"q{number}")
@@ -365,7 +371,7 @@ class TestWindows:
         assert len(await cast.told()) == 6
 
     @pytest.mark.parametrize("no_service", ["sqlite:///history.db", SessionHistoryService])
-    def test_what_is_no_service_is_refused(self, no_service: Any) -> None:
+    def test_middleware_with_another_object_as_service_raises_type_error(self, no_service: Any) -> None:
         with pytest.raises(TypeError, match=r"SessionHistoryService is needed, not (str|the class)"):
             SessionHistoryMiddleware(no_service, user_id="u")
 
@@ -375,7 +381,7 @@ class TestWindows:
 
 
 class TestRefused:
-    async def test_what_can_not_be_stored(self, cast: Cast) -> None:
+    async def test_reply_with_an_unstorable_message_raises_not_storable(self, cast: Cast) -> None:
         await cast.speaker(text("a1")).say("q1")
         before = await cast.logged()
         bad = UserMsg("user", "bad")
@@ -391,7 +397,7 @@ class TestRefused:
         assert told(after.seen) == ["q1", "a1", "q2"]
         assert await cast.told() == ["q1", "a1", "q2", "a2"]
 
-    async def test_what_holds_itself(self, cast: Cast) -> None:
+    async def test_message_that_contains_itself_raises_not_storable(self, cast: Cast) -> None:
         endless: Json = {}
         endless["again"] = endless
         speaker = cast.speaker(text("never"))
@@ -399,20 +405,22 @@ class TestRefused:
             await speaker.agent.reply(UserMsg("user", "q1", metadata=endless))
         assert speaker.model.calls == []
 
-    async def test_a_state_that_holds_itself_is_left_out(self, cast: Cast) -> None:
+    async def test_state_that_contains_itself_is_left_out(self, cast: Cast) -> None:
         speaker = cast.speaker(text("a1"))
         endless = speaker.agent.state.middle_context
         endless["again"] = endless
         await speaker.say("q1")
         assert await cast.told() == ["q1", "a1"]
 
-    async def test_a_deleted_session(self, cast: Cast) -> None:
+    async def test_reply_in_a_deleted_session_raises_session_deleted(self, cast: Cast) -> None:
         await cast.speaker(text("a1")).say("q1")
         await cast.service.delete_session("u", "s")
         await refused(cast.speaker(text("never")), "q2", SessionDeleted)
         assert await cast.service.get_session("u", "s") is None
 
-    async def test_a_session_deleted_meanwhile(self, service: SessionHistoryService, save: str) -> None:
+    async def test_reply_in_a_session_deleted_meanwhile_raises_session_deleted(
+        self, service: SessionHistoryService, save: str
+    ) -> None:
         await Speaker(service, text("a1")).say("q1")
         speaker = Speaker(service, call("weather", city="Rome"), text("a2"), save=save)
         with pytest.raises(SessionDeleted):
@@ -421,11 +429,13 @@ class TestRefused:
                     await service.delete_session("u", "s")
         assert await service.get_session("u", "s") is None
 
-    async def test_a_user_id_that_is_none(self, service: SessionHistoryService) -> None:
+    async def test_middleware_with_a_wrong_user_id_raises(self, service: SessionHistoryService) -> None:
         with pytest.raises(InvalidKey):
             await Speaker(service, text("never"), user_id="").say("q")
 
-    async def test_a_store_that_can_not_be_read(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_reply_without_a_readable_store_raises_unavailable(
+        self, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         await cast.speaker(text("a1")).say("q1")
         with monkeypatch.context() as patched:
             speaker = cast.speaker(text("never"))
@@ -436,7 +446,9 @@ class TestRefused:
         assert told(after.seen)[:2] == ["q1", "a1"]
         assert told(after.seen)[-1] == "q3"
 
-    async def test_a_store_that_can_not_be_written(self, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_reply_without_a_writable_store_raises_unavailable(
+        self, cast: Cast, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         await cast.speaker(text("a1")).say("q1")
         with monkeypatch.context() as patched:
             speaker = cast.speaker(call("weather", city="Rome"), text("a2"))
@@ -450,7 +462,7 @@ class TestRefused:
         assert told(after.seen)[-1] == "q3"
         assert (await cast.told())[-2:] == ["q3", "a3"]
 
-    async def test_the_end_is_not_told_of_what_was_not_saved(
+    async def test_reply_that_was_not_saved_has_no_end_event(
         self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         speaker = Speaker(service, text("a1"))
@@ -462,7 +474,7 @@ class TestRefused:
         assert events
         assert not any(isinstance(event, ReplyEndEvent) for event in events)
 
-    async def test_a_service_that_is_stopped(self, service: SessionHistoryService) -> None:
+    async def test_reply_with_a_stopped_service_raises_unavailable(self, service: SessionHistoryService) -> None:
         speaker = Speaker(service, text("never"))
         await service.stop()
         await refused(speaker, "q1", Unavailable)
@@ -476,11 +488,13 @@ def break_store(
 
     used = service or speaker.service
     assert used is not None
-    monkeypatch.setattr(used._provider, method, unavailable)
+    monkeypatch.setattr(used.provider, method, unavailable)
 
 
 class TestChosen:
-    async def test_the_service_of_the_configuration(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_middleware_without_a_service_uses_the_configuration(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("SESSION_HISTORY_URL", f"sqlite:///{tmp_path / 'history.db'}")
         _configured_service.cache_clear()
         try:
@@ -504,7 +518,7 @@ class TestChosen:
         assert told(speaker.seen) == ["q0", "a0", "q1"]
         assert told(await logged(service)) == ["q0", "a0", "q1", "a1"]
 
-    async def test_no_content_in_its_repr(self, service: SessionHistoryService) -> None:
+    async def test_middleware_repr_shows_no_content(self, service: SessionHistoryService) -> None:
         middleware = SessionHistoryMiddleware(service, user_id="u")
         await Speaker(service, text("secret"), middlewares=[middleware]).say("secret")
         await ticks()

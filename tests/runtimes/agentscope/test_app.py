@@ -26,8 +26,8 @@ from runtimes.agentscope.app import (
     weather_call,
 )
 from session_history import SqliteSessionHistoryService, configured_service
-from session_history.runtimes.agentscope import app_middlewares
 from session_history.configured import _configured_service
+from session_history.runtimes.agentscope import app_middlewares
 from unit.pairing import flaws
 
 HELLO = ["ada: Hello", "Friday: Hi."]
@@ -98,12 +98,12 @@ async def script() -> AsyncIterator[Callable[..., Script]]:
 
 
 def told(messages: list[Json]) -> list[tuple[str, str, list[str]]]:
-    """What is the same in what an app keeps for the model and in what it shows, which it puts together from events."""
+    """Return the part of a message that is the same in the app's storage and in the app's view."""
     return [(message["id"], message["role"], lines([message])) for message in messages]
 
 
 def said(messages: list[Msg]) -> list[Json]:
-    """What is said, as JSON, by whom, and with which ids; not when a message ended, and how."""
+    """Return content, speaker and ids of messages as JSON, without time and reason of their end."""
     return [msg.model_dump(mode="json", include={"id", "name", "role", "content"}) for msg in messages]
 
 
@@ -192,7 +192,7 @@ class TestTheLogWins:
         assert lines(model.seen[2]) == [*HELLO, "ada: How are you?", "Friday: Fine.", "ada: Good night"]
         assert lines(await home.log(chat.place)) == [*lines(model.seen[2]), "Friday: Bye."]
 
-    async def test_what_is_always_allowed_stays_so_in_an_app_without_its_storage(
+    async def test_permission_rule_holds_in_an_app_without_its_storage(
         self, home: Home, script: Callable[..., Script]
     ) -> None:
         model = script(weather_call("rome", "Rome"), "Sunny.", weather_call("oslo", "Oslo"), "Sunny, too.")
@@ -473,7 +473,7 @@ class TestConfigured:
         yield
         _configured_service.cache_clear()
 
-    async def test_by_the_environment_alone(
+    async def test_app_is_configured_by_the_environment_only(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Script]
     ) -> None:
         model = script("Hi.", "Fine.")

@@ -37,7 +37,7 @@ ENOUGH = 5
 
 
 def names(messages: list[Msg] | list[Json]) -> list[str]:
-    """What is told, each by its topic; a summary by its number."""
+    """Return messages by their topics, and summaries by their numbers."""
     return [name(line) for line in told(messages)]
 
 
@@ -54,7 +54,7 @@ def assert_window(seen: list[str], whole: list[str], summary: str = "summary") -
 
 
 async def next_sees(cast: Cast, **options: Any) -> list[str]:
-    """What another process shows its model, without its question; there is room enough for everything."""
+    """Return the messages that another process shows its model, without its question. They all fit."""
     speaker = Speaker(cast.service, text("the last answer"), save=cast.save, **options)
     await speaker.say("the last question")
     assert speaker.model.compressed == []
@@ -65,7 +65,7 @@ async def next_sees(cast: Cast, **options: Any) -> list[str]:
 
 
 async def summarise(speaker: Speaker) -> None:
-    """As somebody who asks for it between two replies."""
+    """Compact the context as a user asks for it between two replies."""
     speaker.agent.model.context_size = 1000
     await speaker.agent.compress_context(CONTEXT)
     speaker.agent.model.context_size = 10**6
@@ -105,7 +105,7 @@ class TestBetweenReplies:
         assert_window(await next_sees(cast), whole)
         assert names(await cast.logged()) == [*whole, "the last question", "the last answer"]
 
-    async def test_it_sees_exactly_what_the_agent_had(self, cast: Cast) -> None:
+    async def test_another_process_sees_exactly_the_context_of_the_agent(self, cast: Cast) -> None:
         speaker = cast.speaker(*[text(f"a{number}") for number in range(5)], **SMALL)
         for number in range(5):
             await speaker.say(long(f"q{number}"))
@@ -120,11 +120,11 @@ class TestBetweenReplies:
         seen = [(message.id, message.model_dump(mode="json")["content"]) for message in other.seen[2 : 2 + len(kept)]]
         assert seen == kept
 
-    async def test_another_agent_sees_all_of_it_and_no_summary(self, cast: Cast) -> None:
+    async def test_another_agent_sees_the_whole_log_and_no_summary(self, cast: Cast) -> None:
         whole = await talk(cast, 6)
         assert await next_sees(cast, name="saturday") == whole
 
-    async def test_what_another_agent_says_is_in_the_window(self, cast: Cast) -> None:
+    async def test_message_of_another_agent_is_in_the_window(self, cast: Cast) -> None:
         whole = await talk(cast, 6)
         await Speaker(cast.service, text("b"), name="saturday", save=cast.save).say("to saturday")
         seen = await next_sees(cast)
@@ -132,7 +132,7 @@ class TestBetweenReplies:
         assert seen[-2:] == ["to saturday", "b"]
 
     @pytest.mark.parametrize("blocks", [False, True])
-    async def test_what_was_appended_in_another_format(self, cast: Cast, *, blocks: bool) -> None:
+    async def test_message_in_another_format_is_in_the_window(self, cast: Cast, *, blocks: bool) -> None:
         await cast.service.create_session("u", session_id="s")
         session = await cast.service.get_session("u", "s", native=True)
         assert session is not None
@@ -148,7 +148,7 @@ class TestBetweenReplies:
         logged = (await cast.logged())[: len(whole)]
         assert all(long(each) in str(message["content"]) for each, message in zip(whole, logged, strict=True))
 
-    async def test_without_a_summary_it_is_cut_off(self, cast: Cast) -> None:
+    async def test_context_without_a_summary_is_truncated(self, cast: Cast) -> None:
         speaker = cast.speaker(*[text(f"a{number}") for number in range(6)], **SMALL)
         speaker.model.summary_error = Boom("no summary")
         for number in range(6):
@@ -158,7 +158,7 @@ class TestBetweenReplies:
         assert names(await cast.logged()) == whole
         assert_window(await next_sees(cast), whole, "earlier messages")
 
-    async def test_a_summary_the_user_asked_for(self, cast: Cast) -> None:
+    async def test_compaction_by_the_user_is_stored(self, cast: Cast) -> None:
         """``compress_context`` outside of a reply: it holds for the same agent, and for one in another process."""
         first = cast.speaker(text("a0"), text("a1"))
         await first.say(long("q0"))
@@ -170,7 +170,7 @@ class TestBetweenReplies:
         whole = ["q0", "a0", "q1", "a1", "the last question", "the last answer"]
         assert names(await cast.logged()) == whole
 
-    async def test_a_summary_at_which_the_process_ends(self, cast: Cast) -> None:
+    async def test_compaction_without_a_later_reply_is_stored(self, cast: Cast) -> None:
         first = cast.speaker(text("a0"))
         await first.say(long("q0"))
         await first.agent.observe(UserMsg("user", "a note"))
@@ -178,7 +178,7 @@ class TestBetweenReplies:
         assert names(await cast.logged()) == ["q0", "a0", "a note"]
         assert (await next_sees(cast))[0] == "summary 1"
 
-    async def test_nothing_to_summarise(self, cast: Cast) -> None:
+    async def test_compaction_with_nothing_to_summarise_changes_nothing(self, cast: Cast) -> None:
         first = cast.speaker(text("a0"), text("a1"))
         await first.say("q0")
         before = await cast.service.get_session("u", "s", native=True)
@@ -188,7 +188,7 @@ class TestBetweenReplies:
         assert before is not None
         assert names(await cast.logged()) == ["q0", "a0", "q1", "a1"]
 
-    async def test_messages_that_were_heard_behind_it_are_kept(self, cast: Cast) -> None:
+    async def test_messages_observed_after_a_compaction_are_kept(self, cast: Cast) -> None:
         first = cast.speaker(text("a0"), text("a1"))
         await first.say(long("q0"))
         first.agent.state.context = []  # as somebody else may shorten it
@@ -208,7 +208,7 @@ def read(count: int = 6) -> list[str]:
 
 
 class TestInAReply:
-    async def test_the_log_holds_all_of_its_one_message(self, cast: Cast) -> None:
+    async def test_log_holds_the_whole_message_of_a_compacted_reply(self, cast: Cast) -> None:
         speaker = cast.speaker(*reading(), text("a"), **SMALL)
         reply = await speaker.say("q")
         assert speaker.model.compressed
@@ -219,18 +219,18 @@ class TestInAReply:
         results = [block for block in messages[1]["content"] if block["type"] == "tool_result"]
         assert [result["output"][0]["text"] for result in results] == [long(f"t{number}") for number in range(6)]
 
-    async def test_another_process_goes_on(self, cast: Cast) -> None:
+    async def test_another_process_continues_a_compacted_reply(self, cast: Cast) -> None:
         await cast.speaker(*reading(), text("a"), **SMALL).say("q")
         assert_window(await next_sees(cast), [*read(), "a"])
 
-    async def test_a_long_lived_agent_goes_on(self, cast: Cast) -> None:
+    async def test_lasting_agent_continues_a_compacted_reply(self, cast: Cast) -> None:
         await cast.speaker(*reading(), text("a"), **SMALL).say("q")
         second = cast.speaker(*reading(), text("b"), **SMALL)
         await second.say("q")
         assert_window(names(second.seen), [*read(), "a", *read()])
         assert names(await cast.logged()) == [*read(), "a", *read(), "b"]
 
-    async def test_by_the_agents_own_tool(self, cast: Cast) -> None:
+    async def test_compaction_by_a_tool_of_the_agent_is_stored(self, cast: Cast) -> None:
         context = ContextConfig(trigger_ratio=0.8, reserve_ratio=0.5, compression_tool_enabled=True)
         script = [*reading(3), call("CompressContext"), text("a")]
         speaker = cast.speaker(*script, context_size=3000, context=context)
@@ -240,13 +240,13 @@ class TestInAReply:
         assert names(await cast.logged()) == whole
         assert_window(await next_sees(cast), whole)
 
-    async def test_an_error_behind_it(self, cast: Cast) -> None:
+    async def test_error_after_a_compaction_keeps_the_log(self, cast: Cast) -> None:
         with pytest.raises(Boom):
             await cast.speaker(*reading(), Boom("no"), **SMALL).say("q")
         assert names(await cast.logged()) == read()
         assert_window(await next_sees(cast), read())
 
-    async def test_an_error_behind_it_before_a_tool_ran(self, cast: Cast) -> None:
+    async def test_error_after_a_compaction_before_a_tool_keeps_the_log(self, cast: Cast) -> None:
         whole = await talk(cast, 3)
         speaker = cast.speaker(Boom("no"), **SMALL)
         with pytest.raises(Boom):
@@ -257,7 +257,7 @@ class TestInAReply:
         if seen != whole:
             assert_window(seen, whole)
 
-    async def test_cancelled_behind_it(self, cast: Cast) -> None:
+    async def test_cancellation_after_a_compaction_keeps_the_log(self, cast: Cast) -> None:
         react = ReActConfig(interruption_raise_cancelled_error=True)
         speaker = cast.speaker(*reading(), [text("Half of it"), for_ever()], react=react, **SMALL)
         reply = asyncio.create_task(speaker.say("q"))
@@ -267,7 +267,7 @@ class TestInAReply:
         assert names(await cast.logged()) == [*read(), "Half of it"]
         assert_window(await next_sees(cast), [*read(), "Half of it"])
 
-    async def test_nothing_is_counted_twice(self, cast: Cast) -> None:
+    async def test_compacted_reply_is_counted_once(self, cast: Cast) -> None:
         speaker = cast.speaker(*reading(), text("a"), **SMALL)
         await speaker.say("q")
         blocks = [block for message in await cast.logged() for block in message["content"]]
@@ -282,7 +282,7 @@ async def images(messages: list[Msg]) -> list[str | None]:
 class TestImages:
     """AgentScope replaces images that are too many where they stand."""
 
-    async def test_of_earlier_turns(self, cast: Cast) -> None:
+    async def test_image_of_an_earlier_turn_survives_a_compaction(self, cast: Cast) -> None:
         asked = [UserMsg("user", [image(f"i{number}")]) for number in range(3)]
         for number in range(3):
             speaker = cast.speaker(text(f"a{number}"), context=ContextConfig(max_image_num=1))
@@ -292,7 +292,7 @@ class TestImages:
         assert messages[::2] == [message.model_dump(mode="json") for message in asked]
         assert len(messages) == 6
 
-    async def test_of_one_message(self, cast: Cast) -> None:
+    async def test_image_of_the_same_message_survives_a_compaction(self, cast: Cast) -> None:
         asked = UserMsg("user", [image("one"), image("two")])
         speaker = cast.speaker(text("a"), context=ContextConfig(max_image_num=1))
         await speaker.agent.reply(asked)

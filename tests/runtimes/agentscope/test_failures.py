@@ -56,7 +56,7 @@ SUNNY = ["call weather", "success: sunny in Rome"]
 
 
 async def next_sees(cast: Cast) -> list[str]:
-    """What the next model call sees, which is valid, ahead of what the user says then."""
+    """Return the messages of the next model call ahead of the user's. They must be valid."""
     speaker = cast.speaker(text("a2"))
     reply = await speaker.say("q2")
     assert reply.get_text_content() == "a2"
@@ -79,55 +79,56 @@ def beginning(messages: list[Json]) -> list[str]:
     return [message["role"] for message in messages]
 
 
+@pytest.mark.every_cast
 class TestModelError:
     @pytest.mark.parametrize("stream", [True, False])
-    async def test_in_the_first_call(self, cast: Cast, *, stream: bool) -> None:
+    async def test_model_error_in_the_first_call_keeps_the_input(self, cast: Cast, *, stream: bool) -> None:
         with pytest.raises(Boom):
             await cast.speaker(Boom("no"), stream=stream).say("q1")
         assert await cast.told() == ["q1"]
         assert await next_sees(cast) == []
         await assert_kept(cast, ["q1"])
 
-    async def test_in_the_first_call_of_a_later_turn(self, cast: Cast) -> None:
+    async def test_model_error_in_a_later_turn_keeps_the_input(self, cast: Cast) -> None:
         await cast.speaker(call("weather", city="Rome"), text("a0")).say("q0")
         with pytest.raises(Boom):
             await cast.speaker(Boom("no")).say("q1")
         assert await next_sees(cast) == ["q0", *SUNNY, "a0"]
         await assert_kept(cast, ["q0", *SUNNY, "a0", "q1"])
 
-    async def test_after_a_tool_ran(self, cast: Cast) -> None:
+    async def test_model_error_after_a_tool_keeps_the_result(self, cast: Cast) -> None:
         with pytest.raises(Boom):
             await cast.speaker(call("weather", city="Rome"), Boom("no")).say("q1")
         assert await cast.told() == ["q1", *SUNNY]
         assert await next_sees(cast) == ["q1", *SUNNY]
         await assert_kept(cast, ["q1", *SUNNY])
 
-    async def test_in_mid_stream(self, cast: Cast) -> None:
+    async def test_model_error_in_mid_stream_hides_the_turn(self, cast: Cast) -> None:
         with pytest.raises(Boom):
             await cast.speaker([text("Half of it"), Boom("no")]).say("q1")
         assert (await cast.told())[:1] == ["q1"]
         assert await next_sees(cast) == []
 
-    async def test_in_mid_stream_after_a_tool_ran(self, cast: Cast) -> None:
+    async def test_model_error_in_mid_stream_after_a_tool_keeps_the_result(self, cast: Cast) -> None:
         with pytest.raises(Boom):
             await cast.speaker(call("weather", city="Rome"), [text("Half of it"), Boom("no")]).say("q1")
         assert (await cast.told())[:3] == ["q1", *SUNNY]
         assert (await next_sees(cast))[:3] == ["q1", *SUNNY]
 
-    async def test_in_mid_call(self, cast: Cast) -> None:
+    async def test_model_error_in_mid_call_runs_no_tool(self, cast: Cast) -> None:
         with pytest.raises(Boom):
             await cast.speaker([call("weather", city="Rome"), Boom("no")]).say("q1")
         assert await next_sees(cast) == []
         assert cast.tools.ran == []
 
-    async def test_again_and_again(self, cast: Cast) -> None:
+    async def test_model_errors_in_a_row_keep_every_input(self, cast: Cast) -> None:
         for number in range(3):
             with pytest.raises(Boom):
                 await cast.speaker(Boom("no")).say(f"failed {number}")
         assert await next_sees(cast) == []
         await assert_kept(cast, ["failed 0", "failed 1", "failed 2"])
 
-    async def test_the_error_that_reaches_the_caller_is_the_models(self, cast: Cast) -> None:
+    async def test_model_error_reaches_the_caller_unchanged(self, cast: Cast) -> None:
         error = Boom("no")
         with pytest.raises(Boom) as caught:
             await cast.speaker(error).say("q1")
@@ -135,27 +136,27 @@ class TestModelError:
 
 
 class TestToolError:
-    async def test_of_a_tool_that_raises(self, cast: Cast) -> None:
+    async def test_tool_error_is_a_result(self, cast: Cast) -> None:
         reply = await cast.speaker(call("broken"), text("It is broken.")).say("q1")
         assert reply.get_text_content() == "It is broken."
         expected = ["q1", "call broken", "error: the tool is broken", "It is broken."]
         assert await next_sees(cast) == expected
         await assert_kept(cast, expected)
 
-    async def test_of_one_of_two(self, cast: Cast) -> None:
+    async def test_tool_error_of_one_of_two_is_a_result(self, cast: Cast) -> None:
         await cast.speaker([call("broken"), call("weather", city="Rome")], text("Half of it.")).say("q1")
         called, results, said = ["call broken", "call weather"], ["error: the tool is broken", SUNNY[1]], "Half of it."
         seen = await next_sees(cast)
         assert (seen[:3], sorted(seen[3:5]), seen[5:]) == (["q1", *called], results, [said])
 
-    async def test_of_a_tool_that_is_not_there(self, cast: Cast) -> None:
+    async def test_tool_that_is_missing_is_an_error_result(self, cast: Cast) -> None:
         await cast.speaker(call("nothing"), text("There is no such tool.")).say("q1")
         seen = await next_sees(cast)
         assert seen[:2] == ["q1", "call nothing"]
         assert seen[2].startswith("error: ")
         assert seen[3:] == ["There is no such tool."]
 
-    async def test_that_ends_the_reply(self, cast: Cast) -> None:
+    async def test_tool_error_that_ends_the_reply_keeps_the_call(self, cast: Cast) -> None:
         with pytest.raises(ExceptionGroup):
             await cast.speaker([call("faulty"), call("weather", city="Rome")]).say("q1")
         seen = await next_sees(cast)
@@ -167,7 +168,7 @@ class TestToolError:
 
 @pytest.fixture(params=["swallowed", "raised"])
 def react(request: pytest.FixtureRequest) -> ReActConfig:
-    """Whether AgentScope swallows a cancellation, as it does if nobody says otherwise."""
+    """A cancellation that AgentScope swallows, as by default, or raises."""
     return ReActConfig(interruption_raise_cancelled_error=request.param == "raised")
 
 
@@ -179,53 +180,58 @@ async def cancelled(speaker: Speaker, at: Any, said: str = "q1") -> None:
     assert reply.cancelled() == speaker.agent.react_config.interruption_raise_cancelled_error
 
 
+@pytest.mark.every_cast
 class TestCancelled:
     @pytest.mark.parametrize("stream", [True, False])
-    async def test_before_the_model_says_anything(self, cast: Cast, react: ReActConfig, *, stream: bool) -> None:
+    async def test_cancellation_before_the_model_speaks_keeps_the_input(
+        self, cast: Cast, react: ReActConfig, *, stream: bool
+    ) -> None:
         speaker = cast.speaker(for_ever(), stream=stream, react=react)
         await cancelled(speaker, speaker.model)
         assert await cast.told() == ["q1"]
         assert await next_sees(cast) == ["q1"]
         await assert_kept(cast, ["q1"])
 
-    async def test_while_the_model_speaks(self, cast: Cast, react: ReActConfig) -> None:
+    async def test_cancellation_while_the_model_speaks_keeps_the_text(self, cast: Cast, react: ReActConfig) -> None:
         speaker = cast.speaker([thought("Hm.", "signed"), text("Half of it"), for_ever()], react=react)
         await cancelled(speaker, speaker.model)
         assert await next_sees(cast) == ["q1", "Half of it"]
         await assert_kept(cast, ["q1", "Half of it"])
 
-    async def test_while_the_model_calls(self, cast: Cast, react: ReActConfig) -> None:
+    async def test_cancellation_while_the_model_calls_closes_the_call(self, cast: Cast, react: ReActConfig) -> None:
         speaker = cast.speaker([text("I look."), call("weather", city="Rome"), for_ever()], react=react)
         await cancelled(speaker, speaker.model)
         assert await next_sees(cast) == ["q1", "I look.", "call weather", "interrupted"]
         assert cast.tools.ran == []
 
-    async def test_in_the_second_model_call(self, cast: Cast, react: ReActConfig) -> None:
+    async def test_cancellation_in_the_second_model_call_keeps_the_result(self, cast: Cast, react: ReActConfig) -> None:
         speaker = cast.speaker(call("weather", city="Rome"), [text("It is"), for_ever()], react=react)
         await cancelled(speaker, speaker.model)
         assert await next_sees(cast) == ["q1", *SUNNY, "It is"]
         await assert_kept(cast, ["q1", *SUNNY, "It is"])
 
     @pytest.mark.parametrize("tool", ["endless", "endless_alone"])
-    async def test_in_a_tool(self, cast: Cast, react: ReActConfig, tool: str) -> None:
+    async def test_cancellation_in_a_tool_closes_the_call(self, cast: Cast, react: ReActConfig, tool: str) -> None:
         speaker = cast.speaker([text("I look."), call(tool)], react=react)
         await cancelled(speaker, speaker.tools)
         assert await next_sees(cast) == ["q1", "I look.", f"call {tool}", "interrupted"]
         await assert_kept(cast, ["q1", "I look.", f"call {tool}", "interrupted"])
 
-    async def test_in_one_of_two_tools(self, cast: Cast, react: ReActConfig) -> None:
+    async def test_cancellation_in_one_of_two_tools_keeps_the_other_result(
+        self, cast: Cast, react: ReActConfig
+    ) -> None:
         speaker = cast.speaker([call("weather", city="Rome"), call("endless")], react=react)
         await cancelled(speaker, speaker.tools)
         assert await next_sees(cast) == ["q1", "call weather", "call endless", SUNNY[1], "interrupted"]
 
-    async def test_the_reply_is_one_message(self, cast: Cast, react: ReActConfig) -> None:
+    async def test_cancelled_reply_is_one_message(self, cast: Cast, react: ReActConfig) -> None:
         speaker = cast.speaker(call("weather", city="Rome"), [text("It is"), for_ever()], react=react)
         await cancelled(speaker, speaker.model)
         assert beginning(await cast.logged()) == ["user", "assistant"]
         await next_sees(cast)
         assert beginning(await cast.logged()) == ["user", "assistant"] * 2
 
-    async def test_by_a_time_limit(self, cast: Cast) -> None:
+    async def test_time_limit_interrupts_the_reply(self, cast: Cast) -> None:
         speaker = cast.speaker(
             [text("Half of it"), for_ever()], react=ReActConfig(interruption_raise_cancelled_error=True)
         )
@@ -243,10 +249,11 @@ class TestCancelled:
         assert await next_sees(cast) == ["q1", "Half of it"]
 
 
+@pytest.mark.every_cast
 class TestLeft:
     """The consumer breaks out of ``reply_stream`` and does not close it."""
 
-    async def test_while_the_model_speaks(self, cast: Cast) -> None:
+    async def test_stream_left_while_the_model_speaks_keeps_the_text(self, cast: Cast) -> None:
         speaker = cast.speaker([text("Half of it"), text(", and more"), for_ever()])
         await leave(speaker, "q1", lambda event: isinstance(event, TextBlockDeltaEvent) and event.delta == "of it")
         await ticks()
@@ -254,14 +261,14 @@ class TestLeft:
         assert await next_sees(cast) == ["q1", "Half of it"]
         await assert_kept(cast, ["q1", "Half of it"])
 
-    async def test_when_the_model_has_spoken(self, cast: Cast) -> None:
+    async def test_stream_left_after_the_model_spoke_keeps_the_text(self, cast: Cast) -> None:
         """AgentScope has told of the end of the call, and has not yet taken the text into its context."""
         await leave(cast.speaker(text("a1")), "q1", lambda event: isinstance(event, ModelCallEndEvent))
         await ticks()
         assert await next_sees(cast) == ["q1", "a1"]
         await assert_kept(cast, ["q1", "a1"])
 
-    async def test_in_the_second_model_call(self, cast: Cast) -> None:
+    async def test_stream_left_in_the_second_model_call_keeps_the_result(self, cast: Cast) -> None:
         speaker = cast.speaker([text("I look."), call("weather", city="Rome")], [text("It is sunny"), for_ever()])
         await leave(speaker, "q1", lambda event: isinstance(event, TextBlockDeltaEvent) and event.delta == "It is")
         await ticks()
@@ -270,7 +277,7 @@ class TestLeft:
         await assert_kept(cast, expected)
         assert beginning(await cast.logged()) == ["user", "assistant"] * 2
 
-    async def test_while_the_model_calls(self, cast: Cast) -> None:
+    async def test_stream_left_while_the_model_calls_closes_the_call(self, cast: Cast) -> None:
         speaker = cast.speaker([text("I look."), call("weather", city="Rome"), for_ever()])
         await leave(speaker, "q1", lambda event: isinstance(event, ToolCallStartEvent))
         await ticks()
@@ -280,7 +287,7 @@ class TestLeft:
         assert cast.tools.ran == []
 
     @pytest.mark.parametrize("tool", ["endless", "endless_alone"])
-    async def test_in_a_tool(self, cast: Cast, tool: str) -> None:
+    async def test_stream_left_in_a_tool_closes_the_call(self, cast: Cast, tool: str) -> None:
         speaker = cast.speaker([text("I look."), call(tool)])
         await leave(speaker, "q1", lambda event: isinstance(event, ToolResultStartEvent))
         await ticks()
@@ -289,41 +296,41 @@ class TestLeft:
         assert await next_sees(cast) == ["q1", "I look.", f"call {tool}", "interrupted"]
         assert (await cast.logged())[:2] == before
 
-    async def test_right_after_a_tool(self, cast: Cast) -> None:
+    async def test_stream_left_after_a_tool_keeps_the_result(self, cast: Cast) -> None:
         speaker = cast.speaker(call("weather", city="Rome"), text("never"))
         await leave(speaker, "q1", lambda event: isinstance(event, ToolResultEndEvent))
         await ticks()
         assert await next_sees(cast) == ["q1", *SUNNY]
         await assert_kept(cast, ["q1", *SUNNY])
 
-    async def test_between_two_tools(self, cast: Cast) -> None:
+    async def test_stream_left_between_two_tools_closes_the_second_call(self, cast: Cast) -> None:
         speaker = cast.speaker([call("plan", subject="one"), call("plan", subject="two")])
         await leave(speaker, "q1", lambda event: isinstance(event, ToolResultEndEvent))
         await ticks()
         assert await next_sees(cast) == ["q1", "call plan", "call plan", "success: planned", "interrupted"]
         assert cast.tools.ran == ["plan one"]
 
-    async def test_at_once(self, cast: Cast) -> None:
+    async def test_stream_left_at_once_keeps_the_input(self, cast: Cast) -> None:
         await leave(cast.speaker(text("never")), "q1", lambda event: isinstance(event, ReplyStartEvent))
         await ticks()
         assert await cast.told() == ["q1"]
         assert await next_sees(cast) == ["q1"]
         await assert_kept(cast, ["q1"])
 
-    async def test_before_the_model_is_called(self, cast: Cast) -> None:
+    async def test_stream_left_before_the_model_call_keeps_the_input(self, cast: Cast) -> None:
         await leave(cast.speaker(text("never")), "q1", lambda event: isinstance(event, ModelCallStartEvent))
         await ticks()
         assert await next_sees(cast) == ["q1"]
         await assert_kept(cast, ["q1"])
 
-    async def test_at_the_end_it_is_complete(self, cast: Cast) -> None:
+    async def test_stream_left_at_its_end_is_complete(self, cast: Cast) -> None:
         speaker = cast.speaker(call("weather", city="Rome"), text("a1"))
         await leave(speaker, "q1", lambda event: isinstance(event, ReplyEndEvent))
         assert await cast.told() == ["q1", *SUNNY, "a1"]
         assert await next_sees(cast) == ["q1", *SUNNY, "a1"]
         await assert_kept(cast, ["q1", *SUNNY, "a1"])
 
-    async def test_a_stream_that_is_closed(self, cast: Cast) -> None:
+    async def test_stream_that_is_closed_is_interrupted(self, cast: Cast) -> None:
         speaker = cast.speaker([text("Half of it"), for_ever()])
         stream = speaker.agent.reply_stream(UserMsg("user", "q1"))
         async for event in stream:
@@ -333,7 +340,7 @@ class TestLeft:
         await ticks()
         assert await next_sees(cast) == ["q1", "Half of it"]
 
-    async def test_the_next_reply_begins_at_once(self, cast: Cast) -> None:
+    async def test_next_reply_after_a_left_stream_begins_at_once(self, cast: Cast) -> None:
         speaker = cast.speaker([text("Half of it"), for_ever()])
         await leave(speaker, "q1", lambda event: isinstance(event, TextBlockDeltaEvent) and event.delta == "of it")
         seen = await next_sees(cast)
@@ -344,7 +351,7 @@ class TestLeft:
         await third.say("q3")
         assert sorted(told(third.seen)) == sorted(["q1", "Half of it", "q2", "a2", "q3"])
 
-    async def test_a_tool_that_ends_after_its_consumer_left(self, cast: Cast) -> None:
+    async def test_tool_that_ends_after_its_stream_was_left_changes_nothing(self, cast: Cast) -> None:
         speaker = cast.speaker(call("endless"))
         await leave(speaker, "q1", lambda event: isinstance(event, ToolResultStartEvent))
         await ticks()
@@ -354,7 +361,7 @@ class TestLeft:
         assert seen[:2] == ["q1", "call endless"]
         assert seen[2:] in (["interrupted"], ["success: at last"])
 
-    async def test_a_tool_that_ends_during_the_next_reply(self, cast: Cast) -> None:
+    async def test_tool_that_ends_during_the_next_reply_changes_nothing(self, cast: Cast) -> None:
         speaker = cast.speaker(call("endless"))
         await leave(speaker, "q1", lambda event: isinstance(event, ToolResultStartEvent))
         await ticks()
@@ -372,7 +379,7 @@ class TestLeft:
         assert told(third.seen)[:2] == ["q1", "call endless"]
         assert set(told(third.seen)) >= {"q2", "a2, ", "whole", "q3"}
 
-    async def test_the_service_is_stopped_meanwhile(self, tmp_path: Path, save: str) -> None:
+    async def test_stop_during_a_reply_stores_it_as_interrupted(self, tmp_path: Path, save: str) -> None:
         path = tmp_path / "history.db"
         async with SqliteSessionHistoryService(path) as service:
             speaker = Speaker(service, [text("Half of it"), for_ever()], save=save)
@@ -408,7 +415,9 @@ class TestKilled:
             ("step", "tool", ["How is Rome?", "Let me see.", *SUNNY, "call endless_alone"]),
         ],
     )
-    async def test_what_was_saved_is_there(self, tmp_path: Path, save: str, where: str, expected: list[str]) -> None:
+    async def test_killed_process_leaves_what_it_saved(
+        self, tmp_path: Path, save: str, where: str, expected: list[str]
+    ) -> None:
         path = tmp_path / "history.db"
         self.kill(path, save, where)
         async with SqliteSessionHistoryService(path) as service:
@@ -427,7 +436,7 @@ class TestKilled:
 
 
 class TestSteps:
-    """What is durable when."""
+    """Tests of the moments at which a reply is saved."""
 
     async def saved_during(self, cast: Cast, *script: Step) -> list[list[str]]:
         speaker = cast.speaker(*script)
@@ -437,7 +446,7 @@ class TestSteps:
                 saved.append(await cast.told())
         return saved
 
-    async def test_before_each_reasoning_and_acting(self, cast: Cast) -> None:
+    async def test_step_saves_before_each_reasoning_and_acting(self, cast: Cast) -> None:
         saved = await self.saved_during(
             cast, [text("One."), call("weather", city="Rome")], [text("Two."), call("weather", city="Rome")], text("a1")
         )
@@ -447,13 +456,13 @@ class TestSteps:
         assert saved == (expected if cast.save == "step" else [[]] * 5)
         assert await cast.told() == [*second, SUNNY[1], "a1"]
 
-    async def test_it_is_one_turn_and_one_message(self, cast: Cast) -> None:
+    async def test_reply_saved_by_step_is_one_turn_and_one_message(self, cast: Cast) -> None:
         await self.saved_during(cast, *[call("weather", city="Rome") for _ in range(4)], text("a1"))
         session = await cast.service.get_session("u", "s", native=True)
         assert session is not None
         assert (session.turns, beginning(session.messages)) == (1, ["user", "assistant"])
 
-    async def test_an_open_turn_of_a_failed_process_is_seen_by_a_window(self, cast: Cast) -> None:
+    async def test_open_turn_of_a_failed_process_is_seen_by_a_window(self, cast: Cast) -> None:
         with pytest.raises(Boom):
             await cast.speaker(call("weather", city="Rome"), Boom("no")).say("q1")
         session = await cast.service.get_session("u", "s", last_turns=1, native=True)
@@ -462,21 +471,21 @@ class TestSteps:
 
 
 class TestNewMessageWhileParked:
-    async def test_it_raises_and_is_kept(self, cast: Cast) -> None:
+    async def test_message_to_a_parked_agent_raises_and_is_kept(self, cast: Cast) -> None:
         await park(cast.speaker(call("book", city="Rome")), UserMsg("user", "q0"))
         with pytest.raises(ValueError, match="waiting"):
             await cast.speaker(text("never")).say("q1")
         assert sorted(await cast.told()) == sorted(["q0", "call book", "q1"])
         assert cast.tools.ran == []
 
-    async def test_of_two_the_log_holds_both(self, cast: Cast) -> None:
+    async def test_messages_to_a_parked_agent_are_both_kept(self, cast: Cast) -> None:
         await park(cast.speaker(call("book", city="Rome")), UserMsg("user", "q0"))
         for said in ("q1", "q2"):
             with pytest.raises(ValueError, match="waiting"):
                 await cast.speaker(text("never")).say(said)
         assert sorted(await cast.told()) == sorted(["q0", "call book", "q1", "q2"])
 
-    async def test_something_that_was_heard_before_is_kept_beside_it(self, cast: Cast) -> None:
+    async def test_message_observed_before_is_kept_beside_it(self, cast: Cast) -> None:
         await park(cast.speaker(call("book", city="Rome")), UserMsg("user", "q0"))
         speaker = cast.speaker(text("never"))
         await speaker.agent.observe(UserMsg("user", "a note"))
@@ -484,15 +493,16 @@ class TestNewMessageWhileParked:
             await speaker.say("q1")
         assert sorted(await cast.told()) == sorted(["q0", "call book", "a note", "q1"])
 
-    async def test_another_agents_message_is_no_obstacle(self, cast: Cast) -> None:
+    async def test_message_of_another_agent_does_not_block_it(self, cast: Cast) -> None:
         await park(cast.speaker(call("book", city="Rome")), UserMsg("user", "q0"))
         other = cast.speaker(text("a1"), name="saturday")
         await other.say("q1")
         assert told(other.seen) == ["q0", "call book", "interrupted", "q1"]
 
 
+@pytest.mark.every_cast
 class TestStateAfterFailure:
-    async def test_an_iteration_limit_counts_anew(self, cast: Cast) -> None:
+    async def test_iteration_limit_counts_from_zero_after_a_failure(self, cast: Cast) -> None:
         react = ReActConfig(max_iters=2)
         with pytest.raises(Boom):
             await cast.speaker(call("weather", city="Rome"), Boom("no"), react=react).say("q1")

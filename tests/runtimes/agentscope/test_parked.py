@@ -51,7 +51,7 @@ class Journey(BaseModel):
 
 def child(*arguments: str) -> Any:
     command = [sys.executable, "-W", "error", str(CHILD), *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
 
 
 async def parked_on(cast: Cast, tool: str, **arguments: Any) -> Parked:
@@ -73,7 +73,7 @@ async def assert_one_message(cast: Cast, parked: Parked, expected: list[str]) ->
 
 
 class TestConfirmed:
-    async def test_it_goes_on_as_the_same_message(self, cast: Cast) -> None:
+    async def test_confirmed_reply_goes_on_as_the_same_message(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         assert await cast.told() == ["q1", "call book"]
         assert (await cast.logged())[1]["content"][-1]["state"] == "asking"
@@ -85,7 +85,7 @@ class TestConfirmed:
         await assert_one_message(cast, parked, [*BOOKED, "a1"])
         assert (await cast.logged()) == speaker.context
 
-    async def test_the_next_turn_sees_all_of_it(self, cast: Cast) -> None:
+    async def test_confirmed_reply_is_seen_whole_by_the_next_turn(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         await cast.speaker(text("a1")).agent.reply(decided(parked, confirmed=True))
         after = cast.speaker(text("a2"))
@@ -94,7 +94,7 @@ class TestConfirmed:
         [thinking] = after.seen[2].get_content_blocks("thinking")
         assert thinking.model_extra == {"signature": "signed"}
 
-    async def test_parked_again(self, cast: Cast) -> None:
+    async def test_confirmed_reply_may_park_again(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         again = await park(cast.speaker(call("book", city="Oslo")), decided(parked, confirmed=True))
         assert again.reply_id == parked.reply_id
@@ -105,7 +105,7 @@ class TestConfirmed:
         assert cast.tools.ran == ["book Rome", "book Oslo"]
         await assert_one_message(cast, parked, [*expected, "a1"])
 
-    async def test_what_the_user_changed_is_what_runs(self, cast: Cast) -> None:
+    async def test_confirmed_call_runs_with_the_changed_arguments(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         parked.tool_calls[0].input = json.dumps({"city": "Oslo"})
         speaker = cast.speaker(text("a1"))
@@ -115,7 +115,7 @@ class TestConfirmed:
         [called] = [block for block in (await cast.logged())[1]["content"] if block["type"] == "tool_call"]
         assert json.loads(called["input"]) == {"city": "Oslo"}
 
-    async def test_calls_that_wait_behind_the_first_are_no_orphans(self, cast: Cast) -> None:
+    async def test_calls_behind_a_parked_call_get_their_results(self, cast: Cast) -> None:
         both = [call("book", id="c1", city="Rome"), call("book", id="c2", city="Oslo")]
         parked = await park(cast.speaker(both), UserMsg("user", "q1"))
         assert [each.id for each in parked.tool_calls] == ["c1"]  # AgentScope asks once for both
@@ -125,7 +125,7 @@ class TestConfirmed:
         expected = [*BOOKED, "call book", "success: booked Oslo"]
         assert sorted(told(speaker.seen)) == sorted(expected)
 
-    async def test_one_of_two_after_the_other(self, cast: Cast) -> None:
+    async def test_parked_calls_are_confirmed_one_after_the_other(self, cast: Cast) -> None:
         script = [call("book", id="c1", city="Rome"), call("signature", id="c2")]
         speaker = cast.speaker(script)
         events = [event async for event in speaker.agent.reply_stream(UserMsg("user", "q1"))]
@@ -141,7 +141,7 @@ class TestConfirmed:
         messages = await cast.logged()
         assert [message["id"] for message in messages][1:] == [confirm.reply_id]
 
-    async def test_an_error_behind_it(self, cast: Cast) -> None:
+    async def test_error_after_a_confirmation_keeps_the_result(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         with pytest.raises(Boom):
             await cast.speaker(Boom("no")).agent.reply(decided(parked, confirmed=True))
@@ -150,7 +150,7 @@ class TestConfirmed:
         await after.say("q2")
         assert told(after.seen) == [*BOOKED, "q2"]
 
-    async def test_an_answer_to_what_was_not_asked(self, cast: Cast) -> None:
+    async def test_confirmation_of_another_call_is_refused(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         wrong = decided(parked, confirmed=True)
         wrong.confirm_results[0].tool_call.id = "another"
@@ -159,7 +159,7 @@ class TestConfirmed:
         await cast.speaker(text("a1")).agent.reply(decided(parked, confirmed=True))
         await assert_one_message(cast, parked, [*BOOKED, "a1"])
 
-    async def test_after_a_message_that_came_too_early(self, cast: Cast) -> None:
+    async def test_confirmation_after_an_early_message_works(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         with pytest.raises(ValueError, match="waiting"):
             await cast.speaker(text("never")).say("too early")
@@ -172,7 +172,7 @@ class TestConfirmed:
         assert told(after.seen) == [*BOOKED, "a1", "q2"]
         assert sorted(await cast.told()) == sorted([*BOOKED, "a1", "too early", "q2", "a2"])
 
-    async def test_a_structured_output_is_still_wanted(self, cast: Cast) -> None:
+    async def test_confirmed_reply_still_returns_its_structured_output(self, cast: Cast) -> None:
         speaker = cast.speaker(call("book", city="Rome"))
         stream = speaker.agent.reply_stream(UserMsg("user", "q1"), structured_schema=Journey)
         parked = asked_for([event async for event in stream])
@@ -181,7 +181,7 @@ class TestConfirmed:
         assert (reply.id, reply.structured_output) == (parked.reply_id, {"city": "Rome"})
 
     @pytest.mark.parametrize("save", ["turn", "step"])
-    async def test_another_process(self, tmp_path: Path, save: str) -> None:
+    async def test_another_process_confirms_a_parked_reply(self, tmp_path: Path, save: str) -> None:
         path = tmp_path / "history.db"
         printed = child(str(path), save, "park")
         parked = RequireUserConfirmEvent.model_validate(printed["parked"])
@@ -196,7 +196,7 @@ class TestConfirmed:
 
 
 class TestDenied:
-    async def test_the_tool_does_not_run(self, cast: Cast) -> None:
+    async def test_denied_tool_does_not_run(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         speaker = cast.speaker(text("a1"))
         reply = await speaker.agent.reply(decided(parked, confirmed=False))
@@ -210,7 +210,7 @@ class TestDenied:
 
 class TestInterrupted:
     @pytest.mark.parametrize("tool", ["book", "signature"])
-    async def test_the_call_is_closed_and_no_model_called(self, cast: Cast, tool: str) -> None:
+    async def test_interrupted_parked_call_is_closed_without_a_model_call(self, cast: Cast, tool: str) -> None:
         parked = await parked_on(cast, tool, **({"city": "Rome"} if tool == "book" else {}))
         speaker = cast.speaker()
         reply = await speaker.agent.reply(UserInterruptEvent(reply_id=parked.reply_id))
@@ -224,7 +224,7 @@ class TestInterrupted:
 
 
 class TestExternal:
-    async def test_its_result_comes_to_another_process(self, cast: Cast) -> None:
+    async def test_external_result_may_reach_another_process(self, cast: Cast) -> None:
         parked = await parked_on(cast, "signature")
         assert isinstance(parked, RequireExternalExecutionEvent)
         assert (await cast.logged())[1]["content"][-1]["state"] == "submitted"
@@ -239,7 +239,7 @@ class TestLeft:
     """The consumer leaves as soon as it is asked."""
 
     @pytest.mark.parametrize("tool", ["book", "signature"])
-    async def test_it_can_still_be_answered(self, cast: Cast, tool: str) -> None:
+    async def test_parked_stream_that_was_left_can_be_answered(self, cast: Cast, tool: str) -> None:
         speaker = cast.speaker(call(tool, id="c1", **({"city": "Rome"} if tool == "book" else {})))
         asked = await leave(
             speaker, "q1", lambda event: isinstance(event, RequireUserConfirmEvent | RequireExternalExecutionEvent)
@@ -255,7 +255,7 @@ class TestLeft:
 
 
 class TestOthersMeanwhile:
-    async def test_another_agent_speaks_in_between(self, cast: Cast) -> None:
+    async def test_parked_reply_goes_on_after_another_agent_spoke(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         other = cast.speaker(text("b1"), name="saturday")
         await other.say("to saturday")
@@ -275,7 +275,7 @@ class TestOthersMeanwhile:
         await third.say("again")
         assert sorted(told(third.seen)) == sorted([*BOOKED, "a1", "to saturday", "b1", "q2", "a2", "again"])
 
-    async def test_a_plain_append_in_between(self, cast: Cast) -> None:
+    async def test_parked_reply_goes_on_after_a_plain_append(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         session = await cast.service.get_session("u", "s", native=True)
         assert session is not None
@@ -286,7 +286,7 @@ class TestOthersMeanwhile:
         assert sorted(await cast.told()) == sorted([*BOOKED, "a note", "a1"])
 
     @pytest.mark.parametrize("window", [{"last_turns": 1}, {"token_budget": TokenBudget(3, lambda _: 1)}])
-    async def test_more_than_a_window_shows(self, cast: Cast, window: dict[str, Any]) -> None:
+    async def test_parked_reply_goes_on_beyond_the_window(self, cast: Cast, window: dict[str, Any]) -> None:
         parked = await park(cast.speaker(call("book", city="Rome"), **window), UserMsg("user", "q1"))
         for number in range(25):
             session = await cast.service.get_session("u", "s", native=True)
@@ -305,7 +305,7 @@ class TestOthersMeanwhile:
     @pytest.mark.parametrize(
         "bound", [{"last_turns": 0}, {"last_turns": 2}, {"token_budget": TokenBudget(2, lambda _: 1)}], ids=str
     )
-    async def test_it_is_older_than_all_that_is_shown(self, cast: Cast, bound: dict[str, Any]) -> None:
+    async def test_parked_reply_older_than_the_window_goes_on(self, cast: Cast, bound: dict[str, Any]) -> None:
         first = cast.speaker(call("book", id="c1", city="Rome"), **bound)
         parked = await park(first, UserMsg("user", "q1"))
         for number in range(30):
@@ -317,14 +317,14 @@ class TestOthersMeanwhile:
         assert len(told(speaker.seen)) < 15
         assert [message["id"] for message in await cast.logged()].count(parked.reply_id) == 1
 
-    async def test_others_are_told_that_it_waits(self, cast: Cast) -> None:
+    async def test_another_agent_sees_that_a_call_waits(self, cast: Cast) -> None:
         await parked_on_book(cast)
         other = cast.speaker(text("b1"), name="saturday")
         await other.say("to saturday")
         [result] = other.seen[2].get_content_blocks("tool_result")
         assert result.output == "The call has not run: it waits for the user's consent."
 
-    async def test_the_same_consent_twice_at_once(self, service: SessionHistoryService) -> None:
+    async def test_same_confirmation_twice_at_once_keeps_both_results(self, service: SessionHistoryService) -> None:
         parked = await park(Speaker(service, call("book", city="Rome")), UserMsg("user", "q1"))
         both = [Speaker(service, text(f"a{number}")) for number in range(2)]
         replies = [speaker.agent.reply(decided(parked, confirmed=True)) for speaker in both]
@@ -337,7 +337,7 @@ class TestOthersMeanwhile:
         assert await valid(after.seen)
         assert {"a0", "a1"} <= set(told(after.seen))
 
-    async def test_another_of_its_name_left_its_state_first(self, service: SessionHistoryService) -> None:
+    async def test_parked_reply_goes_on_after_another_state_of_its_slot(self, service: SessionHistoryService) -> None:
         first_goes_on, second_goes_on = asyncio.Event(), asyncio.Event()
         one = Speaker(service, [first_goes_on, text("b1")])
         other = Speaker(service, [second_goes_on, call("book", city="Rome")])
@@ -358,7 +358,7 @@ class TestOthersMeanwhile:
         assert last.tools.ran == ["book Rome"]
         assert told(await logged(service)) == ["first", "b1", "second", *BOOKED[1:], "done"]
 
-    async def test_both_wait(self, cast: Cast) -> None:
+    async def test_parked_replies_of_two_agents_go_on(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         other = await park(cast.speaker(call("book", city="Oslo"), name="saturday"), UserMsg("user", "q2"))
         for name, waiting, answer in (("friday", parked, "a1"), ("saturday", other, "b1")):
@@ -371,22 +371,21 @@ class TestOthersMeanwhile:
 
 
 class TestRules:
-    async def test_they_persist(self, cast: Cast) -> None:
+    async def test_permission_rules_persist(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         await cast.speaker(text("a1")).agent.reply(decided(parked, confirmed=True, always=True))
         third = cast.speaker(call("book", city="Oslo"), text("a2"))
         await third.say("q2")
         assert cast.tools.ran == ["book Rome", "book Oslo"]
         assert list(third.agent.state.permission_context.allow_rules) == ["book"]
-        assert third.agent._engine.context is third.agent.state.permission_context
 
-    async def test_a_single_yes_is_no_rule(self, cast: Cast) -> None:
+    async def test_single_confirmation_is_no_rule(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         await cast.speaker(text("a1")).agent.reply(decided(parked, confirmed=True))
         await park(cast.speaker(call("book", city="Oslo")), UserMsg("user", "q2"))
         assert cast.tools.ran == ["book Rome"]
 
-    async def test_they_are_the_agents_own(self, cast: Cast) -> None:
+    async def test_permission_rules_belong_to_one_agent(self, cast: Cast) -> None:
         parked = await parked_on_book(cast)
         await cast.speaker(text("a1")).agent.reply(decided(parked, confirmed=True, always=True))
         await park(cast.speaker(call("book", city="Oslo"), name="saturday"), UserMsg("user", "q2"))
@@ -394,7 +393,7 @@ class TestRules:
 
 
 @pytest.mark.parametrize("concurrent", ["reject", "queue"])
-async def test_who_waits_for_a_person_holds_up_nobody(cast: Cast, concurrent: str) -> None:
+async def test_parked_exclusive_reply_leaves_the_session_free(cast: Cast, concurrent: str) -> None:
     parked = await park(cast.speaker(call("book", city="Rome"), concurrent=concurrent), UserMsg("user", "q1"))
     await cast.speaker(text("b1"), name="saturday", concurrent=concurrent).say("q2")
     reply = await cast.speaker(text("a1"), concurrent=concurrent).agent.reply(decided(parked, confirmed=True))

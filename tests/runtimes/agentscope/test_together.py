@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from agentscope.permission import PermissionBehavior, PermissionRule
 from agentscope.state import AgentState
 from agentscope.state._state import ReadCacheEntry
 
@@ -68,7 +69,7 @@ class TestAtOnce:
         said = told(await logged(service))
         assert sorted(said) == sorted(f"{kind}{number}" for kind in "qa" for number in range(1, 5))
 
-    async def test_many(self, service: SessionHistoryService, save: str) -> None:
+    async def test_many_agents_at_once_lose_nothing(self, service: SessionHistoryService, save: str) -> None:
         speakers = [Speaker(service, text(f"a{number}"), name=f"agent {number % 3}", save=save) for number in range(12)]
         await asyncio.gather(*(speaker.say(f"q{number}") for number, speaker in enumerate(speakers)))
         said = told(await logged(service))
@@ -108,7 +109,7 @@ class TestAtOnce:
 
 class TestReject:
     @pytest.mark.parametrize("name", ["friday", "saturday"])
-    async def test_the_second_calls_no_model(self, service: SessionHistoryService, save: str, name: str) -> None:
+    async def test_rejected_reply_calls_no_model(self, service: SessionHistoryService, save: str, name: str) -> None:
         going_on = asyncio.Event()
         first = Speaker(service, [text("a1"), going_on], save=save, concurrent="reject")
         second = Speaker(service, text("a2"), name=name, save=save, concurrent="reject")
@@ -136,14 +137,14 @@ class TestReject:
 class TestFreed:
     """However a reply ends, the session is free for the next."""
 
-    async def test_after_an_error(self, cast: Cast, concurrent: str) -> None:
+    async def test_session_is_free_after_an_error(self, cast: Cast, concurrent: str) -> None:
         with pytest.raises(Boom):
             await cast.speaker(Boom("no"), concurrent=concurrent).say("q1")
         speaker = cast.speaker(text("a2"), concurrent=concurrent)
         await speaker.say("q2")
         assert told(speaker.seen) == ["q2"]
 
-    async def test_after_a_cancellation(self, cast: Cast, concurrent: str) -> None:
+    async def test_session_is_free_after_a_cancellation(self, cast: Cast, concurrent: str) -> None:
         speaker = cast.speaker([text("Half of it"), asyncio.Event()], concurrent=concurrent)
         reply = asyncio.create_task(speaker.say("q1"))
         await reach(speaker.model.waiting, reply)
@@ -153,7 +154,7 @@ class TestFreed:
         await after.say("q2")
         assert told(after.seen) == ["q1", "Half of it", "q2"]
 
-    async def test_one_after_the_other(self, cast: Cast, concurrent: str) -> None:
+    async def test_session_is_free_after_each_reply(self, cast: Cast, concurrent: str) -> None:
         for number in range(3):
             speaker = cast.speaker(call("weather", city="Rome"), text(f"a{number}"), concurrent=concurrent)
             await speaker.say(f"q{number}")
@@ -200,13 +201,13 @@ class TestState:
         assert second.agent.state.tool_context.activated_groups == ["maps"]
         assert told(second.seen)[-2:] == ["call way", "success: straight on"]
 
-    async def test_it_goes_on_changing(self, cast: Cast) -> None:
+    async def test_state_goes_on_changing(self, cast: Cast) -> None:
         for number in range(3):
             speaker = cast.speaker(call("plan", subject=f"{number}"), text("a"))
             await speaker.say("q")
             assert tasks(speaker) == [str(before) for before in range(number + 1)]
 
-    async def test_what_changes_between_replies_is_kept_with_the_next(self, cast: Cast) -> None:
+    async def test_state_changed_between_replies_is_kept_with_the_next(self, cast: Cast) -> None:
         first = cast.speaker(text("a1"), text("a2"))
         await first.say("q1")
         first.agent.state.tool_context.activated_groups.append("maps")
@@ -216,7 +217,7 @@ class TestState:
         await second.say("q3")
         assert second.agent.state.tool_context.activated_groups == ["maps"]
 
-    async def test_slots_do_not_mix(self, cast: Cast) -> None:
+    async def test_states_of_two_agents_do_not_mix(self, cast: Cast) -> None:
         for name in ("friday", "saturday", "friday"):
             speaker = cast.speaker(call("plan", subject=f"of {name}"), text("a"), name=name)
             await speaker.say("q")
@@ -232,7 +233,7 @@ class TestState:
         assert speaker.agent.state.summary == ""
         return speaker
 
-    async def test_it_survives_a_failed_reply(self, cast: Cast) -> None:
+    async def test_state_survives_a_failed_reply(self, cast: Cast) -> None:
         await cast.speaker(call("plan", subject="one"), text("a1")).say("q1")
         with pytest.raises(Boom):
             await cast.speaker(Boom("no")).say("q2")
@@ -240,7 +241,7 @@ class TestState:
         await third.say("q3")
         assert tasks(third) == ["one"]
 
-    async def test_what_a_tool_did_in_a_failed_reply_is_kept(self, cast: Cast) -> None:
+    async def test_state_changed_by_a_tool_in_a_failed_reply_is_kept(self, cast: Cast) -> None:
         """The model sees that it planned, see the failure matrix; so the plan must be there."""
         with pytest.raises(Boom):
             await cast.speaker(call("plan", subject="one"), Boom("no")).say("q1")
@@ -248,11 +249,16 @@ class TestState:
         await second.say("q2")
         assert tasks(second) == ["one"]
 
-    async def test_the_engine_keeps_its_permissions(self, cast: Cast) -> None:
-        for _ in range(2):
+    async def test_permission_given_in_the_state_after_a_reply_holds(self, cast: Cast) -> None:
+        for city in ("Rome", "Oslo"):
             speaker = cast.speaker(text("a"))
             await speaker.say("q")
-            assert speaker.agent._engine.context is speaker.agent.state.permission_context
+            speaker.model.rehearse([call("book", city=city), text("b")])
+            speaker.agent.state.permission_context.allow_rules["book"] = [
+                PermissionRule(tool_name="book", rule_content=None, behavior=PermissionBehavior.ALLOW, source="test")
+            ]
+            await speaker.say("q2")
+        assert cast.tools.ran == ["book Rome", "book Oslo"]
 
     async def test_files_that_were_read_are_not_stored(self, tmp_path: Path, save: str) -> None:
         secret = "a line of a file on disk"
@@ -275,11 +281,11 @@ class TestState:
         async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
             for number in range(3):
                 await Speaker(service, text(f"a{number}"), save=save).say("the first question" if not number else "q")
-            log = await service._provider.read(SessionKey("u", "s"), last=100)
+            log = await service.provider.read(SessionKey("u", "s"), last=100)
         assert log is not None
         assert sum(entry.payload.count(b"the first question") for entry in log.entries) == 1
 
-    async def test_what_others_keep_in_the_state_is_kept(self, cast: Cast) -> None:
+    async def test_unknown_fields_of_the_state_are_kept(self, cast: Cast) -> None:
         first = cast.speaker(text("a1"))
         first.agent.state.middle_context["another middleware"] = {"count": 5}
         await first.say("q1")
@@ -287,7 +293,7 @@ class TestState:
         await second.say("q2")
         assert second.agent.state.middle_context["another middleware"] == {"count": 5}
 
-    async def test_the_session_stays_the_agents(self, cast: Cast) -> None:
+    async def test_session_id_of_the_agent_stays(self, cast: Cast) -> None:
         speaker = cast.speaker(text("a1"), state=AgentState(session_id="s"))
         await speaker.say("q1")
         assert speaker.agent.state.session_id == "s"

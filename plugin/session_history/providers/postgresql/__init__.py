@@ -1,21 +1,22 @@
-"""A store in a PostgreSQL database, for any number of hosts, processes and event loops."""
+"""A provider that keeps sessions in PostgreSQL, for any number of hosts, processes and event loops."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
+from session_history.providers.common.loops import LoopLocal
+from session_history.providers.common.options import require_one_of, require_seconds
 from session_history.providers.postgresql.address import SCHEMES, parse
+from session_history.providers.postgresql.connection import Connection
 from session_history.providers.postgresql.ids import check_id
-from session_history.providers.postgresql.link import Link
 from session_history.providers.postgresql.options import PostgresqlOptions
 from session_history.providers.postgresql.pool import Pool
-from session_history.providers.postgresql.rows import MAX_SEQ, Rows
-from session_history.providers.postgresql.schema import examine, prepare
+from session_history.providers.postgresql.rows import Rows
+from session_history.providers.postgresql.schema import MAX_SEQ, examine, prepare
 from session_history_hooks import (
     Appended,
     ConfigurationError,
@@ -37,30 +38,31 @@ from session_history_hooks import (
 T = TypeVar("T")
 
 PAGE = 200
-"""A page must arrive, and what a page holds must be deleted, within a timeout."""
+"""The most entries that a read returns. They must arrive, and a delete must remove them, within one timeout."""
 
 NAME_BYTES = 63
-"""PostgreSQL shortens longer names without an error."""
+"""The longest name: PostgreSQL shortens longer ones without an error."""
 
 
 class PostgresqlProvider:
-    """Keeps sessions in three tables of a PostgreSQL database, version 14 or newer with the encoding UTF8.
-
-    :param url: ``postgresql://user:password@host:port/database?setting=value``, with the settings of libpq:
-        ``sslmode``, ``sslrootcert``, ``application_name``, ``target_session_attrs`` … What is missing comes from the
-        environment and the password file, as for libpq.
-    :param schema: the PostgreSQL schema of the tables; it must exist. Without it, the first of the search path.
-    :param pool_size: the most connections of an event loop.
-    :param timeout: seconds for a call, with its wait for a connection, until the store counts as unavailable. A call
-        that lost its connection, so that nobody knows what became of it, gets them once more to find out. A server
-        that takes no part in the end of a connection costs a second each time.
-    :param statement_cache: let the server keep prepared statements. A pooler that can not do that is noticed, so it
-        need not be turned off for it.
-    :param migrate: make and upgrade the tables on start; else :meth:`migration` says what an administrator has to run.
-    :param durability: ``"disk"`` = an acknowledged append survives a power cut; a server whose settings say otherwise
-        is refused. ``"host"`` = it need not.
+    """A provider on three tables of a PostgreSQL database, version 14 or newer with the encoding UTF8.
 
     Connections do not survive a fork: start the provider after the fork.
+
+    :param url: ``postgresql://user:password@host:port/database?setting=value``, with the settings of libpq:
+        ``sslmode``, ``sslrootcert``, ``application_name``, ``target_session_attrs`` … Settings that the URL lacks come
+        from the environment and the password file, as for libpq.
+    :param schema: the PostgreSQL schema of the tables; it must exist. Without it, the first of the search path.
+    :param pool_size: the most connections of an event loop.
+    :param timeout: seconds for a call, with its wait for a connection, until it raises ``Unavailable``. A call that
+        lost its connection, so that its outcome is unknown, gets these seconds once more to learn it. A server that
+        does not answer the end of a connection costs a second more each time.
+    :param statement_cache: let the server keep prepared statements. A pooler that cannot keep them is detected, so
+        this may stay on behind one.
+    :param migrate: make and upgrade the tables on start. Otherwise, an administrator runs what :meth:`migration`
+        returns.
+    :param durability: ``"disk"`` = an acknowledged append survives a power cut; a server with other settings is
+        refused. ``"host"`` = a power cut may take it.
     """
 
     def __init__(
@@ -79,12 +81,11 @@ class PostgresqlProvider:
         self._schema = schema
         self._migrate = migrate
         self._new_pool = partial(Pool, self._address, pool_size, timeout, statement_cache)
-        self._pools: dict[asyncio.AbstractEventLoop, Pool] = {}
-        self._rows: Rows | None = None
-        self._pid = 0
-        self._door = threading.Lock()
+        self._close_timeout = 3 * timeout
+        self._open: _Open | None = None
+        self._lock = threading.Lock()
         self._limits = Limits(
-            # As SQLite's, and far below the gigabyte of a PostgreSQL value, of which the protocol needs a part.
+            # As in SQLite, and far below the gigabyte of a PostgreSQL value: the protocol needs a part of that.
             entry_bytes=64 * 2**20,
             summary_bytes=2**20,
             entries=MAX_SEQ,
@@ -96,49 +97,55 @@ class PostgresqlProvider:
 
     def __repr__(self) -> str:
         schema = f", schema={self._schema!r}" if self._schema else ""
-        return f"PostgresqlProvider({self._address.shown!r}{schema})"
+        return f"PostgresqlProvider({self._address.display!r}{schema})"
 
     @property
     def limits(self) -> Limits:
         return self._limits
 
     async def start(self) -> None:
-        if self._rows is not None:
-            self._running()
+        if self._open is not None:
+            self._open.pools.guard.require_own_process()
             return
-        pool = self._new_pool()
-        schema = await pool.first(self._prepare, again=False)
-        with self._door:
-            if first := self._rows is None:
-                self._pid, self._pools = os.getpid(), {asyncio.get_running_loop(): pool}
-                self._rows = Rows(schema, PAGE)
+        pools = self._new_pools()
+        rows = Rows(await _first_call(pools, self._prepare, idempotent=False), PAGE)
+        with self._lock:
+            if first := self._open is None:
+                self._open = _Open(pools, rows)
         if not first:
-            await pool.close()
+            await pools.close()
+
+    async def _prepare(self, connection: Connection) -> str:
+        durable = self._limits.durability is Durability.DISK
+        database = self._address.display
+        return await prepare(connection, database, schema=self._schema, migrate=self._migrate, durable=durable)
 
     async def stop(self) -> None:
-        with self._door:
-            pools, self._pools, self._rows = self._pools, {}, None
-        if self._pid == os.getpid():
-            try:
-                await asyncio.gather(*(_close(loop, pool) for loop, pool in pools.items()))
-            finally:
-                for loop, pool in pools.items():
-                    _abandon(loop, pool)
+        with self._lock:
+            open_, self._open = self._open, None
+        if open_ is not None:
+            await open_.pools.close()
 
     async def migration(self) -> tuple[str, ...]:
-        """The statements that :meth:`start` would run first to make or upgrade the tables, from ``BEGIN`` to
-        ``COMMIT``; none if they are up to date. Changes nothing.
+        """Return the statements that :meth:`start` would run first to make or upgrade the tables.
+
+        They begin with ``BEGIN`` and end with ``COMMIT``. There are no statements if the tables are up to date. This
+        changes nothing.
 
         :raises SessionHistoryError: as :meth:`start`.
         """
-        pool = self._new_pool()
-        found = await pool.first(partial(examine, place=self._address.shown, schema=self._schema), again=True)
-        await pool.close()
-        return found.script
+        pools = self._new_pools()
+        work = partial(examine, database=self._address.display, schema=self._schema)
+        installed = await _first_call(pools, work, idempotent=True)
+        await pools.close()
+        return installed.script
+
+    def _new_pools(self) -> LoopLocal[Pool]:
+        return LoopLocal(self._address.display, self._new_pool, close_timeout=self._close_timeout)
 
     async def health(self) -> bool:
         try:
-            return await self._run(lambda rows, link: rows.answers(link))
+            return await self._run(lambda rows, connection: rows.ping(connection))
         except Exception:
             return False
 
@@ -151,104 +158,82 @@ class PostgresqlProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        return await self._run(lambda rows, link: rows.read(link, key, last, before, after, entry_id))
+        return await self._run(lambda rows, connection: rows.read(connection, key, last, before, after, entry_id))
 
     async def append(
         self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
     ) -> Appended:
         self._check(entry, snapshot, at)
-        return await self._run(lambda rows, link: rows.append(link, key, entry, at, snapshot))
+        return await self._run(lambda rows, connection: rows.append(connection, key, entry, at, snapshot))
 
     async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        return await self._run(lambda rows, link: rows.renew(link, key, at))
+        return await self._run(lambda rows, connection: rows.renew(connection, key, at))
 
     async def rewrite(
         self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
     ) -> Head:
         self._check(entry, snapshot)
-        return await self._run(lambda rows, link: rows.rewrite(link, key, entry, at, rewrites, snapshot), again=False)
+        return await self._run(
+            lambda rows, connection: rows.rewrite(connection, key, entry, at, rewrites, snapshot), idempotent=False
+        )
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        behind = ListingCursor.decode(cursor) if cursor is not None else None
-        return await self._run(lambda rows, link: rows.list(link, user_id, min(limit, PAGE), behind))
+        after = ListingCursor.decode(cursor) if cursor is not None else None
+        return await self._run(lambda rows, connection: rows.list(connection, user_id, min(limit, PAGE), after))
 
     async def delete(self, key: SessionKey) -> bool:
-        return await self._run(lambda rows, link: rows.delete(link, key), again=False)
+        return await self._run(lambda rows, connection: rows.deletion.delete(connection, key), idempotent=False)
 
     async def delete_user(self, user_id: str) -> int:
         count = 0
-        behind: str | None = ""
-        while behind is not None:
-            deleted, behind = await self._delete_some(user_id, behind)
+        after: str | None = ""
+        while after is not None:
+            deleted, after = await self._delete_batch(user_id, after)
             count += deleted
         return count
 
-    async def _delete_some(self, user_id: str, behind: str) -> tuple[int, str | None]:
-        return await self._run(lambda rows, link: rows.delete_some(link, user_id, behind), again=False)
+    async def _delete_batch(self, user_id: str, after: str) -> tuple[int, str | None]:
+        return await self._run(
+            lambda rows, connection: rows.deletion.delete_batch(connection, user_id, after), idempotent=False
+        )
 
-    async def _run(self, work: Callable[[Rows, Link], Awaitable[T]], *, again: bool = True) -> T:
-        """:param again: it does no harm to do it twice, and says the same."""
-        rows = self._running()
+    async def _run(self, call: Callable[[Rows, Connection], Awaitable[T]], *, idempotent: bool = True) -> T:
+        """Run a call with a connection of this event loop.
+
+        :param idempotent: two runs of the call have the effect and the result of one.
+        """
+        open_ = self._open
+        if open_ is None:
+            raise Unavailable(f"{self._address.display} is not open: the service was stopped, or never started")
+        pool = await open_.pools.get()
         try:
-            return await self._pool().run(partial(work, rows), again=again)
-        except ConfigurationError as error:  # it could be there on start, so it may again
+            return await pool.run(partial(call, open_.rows), idempotent=idempotent)
+        except ConfigurationError as error:  # The start found no such error, so the cause may pass.
             raise Unavailable(str(error)) from None
-
-    def _running(self) -> Rows:
-        if self._rows is None:
-            raise Unavailable(f"{self._address.shown} is not open: the service was stopped, or never started")
-        if self._pid != os.getpid():
-            raise Unavailable(f"{self._address.shown} was open when this process was forked; open it after the fork")
-        return self._rows
-
-    def _pool(self) -> Pool:
-        """The connections of this event loop: a connection can not leave the one it was made in."""
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            with self._door:
-                self._running()
-                for closed in [each for each in self._pools if each.is_closed()]:
-                    self._pools.pop(closed).hang_up()
-                pool = self._pools[loop] = self._new_pool()
-        return pool
-
-    async def _prepare(self, link: Link) -> str:
-        durable = self._limits.durability is Durability.DISK
-        place = self._address.shown
-        return await prepare(link, place, schema=self._schema, migrate=self._migrate, durable=durable)
 
     def _check(self, entry: Entry, snapshot: Snapshot | None, at: Position | None = None) -> None:
         self._limits.check(entry, snapshot, at)
         check_id(entry.id)
 
 
-async def _close(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
-    """Close the connections of an event loop in that loop."""
-    if loop is asyncio.get_running_loop():
-        await pool.close()
-    elif loop.is_running():
-        await _close_in(loop, pool)
+class _Open(NamedTuple):
+    """The state of a provider between start and stop."""
+
+    pools: LoopLocal[Pool]
+    rows: Rows
 
 
-async def _close_in(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
-    """A loop that ends meanwhile cancels it, or comes first, or never gets to it: that is no failure of ours."""
-    work = pool.close()
+async def _first_call(pools: LoopLocal[Pool], call: Callable[[Connection], Awaitable[T]], *, idempotent: bool) -> T:
+    """Run a call with new pools. If it fails, close them."""
+    pool = await pools.get()
     try:
-        closing = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
-    except RuntimeError:  # it has ended just now
-        work.close()
-        return
-    closing.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await asyncio.wait([closing], timeout=3 * pool.timeout)
-
-
-def _abandon(loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
-    """Drop what is left of them; a loop that stands still does it when it goes on."""
-    try:
-        loop.call_soon_threadsafe(pool.abandon)
-    except RuntimeError:  # the loop was closed
-        pool.hang_up()
+        return await pool.run(call, idempotent=idempotent)
+    except asyncio.CancelledError:
+        await pool.abort()  # A close would wait for the call, which goes on.
+        raise
+    except BaseException:
+        await pools.close()
+        raise
 
 
 def _check_options(schema: object, pool_size: object, timeout: object, durability: object) -> None:
@@ -258,13 +243,11 @@ def _check_options(schema: object, pool_size: object, timeout: object, durabilit
         raise ConfigurationError(f"schema must be a name of 1 to {NAME_BYTES} bytes")
     if type(pool_size) is not int or pool_size < 1:
         raise ConfigurationError("pool_size must be a whole number above 0")
-    if not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-        raise ConfigurationError("timeout must be a number of seconds above 0")
-    if durability not in ("disk", "host"):
-        raise ConfigurationError("durability must be 'disk' or 'host'")
+    require_seconds("timeout", timeout)
+    require_one_of("durability", durability, ("disk", "host"))
 
 
-def _open(options: PostgresqlOptions) -> PostgresqlProvider:
+def _provider(options: PostgresqlOptions) -> PostgresqlProvider:
     return PostgresqlProvider(
         options.target,
         schema=options.schema_,
@@ -279,4 +262,4 @@ def _open(options: PostgresqlOptions) -> PostgresqlProvider:
 @hookimpl
 def session_history_providers() -> Iterable[ProviderSpec]:
     for scheme in SCHEMES:
-        yield ProviderSpec(scheme, PostgresqlOptions, _open)
+        yield ProviderSpec(scheme, PostgresqlOptions, _provider)

@@ -1,4 +1,4 @@
-"""Where the database is: a URL as libpq takes it, made fit for asyncpg."""
+"""The address of the database: a URL of libpq, translated for asyncpg."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PASSED_ON = frozenset(
         "application_name", "options",
     }
 )  # fmt: skip
-"""What asyncpg, or the server, does as libpq would."""
+"""Settings that asyncpg, or the server, treats as libpq does."""
 
 HARMLESS = {
     "channel_binding": ("disable", "prefer"),
@@ -28,7 +28,7 @@ HARMLESS = {
     "gssencmode": ("disable", "prefer"),
     "sslcompression": ("0",),
 }
-"""What asyncpg can not be told, with the values for which that makes no difference."""
+"""Settings that asyncpg does not know, with the values that change nothing for it."""
 
 CHOICES = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -38,73 +38,79 @@ CHOICES = {
 
 MAX_PORT = 65535
 
-ENCODE = "characters such as @ / ? in a user or password must be percent-encoded"
+PERCENT_ENCODE = "characters such as @ / ? in a user or password must be percent-encoded"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """:ivar dsns: for asyncpg, one for each host; they may hold a password.
-    :ivar connect_timeout: seconds for a host; ``None`` = as long as the call may take.
-    :ivar shown: the URL without user, password and query, for errors and ``repr``.
+    """The hosts of a database, and the settings for connections to them.
+
+    :ivar dsns: a URL of asyncpg for each host; it may hold a password.
+    :ivar connect_timeout: seconds for a host; ``None`` = its share of the call's timeout.
+    :ivar display: the URL without user, password and query, for errors and ``repr``.
     """
 
     dsns: tuple[str, ...] = field(repr=False)
     connect_timeout: float | None
-    shown: str
+    display: str
     tls: Tls = field(repr=False)
 
 
 def parse(url: str) -> Address:
-    """:raises ConfigurationError: not a URL of PostgreSQL, or a setting that can not be kept. The URL is not shown."""
+    """Return the address that a URL names.
+
+    :raises ConfigurationError: the URL is not one of PostgreSQL, or a setting is not possible. The error does not show
+        the URL.
+    """
     if not isinstance(url, str) or not url.startswith(tuple(f"{scheme}://" for scheme in SCHEMES)):
-        raise ConfigurationError("a URL is needed: postgresql://user:password@host:port/database")
+        raise ConfigurationError("the URL must have the form postgresql://user:password@host:port/database")
     if "#" in url or "\0" in url:
-        raise ConfigurationError("the URL has a fragment or holds NUL: write %23 for a # in it")
+        raise ConfigurationError("the URL holds a # or NUL: write %23 for a #")
     address, _, query = url.partition("?")
-    _insist_encoded(address)
-    doubtful = _doubtful(address, query)
-    settings = _settings(query, doubtful=doubtful)
-    connect_timeout = _seconds(settings.pop("connect_timeout", None))
-    _insist_known(settings, doubtful=doubtful)
-    _insist_possible(settings)
-    _insist_ports(address, settings.get("port", ""), doubtful=doubtful)
-    _insist_once(address, settings)
-    address = address.removesuffix("/")  # else it names a database, whose name is empty
+    _require_encoded(address)
+    ambiguous = _is_ambiguous(address, query)
+    settings = _settings(query, ambiguous=ambiguous)
+    connect_timeout = _connect_timeout(settings.pop("connect_timeout", None))
+    _require_known(settings, ambiguous=ambiguous)
+    _require_possible(settings)
+    _require_ports(address, settings.get("port", ""), ambiguous=ambiguous)
+    _require_unique(address, settings)
+    address = address.removesuffix("/")  # Otherwise it names a database, with an empty name.
     passed_on = {name: value for name, value in settings.items() if name in PASSED_ON}
-    shown = "postgresql://" if doubtful else _shown(address)
-    dsns = _each_host(address, passed_on)
+    display = "postgresql://" if ambiguous else _display(address)
+    dsns = _dsn_of_each_host(address, passed_on)
     if len(dsns) > 1 and not os.environ.get("PGTARGETSESSIONATTRS"):
-        # A standby is of no use to us, and a connection to one would be kept for as long as it is only read from.
+        # A standby takes no writes, and a connection to one would stay in use as long as there are only reads.
         passed_on.setdefault("target_session_attrs", "read-write")
-        dsns = _each_host(address, passed_on)
-    return Address(dsns, connect_timeout, shown, Tls.of(settings))
+        dsns = _dsn_of_each_host(address, passed_on)
+    return Address(dsns, connect_timeout, display, Tls.of(settings))
 
 
-def _insist_encoded(address: str) -> None:
-    """A raw @ or / in a password would make a host or a database of its rest."""
+def _require_encoded(address: str) -> None:
+    """Refuse a raw @ or / in a password: the rest would be read as a host or a database."""
     login_and_hosts, _, database = address.partition("://")[2].partition("/")
     if login_and_hosts.count("@") > 1 or "@" in database:
-        raise ConfigurationError(ENCODE)
+        raise ConfigurationError(PERCENT_ENCODE)
 
 
-def _doubtful(address: str, query: str) -> bool:
-    """Whether the query may be the rest of a password with a raw ? in it, so that nothing of it must show."""
+def _is_ambiguous(address: str, query: str) -> bool:
+    """Return whether the query may be the rest of a password with a raw ``?``. No error may show it then."""
     return "@" not in address and "@" in unquote_plus(query)
 
 
-def _settings(query: str, *, doubtful: bool) -> dict[str, str]:
+def _settings(query: str, *, ambiguous: bool) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        flaw = ENCODE if doubtful else "the query of the URL is not a list of name=value"
+        flaw = PERCENT_ENCODE if ambiguous else "the query of the URL is not a list of name=value"
         raise ConfigurationError(flaw) from None
     if len(dict(pairs)) < len(pairs):
         raise ConfigurationError("the query of the URL names a setting twice")
     return dict(pairs)
 
 
-def _seconds(value: str | None) -> float | None:
-    """As libpq takes it: 0 and less mean no limit."""
+def _connect_timeout(value: str | None) -> float | None:
+    """Return the seconds of ``connect_timeout``; as in libpq, 0 and less mean no limit."""
     try:
         seconds = int(value or 0)
     except ValueError:
@@ -112,17 +118,17 @@ def _seconds(value: str | None) -> float | None:
     return float(seconds) if seconds > 0 else None
 
 
-def _insist_known(settings: dict[str, str], *, doubtful: bool) -> None:
+def _require_known(settings: dict[str, str], *, ambiguous: bool) -> None:
     for name in settings:
         if name not in PASSED_ON and name not in HARMLESS:
-            raise ConfigurationError(ENCODE if doubtful else f"unknown setting {name!r} in the URL")
+            raise ConfigurationError(PERCENT_ENCODE if ambiguous else f"unknown setting {name!r} in the URL")
 
 
-def _insist_possible(settings: dict[str, str]) -> None:
+def _require_possible(settings: dict[str, str]) -> None:
     for name, harmless in HARMLESS.items():
         if settings.get(name, harmless[0]).lower() not in harmless:
             raise ConfigurationError(
-                f"{name} can be {' or '.join(harmless)} with the driver asyncpg, which changes nothing: leave it out"
+                f"{name} can only be {' or '.join(harmless)} with the driver asyncpg. Leave it out"
             )
     for name, choices in CHOICES.items():
         if (setting(settings, name) or choices[0]) not in choices:
@@ -130,28 +136,30 @@ def _insist_possible(settings: dict[str, str]) -> None:
             raise ConfigurationError(f"{source} must be one of {', '.join(choices)}")
 
 
-def _insist_ports(address: str, ports: str, *, doubtful: bool) -> None:
-    """:param ports: as the setting says; in the address, each host may have its own."""
+def _require_ports(address: str, ports: str, *, ambiguous: bool) -> None:
+    """Check the ports of the hosts in the address, and those of the setting ``port``."""
     hosts = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
     named = [host.rpartition("]")[2].partition(":")[2] for host in hosts.split(",")]
     for port in filter(None, [*named, *ports.split(",")]):
         if not (port.isdecimal() and 1 <= int(port) <= MAX_PORT):
-            raise ConfigurationError(ENCODE if doubtful else f"a port must be a number from 1 to {MAX_PORT}")
+            raise ConfigurationError(PERCENT_ENCODE if ambiguous else f"a port must be a number from 1 to {MAX_PORT}")
 
 
-def _insist_once(address: str, settings: dict[str, str]) -> None:
-    """The driver would overlook the setting."""
+def _require_unique(address: str, settings: dict[str, str]) -> None:
+    """Refuse a setting that the address names too: the driver would ignore the setting."""
     login, _, place = address.partition("://")[2].rpartition("@")
     hosts, _, database = place.partition("/")
     user, _, password = login.partition(":")
-    said = {"host": hosts, "port": hosts, "dbname": database, "user": user, "password": password}
-    twice = [name for name in settings if said.get(name)]
+    named = {"host": hosts, "port": hosts, "dbname": database, "user": user, "password": password}
+    twice = [name for name in settings if named.get(name)]
     if twice:
-        raise ConfigurationError(f"the URL names it already, so leave the setting out: {', '.join(twice)}")
+        raise ConfigurationError(
+            f"the part before the ? names it already, so leave the setting out: {', '.join(twice)}"
+        )
 
 
-def _each_host(address: str, settings: dict[str, str]) -> tuple[str, ...]:
-    """Asyncpg would wait for the first of several hosts for as long as there is time."""
+def _dsn_of_each_host(address: str, settings: dict[str, str]) -> tuple[str, ...]:
+    """Return a URL for each host. With all hosts in one URL, asyncpg would give the first one all the time."""
     scheme, _, rest = address.partition("://")
     login, at, place = rest.rpartition("@")
     hosts, slash, database = place.partition("/")
@@ -160,7 +168,7 @@ def _each_host(address: str, settings: dict[str, str]) -> tuple[str, ...]:
         return tuple(_dsn(each, settings) for each in addresses)
     named, ports = settings.get("host", "").split(","), settings.get("port", "").split(",")
     if len(named) == 1 or len(ports) not in {1, len(named)}:
-        return (_dsn(address, settings),)  # wrong numbers are the driver's to refuse
+        return (_dsn(address, settings),)  # The driver refuses a wrong number of ports.
     ports = ports * len(named) if len(ports) == 1 else ports
     places = [{"host": host, "port": port} if port else {"host": host} for host, port in zip(named, ports, strict=True)]
     return tuple(_dsn(address, {**settings, **place}) for place in places)
@@ -170,5 +178,5 @@ def _dsn(address: str, settings: dict[str, str]) -> str:
     return f"{address}?{urlencode(settings)}" if settings else address
 
 
-def _shown(address: str) -> str:
+def _display(address: str) -> str:
     return f"postgresql://{address.partition('://')[2].rpartition('@')[2]}"

@@ -1,15 +1,15 @@
-"""Ids of entries as the database holds them."""
+"""The bytes that stand for entry ids in the database."""
 
 from __future__ import annotations
 
 from session_history_hooks import Corrupt, LimitExceeded
 
 ID_BYTES = 2048
-"""The longest id of an entry, in UTF-8 bytes: an index of PostgreSQL takes some 2,700."""
+"""The longest entry id, in UTF-8 bytes: an index of PostgreSQL takes about 2,700."""
 
 
 def check_id(entry_id: str) -> None:
-    """:raises LimitExceeded: it is too long for an index."""
+    """:raises LimitExceeded: the id is too long for an index."""
     size = len(encoded(entry_id))
     if size > ID_BYTES:
         raise LimitExceeded("entry id bytes", size, ID_BYTES)

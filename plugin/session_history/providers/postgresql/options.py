@@ -1,4 +1,4 @@
-"""What can be configured by URL or runtime config."""
+"""The options that a URL or a runtime config can set."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from session_history_hooks import ProviderOptions
 class PostgresqlOptions(ProviderOptions):
     """``postgresql://user:password@host:port/database``, then ``?option=value``.
 
-    See :class:`~session_history.providers.postgresql.PostgresqlProvider` for the first options; the others are
+    :class:`~session_history.providers.postgresql.PostgresqlProvider` explains the first options. The others are
     settings of libpq.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(coerce_numbers_to_str=True)  # TOML has numbers
+    model_config: ClassVar[ConfigDict] = ConfigDict(coerce_numbers_to_str=True)  # TOML has numbers.
 
-    schema_: str | None = Field(default=None, alias="schema")  # pydantic has a "schema" of its own
+    schema_: str | None = Field(default=None, alias="schema")  # pydantic has a "schema" of its own.
     pool_size: int = Field(default=10, ge=1)
     timeout: float = Field(default=10.0, gt=0)
     statement_cache: bool = True
@@ -55,14 +55,14 @@ class PostgresqlOptions(ProviderOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _misread(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if "ssl" in values:  # what else is spelt like it are names of files
-            raise ValueError("ssl is no setting of libpq: say sslmode=require, or sslmode=verify-full")
+    def _refuse_ssl(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if "ssl" in values:  # The suggestion of a similar name would be a setting for a file.
+            raise ValueError("ssl is not a setting of libpq: write sslmode=require, or sslmode=verify-full")
         return values
 
     @property
     def target(self) -> str:
-        """The URL with its settings of libpq."""
+        """The URL with the settings of libpq."""
         own = {"url", "schema_", "pool_size", "timeout", "statement_cache", "migrate", "durability"}
         settings = self.model_dump(exclude=own, exclude_none=True)
         return f"{self.url}?{urlencode(settings)}" if settings else self.url

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from session_history.providers.common.backoff import pauses
 from session_history.providers.postgresql.address import Address
+from session_history.providers.postgresql.connection import Connection, no_deadline
 from session_history.providers.postgresql.errors import (
     DRIVER_ERRORS,
-    forgotten,
     lost,
+    prepared_statement_missing,
     read_only,
+    rolled_back,
     translate,
-    undone,
 )
-from session_history.providers.postgresql.link import Hosts, Link, unlimited
+from session_history.providers.postgresql.hosts import Hosts
 from session_history.providers.postgresql.tls import FILE_ERRORS
 from session_history_hooks import ConfigurationError, SessionHistoryError, Unavailable
 
@@ -28,53 +29,56 @@ T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("session_history")
 
-IDLE = 300.0
-"""Seconds after which a connection that nobody used is replaced: firewalls drop such ones without a word."""
+MAX_IDLE = 300.0
+"""Seconds after which an unused connection is replaced: firewalls drop such connections without notice."""
 
-CONNECTING_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, ValueError)
-"""A PGPORT that is no number is a ValueError."""
+CONNECT_ERRORS: tuple[type[Exception], ...] = (*DRIVER_ERRORS, ValueError)
+"""A PGPORT that is not a number is a ValueError of the driver."""
 
-FAREWELL = 1.0
-"""Seconds that a server gets to acknowledge the end of a connection, or of a statement that took too long."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds for a server to acknowledge the end of a connection, or of a statement that took too long."""
+
+FIRST_PAUSE = 0.005
+LONGEST_PAUSE = 0.5
+"""Seconds between two tries of a call, at first and at most."""
 
 
 @dataclass(slots=True, eq=False)
 class Pool:
-    """Lends connections to what is to be done, a bounded number at once.
+    """A limited number of connections, each lent to one call at a time.
 
-    Work that was begun runs to its end, also when its caller is cancelled: nobody is left with a statement in the air.
-    What still waits for its first connection then is dropped.
+    A call that was begun runs to its end, even if its caller is cancelled, so that no statement is left half done.
+    A call that still waits for its first connection is then dropped.
 
-    :ivar timeout: seconds for one call, with the wait for a connection; its work may extend them. A call whose outcome
-        is unknown gets them once more, to learn it.
+    :ivar timeout: seconds for one call, with its wait for a connection; a call may extend its deadline. A call whose
+        outcome is unknown gets these seconds once more, to learn it.
     """
 
     address: Address
     size: int
     timeout: float
-    caching: bool
-    _idle: list[Link] = field(init=False, default_factory=list)
-    _tasks: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
+    statement_cache: bool
+    _idle: list[Connection] = field(init=False, default_factory=list)
+    _calls: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
     _waiting: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
-    _places: asyncio.Semaphore = field(init=False)
+    _slots: asyncio.Semaphore = field(init=False)
     _hosts: Hosts = field(init=False)
-    _farewell: AsyncGenerator[None, None] | None = field(init=False, default=None)
     _closed: bool = field(init=False, default=False)
-    _abandoned: bool = field(init=False, default=False)
+    _aborted: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        self._places = asyncio.Semaphore(self.size)
+        self._slots = asyncio.Semaphore(self.size)
         self._hosts = Hosts(self.address)
 
-    async def run(self, work: Callable[[Link], Awaitable[T]], *, again: bool) -> T:
-        """Do ``work`` with a connection.
+    async def run(self, call: Callable[[Connection], Awaitable[T]], *, idempotent: bool) -> T:
+        """Run a call with a connection.
 
-        :param again: it may be done twice: it is, if its outcome got lost with the connection.
+        :param idempotent: the call is run again if its outcome was lost with the connection.
         """
         if self._closed:
-            raise Unavailable(f"{self.address.shown} is closed")
-        task = asyncio.create_task(self._insist(work, again=again))
-        self._tasks.add(task)
+            raise Unavailable(f"{self.address.display} is closed")
+        task = asyncio.create_task(self._retry(call, idempotent=idempotent))
+        self._calls.add(task)
         self._waiting.add(task)
         task.add_done_callback(self._forget)
         try:
@@ -84,186 +88,176 @@ class Pool:
                 task.cancel()
             raise
 
-    async def first(self, work: Callable[[Link], Awaitable[T]], *, again: bool) -> T:
-        """As :meth:`run`, and a pool in which it fails is closed."""
-        try:
-            return await self.run(work, again=again)
-        except asyncio.CancelledError:
-            self.abandon()
-            raise
-        except BaseException:
-            await self.close()
-            raise
-
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._calls.discard(task)
         self._waiting.discard(task)
         if not task.cancelled():
-            task.exception()  # asyncio would log it, with a traceback, if nobody were left to see it
+            task.exception()  # Otherwise asyncio logs the error with a traceback, if the caller was cancelled.
 
     async def close(self) -> None:
-        """Finish what waits, then close all connections. Who is cancelled in that waits no longer; the rest is done."""
+        """Wait for the calls that run, then close all connections.
+
+        If this is cancelled, each connection is closed when its call ends.
+        """
         self._closed = True
         try:
-            while self._tasks:
-                await asyncio.wait(self._tasks)
-            await asyncio.gather(*(_close(link) for link in self._idle))
+            while self._calls:
+                await asyncio.wait(self._calls)
+            await asyncio.gather(*(_close(connection) for connection in self._idle))
         finally:
-            self.abandon()
-        if self._farewell is not None:
-            await self._farewell.aclose()
+            self._abort()
 
-    def abandon(self) -> None:
-        """Close now what is idle, and each other connection when what was begun with it has ended."""
-        self._closed = self._abandoned = True
-        self.abort()
+    async def abort(self) -> None:
+        """Close idle connections now, and each other connection when its call has ended."""
+        self._abort()
+        await asyncio.sleep(0)  # The sockets are closed in the next round of the event loop.
 
-    def abort(self) -> None:
-        """Drop what is idle, without a word to the server."""
+    def _abort(self) -> None:
+        self._closed = self._aborted = True
+        self.terminate_idle()
+
+    def terminate_idle(self) -> None:
+        """Close idle connections without telling the server."""
         while self._idle:
-            self._idle.pop().connection.terminate()
+            self._idle.pop().driver.terminate()
 
-    def hang_up(self) -> None:
-        """Drop what is idle of an event loop that was closed."""
+    def discard(self) -> None:
+        """Shut down the sockets of idle connections of an event loop that was closed."""
         while self._idle:
-            self._idle.pop().hang_up()
+            self._idle.pop().driver.shut_down_socket()
 
-    async def _insist(self, work: Callable[[Link], Awaitable[T]], *, again: bool) -> T:
+    async def _retry(self, call: Callable[[Connection], Awaitable[T]], *, idempotent: bool) -> T:
+        """Run a call until it succeeds, or fails for good.
+
+        - Without a connection, it fails at once. If an earlier try lost its answer, it is tried until the deadline.
+        - If the answer is lost, an idempotent call gets the whole timeout once more. Another call fails.
+        - If the server rolled it back, it is tried until the deadline.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout
-        unknown = False
+        outcome_unknown = False
         refused: SessionHistoryError | None = None
-        pause = 0.005
+        waits = pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
-                return await self._attempt(work, deadline)
+                return await self._try(call, deadline)
             except SessionHistoryError:
                 raise
             except _NoConnectionError as error:
-                failure = _Failure(error.reason, asked=False)
+                failure = _Failure(error.reason, sent=False)
             except DRIVER_ERRORS as error:
-                failure = _Failure(translate(error, self.address.shown), lost=lost(error), undone=undone(error))
-            if not failure.asked:
-                if not unknown or loop.time() > deadline or isinstance(failure.reason, ConfigurationError):
+                failure = _Failure(
+                    translate(error, self.address.display), lost=lost(error), rolled_back=rolled_back(error)
+                )
+            if not failure.sent:
+                final = not outcome_unknown or loop.time() > deadline
+                if final or isinstance(failure.reason, ConfigurationError):
                     raise refused or failure.reason
-                refused = failure.reason  # the last try only says that the time was up
-            elif not unknown and again and failure.lost:
-                logger.warning("a call was lost, and is done again: %s", failure.reason)
-                unknown, deadline = True, loop.time() + self.timeout
-            elif not (failure.undone or (again and failure.lost)) or loop.time() > deadline:
+                refused = failure.reason  # The last try would only report that its time was up.
+            elif not outcome_unknown and idempotent and failure.lost:
+                logger.warning("connection lost, retrying: %s", failure.reason)
+                outcome_unknown, deadline = True, loop.time() + self.timeout
+            elif not (failure.rolled_back or (idempotent and failure.lost)) or loop.time() > deadline:
                 raise failure.reason
-            await asyncio.sleep(random.uniform(0.2, 1) * pause)
-            pause = min(2 * pause, 0.5)
+            await asyncio.sleep(next(waits))
 
-    async def _attempt(self, work: Callable[[Link], Awaitable[T]], deadline: float) -> T:
-        link: Link | None = None
+    async def _try(self, call: Callable[[Connection], Awaitable[T]], deadline: float) -> T:
+        connection: Connection | None = None
         try:
             async with asyncio.timeout_at(deadline) as limit:
-                link = await self._take()
-                link.extend = partial(self._extend, limit)
-                outcome = await work(link)
+                connection = await self._acquire()
+                connection.extend_deadline = partial(self._extend, limit)
+                result = await call(connection)
         except BaseException as error:
-            if link is not None:
-                await self._give_back_after(link, error)
-            elif isinstance(error, CONNECTING_ERRORS):
+            if connection is not None:
+                await self._release_after(connection, error)
+            elif isinstance(error, CONNECT_ERRORS):
                 raise _NoConnectionError(self._reason(error)) from None
             raise
-        self._give_back(link)
-        return outcome
+        self._release(connection)
+        return result
 
     def _extend(self, limit: asyncio.Timeout) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
     def _reason(self, error: Exception) -> SessionHistoryError:
-        if isinstance(error, TimeoutError) and self._places.locked():
-            return Unavailable(f"{self.address.shown}: all {self.size} connections of this event loop are in use")
-        if isinstance(error, FILE_ERRORS) and (flaw := self.address.tls.flaw()):
-            return ConfigurationError(f"{self.address.shown}: {flaw}")
-        return translate(error, self.address.shown)
+        if isinstance(error, TimeoutError) and self._slots.locked():
+            return Unavailable(f"{self.address.display}: all {self.size} connections of this event loop are in use")
+        if isinstance(error, FILE_ERRORS) and (file_error := self.address.tls.file_error()):
+            return ConfigurationError(f"{self.address.display}: {file_error}")
+        return translate(error, self.address.display)
 
-    async def _take(self) -> Link:
-        await self._places.acquire()
+    async def _acquire(self) -> Connection:
+        await self._slots.acquire()
         try:
-            link = self._rested() or await self._connect()
+            connection = self._take_idle() or await self._hosts.connect(
+                self.timeout, statement_cache=self.statement_cache
+            )
         except BaseException:
-            self._places.release()
+            self._slots.release()
             raise
         if task := asyncio.current_task():
             self._waiting.discard(task)
-        return link
+        return connection
 
-    def _rested(self) -> Link | None:
-        """The connection that was used last: it is the likeliest to be alive."""
-        oldest = asyncio.get_running_loop().time() - IDLE
+    def _take_idle(self) -> Connection | None:
+        """Return the connection that was used last: it is the likeliest to be alive."""
+        oldest = asyncio.get_running_loop().time() - MAX_IDLE
         while self._idle:
-            link = self._idle.pop()
-            if link.left >= oldest and not link.connection.is_closed():
-                return link
-            link.connection.terminate()
+            connection = self._idle.pop()
+            if connection.idle_since >= oldest and not connection.driver.is_closed():
+                return connection
+            connection.driver.terminate()
         return None
 
-    async def _connect(self) -> Link:
-        if self._farewell is None:
-            self._farewell = self._until_the_loop_ends()
-            await anext(self._farewell)
-        return await self._hosts.connect(self.timeout, caching=self.caching)
+    def _release(self, connection: Connection) -> None:
+        connection.idle_since = asyncio.get_running_loop().time()
+        connection.extend_deadline = no_deadline  # Otherwise the connection keeps the call, and the rows it has read.
+        self._idle.append(connection)
+        self._slots.release()
+        if self._aborted:
+            self.terminate_idle()
 
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        """An event loop that ends closes its generators: the one moment to close connections that nobody stopped."""
-        try:
-            yield
-        finally:
-            self.abort()
-            await asyncio.sleep(0)  # in which the sockets are closed
-
-    def _give_back(self, link: Link) -> None:
-        link.left = asyncio.get_running_loop().time()
-        link.extend = unlimited  # else it would keep the call, and what that has read
-        self._idle.append(link)
-        self._places.release()
-        if self._abandoned:
-            self.abort()
-
-    async def _give_back_after(self, link: Link, error: BaseException) -> None:
-        if forgotten(error) and self.caching:
-            logger.warning("%s does not keep prepared statements: going on without", self.address.shown)
-            self.caching = False
-        if link.usable_after(error):
-            self._give_back(link)
+    async def _release_after(self, connection: Connection, error: BaseException) -> None:
+        if prepared_statement_missing(error) and self.statement_cache:
+            logger.warning("%s does not keep prepared statements: continuing without them", self.address.display)
+            self.statement_cache = False
+        if connection.usable_after(error):
+            self._release(connection)
             return
         if lost(error) or read_only(error):
-            self.abort()  # what happened to one has happened to all, most of the time
+            self.terminate_idle()  # Most of the time, all connections have the same problem.
         if read_only(error):
-            self._hosts.turn_away(link.dsn)
+            self._hosts.move_last(connection.dsn)
         try:
-            # Whoever is cancelled here is so by an event loop that ends.
-            await _close(link) if isinstance(error, Exception) else link.connection.terminate()
+            # Only an event loop that ends cancels a call here, and it leaves no time for a close.
+            await _close(connection) if isinstance(error, Exception) else connection.driver.terminate()
         finally:
-            self._places.release()
+            self._slots.release()
 
 
 class _Failure(NamedTuple):
-    """What an error of the driver means. The error itself may show content, so what we raise has it not as its context.
+    """The meaning of a driver's error. That error may show content, so it must not be the context of ours.
 
-    :ivar asked: something was asked of the server.
+    :ivar sent: a statement may have been sent to the server.
     """
 
     reason: SessionHistoryError
-    asked: bool = True
+    sent: bool = True
     lost: bool = False
-    undone: bool = False
+    rolled_back: bool = False
 
 
 class _NoConnectionError(Exception):
-    """Nothing was asked of the server yet."""
+    """No connection came about, so nothing was sent to the server."""
 
     def __init__(self, reason: SessionHistoryError) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-async def _close(link: Link) -> None:
-    """Close a connection; a statement that still runs on it is cancelled first, and has ended afterwards."""
+async def _close(connection: Connection) -> None:
+    """Close a connection. A statement that still runs on it is cancelled first, and has ended afterwards."""
     with suppress(*DRIVER_ERRORS):
-        await link.connection.close(timeout=FAREWELL)
-    link.connection.terminate()
+        await connection.driver.close(timeout=CLOSE_TIMEOUT)
+    connection.driver.terminate()

@@ -1,19 +1,22 @@
-"""The tables: whose they are, and how they are made and upgraded."""
+"""The tables: checks before their use, and statements that make and upgrade them."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from session_history.providers.postgresql.link import Link, Row
+from session_history.providers.postgresql.connection import Connection, Row
 from session_history_hooks import ConfigurationError, Corrupt, IncompatibleStore, StoreReadOnly
 
 LOCK = int.from_bytes(b"SHLG")
-"""Names the lock under which tables are made: "session history log". It ends with its transaction."""
+"""The key of the advisory lock under which tables are made. The lock ends with its transaction."""
 
-_ALONE = f"SELECT pg_advisory_xact_lock({LOCK})"
+_TAKE_LOCK = f"SELECT pg_advisory_xact_lock({LOCK})"
 
 PERIOD_BITS = 30
 """A period of activity is 2**30 microseconds, 18 minutes: see :func:`_first`."""
+
+MAX_SEQ = 2**31 - 1
+"""The largest number in the column ``seq``."""
 
 HEAD = "session_history_head"
 ENTRY = "session_history_entry"
@@ -27,7 +30,7 @@ COLUMNS = {
     },
     ENTRY: {"log", "seq", "id", "payload"},
 }  # fmt: skip
-"""What this version needs. A newer one may have added more."""
+"""Columns that this version needs. A newer version may have added others."""
 
 _SERVER = """WITH path AS (
         SELECT coalesce(replace(part[1], '""', '"'), lower(part[2] COLLATE "C")) AS name, place FROM
@@ -43,7 +46,7 @@ _SERVER = """WITH path AS (
     current_setting('server_encoding') AS encoding,
     current_setting('transaction_read_only') = 'on' AS read_only,
     current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync"""
-"""Whoever may not use a schema of the search path is given the next one, without a word."""
+"""PostgreSQL skips a schema of the search path that the user may not use, without an error: see ``skipped``."""
 
 _TABLES = """SELECT c.relname::text AS name,
     array(SELECT a.attname::text FROM pg_catalog.pg_attribute a
@@ -56,7 +59,7 @@ _TABLES = """SELECT c.relname::text AS name,
 
 
 class Tables(NamedTuple):
-    """How the tables of a schema are called in a statement."""
+    """The quoted names of the tables of a schema."""
 
     head: str
     entry: str
@@ -68,15 +71,18 @@ class Tables(NamedTuple):
         return cls(*(f'"{quoted}".{name}' for name in (HEAD, ENTRY, SCHEMA)))
 
 
-class Found(NamedTuple):
-    """:ivar version: of the tables that are there; 0 = there are none."""
+class Installed(NamedTuple):
+    """The tables of a schema that exist already.
+
+    :ivar version: their version; 0 = there are no tables.
+    """
 
     schema: str
     version: int
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The statements that lead to the newest version."""
+        """The statements that upgrade the tables to the newest version."""
         tables = Tables.of(self.schema)
         steps = migrations(tables)
         return tuple(
@@ -87,26 +93,31 @@ class Found(NamedTuple):
 
     @property
     def script(self) -> tuple[str, ...]:
-        """The same for somebody else to run: all of it is done or nothing, and by one at a time."""
-        return ("BEGIN", _ALONE, *self.missing, "COMMIT") if self.missing else ()
+        """The same as a transaction for an administrator. Its lock lets one migration run at a time."""
+        return ("BEGIN", _TAKE_LOCK, *self.missing, "COMMIT") if self.missing else ()
 
 
 def migrations(tables: Tables) -> tuple[tuple[str, ...], ...]:
-    """Statements that lead from one version to the next. They only add, so that an older process can go on."""
+    """Return the statements that lead from each version to the next.
+
+    They only add tables and columns, so that a process of an older version can continue.
+    """
     return (_first(tables),)
 
 
 def _first(tables: Tables) -> tuple[str, ...]:
-    """Keys are text that compares by code point; ids of entries are bytes, since they may hold NUL.
+    """Return the statements that make the tables.
 
-    Each append changes a head. PostgreSQL then leaves the indexes alone only if no column of theirs has changed, so the
-    listing has an index over the period of the last activity, not over the activity itself; the few sessions of one
-    period are sorted.
+    Keys are text that compares by code point. Entry ids are bytes, since they may hold NUL.
 
-    A log is unique, since a copy of a database may count them from the start again.
+    Each append changes a head. PostgreSQL leaves the indexes unchanged only if no indexed column has changed. So the
+    index for the listing contains the period of the last activity, and not the activity. The listing sorts the few
+    sessions of a period.
 
-    A payload is encoded already, so it is not compressed, and up to a page in size it stays in its row: a window of
-    them is then read without a detour for each.
+    The column ``log`` is unique, since a copy of a database may count its logs from the start again.
+
+    A payload is encoded already, so it is not compressed. Up to the size of a page, it stays in its row: a read of
+    several entries then needs no extra access for each.
     """
     return (
         f"""CREATE TABLE {tables.schema} (
@@ -121,13 +132,13 @@ def _first(tables: Tables) -> tuple[str, ...]:
     seq        integer NOT NULL,
     tail_id    bytea NOT NULL,
     deleted    boolean NOT NULL,
-    heartbeat       bigint NOT NULL,
-    rewrites      bigint NOT NULL,
+    heartbeat  bigint NOT NULL,
+    rewrites   bigint NOT NULL,
     active_us  bigint NOT NULL,
     period     bigint GENERATED ALWAYS AS (active_us >> {PERIOD_BITS}) STORED,
-    snapshot_seq   bigint,
-    snapshot_id    bytea,
-    summary       bytea,
+    snapshot_seq bigint,
+    snapshot_id bytea,
+    summary    bytea,
     PRIMARY KEY (user_id, session_id)
 )""",
         f"CREATE INDEX session_history_listing ON {tables.head} (user_id, period DESC) WHERE NOT deleted",
@@ -143,100 +154,104 @@ def _first(tables: Tables) -> tuple[str, ...]:
     )
 
 
-async def prepare(link: Link, place: str, *, schema: str | None, migrate: bool, durable: bool) -> str:
-    """Make the schema ours, at the newest version; the name of it.
+async def prepare(connection: Connection, database: str, *, schema: str | None, migrate: bool, durable: bool) -> str:
+    """Check the server, make or upgrade the tables, and return the name of their schema.
 
+    :param database: its URL without user, password and settings.
     :param schema: ``None`` = the first of the search path.
-    :param migrate: make or upgrade tables; else they must be there.
+    :param migrate: make or upgrade tables; else they must be up to date.
     :param durable: the server must be set to write before it answers.
-    :raises ConfigurationError: it can not be there, tables are missing that must not be made, or rows may be hidden.
-    :raises IncompatibleStore: the tables are somebody else's, or newer than we are.
-    :raises StoreReadOnly: this user may not write, or nobody may.
+    :raises ConfigurationError: the schema does not exist, the server is not durable, tables are missing and
+        ``migrate`` is off, or row-level security may hide rows.
+    :raises IncompatibleStore: the tables belong to another application, or to a newer version.
+    :raises StoreReadOnly: this user may not write, or the server is read-only.
     """
-    server = await _server(link, place, schema)
-    _insist_durable(server, place, durable=durable)
+    server = await _server(connection, database, schema)
+    _require_durable(server, database, durable=durable)
     if server["read_only"]:
-        raise StoreReadOnly(f"{place} can only be read: a standby, or set to read only")
-    found = await _found(link, place, server["schema"])
-    if found.missing and not migrate:
+        raise StoreReadOnly(f"{database} is read-only: a standby, or a server that is set to read-only")
+    installed = await _installed(connection, database, server["schema"])
+    if installed.missing and not migrate:
         raise ConfigurationError(
-            f"{place}: schema {found.schema!r} has version {found.version} of our tables, not "
-            f"{len(migrations(Tables.of(found.schema)))}, and migrate is off. An administrator must run what "
-            "provider.migration() returns, or a service with migrate on must start"
+            f"{database}: schema {installed.schema!r} has version {installed.version} of the tables instead of "
+            f"{len(migrations(Tables.of(installed.schema)))}, and migrate is off. Let an administrator run what "
+            "provider.migration() returns, or start a service with migrate on"
         )
-    if found.missing:
-        await _migrate(link, place, found.schema)
-    return found.schema
+    if installed.missing:
+        await _migrate(connection, database, installed.schema)
+    return installed.schema
 
 
-async def examine(link: Link, place: str, *, schema: str | None) -> Found:
-    """What is there. Changes nothing; for errors see :func:`prepare`."""
-    server = await _server(link, place, schema)
-    return await _found(link, place, server["schema"])
+async def examine(connection: Connection, database: str, *, schema: str | None) -> Installed:
+    """Return the tables that exist, without changing anything. For errors see :func:`prepare`."""
+    server = await _server(connection, database, schema)
+    return await _installed(connection, database, server["schema"])
 
 
-async def _server(link: Link, place: str, schema: str | None) -> Row:
-    [server] = await link.fetch(_SERVER, schema)
+async def _server(connection: Connection, database: str, schema: str | None) -> Row:
+    [server] = await connection.fetch(_SERVER, schema)
     if server["skipped"]:
         raise StoreReadOnly(
-            f"{place}: this user has no USAGE on schema {server['skipped']!r}, the first of the search path. "
+            f"{database}: this user has no USAGE on schema {server['skipped']!r}, the first of the search path. "
             "Grant it, or name another schema"
         )
     if not server["there"]:
-        raise ConfigurationError(f"{place} has no schema {schema!r}" if schema else f"{place} has an empty search path")
+        raise ConfigurationError(
+            f"{database} has no schema {schema!r}" if schema else f"{database} has an empty search path"
+        )
     if server["encoding"] != "UTF8":
-        raise ConfigurationError(f"{place} has the encoding {server['encoding']}; it takes UTF8")
+        raise ConfigurationError(f"{database} has the encoding {server['encoding']}; use a database with UTF8")
     return server
 
 
-def _insist_durable(server: Row, place: str, *, durable: bool) -> None:
+def _require_durable(server: Row, database: str, *, durable: bool) -> None:
     off = [name for name in ("synchronous_commit", "fsync") if server[name] == "off"]
     if durable and off:
         are = "are off. Turn them" if len(off) > 1 else "is off. Turn it"
         raise ConfigurationError(
-            f"{place} answers before it has written: {' and '.join(off)} {are} on, or say durability=host"
+            f"{database} answers before it has written: {' and '.join(off)} {are} on, or set durability=host"
         )
 
 
-async def _found(link: Link, place: str, schema: str) -> Found:
-    rows = await link.fetch(_TABLES, schema, list(COLUMNS), SCHEMA)
+async def _installed(connection: Connection, database: str, schema: str) -> Installed:
+    rows = await connection.fetch(_TABLES, schema, list(COLUMNS), SCHEMA)
     tables = {row["name"]: set(row["columns"]) for row in rows}
     if not tables:
-        return Found(schema, 0)
+        return Installed(schema, 0)
+    names = ", ".join(sorted(tables))
     if not COLUMNS[SCHEMA] <= tables.get(SCHEMA, set()):
-        raise IncompatibleStore(f"{place}: schema {schema!r} has somebody else's tables: {', '.join(sorted(tables))}")
+        raise IncompatibleStore(f"{database}: schema {schema!r} has tables of another application: {names}")
     if not all(row["allowed"] for row in rows):
-        raise StoreReadOnly(f"{place}: this user may not read and write all of {', '.join(sorted(tables))}")
+        raise StoreReadOnly(f"{database}: this user may not read and write all of {names}")
     if filtered := [row["name"] for row in rows if row["filtered"]]:
         raise ConfigurationError(
-            f"{place}: row-level security may hide rows of {' and '.join(sorted(filtered))} from this user, which "
-            "would read as sessions never seen. Turn it off for these tables, or give the user BYPASSRLS"
+            f"{database}: row-level security may hide rows of {' and '.join(sorted(filtered))} from this user, and "
+            "their sessions would seem not to exist. Turn it off for these tables, or give the user BYPASSRLS"
         )
-    version = await _version(link, place, schema)
+    version = await _version(connection, database, schema)
     for name, columns in COLUMNS.items():
-        lacking = columns - tables.get(name, set())
-        if lacking:
-            raise Corrupt(f"{place}: {name} is missing, or lacks {', '.join(sorted(lacking))}")
-    return Found(schema, version)
+        if lacking := columns - tables.get(name, set()):
+            raise Corrupt(f"{database}: {name} is missing, or lacks {', '.join(sorted(lacking))}")
+    return Installed(schema, version)
 
 
-async def _version(link: Link, place: str, schema: str) -> int:
+async def _version(connection: Connection, database: str, schema: str) -> int:
     tables = Tables.of(schema)
-    [[version]] = await link.fetch(f"SELECT max(version) FROM {tables.schema}")
+    [[version]] = await connection.fetch(f"SELECT max(version) FROM {tables.schema}")
     newest = len(migrations(tables))
     if not version:
-        raise Corrupt(f"{place}: {SCHEMA} names no version")
+        raise Corrupt(f"{database}: {SCHEMA} names no version")
     if version > newest:
         raise IncompatibleStore(
-            f"{place} has schema version {version}; this version of session-history knows {newest}. Upgrade it."
+            f"{database} has schema version {version}; this version of session-history knows {newest}. Upgrade it."
         )
     return int(version)
 
 
-async def _migrate(link: Link, place: str, schema: str) -> None:
-    async with link.transaction():
-        # Two that make a table at once fail in ways that differ by version: so one after the other.
-        await link.connection.execute(_ALONE)
-        # Looked at again under the lock: another process may have been faster.
-        for statement in (await _found(link, place, schema)).missing:
-            await link.connection.execute(statement)
+async def _migrate(connection: Connection, database: str, schema: str) -> None:
+    async with connection.transaction():
+        # CREATE TABLE fails if two processes run it at once, with errors that differ by version of the server.
+        await connection.driver.execute(_TAKE_LOCK)
+        # Another process may have migrated before this one got the lock.
+        for statement in (await _installed(connection, database, schema)).missing:
+            await connection.driver.execute(statement)

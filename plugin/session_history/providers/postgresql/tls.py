@@ -1,4 +1,4 @@
-"""What asyncpg leaves undone of TLS: the authorities that the system trusts, and which file is missing."""
+"""Parts of TLS that asyncpg does not have: trust in the system's authorities, and errors that name a file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from session_history_hooks import ConfigurationError
 FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 
 SYSTEM = "system"
-"""What ``sslrootcert`` is for the authorities that the system trusts."""
+"""The value of ``sslrootcert`` that stands for the authorities that the system trusts."""
 
-FOR_FILES_ONLY = ("sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version")
+NOT_WITH_SYSTEM = ("sslcrl", "ssl_min_protocol_version", "ssl_max_protocol_version")
 
-UNREAD = {"disable": FILES, "allow": ("sslrootcert", "sslcrl"), "prefer": ("sslrootcert", "sslcrl")}
-"""Files that the driver does not look at, by ``sslmode``."""
+UNREAD_FILES = {"disable": FILES, "allow": ("sslrootcert", "sslcrl"), "prefer": ("sslrootcert", "sslcrl")}
+"""Files that the driver does not read, by ``sslmode``."""
 
 FILE_ERRORS: tuple[type[Exception], ...] = (
     FileNotFoundError,
@@ -27,13 +27,15 @@ FILE_ERRORS: tuple[type[Exception], ...] = (
     PermissionError,
     ssl.SSLError,
 )
-"""What comes of a file that can not be read, among other things."""
+"""Errors that a missing or unreadable file causes. It is not their only cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """:ivar files: paths of the files that are read, by setting, of the URL or the environment.
-    :ivar password: of the key file.
+    """The settings of TLS in the URL and the environment.
+
+    :ivar files: paths of the files that are read, by setting.
+    :ivar password: the password of the key file.
     """
 
     files: Mapping[str, str]
@@ -41,36 +43,37 @@ class Tls:
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> Tls:
-        """:raises ConfigurationError: settings that do not go together."""
+        """:raises ConfigurationError: the settings contradict each other."""
         files = {name: path for name in FILES if (path := setting(settings, name))}
-        by_system = files.get("sslrootcert") == SYSTEM
-        if by_system:
-            _insist_full(settings)
-        mode = setting(settings, "sslmode") or ("verify-full" if by_system else "prefer")
-        unread = {*UNREAD.get(mode, ()), *(() if "sslcert" in files else ("sslkey",))}
+        trusts_system = files.get("sslrootcert") == SYSTEM
+        if trusts_system:
+            _require_verify_full(settings)
+        mode = setting(settings, "sslmode") or ("verify-full" if trusts_system else "prefer")
+        unread = {*UNREAD_FILES.get(mode, ()), *(() if "sslcert" in files else ("sslkey",))}
         read = {name: path for name, path in files.items() if name not in unread}
         return cls(read, settings.get("sslpassword", ""))
 
     @property
-    def by_system(self) -> bool:
+    def trusts_system(self) -> bool:
         return self.files.get("sslrootcert") == SYSTEM
 
     def context(self) -> ssl.SSLContext | None:
-        """What asyncpg can not make of the settings by itself; reads the files.
+        """Read the files, and return a context for ``sslrootcert=system``, which asyncpg does not know.
 
-        :raises OSError: a file can not be read.
+        :returns: ``None`` = asyncpg makes a context itself.
+        :raises OSError: a file cannot be read.
         """
-        if not self.by_system:
+        if not self.trusts_system:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_default_certs()
-        context.set_alpn_protocols(["postgresql"])  # without it a server refuses sslnegotiation=direct
+        context.set_alpn_protocols(["postgresql"])  # A server refuses sslnegotiation=direct without it.
         if certificate := self.files.get("sslcert"):
             context.load_cert_chain(certificate, self.files.get("sslkey"), lambda: self.password)
         return context
 
-    def flaw(self) -> str | None:
-        """Which file can not be read."""
+    def file_error(self) -> str | None:
+        """Return a text that names the first file that cannot be read."""
         for name, path in self.files.items():
             if (name, path) == ("sslrootcert", SYSTEM):
                 continue
@@ -78,12 +81,12 @@ class Tls:
                 with Path(path).open("rb"):
                     pass
             except OSError as error:
-                return f"{name}: {path} can not be read ({error.strerror})"
+                return f"{name}: {path} cannot be read ({error.strerror})"
         return None
 
 
 def variable(name: str) -> str:
-    """The variable of the environment for a setting."""
+    """Return the name of the environment variable for a setting."""
     return f"PG{name.upper().replace('_', '')}"
 
 
@@ -91,11 +94,13 @@ def setting(settings: Mapping[str, str], name: str) -> str | None:
     return settings.get(name) or os.environ.get(variable(name))
 
 
-def _insist_full(settings: Mapping[str, str]) -> None:
+def _require_verify_full(settings: Mapping[str, str]) -> None:
     if (setting(settings, "sslmode") or "verify-full") != "verify-full":
         raise ConfigurationError(
-            "sslrootcert=system goes with sslmode=verify-full only, as anybody can get a certificate"
+            "sslrootcert=system requires sslmode=verify-full: anybody can get a certificate from a public authority"
         )
-    beside = [name if name in settings else variable(name) for name in FOR_FILES_ONLY if setting(settings, name)]
-    if beside:
-        raise ConfigurationError(f"not possible with sslrootcert=system: {', '.join(beside)}")
+    contradicting = [
+        name if name in settings else variable(name) for name in NOT_WITH_SYSTEM if setting(settings, name)
+    ]
+    if contradicting:
+        raise ConfigurationError(f"not possible with sslrootcert=system: {', '.join(contradicting)}")

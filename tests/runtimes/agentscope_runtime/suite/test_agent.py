@@ -17,8 +17,8 @@ from agentscope.message import Msg, TextBlock, ToolUseBlock
 from agentscope.model import ChatModelBase, ChatResponse
 from agentscope.pipeline import stream_printing_messages
 from agentscope.tool import Toolkit, ToolResponse
-from legacy_runtime.serving import Reader, app_of, ask, body, served, stop
 
+from runtimes.agentscope_runtime.suite.serving import Reader, app_of, ask, body, served, stop
 from session_history import SessionHistoryService
 from session_history.runtimes.agentscope_runtime import with_session_history
 from session_history.view.toolcalls import UNKNOWN_OUTCOME
@@ -76,7 +76,7 @@ async def weather(city: str) -> ToolResponse:
 
 
 def outline(messages: list[Json]) -> list[str]:
-    """A request to a model: who says what, calls and results by their ids."""
+    """Return the lines of a request to a model: speaker and text, calls and results by their ids."""
     lines = []
     for message in messages:
         content = message["content"]
@@ -102,7 +102,7 @@ async def test_the_second_request_shows_the_model_the_tool_calls_of_the_first(se
     assert "You're welcome." in str(events[-1])
 
 
-async def test_a_tool_that_is_stopped(service: SessionHistoryService) -> None:
+async def test_interrupted_tool_gets_a_result(service: SessionHistoryService) -> None:
     started = asyncio.Event()
 
     async def slow(city: str) -> ToolResponse:
@@ -130,7 +130,7 @@ async def test_a_tool_that_is_stopped(service: SessionHistoryService) -> None:
     ]
 
 
-async def test_a_model_that_fails_after_a_tool(service: SessionHistoryService) -> None:
+async def test_model_error_after_a_tool_keeps_the_result(service: SessionHistoryService) -> None:
     model = Model([use("Rome")], [text("It"), RuntimeError("the model is down")], [text("Sunny.")])
     async with served(remembering(service, model, weather)) as client:
         events = await ask(client, "Weather in Rome?")
@@ -146,8 +146,8 @@ async def test_a_model_that_fails_after_a_tool(service: SessionHistoryService) -
 
 PROGRAM = """
 import asyncio, sys
-from legacy_runtime.serving import ask, served
-from legacy_runtime.test_agent import Model, outline, text, use, weather, remembering
+from runtimes.agentscope_runtime.suite.serving import ask, served
+from runtimes.agentscope_runtime.suite.test_agent import Model, outline, text, use, weather, remembering
 
 async def main():
     model = Model([use("Rome")], [text("It is sunny.")]) if sys.argv[1] == "first" else Model([text("Bye.")])
@@ -167,7 +167,7 @@ def test_a_second_process_goes_on_where_runtime_config_points(tmp_path: Path) ->
             "SESSION_HISTORY_URL": f"sqlite:///{tmp_path}/history.db",
         }
         command = [sys.executable, "-c", PROGRAM, said]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, done.stderr
         return [line for line in done.stdout.splitlines() if line.startswith(("user:", "assistant:", "tool:"))]
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import Msg
-from legacy_runtime.serving import Event, Reader, app_of, ask, body, served, stop, texts
+from agentscope_runtime.engine.runner import Runner
 
+from runtimes.agentscope_runtime.suite.serving import Event, Reader, app_of, ask, body, served, stop, texts
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 from session_history.errors import InvalidKey
 from session_history.records.record import Record, Status
@@ -72,9 +73,9 @@ class Handler:
 async def records(
     service: SessionHistoryService, user: str = "ada", session: str = "first"
 ) -> list[tuple[Status | None, list[str]]]:
-    """What the log holds: of each turn how it ended, and its messages."""
+    """Return status and messages of each turn of the log."""
     key = SessionKey(user, session)
-    log = await service._provider.read(key)
+    log = await service.provider.read(key)
     found = [Record.decode(entry.payload, key, seq) for seq, entry in enumerate(log.entries if log else (), 1)]
     assert {message.format for record in found for message in record.messages} <= {FORMAT}
     return [(record.status, texts([Msg.from_dict(m.value) for m in record.messages])) for record in found]
@@ -92,7 +93,7 @@ def last(events: list[Event]) -> Event:
 
 
 class TestRemembering:
-    async def test_two_requests(self, service: SessionHistoryService) -> None:
+    async def test_second_request_sees_the_first(self, service: SessionHistoryService) -> None:
         handler = Handler([(said("Hel"), False), (said("Hello"), True)], [(said("Again", "m2"), True)])
         async with served(handler.decorated(service)) as client:
             await ask(client, "hi")
@@ -136,7 +137,7 @@ class TestRemembering:
             await ask(client, "spell")
         assert await records(service) == [(Status.COMPLETED, ["user: spell", "friday: abc"])]
 
-    async def test_users_with_the_same_session_id(self, service: SessionHistoryService) -> None:
+    async def test_users_with_one_session_id_are_apart(self, service: SessionHistoryService) -> None:
         handler = Handler(*([(said(f"answer {n}", f"m{n}"), True)] for n in range(3)))
         async with served(handler.decorated(service)) as client:
             await ask(client, "I am Ada", user="ada", session="same")
@@ -153,14 +154,14 @@ class TestRemembering:
         assert handler.told[1:] == [["user: another"], ["user: begin", "friday: yes", "user: go on"]]
         assert len(await records(service, begun, begun)) == 2
 
-    async def test_the_window_of_the_model(self, service: SessionHistoryService) -> None:
+    async def test_handler_with_last_turns_gets_a_window(self, service: SessionHistoryService) -> None:
         handler = Handler(*([(said(f"a{n}", f"m{n}"), True)] for n in range(3)))
         async with served(handler.decorated(service, last_turns=1)) as client:
             for n in range(3):
                 await ask(client, f"q{n}")
         assert handler.told[2] == ["user: q1", "friday: a1", "user: q2"]
 
-    async def test_another_app_on_the_same_file(self, tmp_path: Path) -> None:
+    async def test_another_app_on_the_same_file_continues(self, tmp_path: Path) -> None:
         for expected in (["user: hi"], ["user: hi", "friday: Hello", "user: hi"]):
             handler = Handler([(said("Hello"), True)])
             async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
@@ -217,7 +218,7 @@ class TestRemembering:
             *("user", "assistant", "tool", "assistant", "tool", "user")
         ]
 
-    async def test_what_the_runtime_can_not_read_is_shown_as_text(self, service: SessionHistoryService) -> None:
+    async def test_messages_unknown_to_the_runtime_are_shown_as_text(self, service: SessionHistoryService) -> None:
         session = await service.create_session("ada", "first")
         await service.append_message(session, {"role": "narrator", "content": "Once upon a time"})
         session = await service.get_session("ada", "first", native=True)
@@ -237,7 +238,7 @@ class TestRemembering:
 
 
 class TestVerbatim:
-    async def test_real_messages_come_back_equal(self, service: SessionHistoryService, shared: Path) -> None:
+    async def test_messages_of_the_corpus_come_back_equal(self, service: SessionHistoryService, shared: Path) -> None:
         rows = [
             row["messages"]
             for row in json_lines(shared / "data/agentscope-msgs/sessions.jsonl")
@@ -255,7 +256,7 @@ class TestVerbatim:
             assert session is not None
             assert same(session.messages[1:-1], values)
 
-    async def test_whatever_is_set_on_a_message(self, service: SessionHistoryService) -> None:
+    async def test_every_attribute_of_a_message_comes_back(self, service: SessionHistoryService) -> None:
         msg = Msg("friday", "plain", "assistant", {"a": [1, None]}, invocation_id="call 7")
         msg.usage = {"input_tokens": 3}
         bare = Msg("friday", [], "assistant", timestamp="t")
@@ -284,7 +285,7 @@ class TestVerbatim:
         assert seen == [["user: one"], ["user: one", "friday: yes", "user: two"]]
 
     @pytest.mark.parametrize("value", [{1, 2}, float("nan"), "\ud800"])
-    async def test_what_can_not_be_stored_is_refused_before_a_caller_gets_it(
+    async def test_unstorable_message_is_refused_before_the_caller_gets_it(
         self, service: SessionHistoryService, value: Any
     ) -> None:
         answer = said("Hello", "m2")
@@ -297,7 +298,7 @@ class TestVerbatim:
         assert await records(service) == [(Status.FAILED, ["user: hi", "friday: one"])]
 
     @pytest.mark.parametrize("item", ["text", (), ("text", True), said("bare")])
-    async def test_what_is_no_answer_of_this_framework(self, service: SessionHistoryService, item: Any) -> None:
+    async def test_answer_of_another_shape_is_refused(self, service: SessionHistoryService, item: Any) -> None:
         async with served(Handler([item]).decorated(service)) as client:
             failed = last(await ask(client, "hi"))
         assert failed["status"] == "failed"
@@ -347,13 +348,12 @@ class TestCallers:
             yield said("yes"), True
 
         seen: list[Any] = []
-        app = app_of(query)
         assert inspect.isasyncgenfunction(query)
         assert query.__doc__ == "Docs of the handler."
         assert list(inspect.signature(query).parameters) == ["runner", "msgs", "response", "request", "_"]
         async with served(query) as client:
             await ask(client, "hi")
-        assert [(type(runner), *ids) for runner, *ids in seen] == [(type(app._runner), "first", "first")]
+        assert [(isinstance(runner, Runner), *ids) for runner, *ids in seen] == [(True, "first", "first")]
 
 
 def anonymous(events: list[Event]) -> list[Event]:
@@ -368,7 +368,7 @@ def anonymous(events: list[Event]) -> list[Event]:
 
 
 class TestEnding:
-    async def test_an_error_of_the_handler(self, service: SessionHistoryService) -> None:
+    async def test_handler_error_is_a_failed_turn(self, service: SessionHistoryService) -> None:
         handler = Handler([(said("Hel"), False), RuntimeError("the model is down")], [(said("Hello", "m2"), True)])
         async with served(handler.decorated(service)) as client:
             failed = last(await ask(client, "hi"))
@@ -378,7 +378,7 @@ class TestEnding:
         assert handler.told[1] == ["user: hi again"]
         assert (await records(service))[0] == (Status.FAILED, ["user: hi", "friday: Hel"])
 
-    async def test_a_client_that_leaves(self, service: SessionHistoryService) -> None:
+    async def test_client_that_leaves_interrupts_the_turn(self, service: SessionHistoryService) -> None:
         handler = Handler([(said("Hel"), False), asyncio.Event()], [(said("Yes", "m2"), True)])
         app = app_of(handler.decorated(service))
         async with app.router.lifespan_context(app):
@@ -389,7 +389,7 @@ class TestEnding:
             await Reader(app, body("still there?")).end()
         assert handler.told[1] == ["user: hi", "friday: Hel", "user: still there?"]
 
-    async def test_the_stop_of_the_runtime(self, service: SessionHistoryService) -> None:
+    async def test_stop_of_the_runtime_interrupts_the_turn(self, service: SessionHistoryService) -> None:
         handler = Handler([(said("Hel"), False), asyncio.Event()], [(said("Yes", "m2"), True)])
         app = app_of(handler.decorated(service))
         async with app.router.lifespan_context(app):
@@ -401,7 +401,7 @@ class TestEnding:
             await Reader(app, body("still there?")).end()
         assert handler.told[1] == ["user: hi", "friday: Hel", "user: still there?"]
 
-    async def test_a_stop_before_the_first_word(self, service: SessionHistoryService) -> None:
+    async def test_stop_before_the_first_message_keeps_the_input(self, service: SessionHistoryService) -> None:
         started = asyncio.Event()
 
         @with_session_history(service)
@@ -418,7 +418,7 @@ class TestEnding:
             await reader.end()
         assert await records(service) == [(Status.INTERRUPTED, ["user: hi"])]
 
-    async def test_a_consumer_that_leaves_early(self, service: SessionHistoryService) -> None:
+    async def test_consumer_that_leaves_early_interrupts_the_turn(self, service: SessionHistoryService) -> None:
         closed = []
 
         @with_session_history(service)
@@ -436,7 +436,7 @@ class TestEnding:
         assert closed == [True]
         assert await records(service) == [(Status.INTERRUPTED, ["user: hi", "friday: Hel"])]
 
-    async def test_a_service_that_is_stopped_meanwhile(self, tmp_path: Path) -> None:
+    async def test_stop_of_the_service_interrupts_the_turn(self, tmp_path: Path) -> None:
         service = SqliteSessionHistoryService(tmp_path / "history.db")
         more = asyncio.Event()
         app = app_of(Handler([(said("Hel"), False), more, (said("Hello"), True)]).decorated(service))
@@ -451,7 +451,7 @@ class TestEnding:
         async with service:
             assert await records(service) == [(Status.INTERRUPTED, ["user: hi", "friday: Hel"])]
 
-    async def test_a_deleted_session(self, service: SessionHistoryService) -> None:
+    async def test_request_in_a_deleted_session_fails(self, service: SessionHistoryService) -> None:
         await service.create_session("ada", "first")
         await service.delete_session("ada", "first")
         handler = Handler([])
@@ -462,14 +462,14 @@ class TestEnding:
         assert handler.seen == []
 
     @pytest.mark.parametrize("request_", [None, SimpleNamespace(user_id=None, session_id="s")])
-    async def test_a_request_of_nobody(self, service: SessionHistoryService, request_: Any) -> None:
+    async def test_request_without_a_user_fails(self, service: SessionHistoryService, request_: Any) -> None:
         query = Handler([]).decorated(service)
         with pytest.raises(InvalidKey):
             await anext(query(None, msgs=[], request=request_))
 
 
 class TestToolCalls:
-    async def test_a_result_that_never_came(self, service: SessionHistoryService) -> None:
+    async def test_call_without_a_result_gets_one(self, service: SessionHistoryService) -> None:
         call = calling("a", "b")
         handler = Handler(
             [(call, True), (result("a"), True), asyncio.Event()],
@@ -495,7 +495,7 @@ class TestToolCalls:
         ]
         assert [message["role"] for message in await native(service)][:4] == ["user", "assistant", "system", "user"]
 
-    async def test_a_result_that_the_client_sends(self, service: SessionHistoryService) -> None:
+    async def test_result_sent_by_the_client_reaches_its_call(self, service: SessionHistoryService) -> None:
         handler = Handler([(calling("a"), True)], [(said("Sunny"), True)])
         output = [{"type": "data", "data": {"call_id": "a", "name": "weather", "output": "sunny"}}]
         sent = {"role": "tool", "type": "plugin_call_output", "content": output}
@@ -519,19 +519,19 @@ class TestToolCalls:
 
 
 class TestDecorating:
-    def test_what_is_no_async_generator_function(self) -> None:
+    def test_decoration_of_another_function_raises_type_error(self) -> None:
         async def coroutine(runner: Any, msgs: Any, request: Any) -> None: ...
         def generator(runner: Any, msgs: Any, request: Any) -> Any:
             yield
 
         for handler in (coroutine, generator, staticmethod(Handler([]).plain()), 5):
-            with pytest.raises(TypeError, match="no async generator function"):
+            with pytest.raises(TypeError, match="not an async generator function"):
                 with_session_history(InMemorySessionHistoryService())(handler)  # type: ignore[type-var]
 
-    def test_without_the_parentheses(self) -> None:
+    def test_decoration_without_parentheses_raises_type_error(self) -> None:
         with pytest.raises(TypeError, match="with the parentheses"):
             with_session_history(Handler([]).plain())  # type: ignore[arg-type]
 
-    def test_bad_windows(self) -> None:
+    def test_decoration_with_a_wrong_window_raises_value_error(self) -> None:
         with pytest.raises(ValueError, match="last_turns"):
             with_session_history(last_turns=-1)
