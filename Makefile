@@ -27,7 +27,7 @@ check: install
 
 # The tests of conversations and strings, with a folder of more of them: CORPORA=/path/to/folder.
 check-corpora: install
-	SESSION_HISTORY_TEST_CORPORA='$(abspath $(CORPORA))' $(BIN)/python -m pytest --numprocesses auto -m corpus $(ARGS)
+	SESSION_HISTORY_TEST_CORPORA='$(abspath $(CORPORA))' $(BIN)/python -m pytest --numprocesses auto -m corpus -o faulthandler_timeout=1800 $(ARGS)
 
 # The site, in docs/_build; a warning is an error.
 docs: install
