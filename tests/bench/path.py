@@ -67,7 +67,7 @@ async def trace(operation: Operation, packages: tuple[str, ...]) -> SourcePath:
     finally:
         recording = False
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
     return path
 
 

@@ -11,7 +11,6 @@ import sys
 
 from session_history import SqliteSessionHistoryService
 from session_history.log import leases
-from session_history.turns import writer
 
 
 async def count(service: SqliteSessionHistoryService, turns: int) -> None:
@@ -33,7 +32,7 @@ async def hold(service: SqliteSessionHistoryService) -> None:
 
 
 async def main(path: str, seconds: str, what: str, *turns: str) -> None:
-    leases.LEASE_SECONDS = writer.LEASE_SECONDS = float(seconds)
+    leases.LEASE_SECONDS = float(seconds)
     async with SqliteSessionHistoryService(path) as service:
         print("ready", flush=True)
         sys.stdin.readline()

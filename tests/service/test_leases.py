@@ -38,7 +38,6 @@ from session_history.log import leases
 from session_history.log import session_log as log
 from session_history.records.record import Status
 from session_history.turns import lifecycle as turns
-from session_history.turns import writer
 from session_history_hooks import Appended
 from support import PROGRAMS
 
@@ -54,8 +53,7 @@ PROGRAM = PROGRAMS / "exclusive.py"
 
 @pytest.fixture(autouse=True)
 def _short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (leases, writer):
-        monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
     for module in (log, turns):
         monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
 

@@ -1,4 +1,4 @@
-"""Tests of turns of several entries: one turn at the place of its first entry, in its newest version, for every reader."""
+"""Tests of turns of several entries: every reader sees one turn, in its newest version."""
 
 from __future__ import annotations
 

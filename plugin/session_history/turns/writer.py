@@ -6,7 +6,7 @@ import logging
 from typing import NamedTuple
 
 from session_history.errors import Conflict, SessionDeleted, TurnIdReused
-from session_history.log.leases import LEASE_SECONDS, Lease
+from session_history.log import leases
 from session_history.log.reader import Reader, RecordedTurn
 from session_history.log.session_log import SessionLog
 from session_history.records.messages import StoredMessage
@@ -63,7 +63,7 @@ class Writer:
         self._slot = slot
         self._base = head.tail.seq if head else 0
         self._claim_id = new_id()
-        self._lease: Lease | None = None
+        self._lease: leases.Lease | None = None
         self._pending: _Pending | None = None
         self._is_answered = False  # an entry with the id of the turn stands in the log
 
@@ -82,7 +82,7 @@ class Writer:
         :raises SessionBusy: it belongs to another turn.
         :raises Conflict: the session changed since it was read.
         """
-        record = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=LEASE_SECONDS)
+        record = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=leases.LEASE_SECONDS)
         entry = Entry(self._claim_id, record.encode())
         head = await self._log.append_at(self._key, entry, record, self.head)
         if head is None:
@@ -90,7 +90,7 @@ class Writer:
             if head.tail.seq != seq:  # another turn has taken this one for dead meanwhile
                 raise Conflict(head)
         self.head = head
-        self._lease = self._lease or Lease(self._log.provider, self._key, self._tail)
+        self._lease = self._lease or leases.Lease(self._log.provider, self._key, self._tail)
         if self._draft.status is not None:  # the service was stopped meanwhile
             try:
                 await self.store(self._draft.status)
@@ -142,7 +142,7 @@ class Writer:
         is_open = status is Status.OPEN and draft.status is None
         record = draft.record(
             status,
-            lease=LEASE_SECONDS if self.is_exclusive and is_open else None,
+            lease=leases.LEASE_SECONDS if self.is_exclusive and is_open else None,
             required=self.is_exclusive and draft.status is not None,
         )
         return _Pending(record, self._entry_id(record)) if record else None

@@ -162,7 +162,7 @@ async def test_position_beyond_the_limits_reaches_nothing(
                 await provider.rewrite(where, Entry("e1", b"x"), at=at, rewrites=0, snapshot=None)
             assert await provider.renew(where, at=at) is False
     for names in ("last", "before", "after", "before last", "after last"):
-        window = dict.fromkeys(names.split(), number)
+        window: dict[str, Any] = dict.fromkeys(names.split(), number)
         log = await read(provider, key, **window)
         assert log.head == before.head
         assert log.entries == (() if "after" in names else before.entries)

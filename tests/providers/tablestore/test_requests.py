@@ -30,7 +30,6 @@ from session_history import SessionHistoryService
 from session_history.providers.tablestore import LIMITS
 from session_history.providers.tablestore import rows as layout
 from session_history.providers.tablestore.rows import ALWAYS, REMEMBERED_IDS, EntryRow, HeadRow, random_id
-from session_history.turns.lifecycle import OpenTurn
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -214,15 +213,13 @@ async def test_turn_with_checkpoints_is_one_append_each(
 ) -> None:
     await say(service, 3)
     count = Count(server)
-    open_turn = service.turn("u", "s", native=True)
-    assert isinstance(open_turn, OpenTurn)
-    async with open_turn as turn:
+    async with service.record_turn("u", "s", native=True) as recorder:
         assert count.taken() == LOAD
         for number in range(4):
-            turn.add({"role": "assistant", "content": f"{number}"})
-            await open_turn.checkpoint()
+            recorder.turn.add({"role": "assistant", "content": f"{number}"})
+            await recorder.checkpoint()
             assert count.taken() == APPEND
-        turn.add({"role": "assistant", "content": "the end"})
+        recorder.turn.add({"role": "assistant", "content": "the end"})
     assert count.taken() == APPEND
 
 
