@@ -125,7 +125,7 @@ class _QueryDriver:
         if msg_id in query.indexes:
             recorder.revise(query.indexes[msg_id], message)
         else:
-            query.indexes[msg_id] = recorder.add([message])
+            query.indexes[msg_id] = recorder.add([message], answer=True)
 
 
 class _Msgs:

@@ -10,7 +10,7 @@ from session_history.log.reader import StoredState
 from session_history.records.messages import StoredMessage
 from session_history.records.record import Continuation, HistoryStart, MessageRef, Status
 from session_history.records.values import check, plain
-from session_history.turns.answer import from_messages, to_messages
+from session_history.turns.answer import VALUE, from_messages, to_messages
 from session_history.turns.lifecycle import OpenTurn, OpenTurns, run_to_completion
 from session_history.turns.turn import M, Turn
 from session_history_hooks import SessionKey
@@ -92,12 +92,18 @@ class TurnRecorder(Generic[M]):
         """The messages of this turn so far, in their newest versions."""
         return self._draft.messages
 
-    def add(self, messages: Sequence[StoredMessage]) -> int:
-        """Add messages; return the index of the first in this turn.
+    def add(self, messages: Sequence[StoredMessage], *, answer: bool = False) -> int:
+        """Add messages; return the index of the first in this turn, for :meth:`revise`.
 
+        :param answer: they are the answer, or a part of it: :meth:`replay` gives their values to a repeat of this turn.
         :raises TurnClosed: the turn has ended.
         """
-        return self._draft.add(messages)
+        if not answer:
+            return self._draft.add(messages)
+        first = len(self._draft.messages)
+        for message in messages:
+            self._draft.add_answer([message], VALUE, streamed=True)
+        return first
 
     def add_answer(self, answer: object) -> None:
         """Add the answer as a handler returned it: text, messages, lists of them, or ``None``.
