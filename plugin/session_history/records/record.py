@@ -192,6 +192,8 @@ class Record:
             "lease": self.lease,
         }
         document |= {name: value for name, value in optional.items() if value not in (None, {}, [])}
+        if self.shape == []:
+            document["shape"] = []  # the answer was an empty list, which is not the same as no answer
         document["runs"] = list(_runs(self.messages))
         return encode_checked(document)
 
