@@ -1,4 +1,4 @@
-# Every target makes the virtual environment it needs; it asks for make and Python 3.11 or newer alone.
+# Every target makes the virtual environment it needs. It needs only make and Python 3.11 or newer.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 CORPORA ?= ../shared
@@ -8,12 +8,12 @@ INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: demo test lint check check-corpora types mutants torture docs bench path capacity install clean
 
-# A real AgentScope agent with a tool that keeps its conversation in SQLite, carried on by a second process.
+# Run a real AgentScope agent that keeps its conversation in SQLite, and continue it in a second process.
 demo: $(BIN)/python
 	$(INSTALL) '.[agentscope]'
 	$(BIN)/python examples/agentscope_quickstart.py
 
-# All that CI runs. The tests see the wheel, as users do.
+# Run all that CI runs. The tests use the wheel, as users do.
 test: lint check docs
 
 lint: install
@@ -25,37 +25,37 @@ lint: install
 check: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 
-# The tests of conversations and strings, with a folder of more of them: CORPORA=/path/to/folder.
+# Run the tests of conversations and strings with a folder of more of them: CORPORA=/path/to/folder.
 check-corpora: install
-	SESSION_HISTORY_TEST_CORPORA='$(abspath $(CORPORA))' $(BIN)/python -m pytest --numprocesses auto -m corpus $(ARGS)
+	SESSION_HISTORY_TEST_CORPORA='$(abspath $(CORPORA))' $(BIN)/python -m pytest --numprocesses auto -m corpus -o faulthandler_timeout=1800 $(ARGS)
 
-# The site, in docs/_build; a warning is an error.
+# Build the site in docs/_build. A warning is an error.
 docs: install
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
-# What a turn costs, beside the floor and a peer, in ratios; also draws docs/bench.svg.
+# Measure what a turn costs, in ratios to the floor and to a peer, and draw docs/bench.svg.
 bench: $(BIN)/python
 	$(INSTALL) '.[bench]'
 	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
 
-# How many modules a turn enters, and how often it changes between them, beside two peers; fails over the limit.
+# Count the modules that a turn enters and its changes between them, beside two peers. Fail over the limit.
 path: $(BIN)/python
 	$(INSTALL) '.[path]'
 	cd tests && ../$(BIN)/python -m bench.path
 
-# What a turn and a session weigh in each store, and what a plan comes to: ARGS="--sessions 1e9 --turns 10 valkey".
+# Weigh a turn and a session in each store, and sum up a plan: ARGS="--sessions 1e9 --turns 10 valkey".
 capacity: install
 	cd tests && ../$(BIN)/python -m bench.capacity $(ARGS)
 
-# What mypy and pyright say to users of the wheel and of an editable install. Part of check, too.
+# Run mypy and pyright as users of the wheel and of an editable install. Part of check, too.
 types: install
 	$(BIN)/python -m pytest tests/packaging/test_types.py
 
-# Kills writers, servers, a primary and a cluster's master, 20 times each, and sees that what was acknowledged is there.
+# Kill writers, servers, a primary and a cluster's master, 20 times each, and check that acknowledged turns are there.
 torture: install
 	cd tests && ../$(BIN)/python -m torture $(ARGS)
 
-# Providers with one bug each: which test of the published contract suite catches which, and whether one slips through.
+# Plant one bug each in providers, and show which test of the published contract suite catches it.
 mutants: install
 	PYTHONPATH=tests $(BIN)/python -m mutants
 

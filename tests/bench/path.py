@@ -153,7 +153,8 @@ def main() -> int:
         print(f"{name:30}{path.modules:8}{len(path.files):8}{path.changes:9}")
     ours = found["service.turn"]
     if ours.modules > MAX_MODULES or ours.changes > MAX_CHANGES:
-        print(f"service.turn is over the limit of {MAX_MODULES} modules and {MAX_CHANGES} changes")
+        print(f"service.turn is over the limit of {MAX_MODULES} modules and {MAX_CHANGES} changes:")
+        print(*sorted(set(ours.files)), sep="\n")
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""The cards of ``docs/providers.md`` are what the contract suite prints."""
+"""The claims tables of ``docs/providers.md`` are those that the contract suite prints."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ CLAIMED: dict[type, Limits] = {
 
 
 @pytest.mark.parametrize("provider", CLAIMED, ids=lambda provider: provider.__name__)
-def test_the_card_is_the_suite_s(provider: type) -> None:
+def test_table_is_the_one_that_the_suite_prints(provider: type) -> None:
     *printed, _turn = claims_table(provider.__name__, CLAIMED[provider], "").splitlines()
     assert "\n".join(printed) + "\n| a turn costs | " in PAGE
 
 
-def test_there_is_a_card_for_each_provider_and_no_other() -> None:
+def test_page_has_one_table_for_each_provider() -> None:
     assert re.findall(r"^\| `(\w+)` \| \|$", PAGE, re.MULTILINE) == [provider.__name__ for provider in CLAIMED]

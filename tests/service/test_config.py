@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from session_history.errors import (
 )
 from session_history.providers.memory import MemoryProvider
 from session_history.wrappers.sharded import ShardedProvider
+from support import ROOT
 
 Opened = list[tuple[Path, dict[str, Any]]]
 Install = Callable[..., None]
@@ -513,6 +515,15 @@ class TestSharded:
                 counts.append([len(await shard.list_sessions(f"user {number}")) for number in range(9)])
         assert [sum(pair) for pair in zip(*counts, strict=True)] == [1] * 9
         assert all(map(any, counts))
+
+    def test_example_of_the_configuration_page_opens_its_shards(self, opened: Opened, tmp_path: Path) -> None:
+        page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+        example = re.search(r"^```toml\n(\[session-history\]\nwrappers.*?)^```", page, re.MULTILINE | re.DOTALL)
+        assert example is not None
+        file = tmp_path / "app.toml"
+        file.write_text(example[1])
+        chain.open_chain(config.load(file, {}))
+        assert opened == [(Path("a.db"), options()), (Path("b.db"), options())]
 
     @pytest.mark.parametrize(
         ("shards", "flaw"),

@@ -48,6 +48,17 @@ def cluster_url(request: pytest.FixtureRequest) -> str:
     return CLUSTER or str(request.getfixturevalue("cluster").url)
 
 
+@pytest.fixture(scope="class")
+def steady_cluster_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a cluster without fail-overs, which may lose acknowledged entries."""
+    if CLUSTER:
+        yield CLUSTER
+        return
+    cluster: ValkeyCluster = request.getfixturevalue("cluster")
+    with cluster.without_fail_over():
+        yield cluster.url
+
+
 @pytest.fixture
 def own_server(_valkey_installed: None) -> Iterator[ValkeyServer]:
     """A server for one test, which may break it."""

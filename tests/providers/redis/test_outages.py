@@ -341,9 +341,8 @@ async def test_cancelled_call_leaves_no_answer_to_other_calls(server: ValkeyServ
                 await provider.append(key, Entry("e1", key.session_id.encode()), at=Position(0, 0))
             for turn in range(200):
                 if turn % 3 == 0:
-                    client.client_kill_filter(
-                        _type="normal", skipme=True
-                    )  # calls are cancelled while they connect, too
+                    # Some calls must be cancelled while they connect.
+                    client.client_kill_filter(_type="normal", skipme=True)
                 tasks = [asyncio.create_task(check(key)) for key in random.sample(keys, 5)]
                 for _ in range(turn % 9):
                     await asyncio.sleep(0)

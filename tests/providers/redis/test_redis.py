@@ -31,8 +31,8 @@ class TestCluster(ProviderContract):
     """Without a claim beyond the process: contract/test_providers_faults.py has several processes on a cluster."""
 
     @pytest.fixture
-    def connect(self, cluster_url: str, prefix: str) -> Connect:
-        return partial(RedisProvider, cluster_url, prefix=prefix)
+    def connect(self, steady_cluster_url: str, prefix: str) -> Connect:
+        return partial(RedisProvider, steady_cluster_url, prefix=prefix)
 
 
 class TestWithTimeToLive(ProviderContract):
