@@ -128,8 +128,8 @@ class StoredMessage:
     """A message as the log keeps it: verbatim, with the name of its format.
 
     :ivar format: the message format of a runtime, e.g. ``"agentscope.msg/2"``.
-    :ivar is_text: the message has only a role, which is not a tool's, and a text. Computed once, since each turn asks
-        every message of its history.
+    :ivar is_text: the message has only a role, which is not a tool's, and text: a ``str``, or parts of the type
+        ``text``. Computed once, since each turn asks every message of its history.
     """
 
     format: str
@@ -137,7 +137,9 @@ class StoredMessage:
     is_text: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self.is_text = self.value.keys() == _TEXT and type(self.value["content"]) is str and self.role not in _NO_TEXT
+        self.is_text = (
+            self.value.keys() == _TEXT and self.role not in _NO_TEXT and _is_text_content(self.value["content"])
+        )
 
     @classmethod
     def checked(cls, format: str, value: dict[str, Any], path: str = "message") -> StoredMessage:  # noqa: A002 - the field's name
@@ -174,8 +176,17 @@ def freeze(messages: MessageInput, *, native: bool) -> list[StoredMessage]:
 def thaw(messages: Iterable[StoredMessage], *, native: bool) -> list[Any]:
     """Return copies of stored messages: the values as they are, or as :class:`Message`."""
     if native:
-        return [message.value.copy() if message.is_text else copied(message.value) for message in messages]
+        return [
+            message.value.copy() if message.is_text and type(message.value["content"]) is str else copied(message.value)
+            for message in messages
+        ]
     return list(map(Message.read, copied([message.value for message in messages])))
+
+
+def _is_text_content(content: object) -> bool:
+    if type(content) is str:
+        return True
+    return type(content) is list and all([type(part) is dict and part.get("type") == "text" for part in content])  # noqa: C419 - a list is faster
 
 
 def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:
