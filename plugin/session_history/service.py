@@ -67,9 +67,9 @@ class WindowOptions(TypedDict, total=False):
 class SessionHistoryService:
     """Keeps conversations in the store of a provider.
 
-    It starts by itself on first use; :meth:`start` only makes errors show up early. ``async with service`` starts
+    It starts by itself on first use. :meth:`start` makes errors show up early. ``async with service`` starts
     and stops it. Every method may raise :class:`~session_history.errors.Unavailable` or
-    :class:`~session_history.errors.Corrupt`; user and session ids that can not be keys raise
+    :class:`~session_history.errors.Corrupt`; User and session ids that cannot be keys raise
     :class:`~session_history.errors.InvalidKey` before the store is touched.
 
     :param provider: where to keep them; the service starts and stops it.
@@ -77,7 +77,9 @@ class SessionHistoryService:
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
         if isinstance(provider, type) or not isinstance(provider, SessionHistoryProvider):
-            raise TypeError(f"a provider is needed, not {_kind(provider)}; from_url and from_config make one")
+            raise TypeError(
+                f"provider must be a SessionHistoryProvider, not {_kind(provider)}; from_url and from_config make one"
+            )
         self._provider = provider
         self._log = SessionLog(provider)
         self._reader = Reader(self._log)
@@ -128,23 +130,23 @@ class SessionHistoryService:
     async def start(self) -> None:
         """Open the store. A second call does nothing; after :meth:`stop` it opens the store again.
 
-        :raises StoreReadOnly: the store can not be written.
+        :raises StoreReadOnly: the store cannot be written.
         :raises IncompatibleStore: the store is another application's, or a newer version's.
         """
         self._stopped = False
         await self._open_store()
 
     async def stop(self) -> None:
-        """Store the turns that are open, as interrupted, and close the store. A second call does nothing.
+        """Store the open turns as interrupted, and close the store. A second call does nothing.
 
-        What comes later raises :class:`~session_history.errors.Unavailable`; so does the end of a turn that was open.
+        A later call raises :class:`~session_history.errors.Unavailable`; so does the end of a turn that was open.
         """
         self._stopped = True
         self._opened = False
         await run_to_completion(self._close)
 
     async def health(self) -> bool:
-        """Whether the store can be used now. Never raises."""
+        """Tell whether the store can be used now. Never raises."""
         try:
             await self._ready()
             return await self._provider.health()
@@ -161,9 +163,9 @@ class SessionHistoryService:
     ) -> Session:
         """HistoryStart a session, also one that was deleted.
 
-        :param session_id: if missing or blank, an id is made up.
+        :param session_id: if missing or blank, a new id is made.
         :raises SessionExists: there is one with this id; it is not touched.
-        :raises NotStorable: the title or the metadata can not be stored exactly.
+        :raises NotStorable: the title or the metadata cannot be stored exactly.
         """
         named = not isinstance(session_id, str) or session_id.strip()
         key = SessionKey(user_id, session_id if session_id is not None and named else uuid4().hex)
@@ -194,16 +196,15 @@ class SessionHistoryService:
         before: str | None = None,
         native: bool = False,
     ) -> Session[Any] | None:
-        """Read a session: everything that was recorded, failed turns included. Never writes.
+        """Read a session with all that was recorded, failed turns included. Never writes.
 
-        A session never seen is empty and comes into being with its first append; so does one of another user,
-        which can not be told from it.
+        A session never seen is empty; its first append creates it. A session of another user looks the same.
 
         :param last_turns: only the newest so many turns.
-        :param before: what a session says in :attr:`~session_history.Session.earlier`: the turns ahead of its messages.
-        :param native: hand out the stored values as they are, instead of as :class:`~session_history.Message`.
+        :param before: :attr:`~session_history.Session.earlier` of a session: read the turns before its messages.
+        :param native: return the stored values as they are, instead of :class:`~session_history.Message`.
         :returns: ``None`` for a deleted session.
-        :raises InvalidCursor: ``before`` is no such cursor, or is of an earlier life of the session.
+        :raises InvalidCursor: ``before`` is not such a cursor, or one of an earlier generation of the session.
         """
         key = SessionKey(user_id, session_id)
         count = check_count("last_turns", last_turns)
@@ -226,12 +227,12 @@ class SessionHistoryService:
         title: str | _Unset | None = UNSET,
         metadata: Mapping[str, Any] | _Unset | None = UNSET,
     ) -> Session:
-        """Give a session a title, or other metadata in place of what it had; ``None`` takes them away.
+        """Replace the title or the metadata of a session; ``None`` removes them.
 
         :returns: the session without its messages.
         :raises SessionNotFound: it was never seen.
         :raises SessionDeleted: it was deleted.
-        :raises NotStorable: the title or the metadata can not be stored exactly.
+        :raises NotStorable: the title or the metadata cannot be stored exactly.
         """
         key = SessionKey(user_id, session_id)
         changes = _changes(title, metadata)
@@ -246,9 +247,9 @@ class SessionHistoryService:
         return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
-        """Sessions of a user without their messages, newest activity first.
+        """List the sessions of a user without their messages, newest activity first.
 
-        :param limit: at most so many; without it, all of them.
+        :param limit: the most sessions to return; without it, all.
         :param cursor: the ``next_cursor`` of the list before.
         :raises InvalidCursor: not a cursor of a list.
         """
@@ -268,13 +269,13 @@ class SessionHistoryService:
                 return sessions
 
     async def append_message(self, session: Session[Any], message: MessageInput) -> None:
-        """Append to a session, all of it or nothing, behind whatever others appended meanwhile.
+        """Append messages to a session, all or none, behind all that others appended meanwhile.
 
         Once the store has confirmed, ``session.messages`` is extended too.
 
         :param message: a :class:`~session_history.Message`, a dict, or a list of both. A session read with
             ``native=True`` takes any dict.
-        :raises InvalidMessage: something is no message.
+        :raises InvalidMessage: something is not a message.
         :raises NotStorable: something would not come back equal.
         :raises SessionDeleted: the session was deleted since it was read.
         """
@@ -293,14 +294,14 @@ class SessionHistoryService:
         await run_to_completion(lambda: self._append(session, key, record, known, entry_id))
 
     async def delete_session(self, user_id: str, session_id: str) -> None:
-        """Delete a session with all that was said in it. One that does not exist is not an error."""
+        """Delete a session with all that was said in it. A session that does not exist is not an error."""
         key = SessionKey(user_id, session_id)
         await self._ready()
         await run_to_completion(lambda: self._provider.delete(key))
         self._log.cache.drop(key)
 
     async def delete_user(self, user_id: str) -> int:
-        """Delete all sessions of a user; the number of those that were there."""
+        """Delete all sessions of a user; return how many there were."""
         user = check_key("user_id", user_id)
         await self._ready()
         deleted = await run_to_completion(lambda: self._provider.delete_user(user))
@@ -453,9 +454,11 @@ class SessionHistoryService:
 
 
 def check_service(service: object) -> None:
-    """:raises TypeError: it is no service, nor ``None``, which stands for the configured one."""
+    """Check a parameter ``service``. :raises TypeError: neither a service nor ``None``, the configured one."""
     if service is not None and not isinstance(service, SessionHistoryService):
-        raise TypeError(f"a SessionHistoryService is needed, not {_kind(service)}; its from_url makes one")
+        raise TypeError(
+            f"service must be a SessionHistoryService, not {_kind(service)}; SessionHistoryService.from_url makes one"
+        )
 
 
 def _changes(title: str | _Unset | None, metadata: Mapping[str, Any] | _Unset | None) -> JsonObject:

@@ -102,7 +102,7 @@ async def throughput(stores: dict[str, Store], turns: int) -> dict[str, float]:
 
 
 async def on_a_server(name: str, url: str, openings: dict[str, Opening], rounds: int) -> None:
-    """What a turn costs there, and how many there are of 64 sessions at once; stores with 10 connections each."""
+    """Print the cost of a turn, and the turns of 64 sessions at once; stores have 10 connections each."""
     print(f"\n{name}: a turn (medians)")
     async with AsyncExitStack() as stack:
         stores = {name: await stack.enter_async_context(opening(url)) for name, opening in openings.items()}

@@ -41,7 +41,7 @@ class Scales:
                 turn.add(self.said)
 
     async def part(self, service: SessionHistoryService, look: Look, numbers: Sequence[int], turns: int) -> Figures:
-        """What so many turns in each session add to the figures."""
+        """Return what so many turns in each session add to the figures."""
         before, began = await look(), time.process_time_ns()
         for first in range(0, len(numbers), AT_ONCE):
             await asyncio.gather(*(self.talk(service, number, turns) for number in numbers[first : first + AT_ONCE]))
@@ -50,7 +50,7 @@ class Scales:
         return {name: after[name] - before[name] for name in after} | {CLIENT: computed}
 
     async def weigh(self, store: str, sessions: int) -> dict[str, tuple[float, float]]:
-        """What a turn weighs, and a session beside its turns; the CPU of a session is in its turns.
+        """Return what a turn weighs, and a session beside its turns. The CPU of a session is in its turns.
 
         The last figures are of turns by a process that did not know the sessions, whose windows are full.
         """

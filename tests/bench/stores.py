@@ -1,4 +1,4 @@
-"""What is compared: each store holds sessions of two-message turns, and can take one more turn.
+"""The stores that are compared: each holds sessions of two-message turns, and can take one more turn.
 
 A turn loads the last 20 turns, decoded, and then appends a user's and an assistant's message, as two steps: the
 model would answer in between. All stores get the same messages.

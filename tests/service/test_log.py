@@ -287,5 +287,5 @@ class TestRebase:
 
 @pytest.mark.parametrize("head", ["the tail", 5, Position(0, 1)])
 def test_conflict_without_a_head_raises_type_error(head: Any) -> None:
-    with pytest.raises(TypeError, match="takes the Head"):
+    with pytest.raises(TypeError, match="takes the current Head"):
         Conflict(head)

@@ -692,8 +692,10 @@ class History:
         assert windows[0] == self.model.texts(max(fitting))
 
 
-@pytest.mark.parametrize("seed", range(15))
-@pytest.mark.every_store
+HISTORIES = [("memory", seed) for seed in range(15)] + [("sqlite", seed) for seed in range(15, 20)]
+
+
+@pytest.mark.parametrize(("service_kind", "seed"), HISTORIES)
 async def test_random_history_shows_every_service_what_a_plain_model_says(pair: Pair, seed: int) -> None:
     history = History(pair, random.Random(seed))
     await history.append()

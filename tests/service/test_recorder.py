@@ -206,7 +206,7 @@ class TestErrors:
                 recorder.add_piece(item)
         assert len(await records(service)) == 1
 
-    async def test_nothing_is_taken_after_the_end(self, service: SessionHistoryService) -> None:
+    async def test_recorder_takes_nothing_after_the_end(self, service: SessionHistoryService) -> None:
         async with opened(service, slot="agent") as recorder:
             recorder.add([said("q")])
         for late in (

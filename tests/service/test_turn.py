@@ -250,6 +250,7 @@ class TestNotCompleted:
 
     async def test_turn_in_a_session_that_the_store_lost_raises_session_deleted(self) -> None:
         provider, empty = MemoryProvider(), MemoryProvider()
+        await empty.start()
         async with SessionHistoryService(provider) as service:
             await service.create_session("u", "s")
             with pytest.raises(SessionDeleted, match="gone without a trace"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from session_history import Message, Repair, SessionHistoryService, Turn, with_session_history
 from session_history.records.messages import NATIVE, StoredMessage
 from session_history.view.repair import repaired
-from session_history.view.toolcalls import UNKNOWN_OUTCOME, concerned
+from session_history.view.toolcalls import UNKNOWN_OUTCOME, may_hold_tools
 from support import json_lines, same
 from unit.pairing import (
     block_calls,
@@ -596,4 +596,4 @@ async def test_window_without_the_call_leaves_its_result_out(service: SessionHis
 def test_text_message_holds_no_tool_call(value: dict[str, Any], is_text: bool) -> None:
     message = StoredMessage(NATIVE, value)
     assert message.is_text is is_text
-    assert not (message.is_text and concerned(value))
+    assert not (message.is_text and may_hold_tools(value))

@@ -1,1 +1,1 @@
-"""The log of a session: append with retry, windows and pages, what is cached, leases."""
+"""The log of a session: append with retry, windows and pages, the cache, leases."""

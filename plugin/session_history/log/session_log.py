@@ -126,7 +126,7 @@ class SessionLog:
             except Conflict as conflict:
                 if conflict.recreated:
                     known = conflict.head
-                # An author who saw no session asks as such again: only then does a store tell of an expired life.
+                # An author that saw no session asks as such again: only then does a store tell of an expired life.
                 goes_on = head is None or known is not None or _is_same_life(conflict.head, known)
                 head = conflict.head if goes_on else None
             await asyncio.sleep(_backoff(attempt))

@@ -1,1 +1,1 @@
-"""What an entry holds: messages, values, records and summaries. Pure functions."""
+"""The content of an entry: messages, values, records and summaries. Pure functions."""

@@ -104,7 +104,7 @@ class Slot(NamedTuple):
 
     :ivar base_seq: seq of the entry with the state that this one is based on; 0 if there was none.
     :ivar start: where the agent's own history begins; ``None`` for the whole session.
-    :ivar pending: a message in which the agent waits for an answer. The agent sees it whatever the window.
+    :ivar pending: a message in which the agent waits for an answer. The agent sees it in any window.
     """
 
     state: dict[str, Any]
@@ -166,7 +166,7 @@ class Record:
 
     @property
     def is_answered(self) -> bool:
-        """Whether a repeat of this turn gets the recorded answer; else the turn's id stays free for a new attempt."""
+        """Tell whether a repeat of this turn gets its answer; else the turn's id stays free for a new attempt."""
         return self.status is Status.COMPLETED or (self.status is Status.INTERRUPTED and bool(self.answer))
 
     @property
@@ -192,6 +192,8 @@ class Record:
             "lease": self.lease,
         }
         document |= {name: value for name, value in optional.items() if value not in (None, {}, [])}
+        if self.shape == []:
+            document["shape"] = []  # the answer was an empty list, which is not the same as no answer
         document["runs"] = list(_runs(self.messages))
         return encode_checked(document)
 

@@ -1,1 +1,1 @@
-"""Turns: what is said in them, and when it is stored."""
+"""Turns: their draft, their life, and the recorder that drives one."""

@@ -1,4 +1,4 @@
-"""What a turn says so far, and the records that are made of it. No I/O."""
+"""The draft of a turn: its messages so far, and the records made of them. No I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Draft:
 
     :param turn_id: the id that the caller gave the turn, if any.
     :param base: seq of the newest entry that the turn's author saw.
-    :param state_seq: seq of the entry with the state that a new one is based on; 0 if there is none.
+    :param state_seq: seq of the entry with the state that a new one is based on; 0 without one.
     :ivar messages: in their newest versions.
     :ivar status: how the turn ended; ``None`` while it takes more.
     :ivar stop_error: why the turn takes no more, if the service was stopped.

@@ -170,7 +170,7 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         return opened
 
     async def _claim(self, opened: OpenTurn[Any]) -> bool:
-        """Take the session for this turn alone; return whether that worked. If not, the session is read again."""
+        """Claim the session's lease; return whether that worked. If not, the session is read again."""
         try:
             await run_to_completion(opened.writer.claim)
         except asyncio.CancelledError as cancelled:

@@ -41,7 +41,7 @@ class TurnRecorder(Generic[M]):
 
     @property
     def is_replay(self) -> bool:
-        """Whether this turn was answered before: then nothing is stored, and :meth:`replay` has the answer."""
+        """Tell whether this turn was answered before: then nothing is stored, and :meth:`replay` has the answer."""
         return self._writer.recorded is not None
 
     @property
@@ -51,7 +51,7 @@ class TurnRecorder(Generic[M]):
 
     @property
     def stored_state(self) -> StoredState | None:
-        """The state of the turn's slot, as the log has it; ``None`` if there is none."""
+        """The state of the turn's slot, as the log has it; ``None`` without one."""
         return self._opened.window.state
 
     @property
@@ -217,5 +217,5 @@ class TurnRecorder(Generic[M]):
 
     @property
     def is_in_sync(self) -> bool:
-        """Whether the log holds just the loaded history and what this turn stored, state included."""
+        """Tell whether the log holds just the loaded history and what this turn stored, state included."""
         return self._writer.is_contiguous and self._writer.state_kept is not False and self._writer.is_idle

@@ -172,7 +172,7 @@ class Turn(Generic[M]):
 
     @property
     def state_kept(self) -> bool | None:
-        """Whether the log took the :attr:`state`: not if another turn stored one since this turn began.
+        """Tell whether the log took the :attr:`state`. It does not if another turn stored one since this turn began.
 
         ``None`` before that is known.
         """

@@ -77,7 +77,7 @@ class Writer:
         return self._pending is None
 
     async def claim(self) -> None:
-        """Take the session for this turn alone. Doing it again changes nothing.
+        """Claim the session's lease for this turn. Doing it again changes nothing.
 
         :raises SessionBusy: it belongs to another turn.
         :raises Conflict: the session changed since it was read.

@@ -21,7 +21,7 @@ class TurnView:
     :ivar turn_id: the id that the caller gave the turn.
     :ivar retryable: the turn has no answer, and its id is free for another attempt.
     :ivar continuations: for each further entry its seq and the index of the message at which it begins.
-    :ivar concurrent_seq: seq of the newest entry whose author did not know all entries of the turn; 0 if there is none.
+    :ivar concurrent_seq: seq of the newest entry whose author did not know all entries of the turn; 0 without one.
     """
 
     start: MessageRef

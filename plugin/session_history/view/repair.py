@@ -1,4 +1,4 @@
-"""Every tool call that a model sees has exactly one result, where the model looks for it. The log stays as it is."""
+"""Repair of tool calls: each one that a model sees has exactly one result, where the model looks for it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from session_history.records.messages import StoredMessage
-from session_history.view.toolcalls import Result, Shape, Tools, concerned, holder, read, stand_in
+from session_history.view.toolcalls import (
+    Result,
+    Tools,
+    ToolShape,
+    may_hold_tools,
+    message_of_results,
+    missing_result,
+    read,
+)
 
 _OTHERS = {"user", "system", "developer"}
-"""Roles that end the model's say: what it called for must have been answered by then."""
+"""Roles that end the model's turn to speak: its calls must be answered before."""
 
 
 Kind = Literal["result added", "result left out", "result moved"]
@@ -19,12 +27,12 @@ Kind = Literal["result added", "result left out", "result moved"]
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was repaired.
+    """One repair of a history.
 
-    :ivar kind: a result was added to a call that had none; left out, since no call was before it or another result of
-        its call was; or moved to its call, since it came too late.
+    :ivar kind: the result was added, to a call that had none; left out, since it had no call, or its call another
+        result; or moved to its call, since it came too late.
     :ivar call_id: the call.
-    :ivar index: which message of the history holds the result; or where the one that was left out would stand.
+    :ivar index: the message of the history that holds the result; for one left out, where it would stand.
     """
 
     kind: Kind
@@ -33,30 +41,31 @@ class Repair:
 
 
 def repaired(messages: Sequence[StoredMessage]) -> tuple[Sequence[StoredMessage], list[Repair]]:
-    """Messages as a model takes them, and what was repaired; if nothing was, the very same sequence.
+    """Return messages as a model takes them, and the repairs; without repairs, the same sequence.
 
-    Shapes are told message by message, see :class:`~session_history.view.toolcalls.Shape`. Anything else is left alone.
+    Shapes are recognized message by message, see :class:`~session_history.view.toolcalls.ToolShape`. Messages of other
+    shapes stay as they are.
     """
-    if not any([not message.is_text and concerned(message.value) for message in messages]):  # noqa: C419 - a list is faster
+    if not any([not message.is_text and may_hold_tools(message.value) for message in messages]):  # noqa: C419 - a list is faster
         return messages, []
     pairing = _Pairing(messages)
-    return _Building(pairing).built() if pairing.flawed else (messages, [])
+    return _Builder(pairing).built() if pairing.flawed else (messages, [])
 
 
 @dataclass(slots=True)
 class _Round:
     """Calls that are answered together.
 
-    :ivar slot: index of the message behind which further results of it belong.
-    :ivar host: the message behind the slot holds its results, as blocks.
+    :ivar slot: index of the message behind which further results belong.
+    :ivar in_next: the message behind the slot holds the results, as blocks.
     :ivar closed: it is too late for a result.
     """
 
-    shape: Shape
+    shape: ToolShape
     slot: int
     calls: list[_Call] = field(default_factory=list)
     answered: bool = False
-    host: bool = False
+    in_next: bool = False
     closed: bool = False
 
 
@@ -83,8 +92,8 @@ class _Pairing:
         self.rounds: list[_Round] = []
         self.removed: defaultdict[int, list[int]] = defaultdict(list)
         self.left_out: defaultdict[int, list[str]] = defaultdict(list)
-        self._waiting: dict[tuple[Shape, str], list[_Call]] = {}
-        self._open: defaultdict[Shape, list[_Round]] = defaultdict(list)
+        self._waiting: dict[tuple[ToolShape, str], list[_Call]] = {}
+        self._open: defaultdict[ToolShape, list[_Round]] = defaultdict(list)
         for index, message in enumerate(messages):
             tools = read(message.value)
             self._close(index, message, tools)
@@ -97,25 +106,25 @@ class _Pairing:
         return bool(self.removed) or any(not call.answered for round_ in self.rounds for call in round_.calls)
 
     def _close(self, index: int, message: StoredMessage, tools: Tools | None) -> None:
-        """Close the rounds whose results can not stand at an index, nor behind it."""
-        for shape in (Shape.CHAT, Shape.MSGS):
-            if tools is None or tools.shape is not shape or not tools.results or not tools.alone:
+        """Close the rounds whose results cannot stand at an index, nor behind it."""
+        for shape in (ToolShape.CHAT, ToolShape.MSGS):
+            if tools is None or tools.shape is not shape or not tools.results or not tools.only_results:
                 self._close_all(shape)
-        if any(round_.slot < index - 1 for round_ in self._open[Shape.BLOCKS]):
-            self._close_all(Shape.BLOCKS)
+        if any(round_.slot < index - 1 for round_ in self._open[ToolShape.BLOCKS]):
+            self._close_all(ToolShape.BLOCKS)
         blocks = tools is not None and tools.shape.in_blocks  # of calls, too: the user's message must follow them
         if blocks or (tools is None and message.role in _OTHERS):
-            self._close_all(Shape.ITEMS)
-            self._close_all(Shape.NEUTRAL)
+            self._close_all(ToolShape.ITEMS)
+            self._close_all(ToolShape.NEUTRAL)
 
-    def _close_all(self, shape: Shape) -> None:
+    def _close_all(self, shape: ToolShape) -> None:
         for round_ in self._open.pop(shape, ()):
             round_.closed = True
 
     def _answer(self, index: int, tools: Tools) -> None:
-        if tools.shape is Shape.BLOCKS and tools.results:
-            for round_ in self._open[Shape.BLOCKS]:
-                round_.host = True
+        if tools.shape is ToolShape.BLOCKS and tools.results:
+            for round_ in self._open[ToolShape.BLOCKS]:
+                round_.in_next = True
         for rank, result in enumerate(tools.results):
             if result.call_id is None:
                 self._take_for_answered(index)
@@ -124,13 +133,13 @@ class _Pairing:
                 self._pair(index, tools.shape, result, result.call_id, first=result.position == rank)
 
     def _take_for_answered(self, index: int) -> None:
-        """A result that does not say of which call: the format is another one, and its calls are left alone."""
-        for round_ in self._open[Shape.CHAT]:
+        """Take a result that does not name its call. The format is another one, and its calls stay as they are."""
+        for round_ in self._open[ToolShape.CHAT]:
             round_.slot = index
             for call in round_.calls:
                 call.answered = True
 
-    def _pair(self, index: int, shape: Shape, result: Result, call_id: str, *, first: bool) -> None:
+    def _pair(self, index: int, shape: ToolShape, result: Result, call_id: str, *, first: bool) -> None:
         waiting = self._waiting.get((shape, call_id))
         if not waiting:
             self.removed[index].append(result.position)
@@ -143,7 +152,7 @@ class _Pairing:
             call.moved = message.value["content"][result.position] if shape.in_blocks else message
             return
         call.answered = call.round.answered = True
-        if shape is not Shape.BLOCKS and call.round is self._open[shape][-1]:  # what is called meanwhile stays behind
+        if shape is not ToolShape.BLOCKS and call.round is self._open[shape][-1]:  # later calls stay behind it
             call.round.slot = index
 
     def _ask(self, index: int, message: StoredMessage, tools: Tools) -> None:
@@ -153,12 +162,12 @@ class _Pairing:
         for call_id in tools.calls:
             call = _Call(call_id, message, round_)
             round_.calls.append(call)
-            # Some models give the same ids again and again: what comes now is not the result of a call long past.
+            # Some models repeat ids: a result that comes now does not belong to a call long past.
             earlier = self._waiting.get((tools.shape, call_id), [])
             self._waiting[tools.shape, call_id] = [*(other for other in earlier if not other.round.closed), call]
 
-    def _round(self, index: int, shape: Shape) -> _Round:
-        """The round of a call: messages that call, one behind another without a result, call together."""
+    def _round(self, index: int, shape: ToolShape) -> _Round:
+        """Return the round of a call: neighbouring messages with calls, without a result between, call together."""
         newest = self._open[shape][-1:]
         if newest and not newest[0].answered:
             newest[0].slot = index
@@ -169,8 +178,8 @@ class _Pairing:
         return round_
 
 
-class _Building:
-    """Puts the messages together anew, and notes what is different."""
+class _Builder:
+    """Builds the repaired messages, and notes the repairs."""
 
     def __init__(self, pairing: _Pairing) -> None:
         self._pairing = pairing
@@ -178,21 +187,21 @@ class _Building:
         self._repairs: list[Repair] = []
         self._rounds: defaultdict[int, list[_Round]] = defaultdict(list)
         for round_ in pairing.rounds:
-            self._rounds[round_.slot + round_.host].append(round_)
+            self._rounds[round_.slot + round_.in_next].append(round_)
 
     def built(self) -> tuple[list[StoredMessage], list[Repair]]:
         for index, message in enumerate(self._pairing.messages):
             for call_id in self._pairing.left_out.get(index, ()):
                 self._repairs.append(Repair("result left out", call_id, len(self._built)))
             rounds = self._rounds.get(index, ())
-            self._keep(message, self._pairing.removed.get(index, ()), [round_ for round_ in rounds if round_.host])
+            self._keep(message, self._pairing.removed.get(index, ()), [round_ for round_ in rounds if round_.in_next])
             for round_ in rounds:
-                if not round_.host:
+                if not round_.in_next:
                     self._add(round_)
         return self._built, self._repairs
 
     def _keep(self, message: StoredMessage, removed: Sequence[int], hosted: Sequence[_Round]) -> None:
-        """A message without the results that must not stay, and with the blocks that belong into it."""
+        """Add a message without the results that must not stay, and with the blocks that belong into it."""
         added = [block for round_ in hosted for block in self._missing(round_)]
         if not removed and not added:
             self._built.append(message)
@@ -207,15 +216,15 @@ class _Building:
             self._built.append(StoredMessage(message.format, {**message.value, "content": content}))
 
     def _add(self, round_: _Round) -> None:
-        """What a round lacks, behind it."""
+        """Add the results that a round lacks, behind it."""
         missing = self._missing(round_)
         if missing and round_.shape.in_blocks:
             asked = round_.calls[0].asked
-            missing = [StoredMessage(asked.format, holder(round_.shape, missing, asked))]
+            missing = [StoredMessage(asked.format, message_of_results(round_.shape, missing, asked))]
         self._built += missing
 
     def _missing(self, round_: _Round) -> list[Any]:
-        """The results that do not stand where they should, in the order of their calls: messages, or blocks of one."""
+        """Return the results that a round lacks, in the order of their calls: messages, or blocks of one message."""
         missing: list[Any] = []
         for call in round_.calls:
             if not call.answered:
@@ -228,5 +237,5 @@ class _Building:
 
 def _made_up(call: _Call) -> Any:
     shape = call.round.shape
-    result = stand_in(shape, call.id, call.asked)
+    result = missing_result(shape, call.id, call.asked)
     return result if shape.in_blocks else StoredMessage(call.asked.format, result)

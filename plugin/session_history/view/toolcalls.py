@@ -1,4 +1,4 @@
-"""What a message says of tool calls, in the shapes of model APIs, and what stands in for a missing result."""
+"""Tool calls and results in a message, in the shapes of model APIs, and the substitute for a missing result."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from session_history.records.messages import StoredMessage
 UNKNOWN_OUTCOME = "The call was interrupted and its outcome is unknown."
 
 
-class Shape(Enum):
-    """How calls and results look.
+class ToolShape(Enum):
+    """The shape of calls and results.
 
     - ``CHAT``, OpenAI chat: ``tool_calls`` of the assistant, answered by messages of the role ``tool``.
     - ``ITEMS``, OpenAI Responses: items of a ``type`` such as ``function_call`` and ``function_call_output``.
-    - ``NEUTRAL``, that of AgentScope Runtime and ours: as items, with the call id in the data of the content.
+    - ``NEUTRAL``, AgentScope Runtime and our own: items with the call id in the data of the content.
     - ``BLOCKS``, Anthropic: blocks ``tool_use`` of the assistant, ``tool_result`` of the user.
     - ``MSGS``, AgentScope 1.x: blocks ``tool_use`` of the assistant, ``tool_result`` of the messages right behind,
-      which hold nothing else.
+      which hold only results.
     """
 
     CHAT = auto()
@@ -29,14 +29,14 @@ class Shape(Enum):
 
     @property
     def in_blocks(self) -> bool:
-        """Whether a result is a block of a message, else it is a message."""
-        return self is Shape.BLOCKS or self is Shape.MSGS
+        """Tell whether a result is a block of a message; else it is a message of its own."""
+        return self is ToolShape.BLOCKS or self is ToolShape.MSGS
 
 
 class Result(NamedTuple):
     """A result in a message.
 
-    :ivar position: which block of the content it is; 0 for a whole message.
+    :ivar position: the index of its block in the content; 0 for a whole message.
     :ivar call_id: ``None`` if it names its call in a way that is not known here.
     """
 
@@ -45,19 +45,19 @@ class Result(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What a message says of tool calls.
+    """The calls and results in a message.
 
-    :ivar alone: it says nothing else. Told of ``MSGS`` only.
+    :ivar only_results: it holds nothing else. Computed for ``MSGS`` only.
     """
 
-    shape: Shape
+    shape: ToolShape
     calls: list[str]
     results: list[Result]
-    alone: bool = True
+    only_results: bool = True
 
 
-def concerned(value: dict[str, Any]) -> bool:
-    """Whether a message may say anything of tool calls. Cheap: every message of every turn is asked."""
+def may_hold_tools(value: dict[str, Any]) -> bool:
+    """Tell whether a message may hold calls or results. Cheap, since every message of every turn is asked."""
     get = value.get
     if get("type", "message") != "message" or "tool_calls" in value or get("role") == "tool":
         return True
@@ -72,37 +72,37 @@ def concerned(value: dict[str, Any]) -> bool:
 _BLOCKS = ("tool_use", "tool_result")
 
 _NAMED_BY_ID = "local_shell_call_output"
-"""The one output of OpenAI's that has the id of its call as ``id``."""
+"""The only output type of OpenAI that has the id of its call as ``id``."""
 
 
 def read(value: dict[str, Any]) -> Tools | None:
-    """``None`` if it says nothing."""
+    """Return the calls and results in a message; ``None`` if it holds none."""
     return _item(value) or _chat(value) or (_msg(value) if _is_msg(value) else _blocks(value))
 
 
-def stand_in(shape: Shape, call_id: str, asked: StoredMessage) -> dict[str, Any]:
-    """A result that says that there is none: a block in the shape of blocks, else a message.
+def missing_result(shape: ToolShape, call_id: str, asked: StoredMessage) -> dict[str, Any]:
+    """Return a result for a call that has none: a block in the shape of blocks, else a message.
 
     :param asked: the message that holds the call.
     """
-    if shape is Shape.CHAT:
+    if shape is ToolShape.CHAT:
         return {"role": "tool", "tool_call_id": call_id, "content": UNKNOWN_OUTCOME}
-    if shape is Shape.BLOCKS:
+    if shape is ToolShape.BLOCKS:
         return {"type": "tool_result", "tool_use_id": call_id, "content": UNKNOWN_OUTCOME, "is_error": True}
-    if shape is Shape.MSGS:
+    if shape is ToolShape.MSGS:
         name = next(part.get("name") for part in _dicts(asked.value["content"]) if part.get("id") == call_id)
         return {"type": "tool_result", "id": call_id, "name": name, "output": UNKNOWN_OUTCOME}
-    if shape is Shape.ITEMS:
+    if shape is ToolShape.ITEMS:
         return _item_result(asked.value["type"], call_id)
     return _neutral_result(asked.value, call_id)
 
 
-def holder(shape: Shape, blocks: list[Any], asked: StoredMessage) -> dict[str, Any]:
-    """A message that holds blocks of results.
+def message_of_results(shape: ToolShape, blocks: list[Any], asked: StoredMessage) -> dict[str, Any]:
+    """Return a message that holds blocks of results.
 
     :param asked: the message that holds the calls.
     """
-    if shape is Shape.BLOCKS:
+    if shape is ToolShape.BLOCKS:
         return {"role": "user", "content": blocks}
     return {
         "id": f"{asked.value.get('id')}:results",
@@ -117,10 +117,10 @@ def holder(shape: Shape, blocks: list[Any], asked: StoredMessage) -> dict[str, A
 def _chat(value: dict[str, Any]) -> Tools | None:
     role = value.get("role")
     if role == "tool":
-        return Tools(Shape.CHAT, [], [Result(0, _text(value.get("tool_call_id")))])
+        return Tools(ToolShape.CHAT, [], [Result(0, _text(value.get("tool_call_id")))])
     calls = _dicts(value.get("tool_calls")) if role == "assistant" else []
     ids = [call["id"] for call in calls if _text(call.get("id")) is not None]
-    return Tools(Shape.CHAT, ids, []) if ids else None
+    return Tools(ToolShape.CHAT, ids, []) if ids else None
 
 
 def _item(value: dict[str, Any]) -> Tools | None:
@@ -128,14 +128,14 @@ def _item(value: dict[str, Any]) -> Tools | None:
     if not isinstance(kind, str) or not kind.endswith(("_call", "_output")):
         return None
     call_id = _text(value.get("id" if kind == _NAMED_BY_ID else "call_id"))
-    shape, ids = (Shape.NEUTRAL, list(_data(value))) if call_id is None else (Shape.ITEMS, [call_id])
+    shape, ids = (ToolShape.NEUTRAL, list(_data(value))) if call_id is None else (ToolShape.ITEMS, [call_id])
     if not ids:
         return None
     return Tools(shape, ids, []) if kind.endswith("_call") else Tools(shape, [], [Result(0, each) for each in ids])
 
 
 def _is_msg(value: dict[str, Any]) -> bool:
-    """Whether it is a ``Msg`` of AgentScope 1.x; one of 2.x has a name, too, and no timestamp."""
+    """Tell whether it is a ``Msg`` of AgentScope 1.x. One of 2.x has a name, too, but no timestamp."""
     return "name" in value and "timestamp" in value
 
 
@@ -147,7 +147,9 @@ def _msg(value: dict[str, Any]) -> Tools | None:
     uses = [part["id"] for _, part in named if part.get("type") == "tool_use"]
     calls = uses if value.get("role") == "assistant" else []
     results = [Result(position, part["id"]) for position, part in named if part.get("type") == "tool_result"]
-    return Tools(Shape.MSGS, calls, results, alone=len(content) == len(results)) if calls or results else None
+    return (
+        Tools(ToolShape.MSGS, calls, results, only_results=len(content) == len(results)) if calls or results else None
+    )
 
 
 def _blocks(value: dict[str, Any]) -> Tools | None:
@@ -161,7 +163,7 @@ def _blocks(value: dict[str, Any]) -> Tools | None:
             calls.append(part["id"])
         elif kind == "tool_result" and value.get("role") == "user" and _text(part.get("tool_use_id")) is not None:
             results.append(Result(position, part["tool_use_id"]))
-    return Tools(Shape.BLOCKS, calls, results) if calls or results else None
+    return Tools(ToolShape.BLOCKS, calls, results) if calls or results else None
 
 
 def _item_result(kind: str, call_id: str) -> dict[str, Any]:
@@ -184,7 +186,7 @@ def _neutral_result(call: dict[str, Any], call_id: str) -> dict[str, Any]:
 
 
 def _data(value: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The data of the contents that name a call, by its id."""
+    """Return the data of the contents that name a call, by its id."""
     parts = (part.get("data") for part in _dicts(value.get("content")) if part.get("type") == "data")
     found = (data for data in parts if isinstance(data, dict))
     return {data["call_id"]: data for data in found if _text(data.get("call_id")) is not None}

@@ -104,7 +104,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("query", "text"),
         [
-            ("size=1", r"unknown option 'size': did you mean 'pool_size'\?$"),
+            ("size=1", r"unknown option 'size': did you mean 'pool_size'\?"),
             ("SSL-mode=require", r"unknown option 'SSL-mode': did you mean 'sslmode'"),
             ("ssl=true", "write sslmode=require, or sslmode=verify-full"),
             ("color=red", r"unknown option 'color'\. Options: .*passfile.*, schema, .*timeout"),

@@ -1,4 +1,4 @@
-"""AgentScope 2: agents that remember.
+"""AgentScope 2: agents with a memory.
 
 .. code-block:: python
 

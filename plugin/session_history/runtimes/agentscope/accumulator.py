@@ -48,7 +48,7 @@ class MessageAccumulator:
 
     @property
     def has_orphan_result(self) -> bool:
-        """Whether it holds a result without its call."""
+        """Tell whether it holds a result without its call."""
         calls = {block["id"] for block in self.content if block["type"] == "tool_call"}
         return any(block["type"] == "tool_result" and block["id"] not in calls for block in self.content)
 

@@ -64,7 +64,7 @@ def id_of(ref: MessageRef, stored: StoredMessage) -> str:
 def restored(ref: MessageRef, stored: StoredMessage) -> Msg:
     """Return the message that an agent gets: a ``Msg`` as it was, any other as text with a role.
 
-    :raises Corrupt: it is of AgentScope's format, and this AgentScope can not read it.
+    :raises Corrupt: it is of AgentScope's format, and this AgentScope cannot read it.
     """
     if stored.format != FORMAT:
         return _converted(stored, id_of(ref, stored))

@@ -35,23 +35,23 @@ class SessionHistoryMiddleware(MiddlewareBase):
     """Loads the session before every reply of an agent, and appends to it afterwards, one turn per reply.
 
     The session is that of the user and of ``agent.state.session_id``. Every message is stored verbatim, in the format
-    :data:`~session_history.runtimes.agentscope.FORMAT`; the agent's state, besides its messages, under the agent's
-    name. The agent's context is replaced by what the log says, if it is not that already; messages in it that the
-    log does not know are stored with the next turn.
+    :data:`~session_history.runtimes.agentscope.FORMAT`. The agent's state is stored under the agent's name, without
+    the messages. Before a reply, the agent's context becomes what the log says. Messages in it that the log lacks are
+    stored with the next turn.
 
-    When the agent says that a reply has ended, it is stored. While it is parked, waiting for a confirmation or an
-    execution outside, another process may go on with it.
+    A reply is stored when the agent emits its end. A parked reply waits for a confirmation or an execution outside;
+    another process may continue it.
 
-    :param service: where to keep history; without it the one that the runtime config asks for, on first use.
-    :param user_id: whose session it is.
+    :param service: where to keep history; without it the one that the runtime config names, on first use.
+    :param user_id: the user of the session.
     :param save: ``"turn"``: one append per reply. ``"step"``: also before each reasoning and each call of a tool,
         still one turn.
     :param concurrent: see :meth:`session_history.SessionHistoryService.turn`.
-    :param last_turns: see there; without it the agent gets all that it has not put into its summary.
+    :param last_turns: see there. Without it the agent gets all of its history that its summary does not cover.
     :param token_budget: see there.
-    :raises TypeError: the service is none.
-    :raises InvalidKey: the user id can not be one.
-    :raises ValueError: another parameter is none of those that there are.
+    :raises TypeError: ``service`` is not a SessionHistoryService.
+    :raises InvalidKey: the user id cannot be a key.
+    :raises ValueError: ``save`` or ``concurrent`` is not a supported value.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
                         await running.follow(item)
                         yield item
         except SessionHistoryError as error:
-            if running is None:  # AgentScope's app tells its users that something was wrong, and nobody what
+            if running is None:  # AgentScope's app hides the reason from its users and from its operators
                 logger.warning("a reply of agent %r did not begin: %r", agent.name, error)
             raise
         finally:
@@ -113,7 +113,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
             await next_handler(**input_kwargs)
 
     async def _compress(self, agent: Agent, work: Callable[[], Awaitable[None]]) -> None:
-        """Compress a context outside of a reply: what becomes of it is stored at once."""
+        """Compress a context outside of a reply, and store the result at once."""
         running: _RunningReply | None = None
         try:
             async with self._open_turn(agent) as recorder:
@@ -233,9 +233,9 @@ def app_middlewares(
     last_turns: int | None = None,
     token_budget: TokenBudget | None = None,
 ) -> Callable[[str, str, str], Coroutine[Any, Any, list[MiddlewareBase]]]:
-    """What AgentScope's service app takes as ``extra_agent_middlewares``: every agent of the app remembers.
+    """Return ``extra_agent_middlewares`` for AgentScope's service app, so that each of its agents has a memory.
 
-    The parameters are those of :class:`SessionHistoryMiddleware`; the users and the sessions are those of the app.
+    The parameters are those of :class:`SessionHistoryMiddleware`. The app names users and sessions.
 
     :raises ConfigurationError: no service is given, and the runtime config is missing or wrong.
     """
@@ -246,7 +246,7 @@ def app_middlewares(
             service, user_id=user_id, save=save, concurrent=concurrent, last_turns=last_turns, token_budget=token_budget
         )
 
-    middleware("anybody")  # wrong parameters show now, not in the first reply
+    middleware("anybody")  # wrong parameters raise now, not in the first reply
 
     async def middlewares(user_id: str, agent_id: str, session_id: str) -> list[MiddlewareBase]:  # noqa: ARG001
         return [middleware(user_id)]

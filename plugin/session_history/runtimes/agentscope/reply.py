@@ -125,7 +125,7 @@ class Reply:
 
     @property
     def is_parked(self) -> bool:
-        """Whether the agent now waits for an answer from outside."""
+        """Tell whether the agent now waits for an answer from outside."""
         return self._agent.state.has_awaiting_tool_calls(self._agent.name)
 
     def _is_own_parked(self, msg: Msg) -> bool:

@@ -25,11 +25,11 @@ _EXCLUDED: Any = {
 
 
 class SyncMarker(NamedTuple):
-    """How far an agent's context is what the log says.
+    """A marker in an agent: how far its context is what the log says.
 
     :ivar entry_id: id of the log's newest entry, if the agent's state is that one or grew from it; else ``""``.
     :ivar messages: how many messages of the context, from the first, the log has.
-    :ivar last: the id of the last of them; ``""`` if there are none.
+    :ivar last: the id of the last of them; ``""`` without messages.
     :ivar clean: those messages are what the log shows.
     """
 
