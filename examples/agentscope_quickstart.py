@@ -1,8 +1,9 @@
-"""A real AgentScope agent with a tool, whose conversation is kept in SQLite, across processes.
+"""A real AgentScope agent with a tool. It keeps its conversation in SQLite, across processes.
 
-Run it as it is: three turns, and then a second process carries the same conversation on. With a key of OpenAI,
-Anthropic or DashScope in the environment it talks to a real model; without one the model is a few lines of Python
-below, which see just what a real model would see. It says which.
+Run it as it is. It talks for three turns. Then a second process continues the same conversation.
+
+With a key of OpenAI, Anthropic or DashScope in the environment, the agent uses a real model. Without one, the model
+is a few lines of Python below, which see exactly what a real model would see. The program prints which model it uses.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
 
 async def next_train(city: str) -> ToolChunk:
-    """When the next train to a city leaves."""
+    """Tell when the next train to a city leaves."""
     return ToolChunk(content=[TextBlock(text=f"The next train to {city} leaves at 09:12.")])
 
 
 def conductor(service: SessionHistoryService) -> Agent:
-    """An agent like any other. The middleware is all that it takes to remember."""
+    """Return an ordinary agent. Only the middleware gives it a memory."""
     allowed = PermissionDecision(behavior=PermissionBehavior.ALLOW, message="It only looks something up.")
     return Agent(
         name="conductor",
@@ -49,7 +50,7 @@ def conductor(service: SessionHistoryService) -> Agent:
 
 
 def chosen_model() -> ChatModelBase:
-    """A real model if there is a key for one."""
+    """Return a real model if there is a key for one, else the script."""
     if key := os.environ.get("OPENAI_API_KEY"):
         name = os.environ.get("OPENAI_MODEL", "gpt-4.1-mini")
         return OpenAIChatModel(OpenAICredential(api_key=SecretStr(key)), name)
@@ -64,7 +65,7 @@ def chosen_model() -> ChatModelBase:
 
 
 class ScriptedModel(ChatModelBase):
-    """Stands in for a model. It knows nothing but the messages that it is given."""
+    """A script in place of a model. It knows only the messages that it receives."""
 
     def __init__(self) -> None:
         super().__init__(CredentialBase(), "scripted", self.Parameters(), stream=False)
@@ -83,14 +84,14 @@ class ScriptedModel(ChatModelBase):
             asked = json.dumps({"city": said[-1].split("train to ")[1].rstrip("?.")})
             return ToolCallBlock(id=f"call-{len(calls)}", name="next_train", input=asked)
         names = [text.removeprefix("My name is ").rstrip(".") for text in said if text.startswith("My name is ")]
-        if said[-1] == "Who am I, and where do I go?":
+        if said[-1] == "What is my name, and where do I go?":
             city = json.loads(calls[-1].input)["city"] if calls else "nowhere"
             return TextBlock(text=f"You are {names[-1] if names else 'a stranger'}, and go to {city}.")
-        return TextBlock(text=f"Welcome, {names[-1]}." if names else "Hello. Who are you?")
+        return TextBlock(text=f"Welcome, {names[-1]}." if names else "Hello. What is your name?")
 
 
 async def talk(*inputs: str) -> None:
-    async with SessionHistoryService.from_config() as service:  # the store is the one that SESSION_HISTORY_URL names
+    async with SessionHistoryService.from_config() as service:  # SESSION_HISTORY_URL names the store
         agent = conductor(service)
         for text in inputs:
             answer = await agent.reply(UserMsg("ada", text))
@@ -111,7 +112,7 @@ async def show() -> None:
 def main() -> None:
     if sys.argv[1:] == ["second"]:
         print(f"Process {os.getpid()}, the same conversation:")
-        asyncio.run(talk("Who am I, and where do I go?"))
+        asyncio.run(talk("What is my name, and where do I go?"))
         asyncio.run(show())
         return
     model = chosen_model()
@@ -120,7 +121,7 @@ def main() -> None:
         os.environ["SESSION_HISTORY_URL"] = f"sqlite:///{Path(folder) / 'history.db'}"
         print(f"Process {os.getpid()}:")
         asyncio.run(talk("Hello!", "My name is Ada.", "When is the next train to Hangzhou?"))
-        sys.stdout.flush()  # else it would come behind what the other process prints
+        sys.stdout.flush()  # otherwise these lines would follow those of the other process
         subprocess.run([sys.executable, __file__, "second"], check=True)
 
 

@@ -1,7 +1,7 @@
 """An agent handler that keeps its conversation in SQLite, across processes.
 
-Run it as it is: it talks for three turns, and then a second process carries the same conversation on. The agent
-is a few lines of Python instead of a model, so that it needs no key and always answers the same.
+Run it as it is. It talks for three turns. Then a second process continues the same conversation. The agent is a few
+lines of Python instead of a model. So it needs no key, and its answers are always the same.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from session_history import Message, SessionHistoryService, with_session_history
 
 
-@with_session_history()  # the store is the one that SESSION_HISTORY_URL names; main() names a new one
+@with_session_history()  # SESSION_HISTORY_URL names the store; main() sets it to a new one
 async def agent(messages: list[Message]) -> str:
-    """Answer from what was said before: the history and the new message are all it has."""
+    """Answer from the history and the new message."""
     said = [message.text for message in messages if message.role == "user"]
     names = [text.removeprefix("My name is ").rstrip(".") for text in said if text.startswith("My name is ")]
     if said[-1].startswith("My name is "):
@@ -51,7 +51,7 @@ def main() -> None:
         os.environ["SESSION_HISTORY_URL"] = f"sqlite:///{Path(folder) / 'history.db'}"
         print(f"Process {os.getpid()}:")
         asyncio.run(talk("Hello!", "My name is Ada.", "What is my name?"))
-        sys.stdout.flush()  # else it would come behind what the other process prints
+        sys.stdout.flush()  # otherwise these lines would follow those of the other process
         subprocess.run([sys.executable, __file__, "second"], check=True)
 
 
