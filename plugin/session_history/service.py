@@ -161,7 +161,7 @@ class SessionHistoryService:
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Session:
-        """HistoryStart a session, also one that was deleted.
+        """Create a session, or re-create one that was deleted.
 
         :param session_id: if missing or blank, a new id is made.
         :raises SessionExists: there is one with this id; it is not touched.

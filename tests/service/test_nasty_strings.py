@@ -199,7 +199,7 @@ async def test_naughty_strings_in_every_place(naughty: list[str], service: Sessi
 
 
 class Text(str):
-    """TurnView otherwise than it reads."""
+    """A text shown otherwise than it reads."""
 
     __slots__ = ()
 

@@ -48,7 +48,7 @@ class SyncMarker(NamedTuple):
 
     @classmethod
     def put(cls, state: AgentState, entry_id: str, *, clean: bool) -> None:
-        """SyncMarker all of the context as known."""
+        """Mark the whole context as known."""
         known = len(state.context)
         state.middle_context[MARKER] = list(cls(entry_id, known, _id_of(known, state) or "", clean))
 
