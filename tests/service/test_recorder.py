@@ -266,3 +266,17 @@ async def test_callback_adds_what_is_left_when_the_service_stops(service: Sessio
     await service.start()
     if service.provider.limits.durability != "process":
         assert await recorded(service) == ["q", "Unavailable"]
+
+
+async def test_change_of_a_loaded_state_or_message_does_not_reach_the_cache(service: SessionHistoryService) -> None:
+    async with opened(service, slot="agent") as recorder:
+        recorder.add([said("q")])
+        recorder.save_state({"notes": ["one"]})
+    for _ in range(2):
+        async with opened(service, slot="agent") as recorder:
+            assert recorder.stored_state is not None
+            assert recorder.stored_state.value == {"notes": ["one"]}
+            _, message = recorder.history[0]
+            assert names([message.to_dict()]) == ["q"]
+            recorder.stored_state.value["notes"].append("two")
+            message.to_dict()["content"].clear()

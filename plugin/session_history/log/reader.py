@@ -13,7 +13,7 @@ from session_history.log.session_log import SessionLog
 from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef, Record, Slot, Status
 from session_history.records.summary import SessionSummary
-from session_history.records.values import check_count
+from session_history.records.values import check_count, copied
 from session_history.view import selection
 from session_history.view.assembly import TurnView, assemble, for_model
 from session_history.view.budget import BudgetedWindow, TokenBudget
@@ -53,7 +53,7 @@ class StoredState(NamedTuple):
 
     :ivar seq: seq of the entry with the state.
     :ivar base: seq of the newest entry that the entry's author had seen.
-    :ivar value: the state itself.
+    :ivar value: a copy of the state.
     :ivar start: where the agent's own history begins; ``None`` for the whole session.
     :ivar pending: the message in which the agent waits for an answer.
     """
@@ -70,7 +70,7 @@ class StoredState(NamedTuple):
     @classmethod
     def of(cls, seq: int, base: int, slot: Slot) -> StoredState:
         absolute = slot.resolved(seq)
-        return cls(seq, base, absolute.state, absolute.start, absolute.pending)
+        return cls(seq, base, copied(absolute.state), absolute.start, absolute.pending)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,7 @@ class StoredMessage:
     """A message as the log keeps it: verbatim, with the name of its format.
 
     :ivar format: the message format of a runtime, e.g. ``"agentscope.msg/2"``.
+    :ivar value: the message. The cache shares it, so nobody may change it; :meth:`to_dict` returns a copy.
     :ivar is_text: the message has only a role, which is not a tool's, and text: a ``str``, or parts of the type
         ``text``. Computed once, since each turn asks every message of its history.
     """
@@ -152,6 +153,11 @@ class StoredMessage:
             raise InvalidMessage(path, f"must be a dict, not {type(value).__name__}")
         check(value, path)
         return cls(format, copied(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a copy of the value, which the caller may change."""
+        value: dict[str, Any] = copied(self.value)
+        return value
 
     @property
     def role(self) -> str | None:

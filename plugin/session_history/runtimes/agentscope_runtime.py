@@ -30,7 +30,6 @@ from session_history.errors import InvalidMessage, MissingDriver
 from session_history.handlers.decorator import Recorder, check_decorated, streaming
 from session_history.log.reader import window_size
 from session_history.records.messages import NEUTRAL, Message, StoredMessage, TextContent, freeze
-from session_history.records.values import copied
 from session_history.service import SessionHistoryService
 from session_history.view.budget import TokenBudget
 
@@ -160,7 +159,7 @@ class _Msgs:
     def thaw(self, message: StoredMessage) -> Any:
         """Return the ``Msg`` that the handler gets."""
         msg = self._runtime.Msg.from_dict(message.value)
-        vars(msg).update(copied(message.value))
+        vars(msg).update(message.to_dict())
         return msg
 
     def _read(self, message: StoredMessage) -> Any:

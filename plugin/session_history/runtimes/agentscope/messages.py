@@ -21,7 +21,7 @@ from pydantic_core import to_json
 from session_history.errors import Corrupt, NotStorable
 from session_history.records.messages import Message, StoredMessage, TextContent
 from session_history.records.record import MessageRef
-from session_history.records.values import check, copied
+from session_history.records.values import check
 from session_history.view.toolcalls import UNKNOWN_OUTCOME
 
 FORMAT = "agentscope.msg/2"
@@ -69,13 +69,13 @@ def restored(ref: MessageRef, stored: StoredMessage) -> Msg:
     if stored.format != FORMAT:
         return _converted(stored, id_of(ref, stored))
     try:
-        return Msg.model_validate(copied(stored.value))
+        return Msg.model_validate(stored.to_dict())
     except ValidationError:
         raise Corrupt("this version of agentscope cannot read a message of the session") from None
 
 
 def _converted(stored: StoredMessage, msg_id: str) -> Msg:
-    message = Message.read(copied(stored.value))
+    message = Message.read(stored.to_dict())
     parts = [part.text if isinstance(part, TextContent) else to_json(part).decode() for part in message.content or ()]
     if not parts:
         parts = [to_json(stored.value).decode()]
