@@ -11,6 +11,8 @@ import pytest
 
 from support import ROOT
 
+pytestmark = pytest.mark.xdist_group("types")  # one worker builds the environments, and only once
+
 CALLS = Path(__file__).with_name("typing") / "calls.py"
 
 SETTINGS = """
