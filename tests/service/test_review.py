@@ -202,6 +202,25 @@ class TestResumedTurn:
             assert recorder.is_replay or "booked" in contents(recorder.turn.history)
 
 
+async def test_turn_whose_callback_raises_at_a_stop_is_stored_at_once(service: SessionHistoryService) -> None:
+    def fail(_: BaseException) -> None:
+        raise ZeroDivisionError
+
+    async def drive() -> None:
+        async with service.record_turn("u", "s", native=True) as recorder:
+            recorder.add_input([message("user", "q")])
+            recorder.on_stop(fail)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(drive())
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        await service.stop()
+    task.cancel()
+    await asyncio.wait([task])
+    assert await recorded(SessionHistoryService(service.provider)) == ["q"]
+
+
 @pytest.mark.parametrize("continues", [[1_000_000, 1_000_000], [3, 3], [0, 0], [-5, -5]])
 async def test_repeat_of_a_turn_whose_record_names_a_wrong_first_entry_raises_corrupt(
     store: LossyStore, continues: list[int]
