@@ -186,12 +186,16 @@ class Reader:
             messages = {MessageRef(0, index): message for index, message in enumerate(record.messages)}
             return RecordedTurn.of(record, messages, key)
         first = record.continues.first
+        if not 0 < first < seq:
+            raise Corrupt(f"entry {seq} of {key} continues entry {first}, which cannot be")
         page = await self._log.read_again(key, head, after=first - 1, before=seq + 1)
         entries = EntryRange.of(page)
         while entries.last < seq:
             page = await self._log.read_again(key, head, after=entries.last, before=seq + 1)
             entries = entries.continued_by(page)
-        (turn,) = (turn for turn in assemble(entries.entries) if turn.start.seq == first)
+        turn = next((turn for turn in assemble(entries.entries) if turn.has_entry(seq)), None)
+        if turn is None:
+            raise Corrupt(f"entry {seq} of {key} continues entry {first}, with which no turn begins")
         messages = dict(zip(turn.refs(), turn.messages, strict=True))
         resolved = replace(
             record,

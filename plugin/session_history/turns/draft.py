@@ -81,10 +81,11 @@ class Draft:
     def add_answer(self, messages: Sequence[StoredMessage], shape: AnswerShape, *, streamed: bool = False) -> int:
         """Add an answer, or a further item of a streamed one; return the index of its first message."""
         first = self.add(messages)
-        self._answer += range(first, len(self.messages))
         if streamed:
+            self._answer += range(first, len(self.messages))
             self._item_shapes().append(shape)
-        else:
+        else:  # what was streamed before is a message, and not the answer
+            self._answer = list(range(first, len(self.messages)))
             self._shape = shape
         return first
 
@@ -134,8 +135,13 @@ class Draft:
         self.messages[index] = message
 
     def resume(self, continues: Continuation, ref: MessageRef, message: StoredMessage) -> int:
-        """Continue a turn that was left open, and a message of it; return the index of the message."""
+        """Continue a turn that was left open, and a message of it; return the index of the message.
+
+        :raises ValueError: messages were added before.
+        """
         self.require_open()
+        if len(self.messages) > len(self._refs) or (self._continues and self._continues.first != continues.first):
+            raise ValueError("resume a turn before you add messages, and only one turn")
         self._continues = continues
         self.messages.append(message)
         self._refs.append(ref)

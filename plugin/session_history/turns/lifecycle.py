@@ -247,7 +247,10 @@ class OpenTurns:
 
     async def _interrupt(self, opened: OpenTurn[Any]) -> None:
         stopped = Unavailable("the service was stopped during the turn, which is stored as interrupted")
-        opened.on_stop(stopped)
+        try:
+            opened.on_stop(stopped)
+        except Exception as error:  # of the driver: what it added until then is stored
+            logger.error("%s: a callback at the stop raised %s", opened.key, type(error).__name__)
         opened.draft.stop_error = stopped
         try:
             await self.end(opened, Status.INTERRUPTED)

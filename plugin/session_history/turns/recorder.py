@@ -66,9 +66,9 @@ class TurnRecorder(Generic[M]):
         :raises TurnIdReused: the turn was recorded with another input.
         :raises TurnClosed: the turn has ended.
         """
-        self._draft.add_input(messages)
+        self._draft.add_input(_checked(messages))
         if self.is_replay:
-            self._writer.require_same_input()
+            self._writer.require_same_input(is_whole=False)
 
     def prompt(
         self,
@@ -96,14 +96,13 @@ class TurnRecorder(Generic[M]):
         """Add messages; return the index of the first in this turn, for :meth:`revise`.
 
         :param answer: they are the answer, or a part of it: :meth:`replay` gives their values to a repeat of this turn.
+        :raises NotStorable: a message would not come back equal. Nothing was added.
         :raises TurnClosed: the turn has ended.
         """
         if not answer:
-            return self._draft.add(messages)
-        first = len(self._draft.messages)
-        for message in messages:
-            self._draft.add_answer([message], VALUE, streamed=True)
-        return first
+            return self._draft.add(_checked(messages))
+        indexes = [self._draft.add_answer([message], VALUE, streamed=True) for message in _checked(messages)]
+        return indexes[0] if indexes else len(self._draft.messages)
 
     def add_answer(self, answer: object) -> None:
         """Add the answer as a handler returned it: text, messages, lists of them, or ``None``.
@@ -134,13 +133,16 @@ class TurnRecorder(Generic[M]):
 
         :param index: the index of the message in this turn.
         """
-        self._draft.revise(index, message)
+        self._draft.revise(index, *_checked([message]))
 
     def resume(self, ref: MessageRef) -> int:
         """Continue the open turn of a message of the history. What is added from now on belongs to that turn.
 
+        Call it before you add anything. Another message of the same turn may be resumed, too.
+
         :returns: the index of the message in this turn, for :meth:`revise`.
         :raises LookupError: the history has no such message.
+        :raises ValueError: messages were added before, or another turn was resumed.
         """
         turns = self._opened.window.turns
         turn = next((turn for turn in reversed(turns) if turn.contains(ref)), None)
@@ -200,11 +202,14 @@ class TurnRecorder(Generic[M]):
     def replay(self) -> Any:
         """Return the recorded answer, in the shape it had. Only if :attr:`is_replay`.
 
+        :raises TurnIdReused: the turn was recorded with another input.
         :raises Corrupt: the record lacks a message of the answer.
         """
         recorded = self._writer.recorded
         if recorded is None:
             raise LookupError("this turn was not answered before")
+        if self._draft.inputs():
+            self._writer.require_same_input()
         try:
             return from_messages(recorded.shape, iter(recorded.answer))
         except StopIteration:
@@ -219,3 +224,10 @@ class TurnRecorder(Generic[M]):
     def is_in_sync(self) -> bool:
         """Tell whether the log holds just the loaded history and what this turn stored, state included."""
         return self._writer.is_contiguous and self._writer.state_kept is not False and self._writer.is_idle
+
+
+def _checked(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
+    """Return the messages. :raises NotStorable: one was made past the checks, and would not come back equal."""
+    for index, message in enumerate(messages):
+        check(message.value, f"messages[{index}]")
+    return list(messages)

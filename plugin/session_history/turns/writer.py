@@ -106,13 +106,15 @@ class Writer:
         if lease is not None:
             lease.end()
 
-    def require_same_input(self) -> None:
+    def require_same_input(self, *, is_whole: bool = True) -> None:
         """Check that a repeat brings the input that was recorded.
 
-        :raises TurnIdReused: it does not.
+        :param is_whole: the repeat has added all of its input.
+        :raises TurnIdReused: it is another input.
         """
-        recorded = self.recorded.inputs if self.recorded else ()
-        if list(map(_identity, self._draft.inputs())) != list(map(_identity, recorded)):
+        given = list(map(_identity, self._draft.inputs()))
+        recorded = list(map(_identity, self.recorded.inputs if self.recorded else ()))
+        if given != (recorded if is_whole else recorded[: len(given)]):
             raise TurnIdReused(self._key)
 
     async def store(self, status: Status) -> None:
@@ -127,11 +129,12 @@ class Writer:
             if self._pending is not pending:
                 continue  # another task that stores this turn saw the outcome first
             self._pending = None
-            if head is None and pending.entry_id == self._turn_id:
-                await self._yield_to_first(*stored)
-            else:
+            # A record that is there already is this turn's own, if an acknowledgement was lost.
+            if stored[2] == pending.record or pending.entry_id != self._turn_id:
                 self._is_answered = self._is_answered or pending.entry_id == self._turn_id
                 await self._mark_stored(*stored)
+            else:
+                await self._yield_to_first(*stored)
 
     def _next(self, status: Status) -> _Pending | None:
         draft = self._draft

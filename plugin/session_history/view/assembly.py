@@ -104,7 +104,6 @@ def _continue(turns: list[TurnView], seq: int, record: Record, continues: Contin
     turn = turns[index] = replace(
         turn,
         status=record.status,
-        turn_id=turn.turn_id or record.turn_id,
         retryable=not record.is_answered,
         messages=[*turn.messages, *record.messages],
         continuations=[*turn.continuations, (seq, len(turn.messages))],
@@ -179,7 +178,7 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
             is_shown = not given_up or turn.has_tool_result
             superseded.add(turn.turn_id)
         else:
-            is_shown = not named or turn.turn_id != turn_id
+            is_shown = not named or turn.turn_id != turn_id or turn.has_tool_result
         if is_shown:
             kept.append(turn)
     return kept[::-1]
