@@ -280,3 +280,33 @@ async def test_change_of_a_loaded_state_or_message_does_not_reach_the_cache(serv
             assert names([message.to_dict()]) == ["q"]
             recorder.stored_state.value["notes"].append("two")
             message.to_dict()["content"].clear()
+
+
+async def test_repeat_with_a_part_of_the_input_is_refused_at_the_replay(service: SessionHistoryService) -> None:
+    async with opened(service, turn_id="t") as recorder:
+        recorder.add_input([said("q1"), said("q2")])
+        recorder.add_answer("a")
+    async with opened(service, turn_id="t") as recorder:
+        recorder.add_input([said("q1")])
+        with pytest.raises(TurnIdReused):
+            recorder.replay()
+        recorder.add_input([said("q2")])
+        assert recorder.replay() == "a"
+
+
+@pytest.mark.parametrize("resumes_another", [True, False])
+async def test_resume_behind_added_messages_or_of_a_second_turn_is_refused(
+    service: SessionHistoryService, *, resumes_another: bool
+) -> None:
+    for name in ("a", "b"):
+        async with opened(service) as recorder:
+            recorder.add([said(name)])
+            recorder.park()
+    async with opened(service) as recorder:
+        if resumes_another:
+            recorder.resume(recorder.history[1][0])
+        else:
+            recorder.add([said("q")])
+        with pytest.raises(ValueError, match="before you add"):
+            recorder.resume(recorder.history[0][0])
+    assert await recorded(service) == ["a", "b"] + ([] if resumes_another else ["q"])
