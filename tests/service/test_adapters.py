@@ -138,7 +138,7 @@ class TestMixedAnswer:
 
 class TestUncheckedMessage:
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), (1, 2), {1: 2}, object(), b"\xff", "\ud800"])
-    async def test_that_cannot_be_stored_is_refused_and_the_session_stays_readable(
+    async def test_unchecked_message_is_refused_and_the_session_stays_readable(
         self, service: SessionHistoryService, value: object
     ) -> None:
         bad = StoredMessage("parley.line/1", {"role": "assistant", "content": value})
