@@ -22,6 +22,7 @@ from session_history.records.messages import (
     StoredMessage,
     TextContent,
 )
+from session_history.records.record import HistoryStart, MessageRef, Status
 from session_history.service import SessionHistoryService
 from session_history.session import Session, SessionList
 from session_history.turns.recorder import TurnRecorder
@@ -33,11 +34,13 @@ from session_history.view.repair import Repair
 __all__ = [
     "Content",
     "DataContent",
+    "HistoryStart",
     "Identity",
     "ImageContent",
     "InMemorySessionHistoryService",
     "Message",
     "MessageInput",
+    "MessageRef",
     "PostgresqlSessionHistoryService",
     "RedisSessionHistoryService",
     "Repair",
@@ -47,6 +50,7 @@ __all__ = [
     "SessionHistoryService",
     "SessionList",
     "SqliteSessionHistoryService",
+    "Status",
     "StoredMessage",
     "TablestoreSessionHistoryService",
     "TextContent",

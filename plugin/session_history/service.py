@@ -366,20 +366,23 @@ class SessionHistoryService:
 
     @overload
     def record_turn(
-        self, user_id: str, session_id: str, *, native: Literal[False] = False, **options: Unpack[TurnOptions]
-    ) -> AbstractAsyncContextManager[TurnRecorder]: ...
+        self, user_id: str, session_id: str, *, native: Literal[True] = True, **options: Unpack[TurnOptions]
+    ) -> AbstractAsyncContextManager[TurnRecorder[JsonObject]]: ...
     @overload
     def record_turn(
-        self, user_id: str, session_id: str, *, native: Literal[True], **options: Unpack[TurnOptions]
-    ) -> AbstractAsyncContextManager[TurnRecorder[JsonObject]]: ...
+        self, user_id: str, session_id: str, *, native: Literal[False], **options: Unpack[TurnOptions]
+    ) -> AbstractAsyncContextManager[TurnRecorder]: ...
     @overload
     def record_turn(
         self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[TurnRecorder[Any]]: ...
     def record_turn(
-        self, user_id: str, session_id: str, *, native: bool = False, **options: Unpack[TurnOptions]
+        self, user_id: str, session_id: str, *, native: bool = True, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[TurnRecorder[Any]]:
-        """Open one turn for a driver, such as the adapter of a runtime. Parameters and errors: see :meth:`turn`."""
+        """Open one turn for a driver, such as the adapter of a runtime. Parameters and errors: see :meth:`turn`.
+
+        Unlike :meth:`turn` it is native by default: a runtime has messages of its own.
+        """
         handle = partial(TurnRecorder, turns=self._turns)
         return self._open(handle, SessionKey(user_id, session_id), native=native, **options)
 

@@ -14,6 +14,7 @@ import pytest
 from session_history import SessionHistoryService, SqliteSessionHistoryService
 from session_history.config import chain, registry
 from session_history.config import settings as config
+from session_history.config.chain import open_chain
 from session_history.config.settings import Settings
 from session_history.errors import (
     ConfigurationError,
@@ -152,11 +153,23 @@ class TestSettings:
         both = config.load(environ={**named, "SESSION_HISTORY_URL": "sqlite:///h.db", "SESSION_HISTORY_OPTION_A": "b"})
         assert both == Settings(url="sqlite:///h.db", options={"a": "b"})
 
-    def test_url_in_the_environment_replaces_wrappers_of_the_file(self, tmp_path: Path) -> None:
+    def test_url_in_the_environment_replaces_wrappers_of_the_file(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         file = tmp_path / "app.toml"
         file.write_text('[session-history]\nwrappers = ["sharded"]\n')
         assert config.load(file, {}).wrappers == ["sharded"]
-        assert config.load(file, {"SESSION_HISTORY_URL": "memory://"}) == Settings(url="memory://")
+        with caplog.at_level("WARNING", "session_history"):
+            assert config.load(file, {"SESSION_HISTORY_URL": "memory://"}) == Settings(url="memory://")
+        assert "wrappers included" in caplog.text
+
+    def test_url_that_no_wrapper_uses_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        shards = {"sharded": {"shards": ["memory://"]}}
+        settings = {"wrappers": ["sharded"], "wrapper-options": shards}
+        open_chain(Settings.model_validate(settings))
+        assert caplog.text == ""
+        open_chain(Settings.model_validate({**settings, "url": "sqlite:///c.db"}))
+        assert "no wrapper uses url" in caplog.text
 
     def test_missing_configuration_names_the_variable_to_set(self) -> None:
         for environ in ({}, {"SESSION_HISTORY_URL": ""}, {"OTHER": "x"}, {"SESSION_HISTORY_TEST_SHARED": "x"}):

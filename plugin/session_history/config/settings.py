@@ -74,6 +74,8 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     url = environ.get(PREFIX + "URL")
     if url:
         settings = Settings(url=url)
+        if file:
+            logger.warning("%sURL replaces all of %s, wrappers included", PREFIX, file)
     elif file:
         settings = _read(Path(file))
     else:

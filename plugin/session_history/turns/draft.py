@@ -129,6 +129,8 @@ class Draft:
         self._replace(index, message)
 
     def _replace(self, index: int, message: StoredMessage) -> None:
+        if not 0 <= index < len(self.messages):
+            raise IndexError(f"this turn has no message {index}; it has {len(self.messages)}")
         earlier = self.messages[index]
         if index < len(self._refs) and _differ(earlier, message):
             self._stored.setdefault(index, earlier)
@@ -140,6 +142,8 @@ class Draft:
         :raises ValueError: messages were added before.
         """
         self.require_open()
+        if ref in self._refs:
+            return self._refs.index(ref)
         if len(self.messages) > len(self._refs) or (self._continues and self._continues.first != continues.first):
             raise ValueError("resume a turn before you add messages, and only one turn")
         self._continues = continues

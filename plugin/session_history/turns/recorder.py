@@ -132,11 +132,12 @@ class TurnRecorder(Generic[M]):
         """Put a later version in the place of a message of this turn, also of one that is stored already.
 
         :param index: the index of the message in this turn.
+        :raises IndexError: this turn has no such message.
         """
         self._draft.revise(index, *_checked([message]))
 
     def resume(self, ref: MessageRef) -> int:
-        """Continue the open turn of a message of the history. What is added from now on belongs to that turn.
+        """Continue the turn of a message of the history. What is added from now on belongs to that turn.
 
         Call it before you add anything. Another message of the same turn may be resumed, too.
 
@@ -227,7 +228,16 @@ class TurnRecorder(Generic[M]):
 
 
 def _checked(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
-    """Return the messages. :raises NotStorable: one was made past the checks, and would not come back equal."""
+    """Return the messages.
+
+    :raises TypeError: not a list of stored messages.
+    :raises NotStorable: one was made past the checks, and would not come back equal.
+    """
+    if isinstance(messages, StoredMessage) or not isinstance(messages, Sequence):
+        raise TypeError(f"messages must be a list of StoredMessage, not {type(messages).__name__}")
     for index, message in enumerate(messages):
+        if not isinstance(message, StoredMessage):
+            kind = type(message).__name__
+            raise TypeError(f"messages[{index}] must be a StoredMessage, not {kind}; StoredMessage.checked makes one")
         check(message.value, f"messages[{index}]")
     return list(messages)

@@ -83,7 +83,7 @@ class SlotState:
     def require_slot(self) -> str:
         """Return the name of the agent. :raises LookupError: the turn was opened without one."""
         if self.slot is None:
-            raise LookupError('this turn has no slot for a state: open it with turn(..., slot="name of the agent")')
+            raise LookupError('this turn has no slot for a state: open it with slot="name of the agent"')
         return self.slot
 
     def set(self, value: dict[str, Any]) -> None:

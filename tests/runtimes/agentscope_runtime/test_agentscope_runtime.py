@@ -18,6 +18,8 @@ from session_history.errors import MissingDriver
 from session_history.runtimes.agentscope_runtime import with_session_history
 from support import CORPORA_VARIABLE, ROOT, more_corpora
 
+pytestmark = pytest.mark.xdist_group("agentscope 1")  # two workers must not build one environment at once
+
 ENVIRONMENT = ROOT / ".venv-agentscope-runtime"
 PYTHON = ENVIRONMENT / "bin" / "python"
 PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
