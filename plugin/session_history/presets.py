@@ -47,7 +47,8 @@ class PostgresqlSessionHistoryService(SessionHistoryService):
     :param url: ``postgresql://user@host/database``, as libpq takes it.
     :param options: those of the store: ``schema``, ``pool_size``, ``timeout``, ``durability`` …, see
         ``docs/postgresql.md``.
-    :raises ConfigurationError: the URL or an option does not fit.
+    :raises ConfigurationError: the URL, or the value of an option, does not fit.
+    :raises TypeError: there is no such option.
     :raises MissingDriver: asyncpg is not installed.
     """
 
@@ -63,7 +64,8 @@ class RedisSessionHistoryService(SessionHistoryService):
 
     :param url: ``redis://host:port/0``, or ``redis+cluster://host:port``.
     :param options: those of the store: ``prefix``, ``ttl``, ``durability``, ``wait_replicas`` …, see ``docs/redis.md``.
-    :raises ConfigurationError: the URL or an option does not fit.
+    :raises ConfigurationError: the URL, or the value of an option, does not fit.
+    :raises TypeError: there is no such option.
     :raises MissingDriver: redis-py is not installed.
     """
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
-from operator import attrgetter
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypedDict, TypeVar, overload
 from uuid import uuid4
@@ -32,7 +31,6 @@ from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
 from session_history.turns.lifecycle import (
     Concurrent,
-    OpenTurn,
     OpenTurns,
     TurnContext,
     TurnOptions,
@@ -69,7 +67,7 @@ class SessionHistoryService:
 
     It starts by itself on first use. :meth:`start` makes errors show up early. ``async with service`` starts
     and stops it. Every method may raise :class:`~session_history.errors.Unavailable` or
-    :class:`~session_history.errors.Corrupt`; User and session ids that cannot be keys raise
+    :class:`~session_history.errors.Corrupt`. User and session ids that cannot be keys raise
     :class:`~session_history.errors.InvalidKey` before the store is touched.
 
     :param provider: where to keep them; the service starts and stops it.
@@ -353,8 +351,7 @@ class SessionHistoryService:
         :raises SessionDeleted: the session was deleted, before the turn or during it.
         :raises ValueError: both ``last_turns`` and ``token_budget`` were given; or a count of tokens is not a number.
         """
-        return self._open(
-            attrgetter("turn"),
+        request = TurnRequest.of(
             SessionKey(user_id, session_id),
             native=native,
             turn_id=turn_id,
@@ -363,6 +360,7 @@ class SessionHistoryService:
             slot=slot,
             concurrent=concurrent,
         )
+        return TurnContext(self._log, self._reader, self._turns, request, lambda opened: opened.turn)
 
     @overload
     def record_turn(
@@ -377,20 +375,31 @@ class SessionHistoryService:
         self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[TurnRecorder[Any]]: ...
     def record_turn(
-        self, user_id: str, session_id: str, *, native: bool = True, **options: Unpack[TurnOptions]
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        turn_id: str | None = None,
+        last_turns: int | None = None,
+        token_budget: TokenBudget | None = None,
+        native: bool = True,
+        slot: str | None = None,
+        concurrent: Concurrent = "keep",
     ) -> AbstractAsyncContextManager[TurnRecorder[Any]]:
         """Open one turn for a driver, such as the adapter of a runtime. Parameters and errors: see :meth:`turn`.
 
         Unlike :meth:`turn` it is native by default: a runtime has messages of its own.
         """
-        handle = partial(TurnRecorder, turns=self._turns)
-        return self._open(handle, SessionKey(user_id, session_id), native=native, **options)
-
-    def _open(
-        self, handle: Callable[[OpenTurn[Any]], T], key: SessionKey, *, native: bool, **options: Unpack[TurnOptions]
-    ) -> TurnContext[T]:
-        request = TurnRequest.of(key, native=native, **options)
-        return TurnContext(self._log, self._reader, self._turns, request, handle)
+        request = TurnRequest.of(
+            SessionKey(user_id, session_id),
+            native=native,
+            turn_id=turn_id,
+            last_turns=last_turns,
+            token_budget=token_budget,
+            slot=slot,
+            concurrent=concurrent,
+        )
+        return TurnContext(self._log, self._reader, self._turns, request, partial(TurnRecorder, turns=self._turns))
 
     async def _ready(self) -> None:
         if self._stopped:

@@ -17,6 +17,7 @@ from session_history.providers.memory import MemoryProvider
 from session_history.records.messages import NEUTRAL, StoredMessage
 from session_history.records.record import Author, MessageRef, Record, Status
 from session_history.records.summary import SessionSummary
+from session_history.records.values import decode, encode
 from session_history.view.assembly import TurnView, assemble
 from session_history.view.selection import newest, steady
 from session_history_hooks import Entry, Position, SessionHistoryProvider, SessionKey, Snapshot
@@ -289,3 +290,13 @@ class TestRebase:
 def test_conflict_without_a_head_raises_type_error(head: Any) -> None:
     with pytest.raises(TypeError, match="takes the current Head"):
         Conflict(head)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"base": None}, {"base": "1"}, {"at": 1.5}, {"at": []}, {"inputs": 3}, {"inputs": -1}, {"inputs": 10**15}],
+)
+def test_record_with_a_damaged_number_is_corrupt(damage: dict[str, Any]) -> None:
+    document = decode(record("q", "a", status=Status.COMPLETED).encode()) | damage
+    with pytest.raises(Corrupt):
+        Record.decode(encode(document, "record"), KEY, 1)

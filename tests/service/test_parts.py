@@ -769,7 +769,7 @@ class TestRecords:
 
     def test_record_and_summary_without_newer_fields_are_read(self) -> None:
         payload = (
-            b'{"v":1,"by":"turn","base":2,"at":1700000000000000,"status":"completed","inputs":[0],"shape":"text",'
+            b'{"v":1,"by":"turn","base":2,"at":1700000000000000,"status":"completed","inputs":1,"shape":"text",'
             b'"answer":[1],"turn":"t","runs":[["json/1",[{"role":"user"},{"role":"assistant"}]]]}'
         )
         record = Record.decode(payload, KEY, 3)

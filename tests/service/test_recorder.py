@@ -310,3 +310,16 @@ async def test_resume_behind_added_messages_or_of_a_second_turn_is_refused(
         with pytest.raises(ValueError, match="before you add"):
             recorder.resume(recorder.history[0][0])
     assert await recorded(service) == ["a", "b"] + ([] if resumes_another else ["q"])
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.INTERRUPTED, Status.FAILED])
+async def test_checkpoint_that_ends_a_turn_with_an_id_is_refused(
+    service: SessionHistoryService, status: Status
+) -> None:
+    async with opened(service, turn_id="t") as recorder:
+        recorder.add_input([said("q")])
+        with pytest.raises(ValueError, match="ends with its context"):
+            await recorder.checkpoint(status)
+        recorder.add_piece("a")
+    async with opened(service, turn_id="t") as recorder:
+        assert recorder.replay() == ["a"]

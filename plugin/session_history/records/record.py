@@ -178,7 +178,7 @@ class Record:
         if self.status is not None:
             document["status"] = self.status.value
         optional = {
-            "inputs": list(map(_short, self.inputs)),
+            "inputs": _count_or_refs(self.inputs),
             "shape": self.shape,
             "answer": list(map(_short, self.answer)),
             "turn": self.turn_id,
@@ -191,7 +191,7 @@ class Record:
             },
             "lease": self.lease,
         }
-        document |= {name: value for name, value in optional.items() if value not in (None, {}, [])}
+        document |= {name: value for name, value in optional.items() if value not in (None, 0, {}, [])}
         if self.shape == []:
             document["shape"] = []  # the answer was an empty list, which is not the same as no answer
         document["runs"] = list(_runs(self.messages))
@@ -234,6 +234,8 @@ class Record:
         messages = [StoredMessage(name, value) for name, values in document["runs"] for value in values]
         if not {type(message.value) for message in messages} <= {dict}:
             raise TypeError("a message is no object")
+        if type(document["base"]) is not int or type(document["at"]) is not int:
+            raise TypeError("not a whole number")
         return cls(
             by=_AUTHORS[document["by"]],
             base=document["base"],
@@ -241,7 +243,7 @@ class Record:
             at_us=document["at"],
             changes=get("changes", {}),
             status=_STATUSES[get("status")],
-            inputs=tuple(map(_ref, get("inputs", ()))),
+            inputs=_inputs(get("inputs", 0), len(messages)),
             shape=get("shape"),
             answer=tuple(map(_ref, get("answer", ()))),
             turn_id=get("turn"),
@@ -255,6 +257,22 @@ class Record:
 def _short(ref: MessageRef) -> int | MessageRef:
     """Return the offset of a message of the record's own entry, else the whole reference."""
     return ref if ref.seq else ref.offset
+
+
+def _count_or_refs(inputs: tuple[MessageRef, ...]) -> int | list[int | MessageRef]:
+    """Return the number of the inputs if they are the first messages of the record's own entry."""
+    if all(ref == (0, offset) for offset, ref in enumerate(inputs)):
+        return len(inputs)
+    return list(map(_short, inputs))
+
+
+def _inputs(value: Any, count: int) -> tuple[MessageRef, ...]:
+    """Return the inputs of a record with ``count`` messages."""
+    if type(value) is not int:
+        return tuple(map(_ref, value))
+    if not 0 <= value <= count:
+        raise ValueError("more inputs than messages")
+    return tuple(map(_ref, range(value)))
 
 
 def _ref(value: Any) -> MessageRef:

@@ -19,9 +19,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from functools import wraps
 from importlib import import_module
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from pydantic_core import to_json
 
@@ -69,17 +70,18 @@ def with_session_history(
     return decorate
 
 
-class _Query(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Query:
     """A call of a query handler by the runtime.
 
     :ivar indexes: the index in the turn of each ``Msg`` that was yielded, by its id.
     """
 
     runner: Any
-    msgs: Any
-    request: Any
-    keywords: dict[str, Any]
-    indexes: dict[str, int]
+    msgs: Any = field(repr=False)
+    request: Any = field(repr=False)
+    keywords: dict[str, Any] = field(repr=False)
+    indexes: dict[str, int] = field(default_factory=dict)
 
 
 class _QueryDriver:
@@ -98,7 +100,7 @@ class _QueryDriver:
 
     @staticmethod
     def _query(runner: Any, *, msgs: Any, request: Any, **keywords: Any) -> _Query:
-        return _Query(runner, msgs, request, keywords, {})
+        return _Query(runner, msgs, request, keywords)
 
     def open(self, query: _Query) -> AbstractAsyncContextManager[Recorder]:
         service = self._service if self._service is not None else configured_service()

@@ -146,7 +146,7 @@ class Draft:
             return self._refs.index(ref)
         if len(self.messages) > len(self._refs) or (self._continues and self._continues.first != continues.first):
             raise ValueError("resume a turn before you add messages, and only one turn")
-        self._continues = continues
+        self._continues = self._continues or continues
         self.messages.append(message)
         self._refs.append(ref)
         return len(self.messages) - 1

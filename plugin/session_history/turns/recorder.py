@@ -176,10 +176,13 @@ class TurnRecorder(Generic[M]):
         A turn with an id may have checkpoints, too: only the entry that ends the turn carries its answer, so a repeat
         finds either the whole answer, or makes another attempt.
 
-        :param status: how the turn stands.
+        :param status: how the turn stands. A turn with an id stays open until its context ends.
+        :raises ValueError: the turn has an id, and the status ends it.
         :raises TurnClosed: the turn has ended.
         """
         self._draft.require_open()
+        if status is not Status.OPEN and self._writer.is_named:
+            raise ValueError("a turn with an id ends with its context; a checkpoint leaves it open")
         self._draft.flush_text()
         await run_to_completion(lambda: self._writer.store(status))
 

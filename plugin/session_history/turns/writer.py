@@ -31,6 +31,7 @@ class Writer:
     :param turn_id: the id of the turn.
     :param is_named: the caller gave the turn its id, so that it can be repeated.
     :param slot: the name of the agent whose state the draft may hold.
+    :ivar is_named: the caller gave the turn its id.
     :ivar head: the newest head that the turn knows; ``None`` if the session was never seen.
     :ivar recorded: the turn that was answered under this id before, or by another run that was stored first.
     :ivar is_contiguous: nobody else appended since the session was read.
@@ -50,6 +51,7 @@ class Writer:
         is_named: bool,
         slot: str | None,
     ) -> None:
+        self.is_named = is_named
         self.head = head
         self.recorded = recorded
         self.is_contiguous = True
@@ -59,7 +61,6 @@ class Writer:
         self._key = key
         self._draft = draft
         self._turn_id = turn_id
-        self._is_named = is_named
         self._slot = slot
         self._base = head.tail.seq if head else 0
         self._claim_id = new_id()
@@ -152,7 +153,7 @@ class Writer:
 
     def _entry_id(self, record: Record) -> str:
         """Return the id of the turn for the entry that answers it, so that a repeat finds it; else a new id."""
-        may_be_asked_for = record.continues is None or self._is_named
+        may_be_asked_for = record.continues is None or self.is_named
         if record.is_answered and may_be_asked_for and not self._is_answered:
             return self._turn_id
         return new_id()

@@ -104,7 +104,8 @@ def _continue(turns: list[TurnView], seq: int, record: Record, continues: Contin
     turn = turns[index] = replace(
         turn,
         status=record.status,
-        retryable=not record.is_answered,
+        # If another run ended a parked turn, the turn's own id has no answer.
+        retryable=not record.is_answered or turn.turn_id not in {None, record.turn_id},
         messages=[*turn.messages, *record.messages],
         continuations=[*turn.continuations, (seq, len(turn.messages))],
         concurrent_seq=turn.concurrent_seq if known else seq,
@@ -178,7 +179,7 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
             is_shown = not given_up or turn.has_tool_result
             superseded.add(turn.turn_id)
         else:
-            is_shown = not named or turn.turn_id != turn_id or turn.has_tool_result
+            is_shown = not named or turn.turn_id != turn_id
         if is_shown:
             kept.append(turn)
     return kept[::-1]

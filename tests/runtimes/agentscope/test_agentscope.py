@@ -372,7 +372,7 @@ class TestWindows:
 
     @pytest.mark.parametrize("no_service", ["sqlite:///history.db", SessionHistoryService])
     def test_middleware_with_another_object_as_service_raises_type_error(self, no_service: Any) -> None:
-        with pytest.raises(TypeError, match=r"SessionHistoryService is needed, not (str|the class)"):
+        with pytest.raises(TypeError, match=r"must be a SessionHistoryService, not (str|the class)"):
             SessionHistoryMiddleware(no_service, user_id="u")
 
     def test_two_measures_are_refused(self, service: SessionHistoryService) -> None:
