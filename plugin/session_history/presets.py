@@ -5,10 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
+
+from typing_extensions import Unpack
 
 from session_history.errors import MissingDriver
 from session_history.service import SessionHistoryService
+
+
+class PostgresqlArguments(TypedDict, total=False):
+    """Options of :class:`PostgresqlSessionHistoryService`."""
+
+    schema: str | None
+    pool_size: int
+    timeout: float
+    statement_cache: bool
+    migrate: bool
+    durability: Literal["disk", "host"]
+
+
+class RedisArguments(TypedDict, total=False):
+    """Options of :class:`RedisSessionHistoryService`."""
+
+    prefix: str
+    timeout: float
+    ttl: int | None
+    durability: Literal["process", "host", "disk"]
+    wait_replicas: int
+    wait_timeout: float | None
+    max_connections: int
+    ssl_ca_certs: str | None
+    ssl_certfile: str | None
+    ssl_keyfile: str | None
+    ssl_cert_reqs: Literal["required", "none"] | None
 
 
 class InMemorySessionHistoryService(SessionHistoryService):
@@ -45,14 +74,13 @@ class PostgresqlSessionHistoryService(SessionHistoryService):
     """Keeps conversations in PostgreSQL, for any number of processes and hosts.
 
     :param url: ``postgresql://user@host/database``, as libpq takes it.
-    :param options: those of the store: ``schema``, ``pool_size``, ``timeout``, ``durability`` …, see
-        ``docs/postgresql.md``.
+    :param options: those of the store, see ``docs/postgresql.md``.
     :raises ConfigurationError: the URL, or the value of an option, does not fit.
     :raises TypeError: there is no such option.
     :raises MissingDriver: asyncpg is not installed.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, **options: Unpack[PostgresqlArguments]) -> None:
         with _driver("postgresql"):
             from session_history.providers.postgresql import PostgresqlProvider  # noqa: PLC0415 - as above
 
@@ -63,13 +91,13 @@ class RedisSessionHistoryService(SessionHistoryService):
     """Keeps conversations in Redis or Valkey, single or as a cluster, for any number of processes and hosts.
 
     :param url: ``redis://host:port/0``, or ``redis+cluster://host:port``.
-    :param options: those of the store: ``prefix``, ``ttl``, ``durability``, ``wait_replicas`` …, see ``docs/redis.md``.
+    :param options: those of the store, see ``docs/redis.md``.
     :raises ConfigurationError: the URL, or the value of an option, does not fit.
     :raises TypeError: there is no such option.
     :raises MissingDriver: redis-py is not installed.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, **options: Unpack[RedisArguments]) -> None:
         with _driver("redis"):
             from session_history.providers.redis import RedisProvider  # noqa: PLC0415 - as above
 

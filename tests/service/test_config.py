@@ -6,12 +6,19 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from session_history import SessionHistoryService, SqliteSessionHistoryService
+import session_history
+from session_history import (
+    PostgresqlSessionHistoryService,
+    RedisSessionHistoryService,
+    SessionHistoryService,
+    SqliteSessionHistoryService,
+)
 from session_history.config import chain, registry
 from session_history.config import settings as config
 from session_history.config.chain import open_chain
@@ -24,6 +31,8 @@ from session_history.errors import (
     UnknownWrapper,
 )
 from session_history.providers.memory import MemoryProvider
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.redis import RedisProvider
 from session_history.wrappers.sharded import ShardedProvider
 from support import ROOT
 
@@ -561,3 +570,24 @@ class TestSharded:
 
     def test_repr_shows_no_url_of_a_shard(self) -> None:
         assert "hunter2" not in repr(sharded("x://u:hunter2@h"))
+
+
+class TestPresets:
+    def test_presets_open_their_stores_without_io(self) -> None:
+        postgresql = PostgresqlSessionHistoryService("postgresql://nowhere.invalid/d", schema="s", pool_size=2)
+        redis = RedisSessionHistoryService("redis+cluster://nowhere.invalid", prefix="p", ttl=60)
+        assert isinstance(postgresql.provider, PostgresqlProvider)
+        assert isinstance(redis.provider, RedisProvider)
+
+    def test_option_that_does_not_fit_is_named(self) -> None:
+        with pytest.raises(ConfigurationError, match="durability"):
+            PostgresqlSessionHistoryService("postgresql://h/d", durability="never")  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match="ttl"):
+            RedisSessionHistoryService("redis://h", ttl=-1)
+        for preset in (PostgresqlSessionHistoryService, RedisSessionHistoryService):
+            with pytest.raises(TypeError, match="nosuch"):
+                preset("redis://h", nosuch=1)  # type: ignore[call-arg]
+
+
+def test_version_is_that_of_the_installed_package() -> None:
+    assert session_history.__version__ == version("session-history")

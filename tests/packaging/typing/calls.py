@@ -9,10 +9,13 @@ from typing import Any, assert_type
 from session_history import (
     Identity,
     Message,
+    PostgresqlSessionHistoryService,
+    RedisSessionHistoryService,
     Repair,
     Session,
     SessionHistoryService,
     SqliteSessionHistoryService,
+    StoredMessage,
     TokenBudget,
     Turn,
     with_session_history,
@@ -151,3 +154,19 @@ async def sessions() -> None:
     TokenBudget(2000, lambda message: message.text)  # type: ignore[attr-defined]
     await service.create_session("u", title=5)  # type: ignore[arg-type]
     Message(content="hi")  # type: ignore[call-arg]
+
+
+def presets() -> None:
+    PostgresqlSessionHistoryService("postgresql://host/database", schema="history", pool_size=5)
+    PostgresqlSessionHistoryService("postgresql://host/database", pool_size="5")  # type: ignore[arg-type]
+    PostgresqlSessionHistoryService("postgresql://host/database", pools=5)  # type: ignore[call-arg]
+    RedisSessionHistoryService("redis://host", ttl=60, durability="host")
+    RedisSessionHistoryService("redis://host", durability="never")  # type: ignore[arg-type]
+
+
+async def drivers() -> None:
+    async with service.record_turn("u", "s", turn_id="t", slot="agent") as recorder:
+        recorder.add([StoredMessage.checked("parley.line/1", {"role": "user"})], answer=True)
+        recorder.add([{"role": "user"}])  # type: ignore[list-item]
+        _: list[dict[str, object]] = recorder.turn.messages
+    service.record_turn("u", "s", turn=1)  # type: ignore[call-overload]
