@@ -46,7 +46,7 @@ def new_sqlite() -> Connect:
     def connect() -> SqliteProvider:
         return SqliteProvider(Path(folder) / "history.db", synchronous="NORMAL")
 
-    weakref.finalize(connect, shutil.rmtree, folder)
+    weakref.finalize(connect, shutil.rmtree, folder, ignore_errors=True)  # a forked child may have been first
     return connect
 
 

@@ -29,7 +29,7 @@ def connect_in(folder: Path) -> Connect:
 def new_store() -> Connect:
     folder = tempfile.mkdtemp()
     connect = connect_in(Path(folder))
-    weakref.finalize(connect, shutil.rmtree, folder)
+    weakref.finalize(connect, shutil.rmtree, folder, ignore_errors=True)  # a forked child may have been first
     return connect
 
 

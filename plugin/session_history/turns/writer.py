@@ -54,7 +54,7 @@ class Writer:
         self.is_named = is_named
         self.head = head
         self.recorded = recorded
-        self.is_contiguous = True
+        self.is_contiguous: bool = True
         self.state_kept: bool | None = None
         self._log = log
         self._reader = reader

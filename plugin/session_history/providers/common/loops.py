@@ -41,7 +41,7 @@ class LoopLocal(Generic[R]):
     """
 
     def __init__(self, name: str, make: Callable[[], R], *, close_timeout: float) -> None:
-        self.guard = ForkGuard(name)
+        self.guard: ForkGuard = ForkGuard(name)
         self._name = name
         self._make = make
         self._close_timeout = close_timeout

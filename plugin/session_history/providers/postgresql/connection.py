@@ -23,7 +23,7 @@ otherwise last for the hours that TCP takes to notice.
 """
 
 
-class DriverConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types.
+class _DriverConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types.
     """A connection of asyncpg that can be ended after its event loop was closed."""
 
     def shut_down_socket(self) -> None:
@@ -35,6 +35,10 @@ class DriverConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has
         if isinstance(socket_, TransportSocket):
             with suppress(OSError):
                 socket_.shutdown(socket.SHUT_RDWR)
+
+
+CONNECTION_CLASS: type[Any] = _DriverConnection
+"""The class of the connections that asyncpg is to make."""
 
 
 class Connection:

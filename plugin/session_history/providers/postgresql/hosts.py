@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from session_history.providers.postgresql.address import Address
-from session_history.providers.postgresql.connection import Connection, DriverConnection
+from session_history.providers.postgresql.connection import CONNECTION_CLASS, Connection
 from session_history.providers.postgresql.errors import NEXT_HOST
 
 
@@ -46,7 +46,7 @@ class Hosts:
         first, *others = dsns
         try:
             driver = await asyncpg.connect(
-                first, timeout=limit, ssl=self._tls, statement_cache_size=0, connection_class=DriverConnection
+                first, timeout=limit, ssl=self._tls, statement_cache_size=0, connection_class=CONNECTION_CLASS
             )
             return Connection(driver, statement_cache=statement_cache, dsn=first)
         except NEXT_HOST:

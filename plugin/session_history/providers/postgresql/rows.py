@@ -43,7 +43,7 @@ class Rows:
     def __init__(self, schema: str, page: int) -> None:
         self._sql = Statements(Tables.of(schema))
         self._page = page
-        self.deletion = Deletion(self._sql, page)
+        self.deletion: Deletion = Deletion(self._sql, page)
 
     async def ping(self, connection: Connection) -> bool:
         await connection.fetch(self._sql.ping)
