@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,11 @@ def compiled_disk(folder: Path) -> Path:
 def preloaded(library: Path) -> dict[str, str]:
     """Return the environment of a process in which a library replaces functions of the system."""
     return {**os.environ, "LD_PRELOAD": str(library)}
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that the workers of pytest-xdist share. :param path: a file, made if it is missing."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

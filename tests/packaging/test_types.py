@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
-
-pytestmark = pytest.mark.xdist_group("types")  # one worker builds the environments, and only once
+from support import ROOT, locked
 
 CALLS = Path(__file__).with_name("typing") / "calls.py"
 
@@ -27,17 +25,23 @@ reportUnnecessaryTypeIgnoreComment = "error"
 
 
 class User:
-    """A project that has the package installed, in an environment of its own."""
+    """A project that has the package installed, in an environment of its own. All workers use the same one."""
 
     def __init__(self, folder: Path, *install: str) -> None:
         self.folder = folder
         self.bin = folder / ".venv" / "bin"
         self.python = str(self.bin / "python")
+        folder.mkdir(exist_ok=True)
+        with locked(folder / "lock"):
+            if not (folder / "calls.py").exists():
+                self._build(install)
+
+    def _build(self, install: tuple[str, ...]) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.bin.parent)], check=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.python, "install", "-q"]
         subprocess.run([*pip, *install], check=True, timeout=1200)
-        (folder / "pyproject.toml").write_text(SETTINGS)
-        (folder / "calls.py").write_text(CALLS.read_text())
+        (self.folder / "pyproject.toml").write_text(SETTINGS)
+        (self.folder / "calls.py").write_text(CALLS.read_text())
 
     def run(self, tool: str, *arguments: str) -> str:
         """Run a checker of this environment in the user's; return its output if it found something."""
@@ -55,13 +59,20 @@ class User:
 
 
 @pytest.fixture(scope="module")
-def of_wheel(tmp_path_factory: pytest.TempPathFactory) -> User:
-    return User(tmp_path_factory.mktemp("wheel"), f"{ROOT}[agentscope,tablestore,testing]")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that the workers of one run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="module")
-def of_tree(tmp_path_factory: pytest.TempPathFactory) -> User:
-    return User(tmp_path_factory.mktemp("editable"), "--editable", str(ROOT))
+def of_wheel(projects: Path) -> User:
+    return User(projects / "wheel-project", f"{ROOT}[agentscope,tablestore,testing]")
+
+
+@pytest.fixture(scope="module")
+def of_tree(projects: Path) -> User:
+    return User(projects / "editable-project", "--editable", str(ROOT))
 
 
 @pytest.fixture(params=["of_wheel", "of_tree"])

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ import pytest
 
 from session_history.errors import MissingDriver
 from session_history.runtimes.agentscope_runtime import with_session_history
-from support import CORPORA_VARIABLE, ROOT, more_corpora
-
-pytestmark = pytest.mark.xdist_group("agentscope 1")  # two workers must not build one environment at once
+from support import CORPORA_VARIABLE, ROOT, locked, more_corpora
 
 ENVIRONMENT = ROOT / ".venv-agentscope-runtime"
 PYTHON = ENVIRONMENT / "bin" / "python"
@@ -39,10 +37,17 @@ def requirements() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def environment() -> Path:
-    """Return the environment's interpreter. The environment is built again only when its requirements change."""
+def environment() -> Iterator[Path]:
+    """Build the environment, and yield its interpreter. Workers use the environment one after the other."""
     # The watchdog of pytest would end the whole run after 300 seconds.
     faulthandler.cancel_dump_traceback_later()
+    with locked(ENVIRONMENT.with_suffix(".lock")):
+        build()
+        yield PYTHON
+
+
+def build() -> None:
+    """Install the package, and all that it needs if the requirements changed."""
     complete = ENVIRONMENT / "complete"
     wanted = "\n".join([sys.version, *requirements()])
     if not complete.is_file() or complete.read_text(encoding="utf-8") != wanted:
@@ -51,7 +56,6 @@ def environment() -> Path:
         run([*PIP, *requirements()], timeout=BUILD_TIMEOUT)
         complete.write_text(wanted, encoding="utf-8")
     run([*PIP, "--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT)], timeout=BUILD_TIMEOUT)
-    return PYTHON
 
 
 def run(command: list[str], *, timeout: float, **environment: str) -> str:
