@@ -1,5 +1,15 @@
 """The contract of ``session-history``: everything that the author of a provider or a wrapper imports."""
 
+from session_history_hooks.abilities import (
+    Restorable,
+    Searchable,
+    SearchHit,
+    SearchPage,
+    UserPage,
+    Users,
+    ability,
+    check_restore,
+)
 from session_history_hooks.errors import (
     ConfigurationError,
     Corrupt,
@@ -13,9 +23,27 @@ from session_history_hooks.errors import (
     Unavailable,
 )
 from session_history_hooks.keys import KEY_BYTES, SessionKey, check_key
-from session_history_hooks.limits import Durability, Limits
+from session_history_hooks.limits import (
+    ENTRY_KEYS,
+    ORIGIN_CHARACTERS,
+    TEXT_BYTES,
+    Durability,
+    Limits,
+    WaitingOrder,
+    check_origin,
+)
 from session_history_hooks.listing import ListingCursor, Page
-from session_history_hooks.log import Appended, Conflict, Entry, Head, Log, Position, Snapshot, select_seqs
+from session_history_hooks.log import (
+    Appended,
+    Conflict,
+    Entry,
+    Head,
+    Log,
+    Position,
+    Snapshot,
+    new_origin,
+    select_seqs,
+)
 from session_history_hooks.provider import SessionHistoryProvider
 from session_history_hooks.spec import (
     OpenInner,
@@ -28,9 +56,13 @@ from session_history_hooks.spec import (
     session_history_providers,
     session_history_wrappers,
 )
+from session_history_hooks.store import Shard, StoreInfo
 
 __all__ = [
+    "ENTRY_KEYS",
     "KEY_BYTES",
+    "ORIGIN_CHARACTERS",
+    "TEXT_BYTES",
     "Appended",
     "ConfigurationError",
     "Conflict",
@@ -50,18 +82,31 @@ __all__ = [
     "Position",
     "ProviderOptions",
     "ProviderSpec",
+    "Restorable",
+    "SearchHit",
+    "SearchPage",
+    "Searchable",
     "SessionHistoryError",
     "SessionHistoryProvider",
     "SessionKey",
+    "Shard",
     "Snapshot",
     "StoreFull",
+    "StoreInfo",
     "StoreReadOnly",
     "Unavailable",
+    "UserPage",
+    "Users",
+    "WaitingOrder",
     "WrapperOptions",
     "WrapperSpec",
+    "ability",
     "check_key",
+    "check_origin",
+    "check_restore",
     "hookimpl",
     "hookspec",
+    "new_origin",
     "select_seqs",
     "session_history_providers",
     "session_history_wrappers",

@@ -8,6 +8,7 @@ from session_history_hooks.keys import SessionKey
 from session_history_hooks.limits import Limits
 from session_history_hooks.listing import Page
 from session_history_hooks.log import Appended, Entry, Head, Log, Position, Snapshot
+from session_history_hooks.store import Shard, StoreInfo
 
 
 @runtime_checkable
@@ -36,6 +37,13 @@ class SessionHistoryProvider(Protocol):
     async def health(self) -> bool:
         """Return whether the store is started and answers. Never raises."""
 
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        """Return which store this is.
+
+        :param shard: the place that the store is to take among shards. It takes it if it has none, and keeps it: the
+            answer names the place that it has.
+        """
+
     async def read(
         self,
         key: SessionKey,
@@ -48,38 +56,62 @@ class SessionHistoryProvider(Protocol):
         """Read a range of entries of the newest generation, in one round trip. Never writes.
 
         :param last: read only the newest ``last`` entries of the range; 0 reads only the head. Without ``last`` at
-            most ``limits.page`` entries are returned: the oldest of the range if ``after`` is given, else the newest.
+            most ``limits.page`` entries with ``limits.page_bytes`` bytes of payload are returned, but at least one: the
+            oldest of the range if ``after`` is given, else the newest.
         :param before: only entries with a smaller seq.
         :param after: only entries with a larger seq.
-        :param entry_id: also look up this id, in the whole generation as far as ids are remembered.
+        :param entry_id: also look up this id or key, in the whole generation as far as ids are remembered.
         :returns: ``None`` for a session never seen; a log with ``head.deleted`` for a tombstone.
         """
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         """Append ``entry`` directly behind position ``at``, or change nothing.
 
         ``(g, 0)`` begins generation ``g``: 0 for a session never seen, and the tombstone's generation + 1 after a
-        delete. An entry whose id this generation already has is not stored again: the append returns the recorded
-        position, with ``replayed=True``.
+        delete. An entry whose id this generation already has, as the id or a key of an entry, is not stored again: the
+        append returns the recorded position, with ``replayed=True``.
 
+        :param tail_origin: the origin of the entry at ``at``: with another one there, for example after the restore of
+            a backup, the append is a conflict. Not compared if ``at`` begins a generation.
         :param snapshot: the summary that covers this entry. Without it the old snapshot stays, and is stale.
-        :raises Conflict: the log does not end at ``at``, or has another generation.
+        :raises Conflict: the log does not end at ``at``, has another generation, or has a key of the entry already.
         :raises LimitExceeded: the entry or the summary is too large, or the log is full.
+        :raises InvalidKey: the origin or a key of the entry is not valid.
         """
 
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        """Change the head's ``heartbeat`` if ``at`` is still the tail, and return whether it is."""
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
+        """Change the head's ``heartbeat`` if ``at`` is still the tail, and return whether it is.
+
+        :param tail_origin: the origin of the entry at ``at``, if another one there is not meant.
+        """
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
-        """Replace the payload of the entry at ``at``, whose id is ``entry.id``. For erasure and key rotation only.
+        """Replace payload and text of the entry at ``at``. For erasure and key rotation only.
 
-        :param rewrites: the head's ``rewrites`` that the author saw; the new head has one more.
+        A rewrite that the head names as its newest is not done again: its author may retry it.
+
+        :param entry: the entry with its new payload and text; it keeps id, origin, keys and ``bookkeeping``.
+        :param rewrite_id: identifies the rewrite; its author makes it with :func:`~session_history_hooks.new_origin`.
+        :param last_rewrite_id: the head's ``rewrite_id`` that the author saw.
         :param snapshot: replaces the head's snapshot, also if it is ``None``.
-        :raises Conflict: there is no such entry, or the head has another number of rewrites.
+        :raises Conflict: no entry with this id and origin stands there, or the head has another ``rewrite_id``.
         :raises LimitExceeded: the entry or the summary is too large.
         """
 

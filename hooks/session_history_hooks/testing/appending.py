@@ -26,8 +26,8 @@ class AppendingContract(Subject):
         log = await read(provider)
         assert log.first == 1
         assert log.entries == (entry(1), entry(2))
-        assert (log.head.key, log.head.tail, log.head.tail_id) == (KEY, Position(0, 2), "e2")
-        assert (log.head.deleted, log.head.rewrites) == (False, 0)
+        assert (log.head.key, log.head.tail, log.head.tail_origin) == (KEY, Position(0, 2), "o2")
+        assert (log.head.deleted, log.head.rewrite_id) == (False, "")
 
     @pytest.mark.parametrize("at", [Position(0, 0), Position(0, 1), Position(0, 3), Position(1, 0), Position(1, 2)])
     async def test_append_at_another_position_raises_conflict_with_the_head(
@@ -79,13 +79,13 @@ class AppendingContract(Subject):
         assert seen == sorted(set(seen))
 
     async def test_snapshot_of_an_append_covers_its_entry(self, provider: SessionHistoryProvider) -> None:
-        snapshot = Snapshot(1, "e1", bytes(range(256)))
+        snapshot = Snapshot(1, "o1", bytes(range(256)))
         await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=snapshot)
         head = (await read(provider)).head
         assert head.snapshot == head.current_snapshot == snapshot
 
     async def test_append_without_snapshot_leaves_a_stale_snapshot(self, provider: SessionHistoryProvider) -> None:
-        snapshot = Snapshot(1, "e1", b"summary")
+        snapshot = Snapshot(1, "o1", b"summary")
         await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=snapshot)
         await append(provider, 2)
         head = (await read(provider)).head
@@ -93,9 +93,9 @@ class AppendingContract(Subject):
         assert head.current_snapshot is None
 
     async def test_replay_and_conflict_do_not_change_the_snapshot(self, provider: SessionHistoryProvider) -> None:
-        snapshot = Snapshot(1, "e1", b"summary")
+        snapshot = Snapshot(1, "o1", b"summary")
         await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=snapshot)
-        await provider.append(KEY, entry(1), at=Position(0, 1), snapshot=Snapshot(2, "e1", b"wrong"))
+        await provider.append(KEY, entry(1), at=Position(0, 1), snapshot=Snapshot(2, "o1", b"wrong"))
         with pytest.raises(Conflict):
-            await provider.append(KEY, entry(2), at=Position(0, 0), snapshot=Snapshot(1, "e2", b"wrong"))
+            await provider.append(KEY, entry(2), at=Position(0, 0), snapshot=Snapshot(1, "o2", b"wrong"))
         assert (await read(provider)).head.snapshot == snapshot

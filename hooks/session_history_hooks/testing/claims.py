@@ -17,7 +17,18 @@ from session_history_hooks import (
     SessionKey,
     Snapshot,
 )
-from session_history_hooks.testing.subject import KEY, Connect, Subject, append, covering, entry, fill, opened, read
+from session_history_hooks.testing.subject import (
+    KEY,
+    Connect,
+    Subject,
+    append,
+    covering,
+    entry,
+    fill,
+    opened,
+    read,
+    rewrite,
+)
 
 SAMPLE = 200
 """Number of entries with which a claim is tested that has no smaller limit."""
@@ -39,7 +50,7 @@ class ClaimsContract(Subject):
     async def test_append_over_a_limit_raises_and_stores_nothing(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
         large_entry = Entry("e1", bytes(limits.entry_bytes + 1))
-        large_summary = Snapshot(1, "e1", bytes(limits.summary_bytes + 1))
+        large_summary = Snapshot(1, "o1", bytes(limits.summary_bytes + 1))
         with pytest.raises(LimitExceeded) as refusal:
             await provider.append(KEY, large_entry, at=Position(0, 0))
         assert (refusal.value.size, refusal.value.limit) == (limits.entry_bytes + 1, limits.entry_bytes)
@@ -54,19 +65,13 @@ class ClaimsContract(Subject):
         before = await read(provider)
         for payload, summary in ((limits.entry_bytes + 1, 0), (0, limits.summary_bytes + 1)):
             with pytest.raises(LimitExceeded):
-                await provider.rewrite(
-                    KEY,
-                    Entry("e1", bytes(payload)),
-                    at=Position(0, 1),
-                    rewrites=0,
-                    snapshot=Snapshot(1, "e1", bytes(summary)),
-                )
+                await rewrite(provider, 1, bytes(payload), snapshot=Snapshot(1, "o1", bytes(summary)))
         assert await read(provider) == before
 
     async def test_append_of_the_largest_entry_and_summary_is_stored(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
-        largest = Entry("e1", b"\xff" * limits.entry_bytes)
-        snapshot = Snapshot(1, "e1", b"\xff" * limits.summary_bytes)
+        largest = entry(1, b"\xff" * limits.entry_bytes)
+        snapshot = Snapshot(1, "o1", b"\xff" * limits.summary_bytes)
         await provider.append(KEY, largest, at=Position(0, 0), snapshot=snapshot)
         log = await read(provider)
         assert log.entries == (largest,)
@@ -83,8 +88,7 @@ class ClaimsContract(Subject):
             await append(provider, full + 1)
         assert refusal.value.limit == full
         assert await read(provider, last=1) == before
-        last = Entry(f"e{full}", b"new")
-        assert (await provider.rewrite(KEY, last, at=Position(0, full), rewrites=0, snapshot=None)).rewrites == 1
+        assert (await rewrite(provider, full)).rewrite_id == "r1"
         await provider.delete(KEY)
         assert await provider.append(KEY, entry(1), at=Position(1, 0)) == Appended(Position(1, 1), replayed=False)
 

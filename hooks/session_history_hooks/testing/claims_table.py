@@ -6,7 +6,7 @@ import statistics
 import time
 from dataclasses import fields
 
-from session_history_hooks import Durability, Limits, Position, SessionHistoryProvider
+from session_history_hooks import Durability, Limits, Position, SessionHistoryProvider, WaitingOrder
 from session_history_hooks.testing.subject import KEY, Subject, append, covering, fill
 
 SURVIVES = {
@@ -21,6 +21,7 @@ WINDOW = 20
 
 def claim_rows(limits: Limits) -> dict[str, str]:
     """Return a row of the table for each field of the limits."""
+    waiting = "the order of their arrival" if limits.waiting is WaitingOrder.ARRIVAL else "any order"
     together = "together" if limits.atomic_head else "perhaps apart, for a moment"
     remembered = limits.remembered_ids
     return {
@@ -29,7 +30,9 @@ def claim_rows(limits: Limits) -> dict[str, str]:
         "entry_bytes": f"an entry holds | {limits.entry_bytes:,} bytes",
         "summary_bytes": f"a summary holds | {limits.summary_bytes:,} bytes",
         "entries": f"a session holds | {limits.entries:,} entries",
+        "waiting": f"turns that wait for an exclusive one begin in | {waiting}",
         "page": f"a page holds | {limits.page:,} entries, or heads of a listing",
+        "page_bytes": f"a page holds | {limits.page_bytes:,} bytes of payload, or one larger entry",
         "remembered_ids": f"ids are remembered | {'all' if remembered is None else f'the newest {remembered:,}'}",
     }
 

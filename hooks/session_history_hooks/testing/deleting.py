@@ -12,11 +12,11 @@ class DeletingContract(Subject):
     """Tombstones and generations."""
 
     async def test_tombstone_has_no_content(self, provider: SessionHistoryProvider) -> None:
-        await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", b"summary"))
+        await provider.append(KEY, entry(1), at=Position(0, 0), snapshot=Snapshot(1, "o1", b"summary"))
         active_us = (await read(provider)).head.active_us
         assert await provider.delete(KEY) is True
         log = await read(provider, entry_id="e1")
-        assert (log.head.deleted, log.head.tail, log.head.tail_id) == (True, Position(0, 0), "")
+        assert (log.head.deleted, log.head.tail, log.head.tail_origin) == (True, Position(0, 0), "")
         assert (log.head.snapshot, log.entries, log.match) == (None, (), None)
         assert log.head.active_us > active_us
 

@@ -11,14 +11,13 @@ from session_history_hooks import (
     Appended,
     Conflict,
     Durability,
-    Entry,
     Position,
     SessionHistoryProvider,
     SessionKey,
     Snapshot,
     Unavailable,
 )
-from session_history_hooks.testing.subject import KEY, Connect, Subject, append, entry, fill, opened, read
+from session_history_hooks.testing.subject import KEY, Connect, Subject, append, entry, fill, opened, read, rewrite
 
 
 class LifecycleContract(Subject):
@@ -76,9 +75,9 @@ class LifecycleContract(Subject):
 
     async def test_repr_and_errors_show_no_payload(self, provider: SessionHistoryProvider) -> None:
         secret = b"hunter2"
-        await provider.append(KEY, Entry("e1", secret), at=Position(0, 0), snapshot=Snapshot(1, "e1", secret))
+        await provider.append(KEY, entry(1, secret), at=Position(0, 0), snapshot=Snapshot(1, "o1", secret))
         with pytest.raises(Conflict) as conflict:
-            await provider.append(KEY, Entry("e2", secret), at=Position(0, 0))
+            await provider.append(KEY, entry(2, secret), at=Position(0, 0))
         for shown in (await read(provider), conflict.value, provider):
             assert "hunter2" not in repr(shown) + str(shown)
 
@@ -90,7 +89,8 @@ async def check_closed(provider: SessionHistoryProvider) -> None:
         "read": lambda: provider.read(KEY),
         "append": lambda: provider.append(KEY, entry(1), at=Position(0, 0)),
         "renew": lambda: provider.renew(KEY, at=Position(0, 1)),
-        "rewrite": lambda: provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None),
+        "rewrite": lambda: rewrite(provider, 1),
+        "store_info": provider.store_info,
         "list": lambda: provider.list(KEY.user_id, limit=1),
         "delete": lambda: provider.delete(KEY),
         "delete_user": lambda: provider.delete_user(KEY.user_id),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
@@ -46,7 +46,7 @@ class ModelSession:
     deleted: bool = False
     entries: list[Entry] = field(default_factory=list)
     snapshot: Snapshot | None = None
-    rewrites: int = 0
+    rewrite_id: str = ""
 
     @property
     def tail(self) -> Position:
@@ -106,7 +106,7 @@ class ProviderMachine(RuleBasedStateMachine):
         at = self.position(key, offset, generation_offset)
         if self.forgotten(key, entry.id):
             return  # A provider may find such an id, or not.
-        snapshot = Snapshot(at.seq + 1, entry.id, payload * 2) if covered else None
+        snapshot = Snapshot(at.seq + 1, entry.origin, payload * 2) if covered else None
         expected = self.model_append(key, entry, at, snapshot)
         try:
             outcome: object = self.run(self.providers[side].append(key, entry, at=at, snapshot=snapshot))
@@ -119,7 +119,7 @@ class ProviderMachine(RuleBasedStateMachine):
     def append_next(self, key: SessionKey, side: int, payload: bytes, covered: bool) -> None:
         """Append a new entry at the tail, as nearly all appends do."""
         entry, at = Entry(self.new_id(), payload), self.position(key, 0, 0)
-        snapshot = Snapshot(at.seq + 1, entry.id, payload * 2) if covered else None
+        snapshot = Snapshot(at.seq + 1, entry.origin, payload * 2) if covered else None
         assert self.run(self.providers[side].append(key, entry, at=at, snapshot=snapshot)) == self.model_append(
             key, entry, at, snapshot
         )
@@ -158,22 +158,29 @@ class ProviderMachine(RuleBasedStateMachine):
             alive and session is not None and session.tail == at
         )
 
-    @rule(key=_keys, side=_sides, seq=st.integers(0, 4), rewrites=st.integers(0, 2), payload=st.binary(max_size=8))
-    def rewrite(self, key: SessionKey, side: int, seq: int, rewrites: int, payload: bytes) -> None:
+    @rule(key=_keys, side=_sides, seq=st.integers(0, 4), fresh=st.booleans(), payload=st.binary(max_size=8))
+    def rewrite(self, key: SessionKey, side: int, seq: int, fresh: bool, payload: bytes) -> None:
         session = self.sessions.get(key, ModelSession(deleted=True))
-        entry = Entry(session.entries[seq - 1].id if 0 < seq <= len(session.entries) else "none", payload)
-        possible = 0 < seq <= len(session.entries) and rewrites == session.rewrites
+        exists = 0 < seq <= len(session.entries)
+        entry = replace(session.entries[seq - 1], payload=payload) if exists else Entry("none", payload)
+        last, rewrite_id = session.rewrite_id if fresh else "other", self.new_id()
+        possible = exists and fresh
         try:
             head = self.run(
                 self.providers[side].rewrite(
-                    key, entry, at=Position(session.generation, seq), rewrites=rewrites, snapshot=None
+                    key,
+                    entry,
+                    at=Position(session.generation, seq),
+                    rewrite_id=rewrite_id,
+                    last_rewrite_id=last,
+                    snapshot=None,
                 )
             )
         except Conflict:
             assert not possible
         else:
             assert possible
-            session.entries[seq - 1], session.rewrites, session.snapshot = entry, rewrites + 1, None
+            session.entries[seq - 1], session.rewrite_id, session.snapshot = entry, rewrite_id, None
             self.check_head(head, key)
 
     @rule(user=st.sampled_from(USERS), side=_sides, limit=st.integers(1, 4))
@@ -230,9 +237,9 @@ class ProviderMachine(RuleBasedStateMachine):
         assert (head is None) == (session is None)
         if head is not None and session is not None:
             assert (head.key, head.tail, head.deleted) == (key, session.tail, session.deleted)
-            assert (head.rewrites, head.snapshot) == (session.rewrites, session.snapshot)
-            assert head.tail_id == (session.entries[-1].id if session.entries else "")
-            assert head.active_us > 0
+            assert (head.rewrite_id, head.snapshot) == (session.rewrite_id, session.snapshot)
+            assert head.tail_origin == (session.entries[-1].origin if session.entries else "")
+            assert 0 < head.active_us <= head.changed_us
 
     def check_entries(self, log: Log, session: ModelSession, seqs: range) -> None:
         assert log.entries == tuple(session.entries[seq - 1] for seq in seqs)

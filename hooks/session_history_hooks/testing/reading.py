@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from session_history_hooks import Conflict, Entry, Position, SessionHistoryProvider, select_seqs
-from session_history_hooks.testing.subject import KEY, Subject, append, covering, entry, fill, read
+from session_history_hooks import Conflict, Position, SessionHistoryProvider, select_seqs
+from session_history_hooks.testing.subject import KEY, Subject, append, covering, entry, fill, read, rewrite
 
 
 class ReadingContract(Subject):
@@ -38,11 +38,11 @@ class ReadingContract(Subject):
             await append(provider, 4)
         returned = [await read(provider), await read(provider, last=0, entry_id="e1")]
         heads = [conflict.value.head, *(await provider.list(KEY.user_id, limit=9)).heads]
-        heads.append(await provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=covering(2)))
+        heads.append(await rewrite(provider, 1, snapshot=covering(2)))
         before = deepcopy((returned, heads))
         await append(provider, 3, covering(3))
         await provider.renew(KEY, at=Position(0, 3))
-        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), rewrites=1, snapshot=None)
+        await rewrite(provider, 1, b"newer", rewrite_id="r2", last="r1")
         await provider.delete(KEY)
         await provider.append(KEY, entry(1), at=Position(1, 0))
         await read(provider)

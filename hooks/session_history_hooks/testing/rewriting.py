@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from session_history_hooks import Conflict, Entry, Position, SessionHistoryProvider, Snapshot
-from session_history_hooks.testing.subject import KEY, Subject, entry, fill, read
+from session_history_hooks.testing.subject import KEY, Subject, covering, entry, fill, read, rewrite
 
 
 class RewritingContract(Subject):
@@ -33,33 +35,66 @@ class RewritingContract(Subject):
     async def test_rewrite_replaces_one_payload(self, provider: SessionHistoryProvider) -> None:
         await fill(provider, 3)
         active_us = (await read(provider)).head.active_us
-        new = Entry("e2", b"erased")
-        head = await provider.rewrite(KEY, new, at=Position(0, 2), rewrites=0, snapshot=Snapshot(3, "e3", b"summary"))
+        new = entry(2, b"erased")
+        head = await rewrite(provider, 2, b"erased", snapshot=Snapshot(3, "o3", b"summary"))
         log = await read(provider, entry_id="e2")
         assert log.entries == (entry(1), new, entry(3))
         assert log.match == (2, new)
         assert log.head == head
         assert head.active_us == active_us, "a rewrite must not change active_us"
-        assert (head.rewrites, head.current_snapshot) == (1, Snapshot(3, "e3", b"summary"))
-        assert (await provider.rewrite(KEY, new, at=Position(0, 2), rewrites=1, snapshot=None)).snapshot is None
+        assert (head.rewrite_id, head.current_snapshot) == ("r1", Snapshot(3, "o3", b"summary"))
+        assert (await rewrite(provider, 2, rewrite_id="r2", last="r1")).snapshot is None
+
+    async def test_rewrite_is_recognized_when_it_is_repeated(self, provider: SessionHistoryProvider) -> None:
+        await fill(provider, 3)
+        head = await rewrite(provider, 2, b"erased", snapshot=covering(3))
+        assert await rewrite(provider, 2, b"erased", snapshot=covering(3)) == head
+        assert (await read(provider)).head == head
+
+    async def test_second_of_two_rewrites_that_saw_the_same_head_raises_conflict(
+        self, provider: SessionHistoryProvider
+    ) -> None:
+        await fill(provider, 3)
+        await rewrite(provider, 2, b"erased", rewrite_id="r1")
+        with pytest.raises(Conflict):
+            await rewrite(provider, 3, b"erased", rewrite_id="r2")
+        assert (await read(provider)).entries == (entry(1), entry(2, b"erased"), entry(3))
+
+    async def test_rewrite_of_an_entry_of_another_origin_raises_conflict(
+        self, provider: SessionHistoryProvider
+    ) -> None:
+        await fill(provider, 2)
+        before = await read(provider)
+        other = replace(entry(2, b"new"), origin="other")
+        with pytest.raises(Conflict):
+            await provider.rewrite(KEY, other, at=Position(0, 2), rewrite_id="r1", last_rewrite_id="", snapshot=None)
+        assert await read(provider) == before
 
     @pytest.mark.parametrize(
-        ("name", "at", "rewrites"),
+        ("name", "at", "last"),
         [
-            ("e2", Position(0, 2), 1),
-            ("e2", Position(0, 1), 0),
-            ("e9", Position(0, 2), 0),
-            ("e2", Position(0, 9), 0),
-            ("e2", Position(1, 2), 0),
+            ("e2", Position(0, 2), "r0"),
+            ("e2", Position(0, 1), ""),
+            ("e9", Position(0, 2), ""),
+            ("e2", Position(0, 9), ""),
+            ("e2", Position(0, 0), ""),
+            ("e2", Position(1, 2), ""),
         ],
     )
     async def test_rewrite_of_another_entry_raises_conflict(
-        self, provider: SessionHistoryProvider, name: str, at: Position, rewrites: int
+        self, provider: SessionHistoryProvider, name: str, at: Position, last: str
     ) -> None:
         await fill(provider, 3)
         before = await read(provider)
         with pytest.raises(Conflict) as conflict:
-            await provider.rewrite(KEY, Entry(name, b"new"), at=at, rewrites=rewrites, snapshot=None)
+            await provider.rewrite(
+                KEY,
+                Entry(name, b"new", origin="o2"),
+                at=at,
+                rewrite_id="r1",
+                last_rewrite_id=last,
+                snapshot=None,
+            )
         assert conflict.value.head == before.head
         assert await read(provider) == before
 
@@ -67,9 +102,9 @@ class RewritingContract(Subject):
         self, provider: SessionHistoryProvider
     ) -> None:
         with pytest.raises(Conflict) as conflict:
-            await provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None)
+            await rewrite(provider, 1)
         assert conflict.value.head is None
         await fill(provider, 1)
         await provider.delete(KEY)
         with pytest.raises(Conflict):
-            await provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None)
+            await rewrite(provider, 1)

@@ -55,13 +55,14 @@ async def opened(connect: Connect) -> AsyncIterator[SessionHistoryProvider]:
         await provider.stop()
 
 
-def entry(number: int) -> Entry:
-    return Entry(f"e{number}", f"payload {number}".encode())
+def entry(number: int, payload: bytes | None = None) -> Entry:
+    """Entry ``number``, which always has the same id and origin."""
+    return Entry(f"e{number}", f"payload {number}".encode() if payload is None else payload, origin=f"o{number}")
 
 
 def covering(number: int) -> Snapshot:
     """A snapshot that covers entry ``number``."""
-    return Snapshot(number, f"e{number}", f"summary {number}".encode())
+    return Snapshot(number, f"o{number}", f"summary {number}".encode())
 
 
 async def append(provider: SessionHistoryProvider, number: int, snapshot: Snapshot | None = None) -> Appended:
@@ -73,6 +74,26 @@ async def fill(provider: SessionHistoryProvider, count: int) -> None:
     """Append entries 1 to ``count`` to a log without entries."""
     for number in range(1, count + 1):
         await append(provider, number)
+
+
+async def rewrite(
+    provider: SessionHistoryProvider,
+    number: int,
+    payload: bytes = b"new",
+    *,
+    rewrite_id: str = "r1",
+    last: str = "",
+    snapshot: Snapshot | None = None,
+) -> Head:
+    """Rewrite entry ``number``, which stands at its number."""
+    return await provider.rewrite(
+        KEY,
+        entry(number, payload),
+        at=Position(0, number),
+        rewrite_id=rewrite_id,
+        last_rewrite_id=last,
+        snapshot=snapshot,
+    )
 
 
 async def read(
@@ -125,7 +146,7 @@ async def watch_appends(provider: SessionHistoryProvider, done: Callable[[], boo
             tail = log.head.tail.seq
             assert tail >= seen, "a read shows less than the one before"
             assert [each.id for each in log.entries] == [f"e{number}" for number in range(1, tail + 1)]
-            assert (log.head.tail_id, log.head.current_snapshot) == (f"e{tail}", covering(tail))
+            assert (log.head.tail_origin, log.head.current_snapshot) == (f"o{tail}", covering(tail))
             assert log.match == (1, entry(1))
             seen = tail
         await asyncio.sleep(0)
