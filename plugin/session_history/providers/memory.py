@@ -77,7 +77,7 @@ class _Session:
         return Log(self.head, first if entries else len(self.entries) + 1, tuple(entries), self.find(entry_id))
 
     def put(self, entry: Entry) -> None:
-        self.entries.append(replace(entry, text=None) if entry.text else entry)
+        self.entries.append(entry if entry.text is None else replace(entry, text=None))
         self.seqs |= dict.fromkeys((entry.id, *entry.keys), len(self.entries))
 
     def find(self, entry_id: str | None) -> tuple[int, Entry] | None:
