@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from service.opening import fresh
+from service.opening import fresh, rewrite
 from session_history import Message, SessionHistoryService, SqliteSessionHistoryService
 from session_history.errors import Corrupt
 from session_history.log.cache import _OVERHEAD as OVERHEAD
@@ -26,7 +26,7 @@ from session_history.providers.sqlite import probe, threads
 from session_history.records.messages import NEUTRAL, StoredMessage
 from session_history.records.record import Author, Record
 from session_history.records.summary import SessionSummary
-from session_history_hooks import Entry, Head, Position, SessionKey
+from session_history_hooks import Head, Position, SessionKey
 
 KEY = SessionKey("u", "s")
 
@@ -87,9 +87,7 @@ async def test_rewritten_entry_is_read_again(pair: list[SessionHistoryService]) 
     log = await other.provider.read(KEY)
     assert log is not None
     erased = Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": "erased"}),))
-    await other.provider.rewrite(
-        KEY, Entry(log.entries[1].id, erased.encode()), at=Position(0, 2), rewrites=0, snapshot=log.head.snapshot
-    )
+    await rewrite(other.provider, KEY, 2, erased.encode(), log.head.snapshot)
     assert await seen(one) == ["a", "erased", "c"]
     assert await say(one, "d") == ["a", "erased", "c"]
 
@@ -307,7 +305,17 @@ async def test_event_loops_on_one_service_share_the_cache(tmp_path: Path) -> Non
 
 
 def entry_range(first: int, last: int, size: int, key: SessionKey = KEY) -> EntryRange:
-    head = Head(key, Position(0, last), f"e{last}", deleted=False, heartbeat=0, rewrites=0, active_us=1, snapshot=None)
+    head = Head(
+        key,
+        Position(0, last),
+        f"o{last}",
+        deleted=False,
+        heartbeat=0,
+        rewrite_id="",
+        active_us=1,
+        changed_us=1,
+        snapshot=None,
+    )
     return EntryRange(head, [(seq, Record(Author.TURN, base=0)) for seq in range(first, last + 1)], size)
 
 
@@ -362,8 +370,8 @@ class TestRoom:
         others = [
             entry_range(1, 4, 1).head,
             replace(known, tail=Position(1, 3)),
-            replace(known, rewrites=1),
-            replace(known, tail_id="another"),
+            replace(known, rewrite_id="r1"),
+            replace(known, tail_origin="another"),
         ]
         for old in others:
             extend(tails, old, entry_range(1, 5, 1).head, 1)

@@ -17,6 +17,7 @@ from uuid import UUID
 import pytest
 from pydantic import Field
 
+from service.opening import rewrite
 from session_history import (
     DataContent,
     Identity,
@@ -570,9 +571,7 @@ class TestList:
             key = SessionKey("u", "healed")
             log = await provider.read(key)
             assert log is not None
-            await provider.rewrite(
-                key, log.entries[0], at=log.head.tail, rewrites=0, snapshot=Snapshot(1, log.head.tail_id, b"?")
-            )
+            await rewrite(provider, key, 1, None, Snapshot(1, log.head.tail_origin, b"?"))
             await provider.append(SessionKey("u", "bad"), Entry("e", b"hunter2"), at=Position(0, 0))
             titles = {session.id: session.title for session in await service.list_sessions("u")}
             assert titles == {"good": "good", "healed": "healed", "bad": None}
