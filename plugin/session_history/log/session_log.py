@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from dataclasses import replace
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -24,6 +25,7 @@ from session_history.log.leases import LeaseObserver
 from session_history.records.record import Record
 from session_history.records.summary import SessionSummary
 from session_history_hooks import Entry, Head, Log, Position, SessionHistoryProvider, SessionKey, Snapshot
+from session_history_hooks.rules import head_after
 
 logger: logging.Logger = logging.getLogger("session_history")
 
@@ -206,7 +208,9 @@ class SessionLog:
             raise
         if appended.replayed:
             return None
-        new = _moved(key, head, appended.position, snapshot, entry)
+        new = head_after(head, key, entry, snapshot)  # its times are by the clock of this process
+        if new.tail != appended.position:  # behind sessions of this id that expired without a tombstone
+            new = replace(new, tail=appended.position)
         if head:
             self.cache.extend(key, head, new, record, size=len(entry.payload), summary=summary)
         return new
@@ -288,23 +292,6 @@ def _is_same_life(head: Head | None, known: Head | None) -> bool:
 def _generation(known: Head | None) -> int:
     """Return the generation that an author writes for. A session never seen begins with generation 0."""
     return known.tail.generation if known else 0
-
-
-def _moved(key: SessionKey, head: Head | None, tail: Position, snapshot: Snapshot, entry: Entry) -> Head:
-    """Return the head after an append. Its times are by the clock of this process."""
-    living = head if head and not head.deleted else None
-    changed_us = max(time.time_ns() // 1000, head.changed_us + 1 if head else 0)
-    return Head(
-        key,
-        tail,
-        entry.origin,
-        deleted=False,
-        heartbeat=living.heartbeat if living else 0,
-        rewrite_id=living.rewrite_id if living else "",
-        active_us=living.active_us if living and entry.bookkeeping else changed_us,
-        changed_us=changed_us,
-        snapshot=snapshot,
-    )
 
 
 def _backoff(attempt: int) -> float:

@@ -19,7 +19,6 @@ from session_history_hooks import (
     Entry,
     Head,
     InvalidCursor,
-    LimitExceeded,
     Limits,
     Log,
     OpenInner,
@@ -228,10 +227,7 @@ class _ShardedRestore:
         self._limits = limits
 
     async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
-        if len(entries) > self._limits.page:
-            raise LimitExceeded("page entries", len(entries), self._limits.page)
-        for entry in entries:
-            self._limits.check(entry, head.snapshot, Position(head.tail.generation, head.tail.seq - 1))
+        self._limits.check_restore(head, entries)
         shard = self._shards[shard_number(head.key.user_id, len(self._shards))]
         return await shard.restore(head, entries, behind=behind)
 
