@@ -3,15 +3,59 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from session_history_hooks.abilities import check_restore
 from session_history_hooks.keys import SessionKey
-from session_history_hooks.log import Appended, Conflict, Entry, Head, Position, Snapshot
+from session_history_hooks.limits import Limits
+from session_history_hooks.listing import ListingCursor, Page
+from session_history_hooks.log import Appended, Conflict, Entry, Head, Log, Position, Snapshot, select_seqs
 
 SeqOf = Callable[[str], int | None]
 """Returns the seq of the newest entry with an id or key; ``None`` if no entry of the generation has it."""
+
+
+def read_log(
+    head: Head,
+    entries: Sequence[Entry],
+    match: int | None,
+    limits: Limits,
+    *,
+    last: int | None,
+    before: int | None,
+    after: int | None,
+) -> Log:
+    """Return what :meth:`~session_history_hooks.SessionHistoryProvider.read` returns of a log.
+
+    :param entries: all entries of the log.
+    :param match: the seq of the entry with the requested id.
+    """
+    seqs = select_seqs(len(entries), limits.page, last=last, before=before, after=after)
+    found = [entries[seq - 1] for seq in seqs]
+    first = seqs.start
+    if last is None and after is None:
+        found = limits.fitting(reversed(found))[::-1]
+        first = seqs.stop - len(found)
+    elif last is None:
+        found = limits.fitting(found)
+    matched = (match, entries[match - 1]) if match else None
+    return Log(head, first if found else len(entries) + 1, tuple(found), matched)
+
+
+def list_page(heads: Iterable[Head], page: int, *, limit: int, cursor: str | None) -> Page:
+    """Return what :meth:`~session_history_hooks.SessionHistoryProvider.list` returns of a user's sessions.
+
+    :param heads: of all sessions of the user, in any order; deleted ones are left out.
+    :param page: the provider's ``limits.page``.
+    :raises InvalidCursor: the cursor was not made by a listing.
+    """
+    start = ListingCursor.decode(cursor) if cursor is not None else None
+    living = sorted((head for head in heads if not head.deleted), key=_listing_order)
+    if start is not None:
+        living = [head for head in living if _listing_order(head) > (-start.active_us, start.session_id)]
+    shown = tuple(living[: min(limit, page)])
+    return Page(shown, ListingCursor.behind(shown[-1]).encode() if len(living) > len(shown) else None)
 
 
 def find_replay(
@@ -124,3 +168,7 @@ def entries_to_restore(
 def _next_us(head: Head | None) -> int:
     """Return the time in microseconds, but later than the last change: a clock may go back."""
     return max(time.time_ns() // 1000, head.changed_us + 1 if head else 0)
+
+
+def _listing_order(head: Head) -> tuple[int, str]:
+    return -head.active_us, head.key.session_id

@@ -33,13 +33,14 @@ from session_history_hooks import (
     check_origin,
     hookimpl,
     new_origin,
-    select_seqs,
 )
 from session_history_hooks.rules import (
     ends_at,
     entries_to_restore,
     find_replay,
     head_after,
+    list_page,
+    read_log,
     rewritten,
     tombstone_of,
 )
@@ -70,16 +71,6 @@ class _Session:
     head: Head
     entries: list[Entry] = field(default_factory=list)
     seqs: dict[str, int] = field(default_factory=dict)
-
-    def read(self, seqs: range, entry_id: str | None, *, is_page: bool, oldest_first: bool) -> Log:
-        """Read these entries; of a page those that fit into it."""
-        wanted = seqs if oldest_first else reversed(seqs)
-        found: Iterable[Entry] = (self.entries[seq - 1] for seq in wanted)
-        entries = LIMITS.fitting(found) if is_page else list(found)
-        if not oldest_first:
-            entries.reverse()
-        first = seqs.start if oldest_first else seqs.stop - len(entries)
-        return Log(self.head, first if entries else len(self.entries) + 1, tuple(entries), self.find(entry_id))
 
     def put(self, entry: Entry) -> None:
         self.entries.append(replace(entry, text=None) if entry.text else entry)
@@ -146,8 +137,8 @@ class MemoryProvider:
             tail = len(session.entries)
             if after is not None and after >= tail:  # A warm turn knows the tail: this is the most frequent read.
                 return Log(session.head, tail + 1, (), session.find(entry_id))
-            seqs = select_seqs(tail, LIMITS.page, last=last, before=before, after=after)
-            return session.read(seqs, entry_id, is_page=last is None, oldest_first=after is not None and last is None)
+            match = session.seqs.get(entry_id) if entry_id is not None else None
+            return read_log(session.head, session.entries, match, LIMITS, last=last, before=before, after=after)
 
     async def append(
         self,
@@ -201,15 +192,9 @@ class MemoryProvider:
             return session.head
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        start = ListingCursor.decode(cursor) if cursor is not None else None
         with self._lock:
-            heads = sorted(self._heads(user_id), key=_listing_order)
-        if start is not None:
-            behind = (-start.active_us, start.session_id)
-            heads = [head for head in heads if _listing_order(head) > behind]
-        page = tuple(heads[: min(limit, LIMITS.page)])
-        more = len(heads) > len(page)
-        return Page(page, ListingCursor.behind(page[-1]).encode() if more else None)
+            heads = [session.head for session in self._sessions(user_id).values()]
+        return list_page(heads, LIMITS.page, limit=limit, cursor=cursor)
 
     async def delete(self, key: SessionKey) -> bool:
         with self._lock:
@@ -274,9 +259,6 @@ class MemoryProvider:
         if not self._started:
             raise Unavailable("the memory store is not open: the service was stopped or not yet started")
 
-    def _heads(self, user_id: str) -> Iterable[Head]:
-        return (session.head for session in self._sessions(user_id).values() if not session.head.deleted)
-
 
 def _encoded(name: str) -> str:
     return ListingCursor(0, name).encode()
@@ -284,10 +266,6 @@ def _encoded(name: str) -> str:
 
 def _decoded(cursor: str | None) -> str:
     return "" if cursor is None else ListingCursor.decode(cursor).session_id
-
-
-def _listing_order(head: Head) -> tuple[int, str]:
-    return -head.active_us, head.key.session_id
 
 
 class MemoryOptions(ProviderOptions):
