@@ -127,7 +127,7 @@ def rewritten(head: Head | None, old: Entry | None, entry: Entry, at: Position, 
     """Return the entry that a rewrite leaves.
 
     :param head: the current head.
-    :param old: the entry at ``at``; ``None`` if there is none.
+    :param old: the entry at ``at``, if there is one.
     :raises Conflict: the entry may not be rewritten.
     """
     if head is None or old is None or (head.tail.generation, head.rewrite_id) != (at.generation, last_rewrite_id):
