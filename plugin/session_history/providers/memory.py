@@ -73,7 +73,7 @@ class _Session:
     seqs: dict[str, int] = field(default_factory=dict)
 
     def put(self, entry: Entry) -> None:
-        self.entries.append(replace(entry, text=None) if entry.text else entry)
+        self.entries.append(entry if entry.text is None else replace(entry, text=None))
         self.seqs |= dict.fromkeys((entry.id, *entry.keys), len(self.entries))
 
     def delete(self) -> bool:
