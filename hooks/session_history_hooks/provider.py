@@ -41,6 +41,7 @@ class SessionHistoryProvider(Protocol):
 
         :param shard: the place that the store is to take among shards. It takes it if it has none, and keeps it: the
             answer names the place that it has.
+        :raises ConfigurationError: ``shard`` is given, and this cannot be a shard.
         """
 
     async def read(
