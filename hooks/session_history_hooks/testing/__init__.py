@@ -25,7 +25,7 @@ except ModuleNotFoundError as _missing:
 
 for _part in (
     "activity", "appending", "claims", "claims_table", "concurrency", "deleting", "entry_keys", "identity", "lifecycle",
-    "listing", "machine", "origins", "paging", "processes", "reading", "refusing", "restorable_logs",
+    "listing", "machine", "model", "origins", "paging", "processes", "reading", "refusing", "restorable_logs",
     "restoring", "restoring_refusals", "retrying", "rewriting", "searching", "subject", "users",
 ):  # fmt: skip
     pytest.register_assert_rewrite(f"{__name__}.{_part}")
