@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Literal
 
 from session_history_hooks import Corrupt, Entry, SessionKey
@@ -26,19 +26,18 @@ def read(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey)
     """
     if not seqs:
         return
+    row_keys = range(_row_key(log, seqs[0]), _row_key(log, seqs[-1]) + seqs.step, seqs.step)
     order = "DESC" if seqs.step < 0 else "ASC"
     rows = connection.execute(
         f"SELECT k, id, payload, origin, keys, bookkeeping FROM entry WHERE k BETWEEN ? AND ? ORDER BY k {order}",
-        (_row_key(log, min(seqs[0], seqs[-1])), _row_key(log, max(seqs[0], seqs[-1]))),
+        (min(row_keys[0], row_keys[-1]), max(row_keys[0], row_keys[-1])),
     )
-    for seq in seqs:
+    for row_key in row_keys:
         row = rows.fetchone()
-        if row is None or row[0] != _row_key(log, seq):
-            raise Corrupt(f"{key} lacks its entry {seq}")
-        try:
-            yield _entry(*row[1:])
-        except (TypeError, ValueError):
-            raise Corrupt(f"entry {seq} of {key} is unreadable") from None
+        if row is None or row[0] != row_key:
+            raise Corrupt(f"{key} lacks its entry {row_key & MAX_SEQ}")
+        _, entry_id, payload, origin, keys, bookkeeping = row
+        yield Entry(entry_id, payload, origin, _decode_keys(keys) if keys else (), None, bookkeeping == 1)
 
 
 def origins(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey) -> list[str]:
@@ -55,11 +54,10 @@ def origins(connection: sqlite3.Connection, log: int, seqs: range, key: SessionK
     return [origin for (origin,) in rows]
 
 
-def known(connection: sqlite3.Connection, log: int, ids: Sequence[str]) -> dict[str, int]:
-    """Return those of these ids and keys that the log has, with the seq of the newest entry that has each."""
-    marks = ", ".join("?" * len(ids))
-    found = connection.execute(f"SELECT id, seq FROM entry_id WHERE log = ? AND id IN ({marks})", (log, *ids))
-    return dict(found.fetchall())
+def find_seq(connection: sqlite3.Connection, log: int, entry_id: str) -> int | None:
+    """Return the seq of the entry that has this id or key; of the newest if several have it."""
+    row = connection.execute("SELECT seq FROM entry_id WHERE log = ? AND id = ?", (log, entry_id)).fetchone()
+    return row[0] if row else None
 
 
 def add(
@@ -100,13 +98,12 @@ def _row_key(log: int, seq: int) -> int:
     return log << SEQ_BITS | seq
 
 
-def _entry(entry_id: str, payload: bytes, origin: str, keys: str | None, bookkeeping: int) -> Entry:
-    return Entry(entry_id, payload, origin, _decode_keys(keys), bookkeeping=bool(bookkeeping))
-
-
 def _encode_keys(keys: tuple[str, ...]) -> str | None:
     return json.dumps(keys, ensure_ascii=False) if keys else None
 
 
-def _decode_keys(text: str | None) -> tuple[str, ...]:
-    return tuple(json.loads(text)) if text else ()
+def _decode_keys(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(text))
+    except (TypeError, ValueError):
+        raise Corrupt("the keys of an entry are unreadable") from None
