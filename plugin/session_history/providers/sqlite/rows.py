@@ -36,14 +36,16 @@ def read(
         return None
     log, head = found
     seqs = select_seqs(head.tail.seq, limits.page, last=last, before=before, after=after)
-    is_page, newest_first = last is None, last is None and after is None
-    rows = entries.read(connection, log, seqs[::-1] if newest_first else seqs, key)
-    read = limits.fitting(rows) if is_page else list(rows)
+    newest_first = after is None
+    page: list[Entry] = []
+    if seqs:
+        take = limits.fitting if last is None else list
+        page = entries.read(connection, log, seqs[::-1] if newest_first else seqs, key, take)
     if newest_first:
-        read.reverse()
-    first = seqs.stop - len(read) if newest_first else seqs.start
-    match = _match(connection, log, entry_id, key) if entry_id is not None else None
-    return Log(head, first if read else head.tail.seq + 1, tuple(read), match)
+        page.reverse()
+    first = seqs.stop - len(page) if newest_first else seqs.start
+    match = entries.find(connection, log, entry_id) if entry_id is not None else None
+    return Log(head, first if page else head.tail.seq + 1, tuple(page), match)
 
 
 def unchanged_since(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
@@ -128,14 +130,6 @@ def _delete(connection: sqlite3.Connection, condition: str, values: tuple[str, .
         entries.delete(connection, log)
         heads.write_tombstone(connection, log)
     return len(logs)
-
-
-def _match(connection: sqlite3.Connection, log: int, entry_id: str, key: SessionKey) -> tuple[int, Entry] | None:
-    seq = entries.find_seq(connection, log, entry_id)
-    if seq is None:
-        return None
-    [entry] = entries.read(connection, log, range(seq, seq + 1), key)
-    return seq, entry
 
 
 def _begin(
