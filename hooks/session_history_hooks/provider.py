@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from session_history_hooks.keys import SessionKey
 from session_history_hooks.limits import Limits
@@ -11,7 +11,6 @@ from session_history_hooks.log import Appended, Entry, Head, Log, Position, Snap
 from session_history_hooks.store import Shard, StoreInfo
 
 
-@runtime_checkable
 class SessionHistoryProvider(Protocol):
     """Stores logs of entries; knows nothing of messages, turns or models.
 
@@ -132,3 +131,9 @@ class SessionHistoryProvider(Protocol):
 
     async def delete_user(self, user_id: str) -> int:
         """Delete every session of a user and return how many existed."""
+
+
+def missing_members(provider: object) -> list[str]:
+    """Return the names of what an object lacks to be a provider; all of them for a class."""
+    members = [name for name in vars(SessionHistoryProvider) if not name.startswith("_")]
+    return [name for name in members if isinstance(provider, type) or not hasattr(provider, name)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from contract.searchable import SearchableProvider
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
@@ -20,6 +21,13 @@ class TestMemory(ProviderContract):
     @pytest.fixture
     def connect(self) -> Connect:
         store = MemoryProvider()
+        return lambda: store
+
+
+class TestSearchable(ProviderContract):
+    @pytest.fixture
+    def connect(self) -> Connect:
+        store = SearchableProvider()
         return lambda: store
 
 

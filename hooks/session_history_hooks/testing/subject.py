@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
@@ -19,7 +20,10 @@ from session_history_hooks import (
     SessionHistoryProvider,
     SessionKey,
     Snapshot,
+    ability,
 )
+
+A = TypeVar("A")
 
 Connect = Callable[[], SessionHistoryProvider]
 """Makes a provider that is not started. Each call connects to the same store.
@@ -53,6 +57,14 @@ async def opened(connect: Connect) -> AsyncIterator[SessionHistoryProvider]:
         yield provider
     finally:
         await provider.stop()
+
+
+def require(provider: SessionHistoryProvider, kind: Callable[..., A]) -> A:
+    """Return an ability of the provider, or skip the test."""
+    found = ability(provider, kind)
+    if found is None:
+        pytest.skip(f"the provider lacks the ability {getattr(kind, '__name__', kind)}")
+    return found
 
 
 def entry(number: int, payload: bytes | None = None) -> Entry:
