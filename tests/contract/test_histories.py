@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,24 +146,18 @@ def shown(value: Any) -> object:
     match value:
         case Head():
             marks = (value.tail, value.tail_origin, value.deleted, value.rewrite_id)
-            is_active = value.active_us == value.changed_us
-            return (value.key, *marks, is_active, value.snapshot and shown(value.snapshot))
-        case Snapshot():
-            return (value.seq, value.origin, value.summary.hex())
-        case Entry():
-            return (value.id, value.payload.hex(), value.origin, value.keys, value.bookkeeping)
+            return (value.key, *marks, value.active_us == value.changed_us, shown(value.snapshot))
         case Log():
             matched = value.match and (value.match[0], shown(value.match[1]))
             return (shown(value.head), value.first, [shown(entry) for entry in value.entries], matched)
         case Page():
             return ([shown(head) for head in value.heads], value.cursor is not None)
-        case set():
-            return sorted(value)
         case dict():
             return [shown(value[key]) for key in sorted(value)]
-        case Appended() | bool() | int() | None:
-            return value
-    raise TypeError(type(value).__name__)
+        case set():
+            return sorted(value)
+    assert isinstance(value, Entry | Snapshot | Appended | bool | int | None)
+    return astuple(value) if isinstance(value, Entry | Snapshot) else value
 
 
 def wait_for_the_clock() -> None:
