@@ -35,7 +35,7 @@ local function refuse(head, raw)
     return {REPLAYED, head.generation, known_seq}
   end
   local known = recreated and {} or known_keys()
-  if #known > 0 or seq ~= head.seq or (tail_origin ~= '' and tail_origin ~= head.tail_origin) then
+  if #known > 0 or not ends_at(head, seq, tail_origin) then
     return {UNCHANGED, raw, recreated and 1 or 0, unpack(known)}
   elseif (ttl > 0 or head.expires > 0) and large_seqs(ids) ~= given then
     return {PIECES, large_seqs(ids)}
