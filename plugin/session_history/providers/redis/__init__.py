@@ -20,7 +20,6 @@ from session_history.providers.redis.options import SCHEMES, RedisOptions
 from session_history.providers.redis.pieces import Pieces
 from session_history.providers.redis.reading import PAGE_BYTES, Reader
 from session_history.providers.redis.runner import ScriptRunner
-from session_history.providers.redis.scripts import DONE
 from session_history.providers.redis.startup_checks import check_store
 from session_history.providers.redis.walks import Walks
 from session_history.providers.redis.writing import Writer
@@ -109,7 +108,7 @@ class RedisProvider:
         self._runner = ScriptRunner(self._options, self._keys, self._client)
         pieces = Pieces(self._options, self._runner, self._keys)
         self._reader = Reader(self._runner, pieces)
-        self._writer = Writer(self._options, self._keys, pieces, self._reader)
+        self._writer = Writer(self._options, self._keys, self._runner, pieces, self._reader)
         self._deletion = Deletion(self._runner, self._keys, pieces)
         self._walks = Walks(self._runner, self._keys, self._client)
         self._clients: LoopLocal[Client] | None = None
@@ -190,9 +189,7 @@ class RedisProvider:
         return await self._writer.append(key, entry, at, tail_origin, snapshot)
 
     async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
-        place = (at.generation, at.seq, tail_origin or "")
-        answer = await self._runner.run_on_session(scripts.RENEW, key, *place)
-        return bool(answer[0] == DONE)
+        return await self._writer.renew(key, at, tail_origin)
 
     async def rewrite(
         self,

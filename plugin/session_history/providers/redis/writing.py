@@ -13,6 +13,7 @@ from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.options import RedisOptions
 from session_history.providers.redis.pieces import Pieces, Upload
 from session_history.providers.redis.reading import Reader
+from session_history.providers.redis.runner import ScriptRunner
 from session_history.providers.redis.scripts import DONE, REPLAYED, UNCHANGED
 from session_history_hooks import (
     Appended,
@@ -31,9 +32,10 @@ PORTION_BYTES, PORTION_ENTRIES = 2**20, 250
 
 
 class Writer:
-    """Appends, rewrites and restores."""
+    """Changes sessions."""
 
-    def __init__(self, options: RedisOptions, keys: Keys, pieces: Pieces, reader: Reader) -> None:
+    def __init__(self, options: RedisOptions, keys: Keys, runner: ScriptRunner, pieces: Pieces, reader: Reader) -> None:
+        self._runner = runner
         self._keys = keys
         self._pieces = pieces
         self._reader = reader
@@ -54,7 +56,7 @@ class Writer:
                 encode_entry(entry, upload and upload.stub),
                 at.generation,
                 at.seq,
-                tail_origin or "",
+                _origin_argument(tail_origin),
                 entry.origin,
                 int(entry.bookkeeping),
                 self._ttl_us,
@@ -79,6 +81,11 @@ class Writer:
                 f"{self._name}: the entry is stored, but the server is out of memory, so replication is unconfirmed;"
                 " safe to retry"
             )
+
+    async def renew(self, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
+        place = (at.generation, at.seq, _origin_argument(tail_origin))
+        answer = await self._runner.run_on_session(scripts.RENEW, key, *place)
+        return bool(answer[0] == DONE)
 
     async def rewrite(
         self,
@@ -137,6 +144,11 @@ class Writer:
         if answer[0] == UNCHANGED:
             raise conflict_of(answer, head.key)
         return bool(answer[0] == DONE)
+
+
+def _origin_argument(origin: str | None) -> str:
+    """Return what scripts take for the origin of the tail; ``None`` for any."""
+    return "" if origin is None else f"={origin}"
 
 
 def _snapshot_arguments(snapshot: Snapshot | None) -> Sequence[Argument]:

@@ -35,7 +35,7 @@ local function refuse(head, raw)
     return {REPLAYED, head.generation, known_seq}
   end
   local known = recreated and {} or known_keys()
-  if #known > 0 or seq ~= head.seq or (tail_origin ~= '' and tail_origin ~= head.tail_origin) then
+  if #known > 0 or not ends_at(head, seq, tail_origin) then
     return {UNCHANGED, raw, recreated and 1 or 0, unpack(known)}
   elseif (ttl > 0 or head.expires > 0) and large_seqs(ids) ~= given then
     return {PIECES, large_seqs(ids)}
@@ -75,6 +75,9 @@ local function append()
   elseif is_new then
     redis.call('UNLINK', entries, ids)
   end
+  if staged then
+    place_pieces(head, head.seq + 1, staged, pieces)
+  end
   head.changed = math.max(now(), head.changed + 1)
   if is_new or not is_bookkeeping then
     head.active = head.changed
@@ -82,9 +85,6 @@ local function append()
   end
   if ARGV[13] ~= '' then
     head.snapshot_seq, head.snapshot_origin, head.summary = tonumber(ARGV[13]), ARGV[14], ARGV[15]
-  end
-  if staged then
-    place_pieces(head, head.seq + 1, staged, pieces)
   end
   push(head, entry, origin, {id, unpack(ARGV, FIRST_KEY)})
   store_head(session, head, ttl, is_new and user)

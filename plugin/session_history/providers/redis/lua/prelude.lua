@@ -109,6 +109,11 @@ local function missing_part(head)
   end
 end
 
+-- Return true if the log of a head ends at a place: seq, and '=' with an origin, or '' for any origin.
+local function ends_at(head, seq, origin)
+  return head.seq == seq and (origin == '' or origin == '=' .. head.tail_origin)
+end
+
 -- Return the seqs of the entries that ever stood in pieces, each with a space behind it.
 local function large_seqs(ids)
   return redis.call('HGET', ids, LARGE) or ''

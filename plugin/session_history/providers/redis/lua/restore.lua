@@ -91,7 +91,7 @@ local function restore_tombstone(head, tombstone, raw)
     return leave(tombstones, raw)
   end
   local before, is_first_tombstone = read_tombstone(session), redis.call('HLEN', tombstones) <= 1
-  redis.call('HSETNX', tombstones, OWNER, user)
+  redis.call('HSET', tombstones, OWNER, user)
   write_tombstone(session, DELETED, target, before and before.call_ids or '')
   if ttl > 0 then
     extend_expiry(tombstones, is_first_tombstone, math.ceil((now() + ttl) / 1000) + TOMBSTONES_GRACE_MS)

@@ -87,7 +87,7 @@ end
 local function store_head(session, head, ttl, owner)
   local expired, is_first_tombstone = head.expires, ttl > 0 and redis.call('HLEN', tombstones) <= 1
   if owner then
-    redis.call('HSETNX', tombstones, OWNER, owner)
+    redis.call('HSET', tombstones, OWNER, owner)
   end
   head.expires = ttl > 0 and now() + ttl or 0 -- not from `changed`, which a clock that was ahead may have set
   redis.call('HSET', heads, session, encode_head(head))
