@@ -113,7 +113,7 @@ class Statements:
 
     @cached_property
     def append_with_keys(self) -> str:
-        return self._append("= ANY($16::bytea[] || $4)", "$16")
+        return self._append("= ANY($16::bytea[] || $4::bytea)", "$16")
 
     def _append(self, known: str, keys: str = "") -> str:
         """:param known: the condition of an id that must not be there."""
