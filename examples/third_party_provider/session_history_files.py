@@ -14,7 +14,6 @@ import asyncio
 import fcntl
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,18 +33,21 @@ from session_history_hooks import (
     Entry,
     Head,
     Limits,
-    ListingCursor,
     Log,
     Page,
     Position,
     ProviderOptions,
     ProviderSpec,
     SessionKey,
+    Shard,
     Snapshot,
+    StoreInfo,
     Unavailable,
+    check_origin,
     hookimpl,
-    select_seqs,
+    new_origin,
 )
+from session_history_hooks.rules import ends_at, find_replay, head_after, list_page, read_log, rewritten, tombstone_of
 
 T = TypeVar("T")
 
@@ -54,6 +56,7 @@ LIMITS = Limits(
     summary_bytes=2**16,
     entries=500,  # Each append writes the whole file.
     page=100,
+    page_bytes=8 * 2**20,
     remembered_ids=None,
     durability=Durability.HOST,
     atomic_head=True,
@@ -69,11 +72,12 @@ class Session:
     head: Head
     entries: list[Entry] = field(default_factory=list)
 
-    def seq_of(self, entry_id: str | None) -> int | None:
-        return next((seq for seq, entry in enumerate(self.entries, start=1) if entry.id == entry_id), None)
+    def seq_of(self, name: str | None) -> int | None:
+        return next((seq for seq, each in enumerate(self.entries, 1) if name in (each.id, *each.keys)), None)
 
 
-FORMAT = TypeAdapter(Session)
+SESSION = TypeAdapter(Session)
+INFO = TypeAdapter(StoreInfo)
 
 
 class FilesProvider:
@@ -106,6 +110,16 @@ class FilesProvider:
     async def health(self) -> bool:
         return self._thread is not None and os.access(self._folder, os.W_OK)
 
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        def run() -> StoreInfo:
+            path = self._folder / "store.json"
+            old = INFO.validate_json(path.read_bytes()) if path.exists() else StoreInfo(new_origin(), 1)
+            info = replace(old, shard=old.shard or shard)
+            _replace(path, INFO.dump_json(info))
+            return info
+
+        return await self._in_thread(run)
+
     async def read(
         self,
         key: SessionKey,
@@ -119,111 +133,93 @@ class FilesProvider:
             session = self._load(key)
             if session is None:
                 return None
-            tail = len(session.entries)
-            seqs = select_seqs(tail, LIMITS.page, last=last, before=before, after=after)
-            entries = tuple(session.entries[seq - 1] for seq in seqs)
-            seq = session.seq_of(entry_id)
-            match = (seq, session.entries[seq - 1]) if seq else None
-            return Log(session.head, seqs.start if entries else tail + 1, entries, match)
+            match = session.seq_of(entry_id)
+            return read_log(session.head, session.entries, match, LIMITS, last=last, before=before, after=after)
 
         return await self._in_thread(run)
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         LIMITS.check(entry, snapshot, at)
 
         def run() -> Appended:
             session = self._load(key)
-            if session is None or session.head.deleted:
-                return self._begin(key, session, entry, at, snapshot)
-            tail = session.head.tail
-            seq = session.seq_of(entry.id)
-            if seq and at.generation == tail.generation:
-                return Appended(Position(tail.generation, seq), replayed=True)
-            if at != tail:
-                raise Conflict(session.head)
-            return self._push(session, entry, snapshot)
+            head = session.head if session else None
+            replay = find_replay(head, entry, at, tail_origin, session.seq_of if session else lambda _: None)
+            if replay is not None:
+                return replay
+            entries = session.entries if session else []  # A tombstone has none.
+            new = Session(head_after(head, key, entry, snapshot), [*entries, replace(entry, text=None)])
+            self._save(new)
+            return Appended(new.head.tail, replayed=False)
 
         return await self._in_thread(run)
 
-    def _begin(
-        self, key: SessionKey, tombstone: Session | None, entry: Entry, at: Position, snapshot: Snapshot | None
-    ) -> Appended:
-        if at != (Position(tombstone.head.tail.generation + 1, 0) if tombstone else Position(0, 0)):
-            raise Conflict(tombstone.head if tombstone else None)
-        active_us = tombstone.head.active_us if tombstone else 0
-        session = Session(Head(key, at, "", deleted=False, heartbeat=0, rewrites=0, active_us=active_us, snapshot=None))
-        return self._push(session, entry, snapshot)
-
-    def _push(self, session: Session, entry: Entry, snapshot: Snapshot | None) -> Appended:
-        session.entries.append(entry)
-        tail = Position(session.head.tail.generation, len(session.entries))
-        snapshot = snapshot or session.head.snapshot
-        session.head = replace(
-            session.head, tail=tail, tail_id=entry.id, active_us=_next_active_us(session), snapshot=snapshot
-        )
-        self._save(session)
-        return Appended(tail, replayed=False)
-
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
         def run() -> bool:
             session = self._load(key)
-            if session is None or session.head.deleted or session.head.tail != at:
+            if session is None or session.head.deleted or not ends_at(session.head, at, tail_origin):
                 return False
-            session.head = replace(session.head, heartbeat=session.head.heartbeat + 1)
-            self._save(session)
+            self._save(replace(session, head=replace(session.head, heartbeat=session.head.heartbeat + 1)))
             return True
 
         return await self._in_thread(run)
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
         LIMITS.check(entry, snapshot)
+        check_origin("rewrite_id", rewrite_id)
 
         def run() -> Head:
             session = self._load(key)
-            head = session.head if session else None
-            if session is None or head is None or (head.tail.generation, head.rewrites) != (at.generation, rewrites):
-                raise Conflict(head)
-            if session.seq_of(entry.id) != at.seq:
-                raise Conflict(head)
-            session.entries[at.seq - 1] = entry
-            session.head = replace(head, rewrites=rewrites + 1, snapshot=snapshot)
-            self._save(session)
+            if session is None:
+                raise Conflict(None)
+            if session.head.rewrite_id != rewrite_id:
+                old = session.entries[at.seq - 1] if 0 < at.seq <= len(session.entries) else None
+                new = rewritten(session.head, old, entry, at, last_rewrite_id)
+                session.entries[at.seq - 1] = replace(new, text=None)
+                session.head = replace(session.head, rewrite_id=rewrite_id, snapshot=snapshot)
+                self._save(session)
             return session.head
 
         return await self._in_thread(run)
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        start = ListingCursor.decode(cursor) if cursor is not None else None
-
         def run() -> Page:
-            heads = sorted((session.head for session in self._live_sessions(user_id)), key=_listing_order)
-            if start is not None:
-                heads = [head for head in heads if _listing_order(head) > (-start.active_us, start.session_id)]
-            page = tuple(heads[: min(limit, LIMITS.page)])
-            return Page(page, ListingCursor.behind(page[-1]).encode() if len(heads) > len(page) else None)
+            heads = (session.head for session in self._sessions(user_id))
+            return list_page(heads, LIMITS.page, limit=limit, cursor=cursor)
 
         return await self._in_thread(run)
 
     async def delete(self, key: SessionKey) -> bool:
         def run() -> bool:
             session = self._load(key)
-            return session is not None and not session.head.deleted and self._write_tombstone(session)
+            return session is not None and self._delete(session)
 
         return await self._in_thread(run)
 
     async def delete_user(self, user_id: str) -> int:
-        return await self._in_thread(lambda: sum(map(self._write_tombstone, [*self._live_sessions(user_id)])))
+        return await self._in_thread(lambda: sum(map(self._delete, [*self._sessions(user_id)])))
 
-    def _write_tombstone(self, session: Session) -> bool:
-        key, tail = session.head.key, Position(session.head.tail.generation, 0)
-        head = Head(
-            key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_next_active_us(session), snapshot=None
-        )
-        self._save(Session(head))
+    def _delete(self, session: Session) -> bool:
+        if session.head.deleted:
+            return False
+        self._save(Session(tombstone_of(session.head)))
         return True
 
     async def _in_thread(self, job: Callable[[], T]) -> T:
@@ -250,41 +246,35 @@ class FilesProvider:
         """Return the file of a session. Its name is a digest, because an id may hold any character."""
         return self._folder / _digest(key.user_id) / f"{_digest(key.session_id)}.json"
 
-    def _live_sessions(self, user_id: str) -> Iterator[Session]:
-        sessions = map(_parsed, (self._folder / _digest(user_id)).glob("*.json"))
-        return (session for session in sessions if not session.head.deleted)
+    def _sessions(self, user_id: str) -> Iterator[Session]:
+        return map(_parsed, (self._folder / _digest(user_id)).glob("*.json"))
 
     def _load(self, key: SessionKey) -> Session | None:
         path = self._path(key)
         return _parsed(path) if path.exists() else None
 
     def _save(self, session: Session) -> None:
-        """Replace the file. A reader sees the old file or the new one, never a part."""
         path = self._path(session.head.key)
         path.parent.mkdir(exist_ok=True)
-        new = path.with_suffix(".new")
-        new.write_bytes(FORMAT.dump_json(session))
-        new.replace(path)
+        _replace(path, SESSION.dump_json(session))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file. A reader sees the old file or the new one, never a part."""
+    new = path.with_suffix(".new")
+    new.write_bytes(content)
+    new.replace(path)
 
 
 def _parsed(path: Path) -> Session:
     try:
-        return FORMAT.validate_json(path.read_bytes())
+        return SESSION.validate_json(path.read_bytes())
     except ValidationError:
         raise Corrupt(f"{path} is damaged") from None  # Pydantic's error would show content.
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _next_active_us(session: Session) -> int:
-    """Return the time, but at least one microsecond after the session's last activity: a clock may go back."""
-    return max(time.time_ns() // 1000, session.head.active_us + 1)
-
-
-def _listing_order(head: Head) -> tuple[int, str]:
-    return -head.active_us, head.key.session_id
 
 
 class FilesOptions(ProviderOptions):

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
-from session_history_hooks.keys import SessionKey
 from session_history_hooks.listing import Page
-from session_history_hooks.log import Entry, Head, Position
+from session_history_hooks.log import Entry, Head, Position, SessionKey
 from session_history_hooks.provider import SessionHistoryProvider
 
 A = TypeVar("A")
@@ -40,9 +39,9 @@ class Users(Protocol):
     """Walks a store. For operators: what it shows belongs to many users."""
 
     async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
-        """List the users who have sessions or tombstones, in any order.
+        """List the ids of users with sessions or tombstones, in any order.
 
-        A caller who walks through all pages sees each user who was there all the time, perhaps more than once.
+        A walk through all pages shows each user that was there all the time, perhaps more than once.
 
         :param limit: 1 or more; a page may hold fewer users, also none.
         :raises InvalidCursor: the cursor was not made by this method.
@@ -51,7 +50,7 @@ class Users(Protocol):
     async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         """List the heads of a user's deleted sessions, in any order.
 
-        A caller who walks through all pages sees each tombstone that was there all the time, perhaps more than once.
+        A walk through all pages shows each tombstone that was there all the time, perhaps more than once.
 
         :param limit: 1 or more; a page may hold fewer heads, also none, and never more than ``limits.page``.
         :raises InvalidCursor: the cursor was not made by this method.

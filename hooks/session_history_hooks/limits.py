@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from session_history_hooks.errors import InvalidKey, LimitExceeded
-from session_history_hooks.keys import check_key
-from session_history_hooks.log import Entry, Position, Snapshot
+from session_history_hooks.log import Entry, Head, Position, Snapshot, check_key
 
 ENTRY_KEYS = 128
 """The most keys of an entry: a store that remembers 256 ids then remembers those of the newest entry, whole."""
@@ -81,6 +80,16 @@ class Limits:
         if entry.keys:
             self._check("entry keys", len(entry.keys), ENTRY_KEYS)
             _check_keys(entry)
+
+    def check_restore(self, head: Head, entries: Sequence[Entry]) -> None:
+        """Check that a page of a session that is to be restored fits these limits.
+
+        :raises LimitExceeded: an entry or the summary is too large, or there are too many entries.
+        :raises InvalidKey: see :meth:`check`.
+        """
+        self._check("page entries", len(entries), self.page)
+        for entry in entries:
+            self.check(entry, head.snapshot, Position(head.tail.generation, head.tail.seq - 1))
 
     def fitting(self, entries: Iterable[Entry]) -> list[Entry]:
         """Return the first of these entries, as many as a page may hold, but at least one. The rest is not read."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from session_history_hooks.keys import SessionKey
 from session_history_hooks.limits import Limits
 from session_history_hooks.listing import Page
-from session_history_hooks.log import Appended, Entry, Head, Log, Position, Snapshot
+from session_history_hooks.log import Appended, Entry, Head, Log, Position, SessionKey, Snapshot
 from session_history_hooks.store import Shard, StoreInfo
 
 
-@runtime_checkable
 class SessionHistoryProvider(Protocol):
     """Stores logs of entries; knows nothing of messages, turns or models.
 
@@ -42,6 +40,7 @@ class SessionHistoryProvider(Protocol):
 
         :param shard: the place that the store is to take among shards. It takes it if it has none, and keeps it: the
             answer names the place that it has.
+        :raises ConfigurationError: ``shard`` is given, and this cannot be a shard.
         """
 
     async def read(
@@ -132,3 +131,9 @@ class SessionHistoryProvider(Protocol):
 
     async def delete_user(self, user_id: str) -> int:
         """Delete every session of a user and return how many existed."""
+
+
+def missing_members(provider: object) -> list[str]:
+    """Return the names of what an object lacks to be a provider; all of them for a class."""
+    members = [name for name in vars(SessionHistoryProvider) if not name.startswith("_")]
+    return [name for name in members if isinstance(provider, type) or not hasattr(provider, name)]

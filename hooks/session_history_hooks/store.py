@@ -28,7 +28,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class StoreInfo:
-    """What tells a store from all others.
+    """The identity of a store.
 
     :ivar incarnation: unique; made when the store was made, or the server's own. A store that lost all it held has
         another one. 1 to 512 characters.

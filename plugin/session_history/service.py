@@ -42,6 +42,7 @@ from session_history.turns.turn import Turn
 from session_history.view.assembly import messages_of
 from session_history.view.budget import TokenBudget
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
+from session_history_hooks.provider import missing_members
 
 
 class _Unset(Enum):
@@ -74,10 +75,7 @@ class SessionHistoryService:
     """
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
-        if isinstance(provider, type) or not isinstance(provider, SessionHistoryProvider):
-            raise TypeError(
-                f"provider must be a SessionHistoryProvider, not {_kind(provider)}; from_url and from_config make one"
-            )
+        _check_provider(provider)
         self._provider = provider
         self._log = SessionLog(provider)
         self._reader = Reader(self._log)
@@ -169,7 +167,7 @@ class SessionHistoryService:
         key = SessionKey(user_id, session_id if session_id is not None and named else uuid4().hex)
         record = Record(Author.SESSION, base=0, changes=_changes(title, metadata))
         await self._ready()
-        entry = Entry(new_id(), record.encode())
+        entry = record.entry(new_id())
         head = await run_to_completion(lambda: self._begin(key, record, entry))
         return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
@@ -240,8 +238,8 @@ class SessionHistoryService:
             raise SessionNotFound(key)
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
-            entry_id = new_id()
-            head = await run_to_completion(lambda: self._log.append(key, record, known=head, entry_id=entry_id)) or head
+            entry = record.entry(new_id())
+            head = await run_to_completion(lambda: self._log.append(key, entry, record, known=head)) or head
         return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
@@ -288,8 +286,8 @@ class SessionHistoryService:
         is_known = source is not None and (source.log, source.key) == (self._log.name, key)
         known = source.head if source and is_known else await self._living_head(key)
         record = Record(Author.APPEND, base=known.tail.seq if known else 0, messages=tuple(messages))
-        entry_id = new_id()
-        await run_to_completion(lambda: self._append(session, key, record, known, entry_id))
+        entry = record.entry(new_id())
+        await run_to_completion(lambda: self._append(session, key, record, known, entry))
 
     async def delete_session(self, user_id: str, session_id: str) -> None:
         """Delete a session with all that was said in it. A session that does not exist is not an error."""
@@ -406,13 +404,16 @@ class SessionHistoryService:
             raise Unavailable("the service is stopped; start it again to use it")
         if not self._opened:
             await self._open_store()
+        elif self._log.is_store_suspect:
+            await self._log.identify_store()
 
     async def _open_store(self) -> None:
         await self._provider.start()
         if self._stopped:  # meanwhile
             await self._provider.stop()
             raise Unavailable("the service was stopped while it started")
-        self._log.forget()  # the store may be another one than before
+        self._log.forget()
+        await self._log.identify_store()
         self._opened = True
 
     async def _close(self) -> None:
@@ -433,9 +434,9 @@ class SessionHistoryService:
                 return begun
 
     async def _append(
-        self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry_id: str
+        self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry: Entry
     ) -> None:
-        head = await self._log.append(key, record, known=known, entry_id=entry_id)
+        head = await self._log.append(key, entry, record, known=known)
         native = session.source is not None and session.source.native
         session.messages.extend(thaw(record.messages, native=native))
         # Without a head the next append asks the store for it.
@@ -458,7 +459,7 @@ class SessionHistoryService:
             metadata=copied(summary.metadata),
             turns=summary.turns,
             created_at=_time(summary.created_us),
-            updated_at=_time((head.active_us if head else None) or summary.created_us),
+            updated_at=_time((head.changed_us if head else None) or summary.created_us),
             earlier=window.earlier,
         )
         session.bind(SessionSource(self._log.name, key, head, native))
@@ -470,6 +471,14 @@ def check_service(service: object) -> None:
     if service is not None and not isinstance(service, SessionHistoryService):
         raise TypeError(
             f"service must be a SessionHistoryService, not {_kind(service)}; SessionHistoryService.from_url makes one"
+        )
+
+
+def _check_provider(provider: object) -> None:
+    if missing := missing_members(provider):
+        raise TypeError(
+            f"provider must be a SessionHistoryProvider, not {_kind(provider)}, which lacks {', '.join(missing)}; "
+            "from_url and from_config make one"
         )
 
 

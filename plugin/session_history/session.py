@@ -36,7 +36,7 @@ class Session(BaseModel, Generic[M]):
     :ivar messages: empty in a listing.
     :ivar turns: how many turns ever began in the whole session.
     :ivar created_at: when it came into being, by its creator's clock; ``None`` before its first append.
-    :ivar updated_at: its last activity, by the store's clock.
+    :ivar updated_at: when anything in it last changed, by the store's clock; a new title counts.
     :ivar earlier: the cursor for ``get_session(before=…)``; ``None`` if nothing lies before these messages.
     """
 

@@ -11,25 +11,42 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from contract.searchable import SearchableProvider
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
+from session_history_hooks import Restorable, Searchable, Users
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 
 
 class TestMemory(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self) -> Connect:
         store = MemoryProvider()
         return lambda: store
 
 
+class TestSearchable(ProviderContract):
+    abilities = (Users, Restorable, Searchable)
+
+    @pytest.fixture
+    def connect(self) -> Connect:
+        store = SearchableProvider()
+        return lambda: store
+
+
 class TestSqlite(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
         return partial(SqliteProvider, tmp_path / "history.db")
 
 
 class TestSqliteNormal(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
         return partial(SqliteProvider, tmp_path / "history.db", synchronous="NORMAL")

@@ -16,7 +16,18 @@ from session_history import SessionHistoryService
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history.wrappers.sharded import ShardedProvider, shard_number
-from session_history_hooks import ConfigurationError, Durability, Limits, SessionHistoryProvider, Unavailable
+from session_history_hooks import (
+    ConfigurationError,
+    Durability,
+    Limits,
+    Restorable,
+    Searchable,
+    SessionHistoryProvider,
+    Shard,
+    Unavailable,
+    Users,
+    ability,
+)
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from session_history_hooks.testing.subject import KEY, fill, opened, read
 
@@ -84,8 +95,8 @@ async def test_sessions_of_a_user_are_all_in_the_same_shard(tmp_path: Path) -> N
                 await service.create_session(user, session)
     found: list[str] = []
     for number in range(SHARDS):
-        async with SessionHistoryService(SqliteProvider(tmp_path / f"{number}.db")) as shard:
-            counts = {user: len(await shard.list_sessions(user)) for user in USERS}
+        async with opened(partial(SqliteProvider, tmp_path / f"{number}.db")) as shard:
+            counts = {user: len((await shard.list(user, limit=9)).heads) for user in USERS}
         assert set(counts.values()) == {0, 2}
         found += [user for user, count in counts.items() if count]
     assert sorted(found) == sorted(USERS)
@@ -124,6 +135,71 @@ async def test_read_without_last_returns_the_smallest_page(before: int | None, a
     log = await read(store, before=before, after=after)
     assert [entry.id for entry in log.entries] == [f"e{seq}" for seq in expected]
     assert log.first == (expected[0] if expected else 41)
+
+
+def shard_files(folder: Path, *names: str) -> ShardedProvider:
+    return ShardedProvider([SqliteProvider(folder / f"{name}.db") for name in names])
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        ("ba", "shard 0 of 2 is shard 1 of 2"),
+        ("abc", "shard 0 of 3 is shard 0 of 2"),
+        ("ca", "shard 1 of 2 is shard 0"),
+    ],
+)
+async def test_shard_in_the_wrong_place_is_refused_and_no_other_takes_one(
+    tmp_path: Path, names: str, refused: str
+) -> None:
+    async with opened(lambda: shard_files(tmp_path, "a", "b")):
+        pass
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=refused):
+            await shard_files(tmp_path, *names).start()
+    async with opened(lambda: shard_files(tmp_path, "a", "b")) as store:
+        assert await store.health()
+    async with opened(lambda: SqliteProvider(tmp_path / "c.db")) as unused:
+        assert (await unused.store_info()).shard is None
+
+
+async def test_store_named_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="shard 1 of 2 is shard 0 of 2"):
+        await shard_files(tmp_path, "a", "a").start()
+
+
+async def test_single_shard_is_refused_as_a_whole_store(tmp_path: Path) -> None:
+    async with opened(lambda: shard_files(tmp_path, "a", "b")):
+        pass
+    service = SessionHistoryService(SqliteProvider(tmp_path / "b.db"))
+    with pytest.raises(ConfigurationError, match=r"shard 1 of 2 of a sharded store"):
+        await service.create_session("u")
+    await service.stop()
+
+
+async def test_incarnation_changes_with_that_of_any_shard(tmp_path: Path) -> None:
+    incarnations = []
+    for lost in (None, None, "a", "b"):
+        for file in tmp_path.glob(f"{lost}.db*"):
+            file.unlink()
+        async with opened(lambda: shard_files(tmp_path, "a", "b")) as store:
+            incarnations.append((await store.store_info()).incarnation)
+            with pytest.raises(ConfigurationError):
+                await store.store_info(shard=Shard(0, 2))
+    assert incarnations[0] == incarnations[1]
+    assert len(set(incarnations)) == 3
+
+
+class WithoutAbilities(MemoryProvider):
+    def ability(self, kind: object) -> object | None:
+        return None
+
+
+async def test_abilities_are_those_that_all_shards_have() -> None:
+    for kind in (Users, Restorable):
+        assert ability(ShardedProvider([MemoryProvider(), MemoryProvider()]), kind) is not None
+        assert ability(ShardedProvider([MemoryProvider(), WithoutAbilities()]), kind) is None
+    assert ability(ShardedProvider([MemoryProvider(), MemoryProvider()]), Searchable) is None
 
 
 async def test_failed_start_stops_the_shards_that_started(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import session_history_hooks
 from session_history.wrappers import sharded
-from session_history_hooks import Limits, SessionHistoryProvider, provider, spec
+from session_history_hooks import Limits, SessionHistoryProvider, abilities, provider, spec
 from support import ROOT
 
 PAGE = (ROOT / "docs" / "writing-a-provider.md").read_text(encoding="utf-8")
@@ -34,8 +34,8 @@ def test_page_shows_the_signature_of_each_method(method: str) -> None:
 
 
 def test_page_states_the_number_of_methods() -> None:
-    assert len(METHODS) == 11
-    assert "ten methods and its limits" in " ".join(PAGE.split())
+    assert len(METHODS) == 12
+    assert "eleven methods and its limits" in " ".join(PAGE.split())
 
 
 @pytest.mark.parametrize("limit", [each.name for each in fields(Limits)])
@@ -66,7 +66,7 @@ def test_excerpt_is_code_of_the_example_or_of_the_contract(excerpt: str) -> None
     sources = [path.read_text(encoding="utf-8") for path in EXAMPLE.glob("*.py")]
     if any(excerpt in source for source in [*sources, inspect.getsource(sharded)]):
         return
-    lines = {line for module in (provider, spec) for line in inspect.getsource(module).splitlines()}
+    lines = {line for module in (provider, spec, abilities) for line in inspect.getsource(module).splitlines()}
     assert set(excerpt.splitlines()) <= lines
 
 

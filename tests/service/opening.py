@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 from session_history import SessionHistoryService, StoredMessage, TurnRecorder
@@ -12,7 +13,15 @@ from session_history.errors import Unavailable
 from session_history.log.cache import numbered
 from session_history.records.messages import NATIVE
 from session_history.records.record import MessageRef, Record
-from session_history_hooks import Appended, SessionKey
+from session_history_hooks import (
+    Appended,
+    Head,
+    Position,
+    SessionHistoryProvider,
+    SessionKey,
+    Snapshot,
+    new_origin,
+)
 
 KEY = SessionKey("u", "s")
 
@@ -122,3 +131,23 @@ def hold(service: SessionHistoryService, after_concurrent: str = "keep") -> tupl
 
     provider.append = append  # type: ignore[method-assign]
     return going, go
+
+
+async def rewrite(
+    provider: SessionHistoryProvider, key: SessionKey, seq: int, payload: bytes | None, snapshot: Snapshot | None
+) -> Head:
+    """Rewrite an entry of a session, in one of at most a page.
+
+    :param payload: ``None`` = the old one.
+    """
+    log = await provider.read(key)
+    assert log is not None
+    old = log.entries[seq - 1]
+    return await provider.rewrite(
+        key,
+        old if payload is None else replace(old, payload=payload),
+        at=Position(log.head.tail.generation, seq),
+        rewrite_id=new_origin(),
+        last_rewrite_id=log.head.rewrite_id,
+        snapshot=snapshot,
+    )

@@ -25,12 +25,18 @@ class LossyStore(MemoryProvider):
     acknowledges_late = False
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
-        appended = await super().append(key, entry, at=at, snapshot=snapshot)
+        appended = await super().append(key, entry, at=at, tail_origin=tail_origin, snapshot=snapshot)
         if self.loses_next:
             self.loses_next = False
-            return await super().append(key, entry, at=at, snapshot=snapshot)
+            return await super().append(key, entry, at=at, tail_origin=tail_origin, snapshot=snapshot)
         if self.acknowledges_late:
             await asyncio.sleep(0.05)
         return appended

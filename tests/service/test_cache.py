@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 
-from service.opening import fresh
+from service.opening import fresh, rewrite
 from session_history import Message, SessionHistoryService, SqliteSessionHistoryService
-from session_history.errors import Corrupt
+from session_history.errors import Corrupt, SessionDeleted, Unavailable
 from session_history.log.cache import _OVERHEAD as OVERHEAD
 from session_history.log.cache import CAPACITY, SESSION_CAPACITY, EntryRange, TailCache
 from session_history.log.reader import Reader
 from session_history.log.session_log import SessionLog
+from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import probe, threads
 from session_history.records.messages import NEUTRAL, StoredMessage
 from session_history.records.record import Author, Record
 from session_history.records.summary import SessionSummary
-from session_history_hooks import Entry, Head, Position, SessionKey
+from session_history_hooks import Head, Log, Position, SessionKey, Shard, StoreInfo
 
 KEY = SessionKey("u", "s")
 
@@ -87,9 +88,7 @@ async def test_rewritten_entry_is_read_again(pair: list[SessionHistoryService]) 
     log = await other.provider.read(KEY)
     assert log is not None
     erased = Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": "erased"}),))
-    await other.provider.rewrite(
-        KEY, Entry(log.entries[1].id, erased.encode()), at=Position(0, 2), rewrites=0, snapshot=log.head.snapshot
-    )
+    await rewrite(other.provider, KEY, 2, erased.encode(), log.head.snapshot)
     assert await seen(one) == ["a", "erased", "c"]
     assert await say(one, "d") == ["a", "erased", "c"]
 
@@ -263,7 +262,10 @@ async def test_warm_turn_submits_no_read(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(threads.Reader, "submit", submit)
         assert await say(service, "c") == ["a", "b"]
         assert jobs == []
-        assert await say(fresh(service), "d") == ["a", "b", "c"]
+        cold = fresh(service)
+        await cold.start()
+        jobs.clear()
+        assert await say(cold, "d") == ["a", "b", "c"]
         assert len(jobs) == 1
 
 
@@ -307,7 +309,17 @@ async def test_event_loops_on_one_service_share_the_cache(tmp_path: Path) -> Non
 
 
 def entry_range(first: int, last: int, size: int, key: SessionKey = KEY) -> EntryRange:
-    head = Head(key, Position(0, last), f"e{last}", deleted=False, heartbeat=0, rewrites=0, active_us=1, snapshot=None)
+    head = Head(
+        key,
+        Position(0, last),
+        f"o{last}",
+        deleted=False,
+        heartbeat=0,
+        rewrite_id="",
+        active_us=1,
+        changed_us=1,
+        snapshot=None,
+    )
     return EntryRange(head, [(seq, Record(Author.TURN, base=0)) for seq in range(first, last + 1)], size)
 
 
@@ -362,11 +374,61 @@ class TestRoom:
         others = [
             entry_range(1, 4, 1).head,
             replace(known, tail=Position(1, 3)),
-            replace(known, rewrites=1),
-            replace(known, tail_id="another"),
+            replace(known, rewrite_id="r1"),
+            replace(known, tail_origin="another"),
         ]
         for old in others:
             extend(tails, old, entry_range(1, 5, 1).head, 1)
             tail = tails.get(KEY)
             assert tail is not None
             assert len(tail.entries) == 3
+
+
+class OtherStore(MemoryProvider):
+    """Becomes another store, with the same sessions, as if a server with a copy of them took its place."""
+
+    incarnation = "one"
+    is_down = False
+
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        return replace(await super().store_info(shard=shard), incarnation=self.incarnation)
+
+    async def read(self, key: SessionKey, **range_: Any) -> Log | None:
+        if self.is_down:
+            raise Unavailable("down")
+        return await super().read(key, **range_)
+
+
+@pytest.mark.parametrize("becomes", ["one", "two"])
+async def test_another_incarnation_after_an_outage_drops_what_is_known(becomes: str) -> None:
+    store = OtherStore()
+    async with SessionHistoryService(store) as service:
+        await say(service, "a")
+        assert await seen(service) == ["a"]
+        store.incarnation, store.is_down = becomes, True
+        with pytest.raises(Unavailable):
+            await seen(service)
+        store.is_down = False
+        await service.list_sessions("nobody")
+        assert bool(held_in_memory()) is (becomes == "one")
+        assert await seen(service) == ["a"]
+
+
+@pytest.mark.parametrize("becomes", ["one", "two"])
+async def test_session_of_another_incarnation_is_read_again_before_an_append(becomes: str) -> None:
+    store = OtherStore()
+    service = SessionHistoryService(store)
+    held = await service.create_session("u", "s")
+    await service.stop()
+    store.incarnation = becomes
+    await service.start()
+    await service.delete_session("u", "s")
+    await service.create_session("u", "s")
+    append = service.append_message(held, {"role": "user", "content": "a"})
+    if becomes == "two":  # there the deleted session is not known to be another one
+        await append
+        assert await seen(service) == ["a"]
+    else:
+        with pytest.raises(SessionDeleted):
+            await append
+    await service.stop()

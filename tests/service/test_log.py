@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.opening import rewrite
 from session_history import SessionHistoryService, with_session_history
 from session_history.errors import Conflict, Corrupt, IncompatibleStore, Unavailable
 from session_history.log.reader import Reader
@@ -41,9 +42,9 @@ async def store(provider: SessionHistoryProvider, *records: Record, cards: bool 
     at = log.head.tail if log else Position(0, 0)
     summary = SessionSummary()
     for each in records:
-        entry = Entry(f"e{at.seq + 1}", each.encode())
+        entry = Entry(f"e{at.seq + 1}", each.encode(), origin=f"o{at.seq + 1}")
         summary = summary.with_record(at.seq + 1, each)
-        cover = Snapshot(at.seq + 1, entry.id, summary.encode()) if cards else None
+        cover = Snapshot(at.seq + 1, entry.origin, summary.encode()) if cards else None
         at = (await provider.append(KEY, entry, at=at, snapshot=cover)).position
 
 
@@ -87,10 +88,8 @@ class TestStaleFolds:
 
     async def test_snapshot_of_another_log_is_ignored(self, service: SessionHistoryService) -> None:
         await store(service.provider, *self.RECORDS[:3])
-        wrong = Snapshot(2, "an entry that is not there", SessionSummary(title="wrong", turns=99).encode())
-        await service.provider.rewrite(
-            KEY, Entry("e1", self.RECORDS[0].encode()), at=Position(0, 1), rewrites=0, snapshot=wrong
-        )
+        wrong = Snapshot(2, "another-origin", SessionSummary(title="wrong", turns=99).encode())
+        await rewrite(service.provider, KEY, 1, None, wrong)
         await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
 
@@ -98,10 +97,8 @@ class TestStaleFolds:
         self, service: SessionHistoryService, caplog: pytest.LogCaptureFixture
     ) -> None:
         await store(service.provider, *self.RECORDS[:3])
-        wrong = Snapshot(3, "e3", b'{"v":99}')
-        await service.provider.rewrite(
-            KEY, Entry("e1", self.RECORDS[0].encode()), at=Position(0, 1), rewrites=0, snapshot=wrong
-        )
+        wrong = Snapshot(3, "o3", b'{"v":99}')
+        await rewrite(service.provider, KEY, 1, None, wrong)
         await store(service.provider, *self.RECORDS[3:])
         await self.check(service)
         assert "rebuilt from the log" in caplog.text

@@ -34,9 +34,10 @@ from session_history_hooks import (
     Log,
     Page,
     Position,
-    SessionHistoryProvider,
     SessionKey,
+    Shard,
     Snapshot,
+    StoreInfo,
 )
 from support import json_lines, same
 
@@ -254,6 +255,9 @@ class Untouchable:
     async def health(self) -> bool:
         raise self._reached("health")
 
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        raise self._reached("store_info")
+
     async def read(
         self,
         key: SessionKey,
@@ -266,15 +270,28 @@ class Untouchable:
         raise self._reached("read")
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         raise self._reached("append")
 
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
         raise self._reached("renew")
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
         raise self._reached("rewrite")
 
@@ -349,7 +366,6 @@ WITH_TURN_ID: dict[str, Call] = {
 
 async def assert_refused(field: str, calls: dict[str, Call], bad: object, reason: str) -> None:
     store = Untouchable()
-    assert isinstance(store, SessionHistoryProvider)
     for name, call in calls.items():
         with pytest.raises(InvalidKey) as refusal:
             await call(SessionHistoryService(store), bad)

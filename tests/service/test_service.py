@@ -17,6 +17,7 @@ from uuid import UUID
 import pytest
 from pydantic import Field
 
+from service.opening import rewrite
 from session_history import (
     DataContent,
     Identity,
@@ -503,11 +504,16 @@ class TestUpdate:
         assert (await service.update_session("u", "s", metadata=None)).metadata == {}
         assert len(await texts(service, "u", "s")) == 4
 
-    async def test_update_is_newest_activity(self, service: SessionHistoryService) -> None:
+    async def test_update_is_no_activity(self, service: SessionHistoryService) -> None:
         for name in ("a", "b"):
             await service.create_session("u", name)
-        await service.update_session("u", "a", title="x")
-        assert [session.id for session in await service.list_sessions("u")] == ["a", "b"]
+        before = await service.list_sessions("u")
+        updated = await service.update_session("u", "a", title="x")
+        after = await service.list_sessions("u")
+        assert [session.id for session in after] == ["b", "a"]
+        created, *times = (session.updated_at for session in (before[1], updated, after[1]))
+        assert created is not None
+        assert all(time is not None and time > created for time in times)
 
     async def test_update_of_a_missing_or_deleted_session_raises(self, service: SessionHistoryService) -> None:
         with pytest.raises(SessionNotFound) as missing:
@@ -570,9 +576,7 @@ class TestList:
             key = SessionKey("u", "healed")
             log = await provider.read(key)
             assert log is not None
-            await provider.rewrite(
-                key, log.entries[0], at=log.head.tail, rewrites=0, snapshot=Snapshot(1, log.head.tail_id, b"?")
-            )
+            await rewrite(provider, key, 1, None, Snapshot(1, log.head.tail_origin, b"?"))
             await provider.append(SessionKey("u", "bad"), Entry("e", b"hunter2"), at=Position(0, 0))
             titles = {session.id: session.title for session in await service.list_sessions("u")}
             assert titles == {"good": "good", "healed": "healed", "bad": None}

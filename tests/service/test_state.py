@@ -19,6 +19,7 @@ from service.opening import (
     place,
     recorded,
     records,
+    rewrite,
     said,
     say,
     shown,
@@ -30,7 +31,7 @@ from session_history.errors import Corrupt, InvalidKey, NotStorable, TurnClosed,
 from session_history.records.record import Author, HistoryStart, MessageRef, Record, Slot, Status
 from session_history.records.summary import SessionSummary
 from session_history.records.values import DEPTH
-from session_history_hooks import Entry, Position, Snapshot
+from session_history_hooks import Position, Snapshot
 from support import same
 
 Pair = list[SessionHistoryService]
@@ -171,19 +172,16 @@ async def test_snapshot_without_the_slot_is_rebuilt(service: SessionHistoryServi
     await keep(service, {"n": 1}, "q")
     log = await service.provider.read(KEY)
     assert log is not None
-    rewrites = log.head.rewrites
-    for snapshot in (None, Snapshot(1, log.entries[0].id, b"{}")):
-        head = await service.provider.rewrite(
-            KEY, log.entries[0], at=Position(0, 1), rewrites=rewrites, snapshot=snapshot
-        )
-        rewrites = head.rewrites
+    for snapshot in (None, Snapshot(1, log.entries[0].origin, b"{}")):
+        await rewrite(service.provider, KEY, 1, None, snapshot)
         assert await state(fresh(service)) == {"n": 1}
 
 
 async def test_summary_that_names_an_entry_without_a_state_raises_corrupt(service: SessionHistoryService) -> None:
     record = Record(Author.TURN, base=0, messages=(said("q"),), status=Status.COMPLETED)
-    wrong = Snapshot(1, "e1", SessionSummary(slots={"agent": 1}).encode())
-    await service.provider.append(KEY, Entry("e1", record.encode()), at=Position(0, 0), snapshot=wrong)
+    entry = record.entry("e1")
+    wrong = Snapshot(1, entry.origin, SessionSummary(slots={"agent": 1}).encode())
+    await service.provider.append(KEY, entry, at=Position(0, 0), snapshot=wrong)
     with pytest.raises(Corrupt, match="state"):
         await state(service)
 

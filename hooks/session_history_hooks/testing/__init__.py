@@ -24,8 +24,9 @@ except ModuleNotFoundError as _missing:
     ) from None
 
 for _part in (
-    "appending", "claims", "claims_table", "concurrency", "deleting", "lifecycle", "listing", "machine", "processes",
-    "reading", "retrying", "rewriting", "subject",
+    "activity", "appending", "claims", "claims_table", "concurrency", "deleting", "entry_keys", "identity", "lifecycle",
+    "listing", "machine", "model", "origins", "paging", "processes", "reading", "refusing", "restorable_logs",
+    "restoring", "restoring_refusals", "retrying", "rewriting", "searching", "subject", "users",
 ):  # fmt: skip
     pytest.register_assert_rewrite(f"{__name__}.{_part}")
 

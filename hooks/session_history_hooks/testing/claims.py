@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from session_history_hooks import (
+    ENTRY_KEYS,
     Appended,
     Conflict,
     Durability,
@@ -16,6 +18,7 @@ from session_history_hooks import (
     SessionHistoryProvider,
     SessionKey,
     Snapshot,
+    WaitingOrder,
 )
 from session_history_hooks.testing.subject import (
     KEY,
@@ -42,10 +45,12 @@ class ClaimsContract(Subject):
         async with opened(connect) as provider:
             await fill(provider, 1)
             assert provider.limits == unopened
-        assert min(unopened.entry_bytes, unopened.summary_bytes, unopened.entries, unopened.page) >= 1
+        sizes = (unopened.entry_bytes, unopened.summary_bytes, unopened.entries, unopened.page, unopened.page_bytes)
+        assert min(sizes) >= 1
         assert unopened.remembered_ids is None or unopened.remembered_ids >= 0
         assert isinstance(unopened.durability, Durability)
         assert isinstance(unopened.atomic_head, bool)
+        assert isinstance(unopened.waiting, WaitingOrder)
 
     async def test_append_over_a_limit_raises_and_stores_nothing(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
@@ -70,12 +75,17 @@ class ClaimsContract(Subject):
 
     async def test_append_of_the_largest_entry_and_summary_is_stored(self, provider: SessionHistoryProvider) -> None:
         limits = provider.limits
-        largest = entry(1, b"\xff" * limits.entry_bytes)
+        keys = tuple(f"k{number}" for number in range(ENTRY_KEYS))
+        largest = replace(entry(1, b"\xff" * limits.entry_bytes), keys=keys)
         snapshot = Snapshot(1, "o1", b"\xff" * limits.summary_bytes)
         await provider.append(KEY, largest, at=Position(0, 0), snapshot=snapshot)
         log = await read(provider)
         assert log.entries == (largest,)
         assert log.head.snapshot == snapshot
+        await append(provider, 2)
+        if len(largest.payload) + len(entry(2).payload) > limits.page_bytes:
+            assert (await read(provider)).entries == (entry(2),)
+            assert (await read(provider, after=0)).entries == (largest,), "a page holds at least one entry"
 
     async def test_append_to_a_full_log_raises_limit_exceeded(self, provider: SessionHistoryProvider) -> None:
         full = provider.limits.entries

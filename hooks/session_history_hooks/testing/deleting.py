@@ -18,7 +18,7 @@ class DeletingContract(Subject):
         log = await read(provider, entry_id="e1")
         assert (log.head.deleted, log.head.tail, log.head.tail_origin) == (True, Position(0, 0), "")
         assert (log.head.snapshot, log.entries, log.match) == (None, (), None)
-        assert log.head.active_us > active_us
+        assert log.head.active_us == log.head.changed_us > active_us
 
     async def test_delete_of_missing_session_returns_false(self, provider: SessionHistoryProvider) -> None:
         assert await provider.delete(KEY) is False

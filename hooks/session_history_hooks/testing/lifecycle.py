@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,12 +13,21 @@ from session_history_hooks import (
     Conflict,
     Durability,
     Position,
+    Restorable,
+    Searchable,
     SessionHistoryProvider,
     SessionKey,
     Snapshot,
     Unavailable,
+    Users,
+    ability,
 )
+from session_history_hooks.testing.restorable_logs import made
 from session_history_hooks.testing.subject import KEY, Connect, Subject, append, entry, fill, opened, read, rewrite
+
+
+class UnknownAbility:
+    """An ability of a later version."""
 
 
 class LifecycleContract(Subject):
@@ -73,12 +83,18 @@ class LifecycleContract(Subject):
         assert (await read(provider)).head.tail == Position(0, 3)
         await asyncio.to_thread(asyncio.run, provider.stop())
 
+    async def test_provider_has_the_abilities_that_it_claims(self, connect: Connect) -> None:
+        """Also before its start; another ability, perhaps of a later version, is ``None``."""
+        assert [kind for kind in self.abilities if ability(connect(), kind) is None] == []
+        assert ability(connect(), UnknownAbility) is None
+
     async def test_repr_and_errors_show_no_payload(self, provider: SessionHistoryProvider) -> None:
         secret = b"hunter2"
-        await provider.append(KEY, entry(1, secret), at=Position(0, 0), snapshot=Snapshot(1, "o1", secret))
+        said = replace(entry(1, secret), text=secret.decode())
+        await provider.append(KEY, said, at=Position(0, 0), snapshot=Snapshot(1, "o1", secret))
         with pytest.raises(Conflict) as conflict:
-            await provider.append(KEY, entry(2, secret), at=Position(0, 0))
-        for shown in (await read(provider), conflict.value, provider):
+            await provider.append(KEY, replace(said, id="e2"), at=Position(0, 0))
+        for shown in (await read(provider), conflict.value, said, provider):
             assert "hunter2" not in repr(shown) + str(shown)
 
 
@@ -95,9 +111,22 @@ async def check_closed(provider: SessionHistoryProvider) -> None:
         "delete": lambda: provider.delete(KEY),
         "delete_user": lambda: provider.delete_user(KEY.user_id),
     }
-    for name, call in calls.items():
+    for name, call in (calls | ability_calls(provider)).items():
         try:
             await call()
         except Unavailable:
             continue
         pytest.fail(f"{name} of a provider that is not started must raise Unavailable")
+
+
+def ability_calls(provider: SessionHistoryProvider) -> dict[str, Callable[[], Awaitable[object]]]:
+    """Return a call of each method of the provider's abilities."""
+    calls: dict[str, Callable[[], Awaitable[object]]] = {}
+    if users := ability(provider, Users):
+        calls["list_users"] = lambda: users.list_users(limit=1)
+        calls["list_tombstones"] = lambda: users.list_tombstones(KEY.user_id, limit=1)
+    if restorable := ability(provider, Restorable):
+        calls["restore"] = lambda: restorable.restore(*made(1))
+    if searchable := ability(provider, Searchable):
+        calls["search"] = lambda: searchable.search(KEY.user_id, ["word"], limit=1)
+    return calls

@@ -56,6 +56,8 @@ class ReadingContract(Subject):
         assert log.match is not None
         assert log.head.snapshot is not None
         for each in (log.entries[0], log.match[1]):
-            assert (type(each.id), type(each.payload)) == (str, bytes)
+            assert (type(each.id), type(each.payload), type(each.origin)) == (str, bytes, str)
+            assert (type(each.keys), type(each.bookkeeping)) == (tuple, bool)
         assert type(log.head.snapshot.summary) is bytes
-        assert type(log.head.active_us) is int
+        assert (type(log.head.active_us), type(log.head.changed_us)) == (int, int)
+        assert (type(log.head.tail_origin), type(log.head.rewrite_id)) == (str, str)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
-from session_history_hooks import Conflict, Entry, Position, SessionHistoryProvider, Snapshot
-from session_history_hooks.testing.subject import KEY, Subject, covering, entry, fill, read, rewrite
+from session_history_hooks import Conflict, Entry, Head, Position, SessionHistoryProvider, Snapshot
+from session_history_hooks.testing.subject import (
+    KEY,
+    Connect,
+    Subject,
+    append,
+    covering,
+    entry,
+    fill,
+    opened,
+    read,
+    rewrite,
+)
 
 
 class RewritingContract(Subject):
@@ -45,11 +57,93 @@ class RewritingContract(Subject):
         assert (head.rewrite_id, head.current_snapshot) == ("r1", Snapshot(3, "o3", b"summary"))
         assert (await rewrite(provider, 2, rewrite_id="r2", last="r1")).snapshot is None
 
-    async def test_rewrite_is_recognized_when_it_is_repeated(self, provider: SessionHistoryProvider) -> None:
-        await fill(provider, 3)
-        head = await rewrite(provider, 2, b"erased", snapshot=covering(3))
-        assert await rewrite(provider, 2, b"erased", snapshot=covering(3)) == head
-        assert (await read(provider)).head == head
+    async def test_retry_of_a_rewrite_returns_the_head_and_changes_nothing(self, connect: Connect) -> None:
+        async with opened(connect) as one, opened(connect) as other:
+            await fill(one, 3)
+            head = await rewrite(one, 2, b"erased", snapshot=covering(3))
+            before = await read(one)
+            for provider in (one, other):
+                assert await rewrite(provider, 2, b"erased", snapshot=covering(3)) == head
+                assert await rewrite(provider, 1, b"other", last="other") == head
+                assert await read(provider) == before
+
+    async def test_retry_of_a_rewrite_after_an_append_returns_the_current_head(
+        self, provider: SessionHistoryProvider
+    ) -> None:
+        await fill(provider, 2)
+        await rewrite(provider, 2, b"erased", snapshot=covering(2))
+        await append(provider, 3)
+        await provider.renew(KEY, at=Position(0, 3))
+        before = await read(provider)
+        assert before.head.rewrite_id == "r1"
+        assert await rewrite(provider, 2, b"erased", snapshot=covering(2)) == before.head
+        assert await read(provider) == before
+
+    async def test_retry_of_a_rewrite_after_another_one_raises_conflict(self, provider: SessionHistoryProvider) -> None:
+        await fill(provider, 2)
+        await rewrite(provider, 1, b"first")
+        await rewrite(provider, 1, b"second", rewrite_id="r2", last="r1")
+        before = await read(provider)
+        with pytest.raises(Conflict) as conflict:
+            await rewrite(provider, 1, b"first")
+        assert conflict.value.head == before.head
+        assert await read(provider) == before
+
+    async def test_retry_of_a_rewrite_after_delete_raises_conflict(self, provider: SessionHistoryProvider) -> None:
+        await fill(provider, 2)
+        await rewrite(provider, 1)
+        await provider.delete(KEY)
+        with pytest.raises(Conflict):
+            await rewrite(provider, 1)
+        await provider.append(KEY, entry(1), at=Position(1, 0))
+        before = await read(provider)
+        assert before.head.rewrite_id == ""
+        with pytest.raises(Conflict) as conflict:
+            await rewrite(provider, 1)
+        assert conflict.value.head == before.head
+        assert await read(provider) == before
+        again = await provider.rewrite(
+            KEY, entry(1, b"new"), at=Position(1, 1), rewrite_id="r1", last_rewrite_id="", snapshot=None
+        )
+        assert again.rewrite_id == "r1"
+        assert (await read(provider)).entries == (entry(1, b"new"),)
+
+    async def test_concurrent_tries_of_one_rewrite_do_it_once(self, connect: Connect) -> None:
+        async with opened(connect) as one, opened(connect) as other:
+            await fill(one, 2)
+            tries = [rewrite(provider, 1, b"new", snapshot=covering(2)) for provider in [one, other] * 4]
+            heads = await asyncio.gather(*tries)
+            assert heads == [(await read(one)).head] * 8
+            assert (await read(other)).entries == (entry(1, b"new"), entry(2))
+
+    async def test_concurrent_rewrites_let_one_win(self, connect: Connect) -> None:
+        async with opened(connect) as one, opened(connect) as other:
+            await fill(one, 2)
+            rivals = [
+                rewrite(provider, number % 2 + 1, f"{number}".encode(), rewrite_id=f"r{number}")
+                for number, provider in enumerate([one, other] * 4)
+            ]
+            outcomes = await asyncio.gather(*rivals, return_exceptions=True)
+            (won,) = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, Head)]
+            assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 7
+            log = await read(other)
+            assert log.head == outcomes[won]
+            assert log.head.rewrite_id == f"r{won}"
+            changed = won % 2 + 1
+            assert log.entries == tuple(
+                entry(seq, f"{won}".encode()) if seq == changed else entry(seq) for seq in (1, 2)
+            )
+
+    async def test_rewritten_entry_keeps_its_keys_and_bookkeeping(self, provider: SessionHistoryProvider) -> None:
+        old = replace(entry(2), keys=("k1", "k2"), bookkeeping=True)
+        await append(provider, 1)
+        await provider.append(KEY, old, at=Position(0, 1))
+        await rewrite(provider, 2, b"new")
+        new = replace(old, payload=b"new")
+        log = await read(provider, entry_id="k1")
+        assert (log.entries, log.match) == ((entry(1), new), (2, new))
+        await rewrite(provider, 2, b"", rewrite_id="r2", last="r1")
+        assert (await read(provider)).entries == (entry(1), replace(old, payload=b""))
 
     async def test_second_of_two_rewrites_that_saw_the_same_head_raises_conflict(
         self, provider: SessionHistoryProvider

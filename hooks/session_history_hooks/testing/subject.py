@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import ClassVar, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -19,7 +20,10 @@ from session_history_hooks import (
     SessionHistoryProvider,
     SessionKey,
     Snapshot,
+    ability,
 )
+
+A = TypeVar("A")
 
 Connect = Callable[[], SessionHistoryProvider]
 """Makes a provider that is not started. Each call connects to the same store.
@@ -32,7 +36,13 @@ KEY = SessionKey("user", "session")
 
 
 class Subject:
-    """The fixtures that every part of the contract uses."""
+    """The fixtures that every part of the contract uses.
+
+    :cvar abilities: the abilities that the provider has, such as ``(Users, Restorable)``. One that it has without
+        naming it is tested, too; one that it names and lacks is a failure.
+    """
+
+    abilities: ClassVar[tuple[Callable[..., object], ...]] = ()
 
     @pytest.fixture
     def connect(self) -> Connect:
@@ -53,6 +63,14 @@ async def opened(connect: Connect) -> AsyncIterator[SessionHistoryProvider]:
         yield provider
     finally:
         await provider.stop()
+
+
+def require(provider: SessionHistoryProvider, kind: Callable[..., A]) -> A:
+    """Return an ability of the provider, or skip the test."""
+    found = ability(provider, kind)
+    if found is None:
+        pytest.skip(f"the provider lacks the ability {getattr(kind, '__name__', kind)}")
+    return found
 
 
 def entry(number: int, payload: bytes | None = None) -> Entry:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import parse_qsl
 
 import pluggy
@@ -22,6 +22,7 @@ from session_history.errors import (
     UnknownWrapper,
 )
 from session_history_hooks import OpenInner, ProviderSpec, SessionHistoryProvider, WrapperSpec, spec
+from session_history_hooks.provider import missing_members
 from session_history_hooks.spec import PROJECT, WRAPPERS
 
 S = TypeVar("S", ProviderSpec, WrapperSpec)
@@ -164,9 +165,12 @@ def _entry_point(kind: _Kind[S], name: str) -> EntryPoint:
 def _opened(point: EntryPoint, make: Callable[[], object]) -> SessionHistoryProvider:
     with _plugin_errors(point):
         opened = make()
-    if not isinstance(opened, SessionHistoryProvider):
-        raise PluginError(f"{_source(point)} opens a {type(opened).__name__}, which is not a SessionHistoryProvider")
-    return opened
+    if missing := missing_members(opened):
+        raise PluginError(
+            f"{_source(point)} opens a {type(opened).__name__}, which is not a SessionHistoryProvider: it lacks "
+            f"{', '.join(missing)}"
+        )
+    return cast("SessionHistoryProvider", opened)
 
 
 @contextmanager

@@ -102,13 +102,13 @@ class EntryRange:
 
     @property
     def end(self) -> tuple[int, str]:
-        """Return seq and id of the newest entry that the log had when it was read."""
-        return self.head.tail.seq, self.head.tail_id
+        """Return seq and origin of the newest entry that the log had when it was read."""
+        return self.head.tail.seq, self.head.tail_origin
 
     def stands_at(self, head: Head) -> bool:
         """Tell whether the log of ``head`` ends here, and no entry was rewritten since."""
         mine = self.head
-        return mine.tail == head.tail and mine.tail_id == head.tail_id and mine.rewrites == head.rewrites
+        return (mine.tail_origin, mine.rewrite_id, mine.tail) == (head.tail_origin, head.rewrite_id, head.tail)
 
     def followed_by(self, log: Log) -> EntryRange | None:
         """Return the range with all that came since.
@@ -120,7 +120,7 @@ class EntryRange:
         old, new = self.head, log.head
         if not log.entries:
             return replace(self, head=new) if self.stands_at(new) else None
-        if (new.tail.generation, new.rewrites) != (old.tail.generation, old.rewrites):
+        if (new.tail.generation, new.rewrite_id) != (old.tail.generation, old.rewrite_id):
             return None
         if log.first != old.tail.seq + 1 or log.first + len(log.entries) - 1 != new.tail.seq:
             return None

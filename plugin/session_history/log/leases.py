@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from session_history.errors import SessionBusy, SessionHistoryError
-from session_history_hooks import Head, Position, SessionHistoryProvider, SessionKey
+from session_history_hooks import Head, SessionHistoryProvider, SessionKey
 
 LEASE_SECONDS = 30.0
 """Seconds without a heartbeat after which an exclusive turn counts as dead."""
@@ -22,13 +22,13 @@ _CAPACITY = 10_000
 
 
 class LeaseObserver:
-    """Observes exclusive turns: one whose position and heartbeat do not move for the time of its lease is dead.
+    """Observes exclusive turns: one whose entry and heartbeat do not change for the time of its lease is dead.
 
     Time is this process's own monotonic clock, from the first look at the turn. Threads may share an observer.
     """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[SessionKey, tuple[Position, int, float]] = OrderedDict()
+        self._seen: OrderedDict[SessionKey, tuple[str, int, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def check_expired(self, head: Head, lease: float) -> None:
@@ -40,8 +40,8 @@ class LeaseObserver:
         """
         with self._lock:
             seen = self._seen.pop(head.key, None)
-            if seen is None or seen[:2] != (head.tail, head.heartbeat):
-                seen = head.tail, head.heartbeat, time.monotonic()
+            if seen is None or seen[:2] != (head.tail_origin, head.heartbeat):
+                seen = head.tail_origin, head.heartbeat, time.monotonic()
             self._seen[head.key] = seen
             if len(self._seen) > _CAPACITY:
                 self._seen.popitem(last=False)
@@ -52,13 +52,12 @@ class LeaseObserver:
 class Lease:
     """Sends the heartbeats of an exclusive turn, from the running event loop, until it ends.
 
-    :param tail: returns the position of the turn's newest entry.
+    :param head: returns the head with the turn's newest entry.
     """
 
-    def __init__(self, provider: SessionHistoryProvider, key: SessionKey, tail: Callable[[], Position]) -> None:
+    def __init__(self, provider: SessionHistoryProvider, head: Callable[[], Head]) -> None:
         self._provider = provider
-        self._key = key
-        self._tail = tail
+        self._head = head
         self._loop = asyncio.get_running_loop()
         self._heartbeats = self._loop.create_task(self._send_heartbeats())
 
@@ -71,4 +70,5 @@ class Lease:
         while True:
             await asyncio.sleep(LEASE_SECONDS / HEARTBEATS_PER_LEASE)
             with suppress(SessionHistoryError):  # the store may come back before the lease is over
-                await self._provider.renew(self._key, at=self._tail())
+                head = self._head()
+                await self._provider.renew(head.key, at=head.tail, tail_origin=head.tail_origin)

@@ -6,10 +6,12 @@ import asyncio
 import logging
 import random
 import time
+from dataclasses import replace
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from session_history.errors import (
+    ConfigurationError,
     Conflict,
     Corrupt,
     IncompatibleStore,
@@ -23,6 +25,7 @@ from session_history.log.leases import LeaseObserver
 from session_history.records.record import Record
 from session_history.records.summary import SessionSummary
 from session_history_hooks import Entry, Head, Log, Position, SessionHistoryProvider, SessionKey, Snapshot
+from session_history_hooks.rules import head_after
 
 logger: logging.Logger = logging.getLogger("session_history")
 
@@ -37,6 +40,7 @@ class SessionLog:
     """The logs of a provider, as records.
 
     :ivar name: tells the sessions of this log from those of another one.
+    :ivar is_store_suspect: the store did not answer, so it may be another one when it does again.
     """
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
@@ -44,14 +48,48 @@ class SessionLog:
         self.cache: TailCache = TailCache()
         self.leases: LeaseObserver = LeaseObserver()
         self.name: str = uuid4().hex
+        self.is_store_suspect: bool = False
+        self._incarnation: str | None = None
         self._queues: WeakValueDictionary[tuple[int, SessionKey], _AppendQueue] = WeakValueDictionary()
 
     def forget(self) -> None:
-        """Drop all that is known of the store. Reads that are under way go on with the old cache."""
+        """Drop what was read from the store. Reads that are under way go on with the old cache."""
         self.cache = TailCache()
 
+    async def identify_store(self) -> None:
+        """Find out which store this is, and drop all that is known of another one.
+
+        :raises ConfigurationError: it is one shard of several.
+        """
+        info = await self.provider.store_info()
+        if info.shard is not None:
+            raise ConfigurationError(f"this store is shard {info.shard} of a sharded store; open it through `sharded`")
+        if self._incarnation not in (None, info.incarnation):
+            logger.warning("the store is another one than before; what was known of it is dropped")
+            self.forget()
+            self.leases = LeaseObserver()
+            self.name = uuid4().hex
+        self._incarnation = info.incarnation
+        self.is_store_suspect = False
+
+    async def read(
+        self,
+        key: SessionKey,
+        *,
+        last: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        entry_id: str | None = None,
+    ) -> Log | None:
+        """Read from the store, see :meth:`session_history_hooks.SessionHistoryProvider.read`."""
+        try:
+            return await self.provider.read(key, last=last, before=before, after=after, entry_id=entry_id)
+        except Unavailable:
+            self.is_store_suspect = True
+            raise
+
     async def head(self, key: SessionKey) -> Head | None:
-        log = await self.provider.read(key, last=0)
+        log = await self.read(key, last=0)
         return log.head if log else None
 
     async def summary(self, key: SessionKey, head: Head) -> SessionSummary:
@@ -60,7 +98,7 @@ class SessionLog:
         if cached is not None and cached.summary is not None and cached.stands_at(head):
             return cached.summary
         snapshot = head.snapshot
-        if snapshot and (head.current_snapshot or await self.holds(key, snapshot.seq, snapshot.entry_id)):
+        if snapshot and (head.current_snapshot or await self.holds(key, snapshot.seq, snapshot.origin)):
             try:
                 summary = SessionSummary.decode(snapshot.summary, key)
             except (Corrupt, IncompatibleStore) as error:
@@ -87,18 +125,18 @@ class SessionLog:
             seq += len(log.entries)
         return summary
 
-    async def append(self, key: SessionKey, record: Record, *, known: Head | None, entry_id: str) -> Head | None:
+    async def append(self, key: SessionKey, entry: Entry, record: Record, *, known: Head | None) -> Head | None:
         """Append behind the newest entry, as long as the session is in the generation that the author knows.
 
         It waits for an exclusive turn to end, up to :data:`RETRY_TIMEOUT`.
 
+        :param record: the one that ``entry`` holds.
         :param known: the head that the author saw; ``None`` if the session was never seen.
         :returns: the new head, as far as this process knows; ``None`` if the log holds an entry of this id already.
         :raises SessionDeleted: the session was deleted since.
         :raises SessionBusy: the session still belongs to an exclusive turn.
         :raises Unavailable: other writers came first for too long.
         """
-        entry = Entry(entry_id, record.encode())
         queue = self._queue(key)
         deadline = time.monotonic() + RETRY_TIMEOUT
         while True:
@@ -132,7 +170,7 @@ class SessionLog:
             await asyncio.sleep(_backoff(attempt))
             attempt += 1
 
-    async def append_owned(self, key: SessionKey, record: Record, *, own: Head, entry_id: str) -> Head | None:
+    async def append_owned(self, key: SessionKey, entry: Entry, record: Record, *, own: Head) -> Head | None:
         """Append directly behind an entry whose lease is one's own.
 
         :returns: see :meth:`append`.
@@ -140,7 +178,7 @@ class SessionLog:
         :raises TurnOvertaken: another turn took it over.
         """
         try:
-            return await self.append_at(key, Entry(entry_id, record.encode()), record, own, own=own.tail)
+            return await self.append_at(key, entry, record, own, own=own.tail)
         except Conflict as conflict:
             _require_same_life(key, conflict.head, own)
             raise TurnOvertaken(key) from None
@@ -161,11 +199,18 @@ class SessionLog:
             await self._require_expired(key, living, summary.lease)
         at = living.tail if living else Position(head.tail.generation + 1 if head else 0, 0)
         summary = summary.with_record(at.seq + 1, record)
-        snapshot = Snapshot(at.seq + 1, entry.id, summary.encode())
-        appended = await self.provider.append(key, entry, at=at, snapshot=snapshot)
+        snapshot = Snapshot(at.seq + 1, entry.origin, summary.encode())
+        tail_origin = living.tail_origin if living else None
+        try:
+            appended = await self.provider.append(key, entry, at=at, tail_origin=tail_origin, snapshot=snapshot)
+        except Unavailable:
+            self.is_store_suspect = True
+            raise
         if appended.replayed:
             return None
-        new = _moved(key, head, appended.position, snapshot)
+        new = head_after(head, key, entry, snapshot)  # its times are by the clock of this process
+        if new.tail != appended.position:  # behind sessions of this id that expired without a tombstone
+            new = replace(new, tail=appended.position)
         if head:
             self.cache.extend(key, head, new, record, size=len(entry.payload), summary=summary)
         return new
@@ -177,31 +222,35 @@ class SessionLog:
         :raises SessionBusy: the turn may be alive.
         """
         now = await self.head(key)
-        if now is None or now.tail != head.tail:
+        if now is None or (now.tail, now.tail_origin) != (head.tail, head.tail_origin):
             raise Conflict(now)
         self.leases.check_expired(now, lease)
 
-    async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Record] | None:
-        """Return the head, and seq and record of an entry of the newest generation."""
-        log = await self.provider.read(key, last=0, entry_id=entry_id)
-        if log is None or log.match is None:
-            return None
-        seq, entry = log.match
-        return log.head, seq, Record.decode(entry.payload, key, seq)
+    async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Entry] | None:
+        """Return the head, and seq and entry of an id of the newest generation."""
+        log = await self.read(key, last=0, entry_id=entry_id)
+        return (log.head, *log.match) if log and log.match else None
 
     async def read_again(
         self, key: SessionKey, head: Head, *, last: int | None = None, before: int, after: int | None = None
     ) -> Log:
-        """Read more of the log that ``head`` belongs to. :raises SessionDeleted: it was deleted meanwhile."""
-        log = await self.provider.read(key, last=last, before=before, after=after)
+        """Read more of the log that ``head`` belongs to.
+
+        :raises SessionDeleted: it was deleted meanwhile.
+        :raises Unavailable: the store lost some of its entries meanwhile, as after the restore of a backup.
+        """
+        log = await self.read(key, last=last, before=before, after=after)
         if log is None or log.head.deleted or log.head.tail.generation != head.tail.generation:
             raise SessionDeleted(key, traceless=log is None)
+        if log.head.tail.seq < head.tail.seq:
+            self.is_store_suspect = True
+            raise Unavailable(f"{key} was shorter when it was read again; try again")
         return log
 
-    async def holds(self, key: SessionKey, seq: int, entry_id: str) -> bool:
-        """Tell whether the entry at ``seq`` has this id."""
-        log = await self.provider.read(key, last=1, before=seq + 1)
-        return log is not None and (log.first, [entry.id for entry in log.entries]) == (seq, [entry_id])
+    async def holds(self, key: SessionKey, seq: int, origin: str) -> bool:
+        """Tell whether the entry at ``seq`` has this origin."""
+        log = await self.read(key, last=1, before=seq + 1)
+        return log is not None and (log.first, [entry.origin for entry in log.entries]) == (seq, [origin])
 
     def _queue(self, key: SessionKey) -> _AppendQueue:
         name = id(asyncio.get_running_loop()), key
@@ -243,22 +292,6 @@ def _is_same_life(head: Head | None, known: Head | None) -> bool:
 def _generation(known: Head | None) -> int:
     """Return the generation that an author writes for. A session never seen begins with generation 0."""
     return known.tail.generation if known else 0
-
-
-def _moved(key: SessionKey, head: Head | None, tail: Position, snapshot: Snapshot) -> Head:
-    """Return the head after an append. Its activity is by the clock of this process."""
-    active_us = max(time.time_ns() // 1000, head.active_us + 1 if head else 0)
-    heartbeat, rewrites = (head.heartbeat, head.rewrites) if head and not head.deleted else (0, 0)
-    return Head(
-        key,
-        tail,
-        snapshot.entry_id,
-        deleted=False,
-        heartbeat=heartbeat,
-        rewrites=rewrites,
-        active_us=active_us,
-        snapshot=snapshot,
-    )
 
 
 def _backoff(attempt: int) -> float:

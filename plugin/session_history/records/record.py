@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from session_history.errors import Corrupt, IncompatibleStore, InvalidCursor
 from session_history.records.messages import StoredMessage
 from session_history.records.values import decode, encode_checked
-from session_history_hooks import SessionKey
+from session_history_hooks import Entry, SessionKey
 
 VERSION = 1
 
@@ -172,6 +172,10 @@ class Record:
     @property
     def begins_turn(self) -> bool:
         return self.by is Author.TURN and bool(self.messages) and self.continues is None
+
+    def entry(self, entry_id: str) -> Entry:
+        """Return a new entry that holds the record."""
+        return Entry(entry_id, self.encode(), bookkeeping=self.by is Author.SESSION)
 
     def encode(self) -> bytes:
         document: dict[str, Any] = {"v": VERSION, "by": self.by.value, "base": self.base, "at": self.at_us}

@@ -55,10 +55,10 @@ class TurnRecorder(Generic[M]):
         return self._opened.window.state
 
     @property
-    def loaded_tail_id(self) -> str | None:
+    def loaded_tail_origin(self) -> str | None:
         """The id of the log's newest entry when the turn was opened; ``None`` for a session never seen."""
         head = self._opened.window.head
-        return head.tail_id if head else None
+        return head.tail_origin if head else None
 
     def add_input(self, messages: Sequence[StoredMessage]) -> None:
         """Add the input. A repeat of this turn's id must bring the same one.
@@ -220,9 +220,9 @@ class TurnRecorder(Generic[M]):
             raise Corrupt(f"the recorded answer of a turn of {self.key} lacks a message") from None
 
     @property
-    def tail_id(self) -> str | None:
+    def tail_origin(self) -> str | None:
         """The id of the newest entry that this turn knows of; ``None`` if the session was never seen."""
-        return self._writer.head.tail_id if self._writer.head else None
+        return self._writer.head.tail_origin if self._writer.head else None
 
     @property
     def is_in_sync(self) -> bool:

@@ -13,16 +13,20 @@ from session_history.records.messages import StoredMessage
 from session_history.records.record import Author, Record, Status, new_id
 from session_history.records.values import encode
 from session_history.turns.draft import Draft
-from session_history_hooks import Entry, Head, Position, SessionKey
+from session_history_hooks import Entry, Head, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
 
 
 class _Pending(NamedTuple):
-    """A record on its way to the log. After an unknown outcome it is tried again under the same id."""
+    """A record on its way to the log. After an unknown outcome the same entry is tried again."""
 
     record: Record
-    entry_id: str
+    entry: Entry
+
+    @classmethod
+    def of(cls, record: Record, entry_id: str) -> _Pending:
+        return cls(record, record.entry(entry_id))
 
 
 class Writer:
@@ -63,7 +67,7 @@ class Writer:
         self._turn_id = turn_id
         self._slot = slot
         self._base = head.tail.seq if head else 0
-        self._claim_id = new_id()
+        self._claim: _Pending | None = None
         self._lease: leases.Lease | None = None
         self._pending: _Pending | None = None
         self._is_answered = False  # an entry with the id of the turn stands in the log
@@ -83,24 +87,25 @@ class Writer:
         :raises SessionBusy: it belongs to another turn.
         :raises Conflict: the session changed since it was read.
         """
-        record = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=leases.LEASE_SECONDS)
-        entry = Entry(self._claim_id, record.encode())
-        head = await self._log.append_at(self._key, entry, record, self.head)
+        if self._claim is None:
+            claim = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=leases.LEASE_SECONDS)
+            self._claim = _Pending.of(claim, new_id())
+        head = await self._log.append_at(self._key, self._claim.entry, self._claim.record, self.head)
         if head is None:
-            head, seq, _ = await self._find(entry.id)
+            head, seq, _ = await self._find(self._claim.entry.id)
             if head.tail.seq != seq:  # another turn has taken this one for dead meanwhile
                 raise Conflict(head)
         self.head = head
-        self._lease = self._lease or leases.Lease(self._log.provider, self._key, self._tail)
+        self._lease = self._lease or leases.Lease(self._log.provider, self._claimed_head)
         if self._draft.status is not None:  # the service was stopped meanwhile
             try:
                 await self.store(self._draft.status)
             finally:
                 self.end_lease()
 
-    def _tail(self) -> Position:
+    def _claimed_head(self) -> Head:
         assert self.head is not None
-        return self.head.tail
+        return self.head
 
     def end_lease(self) -> None:
         lease, self._lease = self._lease, None
@@ -125,17 +130,18 @@ class Writer:
         """
         while pending := self._pending or self._next(status):
             self._pending = pending
+            record, entry = pending
             head = await self._append(pending)
-            stored = (head, head.tail.seq, pending.record) if head else await self._find(pending.entry_id)
+            stored = (head, head.tail.seq, entry) if head else await self._find(entry.id)
             if self._pending is not pending:
                 continue  # another task that stores this turn saw the outcome first
             self._pending = None
-            # A record that is there already is this turn's own, if an acknowledgement was lost.
-            if stored[2] == pending.record or pending.entry_id != self._turn_id:
-                self._is_answered = self._is_answered or pending.entry_id == self._turn_id
-                await self._mark_stored(*stored)
+            head, seq, found = stored
+            if found.origin == entry.origin:  # also if it was there already, since an acknowledgement was lost
+                self._is_answered = self._is_answered or entry.id == self._turn_id
+                await self._mark_stored(head, seq, record)
             else:
-                await self._yield_to_first(*stored)
+                await self._yield_to_first(head, seq, Record.decode(found.payload, self._key, seq))
 
     def _next(self, status: Status) -> _Pending | None:
         draft = self._draft
@@ -149,7 +155,7 @@ class Writer:
             lease=leases.LEASE_SECONDS if self.is_exclusive and is_open else None,
             required=self.is_exclusive and draft.status is not None,
         )
-        return _Pending(record, self._entry_id(record)) if record else None
+        return _Pending.of(record, self._entry_id(record)) if record else None
 
     def _entry_id(self, record: Record) -> str:
         """Return the id of the turn for the entry that answers it, so that a repeat finds it; else a new id."""
@@ -159,13 +165,13 @@ class Writer:
         return new_id()
 
     async def _append(self, pending: _Pending) -> Head | None:
-        record, entry_id = pending
+        record, entry = pending
         if self._lease is None:
-            return await self._log.append(self._key, record, known=self.head, entry_id=entry_id)
+            return await self._log.append(self._key, entry, record, known=self.head)
         assert self.head is not None
-        return await self._log.append_owned(self._key, record, own=self.head, entry_id=entry_id)
+        return await self._log.append_owned(self._key, entry, record, own=self.head)
 
-    async def _find(self, entry_id: str) -> tuple[Head, int, Record]:
+    async def _find(self, entry_id: str) -> tuple[Head, int, Entry]:
         """Return what an earlier attempt stored whose outcome was not known."""
         found = await self._log.find(self._key, entry_id)
         if found is None:

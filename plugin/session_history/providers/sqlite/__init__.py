@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, get_args
@@ -17,7 +17,8 @@ from pydantic import Field, field_validator
 
 from session_history.providers.common.forks import ForkGuard
 from session_history.providers.common.options import require_one_of, require_seconds
-from session_history.providers.sqlite import rows
+from session_history.providers.sqlite import restoring, rows, store, users
+from session_history.providers.sqlite.entries import MAX_SEQ
 from session_history.providers.sqlite.openings import register, require_not_inherited, unregister
 from session_history.providers.sqlite.probe import Probe
 from session_history.providers.sqlite.threads import Reader, Writer
@@ -34,10 +35,17 @@ from session_history_hooks import (
     Position,
     ProviderOptions,
     ProviderSpec,
+    Restorable,
     SessionKey,
+    Shard,
     Snapshot,
+    StoreInfo,
     StoreReadOnly,
     Unavailable,
+    UserPage,
+    Users,
+    check_origin,
+    check_restore,
     hookimpl,
 )
 
@@ -83,8 +91,9 @@ class SqliteProvider:
             # A round number far above any real turn and far below SQLite's own limit of 10**9.
             entry_bytes=64 * 2**20,
             summary_bytes=2**20,
-            entries=rows.MAX_SEQ,
+            entries=MAX_SEQ,
             page=PAGE,
+            page_bytes=64 * 2**20,
             remembered_ids=None,
             durability=Durability.DISK if synchronous == "FULL" else Durability.HOST,
             atomic_head=True,
@@ -109,6 +118,15 @@ class SqliteProvider:
         except Exception:
             return False
 
+    def ability(self, kind: object) -> object | None:
+        return self if kind in (Users, Restorable) else None
+
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        info = await self._read(store.info)
+        if shard is None or info.shard is not None:
+            return info
+        return await self._write(lambda connection: store.take(connection, shard))
+
     async def read(
         self,
         key: SessionKey,
@@ -122,22 +140,40 @@ class SqliteProvider:
             unchanged = self._running().probe.unchanged_since(key, after)
             if unchanged is not None:
                 return unchanged
-        return await self._read(lambda connection: rows.read(connection, key, PAGE, last, before, after, entry_id))
+        return await self._read(
+            lambda connection: rows.read(connection, key, self._limits, last, before, after, entry_id)
+        )
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         self._limits.check(entry, snapshot, at)
-        return await self._write(lambda connection: rows.append(connection, key, entry, at, snapshot))
+        return await self._write(lambda connection: rows.append(connection, key, entry, at, tail_origin, snapshot))
 
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        return await self._write(lambda connection: rows.renew(connection, key, at))
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
+        return await self._write(lambda connection: rows.renew(connection, key, at, tail_origin))
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
         self._limits.check(entry, snapshot)
-        return await self._write(lambda connection: rows.rewrite(connection, key, entry, at, rewrites, snapshot))
+        check_origin("rewrite_id", rewrite_id)
+        return await self._write(
+            lambda connection: rows.rewrite(connection, key, entry, at, rewrite_id, last_rewrite_id, snapshot)
+        )
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         behind = ListingCursor.decode(cursor) if cursor is not None else None
@@ -148,6 +184,17 @@ class SqliteProvider:
 
     async def delete_user(self, user_id: str) -> int:
         return await self._write(lambda connection: rows.delete_user(connection, user_id))
+
+    async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
+        return await self._read(lambda connection: users.list_users(connection, min(limit, PAGE), cursor))
+
+    async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        return await self._read(lambda connection: users.list_tombstones(connection, user_id, min(limit, PAGE), cursor))
+
+    async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
+        first = check_restore(head, entries, behind)
+        restoring.check_limits(self._limits, head, entries)
+        return await self._write(lambda connection: restoring.restore(connection, head, entries, first, behind))
 
     async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         return await self._running().reader.submit(job)

@@ -26,34 +26,45 @@ Identity = tuple[int, int]
 APPLICATION_ID = int.from_bytes(b"SHLG")
 """A mark in the header of each of our files: "session history log"."""
 
-SEQ_BITS = 24
-"""An entry's key is ``log << SEQ_BITS | seq``: 2**24 - 1 entries in a log, 2**39 logs in a file.
-
-This key keeps the entries of a session next to each other in a plain table. They load faster from it than through
-any index.
-"""
-
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE head (
-            log          INTEGER PRIMARY KEY,
-            user_id      TEXT NOT NULL,
-            session_id   TEXT NOT NULL,
-            generation   INTEGER NOT NULL,
-            seq          INTEGER NOT NULL,
-            tail_id      TEXT NOT NULL,
-            deleted      INTEGER NOT NULL,
-            heartbeat    INTEGER NOT NULL,
-            rewrites     INTEGER NOT NULL,
-            active_us    INTEGER NOT NULL,
-            snapshot_seq INTEGER,
-            snapshot_id  TEXT,
-            summary      BLOB,
+            log             INTEGER PRIMARY KEY,
+            user_id         TEXT NOT NULL,
+            session_id      TEXT NOT NULL,
+            generation      INTEGER NOT NULL,
+            seq             INTEGER NOT NULL,
+            tail_origin     TEXT NOT NULL,
+            deleted         INTEGER NOT NULL,
+            heartbeat       INTEGER NOT NULL,
+            rewrite_id      TEXT NOT NULL,
+            active_us       INTEGER NOT NULL,
+            changed_us      INTEGER NOT NULL,
+            snapshot_seq    INTEGER,
+            snapshot_origin TEXT,
+            summary         BLOB,
             UNIQUE (user_id, session_id)
         )""",
         "CREATE INDEX listing ON head (user_id, active_us DESC, session_id) WHERE deleted = 0",
-        "CREATE TABLE entry (k INTEGER PRIMARY KEY, id TEXT NOT NULL, payload BLOB NOT NULL)",
-        f"CREATE UNIQUE INDEX entry_id ON entry (k >> {SEQ_BITS}, id)",
+        "CREATE INDEX tombstone ON head (user_id, session_id) WHERE deleted = 1",
+        # The payload comes last: SQLite walks through a large value to reach the columns behind it.
+        """CREATE TABLE entry (
+            k           INTEGER PRIMARY KEY,
+            id          TEXT NOT NULL,
+            origin      TEXT NOT NULL,
+            bookkeeping INTEGER NOT NULL,
+            keys        TEXT,
+            payload     BLOB NOT NULL
+        )""",
+        # The ids and the keys of a log are one namespace.
+        """CREATE TABLE entry_id (
+            log INTEGER NOT NULL,
+            id  TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            PRIMARY KEY (log, id)
+        ) WITHOUT ROWID""",
+        "CREATE TABLE store (incarnation TEXT NOT NULL, shard_number INTEGER, shard_count INTEGER)",
+        "INSERT INTO store (incarnation) VALUES (lower(hex(randomblob(12))))",
     ),
 )
 """Statements from one schema version to the next. They only add, so that processes of an older version go on."""

@@ -79,8 +79,8 @@ class Reply:
         marker = SyncMarker.of(state)
         known = marker.messages if marker else 0
         old, new = state.context[:known], state.context[known:]
-        tail_id = self._recorder.loaded_tail_id
-        is_current = marker is not None and tail_id is not None and marker.entry_id == tail_id
+        tail_origin = self._recorder.loaded_tail_origin
+        is_current = marker is not None and tail_origin is not None and marker.origin == tail_origin
         if not is_current and stored is not None:
             restore(state, stored)
         if self._resumes:
@@ -289,10 +289,10 @@ class Reply:
 
         :param well: the reply ended, or was parked, as it should.
         """
-        tail_id = self._recorder.tail_id
-        if tail_id is None:
+        tail_origin = self._recorder.tail_origin
+        if tail_origin is None:
             return
         is_current = self._recorder.is_in_sync and self._saves_state
         # A tool that outlived its own reply may have put its result into this one.
         clean = well and is_current and not any(each.has_orphan_result for _, each in self._new.values())
-        SyncMarker.put(self._agent.state, tail_id if is_current else "", clean=clean)
+        SyncMarker.put(self._agent.state, tail_origin if is_current else "", clean=clean)

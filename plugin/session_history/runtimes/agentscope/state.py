@@ -27,13 +27,13 @@ _EXCLUDED: Any = {
 class SyncMarker(NamedTuple):
     """A marker in an agent: how far its context is what the log says.
 
-    :ivar entry_id: id of the log's newest entry, if the agent's state is that one or grew from it; else ``""``.
+    :ivar origin: origin of the log's newest entry, if the agent's state is that one or grew from it; else ``""``.
     :ivar messages: how many messages of the context, from the first, the log has.
     :ivar last: the id of the last of them; ``""`` without messages.
     :ivar clean: those messages are what the log shows.
     """
 
-    entry_id: str
+    origin: str
     messages: int
     last: str
     clean: bool
@@ -42,15 +42,15 @@ class SyncMarker(NamedTuple):
     def of(cls, state: AgentState) -> SyncMarker | None:
         """Return the marker of an agent; ``None`` also if its context does not begin with the marked messages."""
         match state.middle_context.get(MARKER):
-            case [str(entry_id), int(messages), str(last), bool(clean)] if last == _id_of(messages, state):
-                return cls(entry_id, messages, last, clean)
+            case [str(origin), int(messages), str(last), bool(clean)] if last == _id_of(messages, state):
+                return cls(origin, messages, last, clean)
         return None
 
     @classmethod
-    def put(cls, state: AgentState, entry_id: str, *, clean: bool) -> None:
+    def put(cls, state: AgentState, origin: str, *, clean: bool) -> None:
         """Mark the whole context as known."""
         known = len(state.context)
-        state.middle_context[MARKER] = list(cls(entry_id, known, _id_of(known, state) or "", clean))
+        state.middle_context[MARKER] = list(cls(origin, known, _id_of(known, state) or "", clean))
 
 
 def _id_of(number: int, state: AgentState) -> str | None:

