@@ -698,6 +698,7 @@ async def test_dropped_provider_finishes_its_write_and_ends_its_thread(server: T
     [thread] = provider_threads() - before
     provider.itself = provider  # only the garbage collector ends a cycle
     client.on_write = write_and_collect
+    server.requests.clear()
     writing = asyncio.create_task(provider.append(KEY, entry(1), at=Position(0, 0)))
     while not server.count("BatchWriteRow"):  # noqa: ASYNC110 - the server runs in another thread
         await asyncio.sleep(0.001)
