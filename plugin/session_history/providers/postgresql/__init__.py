@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
@@ -16,8 +15,7 @@ from session_history.providers.postgresql.connection import Connection
 from session_history.providers.postgresql.ids import check_id
 from session_history.providers.postgresql.options import PostgresqlOptions
 from session_history.providers.postgresql.pool import Pool
-from session_history.providers.postgresql.restoring import Restored
-from session_history.providers.postgresql.rows import Addition, Rows
+from session_history.providers.postgresql.rows import Rows
 from session_history.providers.postgresql.schema import MAX_SEQ, examine, prepare
 from session_history_hooks import (
     Appended,
@@ -25,7 +23,6 @@ from session_history_hooks import (
     Durability,
     Entry,
     Head,
-    LimitExceeded,
     Limits,
     ListingCursor,
     Log,
@@ -190,8 +187,7 @@ class PostgresqlProvider:
         snapshot: Snapshot | None = None,
     ) -> Appended:
         self._check(entry, snapshot, at)
-        addition = Addition(entry, at, tail_origin, snapshot)
-        return await self._run(lambda rows, connection: rows.append(connection, key, addition))
+        return await self._run(lambda rows, connection: rows.append(connection, key, entry, at, tail_origin, snapshot))
 
     async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
         return await self._run(lambda rows, connection: rows.renew(connection, key, at, tail_origin))
@@ -225,13 +221,12 @@ class PostgresqlProvider:
         return await self._run(lambda rows, connection: rows.listing.users(connection, limit, after))
 
     async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
-        restored = Restored(head, entries, behind, check_restore(head, entries, behind))
+        check_restore(head, entries, behind)
+        self._limits.check_restore(head, entries)
         for entry in entries:
-            self._check(entry, head.snapshot, replace(head.tail, seq=head.tail.seq - 1))
-        if len(entries) > PAGE:
-            raise LimitExceeded("page entries", len(entries), PAGE)
+            check_id(entry.id)
         return await self._run(
-            lambda rows, connection: rows.restoration.restore(connection, restored), idempotent=False
+            lambda rows, connection: rows.restoration.restore(connection, head, entries, behind), idempotent=False
         )
 
     async def delete(self, key: SessionKey) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from session_history.providers.postgresql.connection import Connection
 from session_history.providers.postgresql.deleting import Deletion
 from session_history.providers.postgresql.ids import decoded, encoded
@@ -27,6 +25,7 @@ from session_history_hooks import (
     Unavailable,
     select_seqs,
 )
+from session_history_hooks.rules import find_replay
 
 MAX_BIGINT = 2**63 - 1
 
@@ -34,22 +33,6 @@ MAX_TRIES = 20
 """Limits the tries of an append that loses to other writers between two of its statements. Each time, one of those
 succeeded.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Addition:
-    """The arguments of an append."""
-
-    entry: Entry
-    at: Position
-    tail_origin: str | None
-    snapshot: Snapshot | None
-
-    def follows(self, head: Head | None) -> bool:
-        """Return whether the entry may go behind this head, if none of its ids is known."""
-        if head is None or head.deleted:
-            return self.at == Position(head.tail.generation + 1 if head else 0, 0)
-        return self.at == head.tail and self.tail_origin in (None, head.tail_origin)
 
 
 class Rows:
@@ -115,31 +98,42 @@ class Rows:
         rows = await connection.fetch(statement, *values)
         return Found.of(key, rows) if rows else None
 
-    async def append(self, connection: Connection, key: SessionKey, addition: Addition) -> Appended:
-        entry, at = addition.entry, addition.at
+    async def append(
+        self,
+        connection: Connection,
+        key: SessionKey,
+        entry: Entry,
+        at: Position,
+        tail_origin: str | None,
+        snapshot: Snapshot | None,
+    ) -> Appended:
         for _ in range(MAX_TRIES):
-            if await self._try_append(connection, key, addition):
+            if await self._try_append(connection, key, entry, at, tail_origin, snapshot):
                 return Appended(Position(at.generation, at.seq + 1), replayed=False)
-            head, known = await self._find(connection, key, entry)
-            if head is None or head.deleted or head.tail.generation != at.generation:
-                known = {}
-            if seq := known.get(entry.id):
+            head, seqs = await self._find(connection, key, entry)
+            replay = find_replay(head, entry, at, tail_origin, seqs.get)
+            if replay is not None:
                 await connection.fetch(self._sql.touch_session, key.user_id, key.session_id)
-                return Appended(Position(at.generation, seq), replayed=True)
-            if known or not addition.follows(head):
-                raise Conflict(head, keys=tuple(each for each in entry.keys if each in known))
+                return replay
         raise Unavailable(f"{key}: other writers kept changing the session; safe to retry")
 
-    async def _try_append(self, connection: Connection, key: SessionKey, addition: Addition) -> bool:
-        """Write the entry if the head stands at the expected position and no id or key is known, else nothing.
+    async def _try_append(
+        self,
+        connection: Connection,
+        key: SessionKey,
+        entry: Entry,
+        at: Position,
+        tail_origin: str | None,
+        snapshot: Snapshot | None,
+    ) -> bool:
+        """Write the entry if the head stands at ``at`` and none of its ids and keys is known, else nothing.
 
         A writer that has changed the head holds its lock until the commit. Other writers wait for the lock, find that
-        the head has moved, and write nothing. So a look-up of ids, which does not see what they have waited for, is
-        right if it counts: the head has not moved since then.
+        the head has moved, and write nothing. They look up ids in the state before their wait. That is enough: where
+        the head has not moved, the log has no other ids.
         """
-        entry, at = addition.entry, addition.at
         values = (
-            *snapshot_values(addition.snapshot),
+            *snapshot_values(snapshot),
             encoded(entry.id),
             entry.payload,
             key.user_id,
@@ -152,14 +146,19 @@ class Rows:
             statement = self._sql.begin_with_keys if keys else self._sql.begin
             return bool(await connection.fetch(statement, *values, *keys))
         recreates = at.seq == 0
-        tail_origin = None if recreates or addition.tail_origin is None else encoded(addition.tail_origin)
-        expected = (_bigint(at.generation - recreates), _seq(at.seq), recreates, _bigint(at.generation), tail_origin)
+        expected = (
+            _bigint(at.generation - recreates),
+            _seq(at.seq),
+            recreates,
+            _bigint(at.generation),
+            None if recreates or tail_origin is None else encoded(tail_origin),
+            recreates or not entry.bookkeeping,
+        )
         statement = self._sql.append_with_keys if keys else self._sql.append
-        is_activity = recreates or not entry.bookkeeping
-        return bool(await connection.fetch(statement, *values, *expected, is_activity, *keys))
+        return bool(await connection.fetch(statement, *values, *expected, *keys))
 
     async def _find(self, connection: Connection, key: SessionKey, entry: Entry) -> tuple[Head | None, dict[str, int]]:
-        """Return the head, and the seqs of those ids and keys of the entry that are known."""
+        """Return the head, and the seqs of those ids of an entry that are known, its keys included."""
         ids = [encoded(each) for each in (entry.id, *entry.keys)]
         rows = await connection.fetch(self._sql.find, key.user_id, key.session_id, ids)
         if not rows:

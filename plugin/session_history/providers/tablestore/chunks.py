@@ -45,5 +45,5 @@ class ChunkStore:
         return payload
 
     async def delete(self, key: SessionKey, *payloads: Chunks | None) -> None:
-        numbers = [chunks.number(index) for chunks in payloads if chunks for index in range(chunks.count)]
+        numbers = [chunks.number(index) for chunks in {*payloads} if chunks for index in range(chunks.count)]
         await self._table.delete([rows.delete(keys.primary_key(key, number)) for number in numbers])
