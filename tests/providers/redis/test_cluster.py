@@ -72,10 +72,12 @@ async def test_slot_that_moves_during_writes_loses_no_entry(cluster: ValkeyClust
             try:
                 new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", cluster.name(source))
                 old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", cluster.name(target))
+                migrate = ("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS")
+                old.execute_command(*migrate, stored[0])
                 appending = asyncio.create_task(add(provider, prefix, 4))
                 await asyncio.sleep(0.05)
                 assert not appending.done(), "both servers lack keys, so both answer TRYAGAIN"
-                old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *stored)
+                old.execute_command(*migrate, *stored[1:])
                 await asyncio.sleep(0.05)
                 for client in (new, old):
                     client.execute_command("CLUSTER SETSLOT", slot, "NODE", cluster.name(target))

@@ -29,6 +29,7 @@ from servers.tablestore_client import async_client
 from session_history.providers.tablestore import TablestoreProvider, keys, rows
 from session_history.providers.tablestore import columns as col
 from session_history.providers.tablestore.cache import StateCache
+from session_history.providers.tablestore.chunks import ChunkStore
 from session_history.providers.tablestore.errors import Outcome
 from session_history.providers.tablestore.reader import Reader
 from session_history.providers.tablestore.table import Table
@@ -83,7 +84,7 @@ def make(make_hooked: MakeHooked) -> Make:
 
 
 def entry(number: int, payload: bytes = b"payload") -> Entry:
-    return Entry(f"e{number}", payload)
+    return Entry(f"e{number}", payload, origin=f"o{number}")
 
 
 def at(seq: int) -> Position:
@@ -93,6 +94,20 @@ def at(seq: int) -> Position:
 async def begin(provider: TablestoreProvider, *payloads: bytes) -> None:
     for seq, payload in enumerate(payloads):
         await provider.append(KEY, entry(seq + 1, payload), at=at(seq))
+
+
+async def rewrite(
+    provider: TablestoreProvider,
+    seq: int,
+    payload: bytes,
+    rewrite_id: str = "r1",
+    *,
+    last: str = "",
+    snapshot: Snapshot | None = None,
+) -> Head:
+    return await provider.rewrite(
+        KEY, entry(seq, payload), at=at(seq), rewrite_id=rewrite_id, last_rewrite_id=last, snapshot=snapshot
+    )
 
 
 async def listed_head(provider: TablestoreProvider) -> Head:
@@ -130,10 +145,12 @@ async def leave_head_of_loser(make_hooked: MakeHooked, *, seq: int) -> None:
 
     client.on_write = write
     with pytest.raises(Unavailable, match=DIED):
-        await dying.append(KEY, entry(seq, b"lost"), at=at(seq - 1), snapshot=Snapshot(seq, f"e{seq}", b"lost"))
+        await dying.append(
+            KEY, Entry(f"e{seq}", b"lost", origin="lost"), at=at(seq - 1), snapshot=Snapshot(seq, "lost", b"lost")
+        )
 
 
-async def test_read_during_rewrite_never_shows_new_count_with_old_payload(make: Make, make_hooked: MakeHooked) -> None:
+async def test_read_during_rewrite_never_shows_its_id_with_the_old_payload(make: Make, make_hooked: MakeHooked) -> None:
     (reader, client), writer = await make_hooked(), await make()
     await begin(writer, b"old")
     await leave_late_head(make_hooked, seq=2)
@@ -143,13 +160,13 @@ async def test_read_during_rewrite_never_shows_new_count_with_old_payload(make: 
         nonlocal reads
         reads += 1
         if reads == 2:
-            await writer.rewrite(KEY, entry(1, b"new"), at=at(1), rewrites=0, snapshot=None)
+            await rewrite(writer, 1, b"new")
         return await read()
 
     client.on_range = read_range
     log = await reader.read(KEY)
     assert log is not None
-    assert (log.head.rewrites, log.entries[0].payload) in {(0, b"old"), (0, b"new"), (1, b"new")}
+    assert (log.head.rewrite_id, log.entries[0].payload) in {("", b"old"), ("", b"new"), ("r1", b"new")}
 
 
 @pytest.mark.parametrize("later_entries", [0, 1])
@@ -173,7 +190,7 @@ async def test_snapshot_of_a_loser_under_the_same_id_is_dropped(
 
 async def test_snapshot_before_late_heads_is_kept(make: Make, make_hooked: MakeHooked) -> None:
     reader = await make()
-    before = Snapshot(1, "e1", b"summary")
+    before = Snapshot(1, "o1", b"summary")
     await reader.append(KEY, entry(1), at=at(0), snapshot=before)
     await leave_late_head(make_hooked, seq=2)
     await leave_late_head(make_hooked, seq=3)
@@ -185,11 +202,11 @@ async def test_snapshot_before_late_heads_is_kept(make: Make, make_hooked: MakeH
 async def test_read_after_rewrite_of_the_tail_takes_one_request(make: Make, server: TablestoreServer) -> None:
     writer, reader = await make(), await make()
     await begin(writer, b"", b"old")
-    await writer.rewrite(KEY, entry(2, b"new"), at=at(2), rewrites=0, snapshot=Snapshot(2, "e2", b"new"))
+    await rewrite(writer, 2, b"new", snapshot=Snapshot(2, "o2", b"new"))
     server.requests.clear()
     log = await reader.read(KEY)
     assert log is not None
-    assert log.head.current_snapshot == Snapshot(2, "e2", b"new")
+    assert log.head.current_snapshot == Snapshot(2, "o2", b"new")
     assert [name for name, _ in server.requests] == ["GetRange"]
 
 
@@ -197,8 +214,8 @@ async def write_only_head(server: TablestoreServer, *, ahead_us: int) -> None:
     """Write the head of an append whose entry is lost, by a clock that is ahead."""
     client = async_client(server)
     table = Table(client, TABLE, 10)
-    state = await Reader(table, StateCache()).state(KEY)
-    lost = rows.EntryRow(at(2), "lost", b"", state.next_active_us() + ahead_us, rows.random_id(), rows.random_id())
+    state = await Reader(table, ChunkStore(table), StateCache()).state(KEY)
+    lost = rows.EntryRow(at(2), Entry("lost", b""), None, rows.random_id(), state.next_us() + ahead_us)
     put = rows.put_head(state.head_after(KEY, lost, None), rows.unchanged(state.etag))
     assert await table.write([put]) == [Outcome.DONE]
     await client.close()
@@ -250,12 +267,12 @@ async def test_chunks_of_an_append_with_lost_answer_survive_a_failed_rewrite(
     payload = random.randbytes(LARGE)
 
     async def win() -> None:
-        await winning.rewrite(KEY, entry(1, b"won"), at=at(1), rewrites=0, snapshot=None)
+        await rewrite(winning, 1, b"won")
 
     async def lose() -> None:
         losing_client.before_write(puts(keys.HEAD_NUMBER), win)
         with pytest.raises(Conflict):
-            await losing.rewrite(KEY, entry(2, b"lost"), at=at(2), rewrites=0, snapshot=None)
+            await rewrite(losing, 2, b"lost", "r2")
 
     appending_client.after_write(puts(keys.number_of(at(2))), lose)
     assert (await appending.append(KEY, entry(2, payload), at=at(1))).position == at(2)
@@ -273,30 +290,27 @@ async def test_two_failed_rewrites_of_one_entry_leave_it_readable(make: Make, ma
     loop = asyncio.get_running_loop()
     rewrites_of_second: list[Future[Head]] = []
 
-    async def win(rewrites: int) -> None:
-        await rival.rewrite(KEY, entry(1, b"won"), at=at(1), rewrites=rewrites, snapshot=None)
-
-    async def before_first_is_counted() -> None:
-        await win(0)
-        rewrite = second.rewrite(KEY, entry(2, b"2"), at=at(2), rewrites=1, snapshot=None)
-        rewrites_of_second.append(asyncio.run_coroutine_threadsafe(rewrite, loop))
+    async def before_first_is_named() -> None:
+        await rewrite(rival, 1, b"won", "r1")
+        second_rewrite = rewrite(second, 2, b"2", "second", last="r1")
+        rewrites_of_second.append(asyncio.run_coroutine_threadsafe(second_rewrite, loop))
         await asyncio.to_thread(placed.wait, 10)
 
-    async def before_second_is_counted() -> None:
+    async def before_second_is_named() -> None:
         placed.set()
         await asyncio.to_thread(undone.wait, 10)
-        await win(1)
+        await rewrite(rival, 1, b"won", "r2", last="r1")
 
-    first_client.before_write(puts(keys.HEAD_NUMBER), before_first_is_counted)
-    second_client.before_write(puts(keys.HEAD_NUMBER), before_second_is_counted)
+    first_client.before_write(puts(keys.HEAD_NUMBER), before_first_is_named)
+    second_client.before_write(puts(keys.HEAD_NUMBER), before_second_is_named)
     with pytest.raises(Conflict):
-        await first.rewrite(KEY, entry(2, bytes(LARGE)), at=at(2), rewrites=0, snapshot=None)
+        await rewrite(first, 2, bytes(LARGE), "first")
     undone.set()
     with pytest.raises(Conflict):
         await asyncio.wrap_future(rewrites_of_second[0])
     log = await writer.read(KEY, last=1)
     assert log is not None
-    assert log.head.rewrites == 2
+    assert log.head.rewrite_id == "r2"
     assert log.entries[0].id == "e2"
 
 
@@ -312,41 +326,45 @@ async def test_delete_user_removes_chunks_of_a_session_that_never_began(
     assert row_numbers(server) == [keys.HEAD_NUMBER]
 
 
-async def rewrite(made: TablestoreProvider, new: Entry) -> None:
-    """Rewrite the first entry, and retry with the number of rewrites that a conflict shows."""
-    rewrites = 0
+async def erase(made: TablestoreProvider, rewrite_id: str) -> None:
+    """Rewrite the first entry, and try again with the rewrite that a conflict shows."""
+    last = ""
     while True:
         try:
-            await made.rewrite(KEY, new, at=at(1), rewrites=rewrites, snapshot=None)
+            await rewrite(made, 1, b"erased", rewrite_id, last=last)
         except Conflict as conflict:
-            if conflict.head is None or conflict.head.rewrites <= rewrites:
+            if conflict.head is None or conflict.head.rewrite_id == last:
                 raise
-            rewrites = conflict.head.rewrites
+            last = conflict.head.rewrite_id
         else:
             return
 
 
 DEATHS: dict[str, Callable[[Any], bool]] = {
-    "count": puts(keys.HEAD_NUMBER),
+    "name": puts(keys.HEAD_NUMBER),
     "removal": lambda items: isinstance(items[0], DeleteRowItem),
 }
 """The writes of a rewrite, before which it is interrupted."""
 
 
-@pytest.mark.parametrize("deaths", ["count", "removal", "count removal", "removal removal"])
+@pytest.mark.parametrize("deaths", ["name", "removal", "name removal", "removal removal"])
+@pytest.mark.parametrize("is_retry", [False, True], ids=["other rewrite", "retry"])
 async def test_rewrite_removes_chunks_that_interrupted_rewrites_left(
-    make: Make, make_hooked: MakeHooked, server: TablestoreServer, deaths: str
+    make: Make, make_hooked: MakeHooked, server: TablestoreServer, deaths: str, *, is_retry: bool
 ) -> None:
     writer = await make()
     await begin(writer, bytes(LARGE))
-    for death in deaths.split():
+    for number, death in enumerate(deaths.split()):
         dying, client = await make_hooked()
         client.before_write(DEATHS[death], die)
         with pytest.raises(Unavailable, match=DIED):
-            await rewrite(dying, entry(1, b"erased"))
+            await erase(dying, "r" if is_retry else f"r{number}")
     assert len(row_numbers(server)) == 5
-    await rewrite(writer, entry(1, b"erased"))
+    await erase(writer, "r")
     assert row_numbers(server) == [keys.number_of(at(1)), keys.HEAD_NUMBER]
+    log = await writer.read(KEY)
+    assert log is not None
+    assert (log.head.rewrite_id, log.entries) == ("r", (entry(1, b"erased"),))
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,13 @@ class _Place(NamedTuple):
     """
 
     state: str
-    server: int = 0
-    scan: str = "0"
-    found: Sequence[str] = ()
+    server: int
+    scan: str
+    found: list[str]
+
+    @classmethod
+    def begin(cls, state: str) -> _Place:
+        return cls(state, 0, "0", [])
 
     def encode(self) -> str:
         return base64.urlsafe_b64encode(json.dumps(self).encode()).decode()
@@ -43,13 +47,15 @@ class _Place(NamedTuple):
         """:raises InvalidCursor: :meth:`encode` did not make it."""
         try:
             place = cls(*json.loads(base64.b64decode(cursor, b"-_", validate=True)))
-            texts = [place.state, place.scan, *place.found]
+            is_place = place.has_types_of(cls.begin("")) and place.server >= 0 and place.scan.isdecimal()
         except (ValueError, TypeError, RecursionError):
-            raise InvalidCursor("the cursor was not made by this walk") from None
-        is_number = place.scan.isascii() and place.scan.isdigit() if type(place.scan) is str else False
-        if not is_number or type(place.server) is not int or not all(type(text) is str for text in texts):
+            is_place = False
+        if not is_place:
             raise InvalidCursor("the cursor was not made by this walk")
         return place
+
+    def has_types_of(self, other: _Place) -> bool:
+        return [*map(type, self)] == [*map(type, other)] and {*map(type, self.found)} <= {str}
 
 
 class Walks:
@@ -65,12 +71,12 @@ class Walks:
 
     async def users(self, limit: int, cursor: str | None) -> UserPage:
         client = await self._client()
-        begin = _Place(await state_of(client)) if cursor is None else _Place.decode(cursor)
+        begin = _Place.begin(await state_of(client)) if cursor is None else _Place.decode(cursor)
         found, place = await self._find(client, begin, limit)
         user_ids = [await self._user_id(digest) for digest in found]
         state = await state_of(client)
-        if state != begin.state:
-            place = _Place(state)  # Keys may have moved to a server that was scanned before, so the walk begins again.
+        if state != begin.state:  # Keys may have moved to a server that was scanned before.
+            place = _Place.begin(state)
         return UserPage(tuple(filter(None, user_ids)), place.encode() if place else None)
 
     async def tombstones(self, user_id: str, limit: int, cursor: str | None) -> Page:
@@ -84,7 +90,7 @@ class Walks:
     async def _find(self, client: Client, begin: _Place, limit: int) -> tuple[Sequence[str], _Place | None]:
         """Return digests of some users, and the place behind them; ``None`` at the end."""
         servers = await client.masters()
-        found, server, position = list(begin.found), begin.server, begin.scan
+        _, server, position, found = begin
         for _ in range(SCANS):
             if found or server >= len(servers):
                 break

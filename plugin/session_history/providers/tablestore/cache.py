@@ -28,8 +28,11 @@ class StateCache:
         return self._states.get(key)
 
     def put(self, key: SessionKey, state: SessionState) -> None:
-        """Store a state, unless a newer one is stored. A slow answer may arrive after a later one."""
-        if key in self._states and self._states[key].append_at > state.append_at:
+        """Store a state, unless a newer one is stored. A slow answer may arrive after a later one.
+
+        A state with staged entries is not stored, because each use of it would need to know if they are still there.
+        """
+        if state.staged or (key in self._states and self._states[key].append_at > state.append_at):
             return
         self._remove(key)
         self._states[key] = state
@@ -45,5 +48,7 @@ class StateCache:
 
 
 def _size(state: SessionState) -> int:
-    snapshot = state.head.snapshot if state.head else None
-    return _STATE_BYTES + len(state.id_digests) + (len(snapshot.summary) if snapshot else 0)
+    if state.row is None:
+        return _STATE_BYTES
+    snapshot, ids = state.row.head.snapshot, state.row.ids
+    return _STATE_BYTES + len(ids.digests) + len(ids.counts) + (len(snapshot.summary) if snapshot else 0)
