@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from providers.postgresql.support import OnServer, busy, fragile_server, hurried, locked, open_provider_of
 from session_history.providers.postgresql.pool import Pool
-from session_history_hooks import Appended, Entry, Position, Unavailable
+from session_history_hooks import Appended, Entry, Position, SessionKey, Unavailable
 from session_history_hooks.testing.subject import KEY, append, fill, read
 
 
@@ -94,13 +96,30 @@ class TestTimeouts(OnServer):
         monkeypatch.setattr("session_history.providers.postgresql.PAGE", 2)
         async with hurried(home, schema, timeout=2.5) as provider:
             await fill(provider, 12)
-            await admin.execute(
-                f"""CREATE FUNCTION {schema}.slow() RETURNS trigger LANGUAGE plpgsql
-                    AS $$ BEGIN PERFORM pg_sleep(0.25); RETURN NULL; END $$;
-                CREATE TRIGGER slow AFTER DELETE ON {schema}.session_history_entry
-                    FOR EACH ROW EXECUTE FUNCTION {schema}.slow()"""
-            )
+            await slow_down(admin, schema, f"DELETE ON {schema}.session_history_entry", 0.25)
             assert await provider.delete(KEY) is True, "six steps, of half a second each"
+
+    async def test_restore_may_take_a_timeout_for_each_step(self, home: str, schema: str, admin: Any) -> None:
+        async with hurried(home, schema, timeout=1.5) as provider:
+            await fill(provider, 3)
+            log = await read(provider)
+            for table in ("head", "entry"):
+                await slow_down(
+                    admin, schema, f"INSERT ON {schema}.session_history_{table}", 1.0 if table == "head" else 0.3
+                )
+            copy = replace(log.head, key=SessionKey("copy", "s"))
+            assert await provider.restore(copy, log.entries) is True
+            assert (await read(provider, copy.key)).entries == log.entries
+
+
+async def slow_down(admin: Any, schema: str, event: str, seconds: float) -> None:
+    """Let the server take this time for each row."""
+    name = f"{schema}.slow{uuid4().hex}"
+    await admin.execute(
+        f"""CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
+        CREATE TRIGGER slow AFTER {event} FOR EACH ROW EXECUTE FUNCTION {name}()"""
+    )
 
 
 async def append_next(provider: Any) -> Position:
