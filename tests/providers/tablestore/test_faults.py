@@ -53,12 +53,6 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
-
-
 def counts(server: TablestoreServer) -> str:
     return f"{server.faults.injected if server.faults else 0} faults in {len(server.requests)} requests"
 

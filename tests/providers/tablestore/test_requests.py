@@ -53,12 +53,6 @@ MB = 2**20
 
 
 @pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
-
-
-@pytest.fixture
 async def service(server: TablestoreServer) -> AsyncIterator[SessionHistoryService]:
     async with service_on(server) as service:
         yield service

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -39,12 +38,6 @@ from session_history_hooks.testing.subject import opened
 
 KEY = SessionKey("u", "s")
 SECRET = "a-secret-of-ours"
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 class TestTablestore(ProviderContract):
