@@ -106,7 +106,7 @@ class TestRaces(OnServer):
         ):
             async with other.transaction():
                 await other.execute("UPDATE session_history_head SET heartbeat = heartbeat + 1")
-                writing = asyncio.create_task(write())  # type: ignore[no-untyped-call]
+                writing = asyncio.create_task(write())
                 await backends_waiting_for_lock(admin)
             await writing
         assert (await read(provider)).entries == (entry(1, b"new"), entry(2), keyed)
