@@ -106,32 +106,6 @@ class TestCalls(OnOwnServer):
             proxy.mishaps = repeat(None)
             assert await read(provider) == log, "its first statement changes nothing yet"
 
-    async def test_restore_that_the_server_refuses_writes_nothing(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        await fill(provider, 3)
-        log = await read(provider)
-        copy = replace(log.head, key=SessionKey("copy", "s"))
-        await fail_statements(admin, schema, "57014", times=1)
-        with pytest.raises(Unavailable, match="57014"):
-            await provider.restore(copy, log.entries)
-        assert await provider.read(copy.key) is None
-        assert await provider.restore(copy, log.entries) is True
-        assert (await read(provider, copy.key)).entries == log.entries
-
-    async def test_restore_that_is_a_conflict_keeps_its_connection(
-        self, named: str, name: str, schema: str, admin: Any
-    ) -> None:
-        backends = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{name}'"
-        async with open_provider_of(named, schema, pool_size=1) as provider:
-            await fill(provider, 2)
-            log = await read(provider)
-            before = await admin.fetch(backends)
-            with pytest.raises(Conflict):
-                await provider.restore(replace(log.head, rewrite_id="r"), log.entries)
-            await append(provider, 3)
-            assert await admin.fetch(backends) == before
-
     async def test_delete_of_a_user_keeps_its_finished_steps_when_its_connection_breaks(
         self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

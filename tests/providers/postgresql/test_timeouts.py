@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +10,7 @@ import pytest
 
 from providers.postgresql.support import OnServer, busy, fragile_server, hurried, locked, open_provider_of
 from session_history.providers.postgresql.pool import Pool
-from session_history_hooks import Appended, Entry, Position, SessionKey, Unavailable
+from session_history_hooks import Appended, Entry, Position, Unavailable
 from session_history_hooks.testing.subject import KEY, append, fill, read
 
 
@@ -98,18 +97,6 @@ class TestTimeouts(OnServer):
             await fill(provider, 12)
             await slow_down(admin, schema, f"DELETE ON {schema}.session_history_entry", 0.25)
             assert await provider.delete(KEY) is True, "six steps, of half a second each"
-
-    async def test_restore_may_take_a_timeout_for_each_step(self, home: str, schema: str, admin: Any) -> None:
-        async with hurried(home, schema, timeout=1.5) as provider:
-            await fill(provider, 3)
-            log = await read(provider)
-            for table in ("head", "entry"):
-                await slow_down(
-                    admin, schema, f"INSERT ON {schema}.session_history_{table}", 1.0 if table == "head" else 0.3
-                )
-            copy = replace(log.head, key=SessionKey("copy", "s"))
-            assert await provider.restore(copy, log.entries) is True
-            assert (await read(provider, copy.key)).entries == log.entries
 
 
 async def slow_down(admin: Any, schema: str, event: str, seconds: float) -> None:
