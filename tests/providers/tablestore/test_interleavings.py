@@ -141,6 +141,27 @@ async def test_snapshot_of_a_loser_under_the_same_id_is_dropped(
     assert (head.tail, head.snapshot) == (at(tail + 1), None)
 
 
+async def test_entry_that_lost_a_position_and_won_a_later_one_is_the_tail(make: Make, make_hooked: MakeHooked) -> None:
+    """Its author keeps the origin, so a head that names the lost position has the origin of the tail as well."""
+    (rebasing, client), rival = await make_hooked(), await make()
+    await begin(rebasing, b"")
+    await rival.append(KEY, entry(2), at=at(1))
+    rebased = Entry("rebased", b"")
+
+    async def write(items: list[Any], send: Send) -> None:
+        await send(items if puts(keys.number_of(at(2)))(items) else items[:1])
+        await die()
+
+    client.on_write = write
+    for seq in (1, 2):
+        with pytest.raises(Unavailable, match=DIED):
+            await rebasing.append(KEY, rebased, at=at(seq))
+        await rebasing.read(KEY)
+    for each in (rival, await make()):
+        log = await read(each, last=1)
+        assert (log.head.tail, log.entries) == (at(3), (rebased,))
+
+
 async def test_snapshot_before_late_heads_is_kept(make: Make, make_hooked: MakeHooked) -> None:
     reader = await make()
     before = Snapshot(1, "o1", b"summary")
