@@ -1,4 +1,4 @@
-"""Copies of all sessions of one store in another, by abilities alone: ``python -m contract.copies --sessions 1000``.
+"""Copies of all sessions of one store in another, by their abilities: ``python -m contract.copies --sessions 1000``.
 
 The command copies mixed sessions between each pair of stores, and compares digests. Run it in ``tests``.
 """

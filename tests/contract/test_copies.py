@@ -1,4 +1,4 @@
-"""Mixed sessions are equal in every store that they are copied to, by abilities alone."""
+"""Mixed sessions are equal in every store that they are copied to, by nothing but abilities."""
 
 from __future__ import annotations
 
