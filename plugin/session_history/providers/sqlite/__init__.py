@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from session_history.providers.common.forks import ForkGuard
 from session_history.providers.common.options import require_one_of, require_seconds
-from session_history.providers.sqlite import restoring, rows, store, users
+from session_history.providers.sqlite import rows, store, users
 from session_history.providers.sqlite.entries import MAX_SEQ
 from session_history.providers.sqlite.openings import register, require_not_inherited, unregister
 from session_history.providers.sqlite.probe import Probe
@@ -192,9 +192,9 @@ class SqliteProvider:
         return await self._read(lambda connection: users.list_tombstones(connection, user_id, min(limit, PAGE), cursor))
 
     async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
-        first = check_restore(head, entries, behind)
-        restoring.check_limits(self._limits, head, entries)
-        return await self._write(lambda connection: restoring.restore(connection, head, entries, first, behind))
+        check_restore(head, entries, behind)
+        self._limits.check_restore(head, entries)
+        return await self._write(lambda connection: rows.restore(connection, head, entries, behind))
 
     async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         return await self._running().reader.submit(job)

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from typing import NamedTuple
 
-from session_history_hooks import Corrupt, Head, Position, SessionKey, Snapshot
+from session_history_hooks import Corrupt, Entry, Head, Position, SessionKey, Snapshot
 
 SELECT = """SELECT log, user_id, session_id, generation, seq, tail_origin, deleted, heartbeat, rewrite_id, active_us,
     changed_us, snapshot_seq, snapshot_origin, summary FROM head"""
@@ -17,12 +17,8 @@ _INSERT = """INSERT INTO head (generation, seq, tail_origin, deleted, heartbeat,
 _UPDATE = """UPDATE head SET generation = ?, seq = ?, tail_origin = ?, deleted = ?, heartbeat = ?, rewrite_id = ?,
     active_us = ?, changed_us = ?, snapshot_seq = ?, snapshot_origin = ?, summary = ? WHERE log = ?"""
 
-_EXTEND = "UPDATE head SET seq = ?, tail_origin = ?, active_us = ?, changed_us = ?"
-_WITH_SNAPSHOT = ", snapshot_seq = ?, snapshot_origin = ?, summary = ?"
-
-_BURY = """UPDATE head SET seq = 0, tail_origin = '', deleted = 1, heartbeat = 0, rewrite_id = '',
-    active_us = max(?, CAST(changed_us AS INTEGER) + 1), changed_us = max(?, CAST(changed_us AS INTEGER) + 1),
-    snapshot_seq = NULL, snapshot_origin = NULL, summary = NULL WHERE log = ?"""
+_LATER = "max(?, CAST(changed_us AS INTEGER) + 1)"
+"""The time of a change: now, but later than the last one."""
 
 Row = tuple[int, str, str, int, int, str, int, int, str, int, int, int | None, str, bytes]
 """A row of :data:`SELECT`."""
@@ -42,8 +38,8 @@ def find(connection: sqlite3.Connection, key: SessionKey) -> Found | None:
     return Found(row[0], decode(row, key)) if row else None
 
 
-def write(connection: sqlite3.Connection, head: Head, log: int | None) -> int:
-    """Write the head of a log; of a new one if ``log`` is ``None``. Return the log."""
+def write(connection: sqlite3.Connection, head: Head, log: int) -> int:
+    """Write the head of a log; of a new one if ``log`` is 0. Return the log."""
     tail, snapshot = head.tail, head.snapshot
     values = (
         tail.generation,
@@ -56,7 +52,7 @@ def write(connection: sqlite3.Connection, head: Head, log: int | None) -> int:
         head.changed_us,
         *((snapshot.seq, snapshot.origin, snapshot.summary) if snapshot else (None, None, None)),
     )
-    if log is not None:
+    if log:
         connection.execute(_UPDATE, (*values, log))
         return log
     inserted = connection.execute(_INSERT, (*values, head.key.user_id, head.key.session_id))
@@ -64,29 +60,29 @@ def write(connection: sqlite3.Connection, head: Head, log: int | None) -> int:
     return inserted.lastrowid
 
 
-def extend(
-    connection: sqlite3.Connection, found: Found, origin: str, snapshot: Snapshot | None, *, is_activity: bool
-) -> None:
+def extend(connection: sqlite3.Connection, log: int, entry: Entry, snapshot: Snapshot | None) -> None:
     """Move the head of a living log behind one more entry. Without a snapshot the old one stays."""
-    log, head = found
-    changed_us = next_us(head)
-    values: tuple[object, ...] = (head.tail.seq + 1, origin, changed_us if is_activity else head.active_us, changed_us)
-    columns = ""
+    now = _now_us()
+    changes = f"seq = seq + 1, tail_origin = ?, changed_us = {_LATER}"
+    values: list[object] = [entry.origin, now]
+    if not entry.bookkeeping:
+        changes += f", active_us = {_LATER}"
+        values.append(now)
     if snapshot:
-        columns = _WITH_SNAPSHOT
-        values += (snapshot.seq, snapshot.origin, snapshot.summary)
-    connection.execute(f"{_EXTEND}{columns} WHERE log = ?", (*values, log))
+        changes += ", snapshot_seq = ?, snapshot_origin = ?, summary = ?"
+        values += [snapshot.seq, snapshot.origin, snapshot.summary]
+    connection.execute(f"UPDATE head SET {changes} WHERE log = ?", (*values, log))
 
 
 def write_tombstone(connection: sqlite3.Connection, log: int) -> None:
     """Replace a head by its tombstone, without a read of the head: a damaged session can be deleted."""
-    now = next_us(None)
-    connection.execute(_BURY, (now, now, log))
-
-
-def next_us(head: Head | None) -> int:
-    """Return the time of a change, which is later than the last one."""
-    return max(time.time_ns() // 1000, head.changed_us + 1 if head else 0)
+    now = _now_us()
+    connection.execute(
+        f"""UPDATE head SET seq = 0, tail_origin = '', deleted = 1, heartbeat = 0, rewrite_id = '',
+            active_us = {_LATER}, changed_us = {_LATER},
+            snapshot_seq = NULL, snapshot_origin = NULL, summary = NULL WHERE log = ?""",
+        (now, now, log),
+    )
 
 
 def decode(row: Row, key: SessionKey | None = None) -> Head:
@@ -132,3 +128,7 @@ def _readable(row: Row, key: SessionKey | None) -> Head:
         changed_us=changed_us,
         snapshot=None if snapshot_seq is None else Snapshot(snapshot_seq, snapshot_origin, summary),
     )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

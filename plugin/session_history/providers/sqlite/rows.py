@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 
 from session_history.providers.sqlite import entries, heads
@@ -20,6 +21,7 @@ from session_history_hooks import (
     Snapshot,
     select_seqs,
 )
+from session_history_hooks.rules import entries_to_restore, find_replay, head_after
 
 
 def read(
@@ -62,10 +64,16 @@ def append(
     tail_origin: str | None,
     snapshot: Snapshot | None,
 ) -> Appended:
-    found = heads.find(connection, key)
-    if found and not found.head.deleted:
-        return _extend(connection, found, entry, at, tail_origin, snapshot)
-    return _begin(connection, key, found, entry, at, snapshot)
+    log, head = heads.find(connection, key) or (0, None)
+    replay = find_replay(head, entry, at, tail_origin, lambda known: entries.find_seq(connection, log, known))
+    if replay:
+        return replay
+    if head and not head.deleted:
+        heads.extend(connection, log, entry, snapshot)
+    else:
+        log = heads.write(connection, head_after(head, key, entry, snapshot), log)
+    entries.add(connection, log, at.seq + 1, entry)
+    return Appended(Position(at.generation, at.seq + 1), replayed=False)
 
 
 def renew(connection: sqlite3.Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
@@ -86,19 +94,29 @@ def rewrite(
     last_rewrite_id: str,
     snapshot: Snapshot | None,
 ) -> Head:
-    found = heads.find(connection, key)
-    if found is None or found.head.tail.generation != at.generation:
-        raise Conflict(found.head if found else None)
-    log, head = found
-    if head.rewrite_id == rewrite_id:
+    log, head = heads.find(connection, key) or (0, None)
+    if head and head.rewrite_id == rewrite_id:
         return head
-    if head.rewrite_id != last_rewrite_id or not 0 < at.seq <= head.tail.seq:
+    if head is None or (head.tail.generation, head.rewrite_id) != (at.generation, last_rewrite_id):
         raise Conflict(head)
-    if not entries.replace_payload(connection, log, at.seq, entry):
+    if not 0 < at.seq <= head.tail.seq or not entries.replace_payload(connection, log, at.seq, entry):
         raise Conflict(head)
     head = replace(head, rewrite_id=rewrite_id, snapshot=snapshot)
     heads.write(connection, head, log)
     return head
+
+
+def restore(connection: sqlite3.Connection, head: Head, page: Sequence[Entry], behind: str) -> bool:
+    log, stored = heads.find(connection, head.key) or (0, None)
+    new = entries_to_restore(
+        stored, lambda low, high: entries.origins(connection, log, range(low, high + 1), head.key), head, page, behind
+    )
+    if new is None:
+        return False
+    log = heads.write(connection, head, log)
+    for seq, entry in enumerate(new, head.tail.seq - len(new) + 1):
+        entries.add(connection, log, seq, entry, on_known="REPLACE")
+    return True
 
 
 def list_heads(connection: sqlite3.Connection, user_id: str, limit: int, behind: ListingCursor | None) -> Page:
@@ -130,55 +148,3 @@ def _delete(connection: sqlite3.Connection, condition: str, values: tuple[str, .
         entries.delete(connection, log)
         heads.write_tombstone(connection, log)
     return len(logs)
-
-
-def _begin(
-    connection: sqlite3.Connection,
-    key: SessionKey,
-    tombstone: heads.Found | None,
-    entry: Entry,
-    at: Position,
-    snapshot: Snapshot | None,
-) -> Appended:
-    """Append the first entry of a generation."""
-    log, head = tombstone or (None, None)
-    if at != (Position(head.tail.generation + 1, 0) if head else Position(0, 0)):
-        raise Conflict(head)
-    now = heads.next_us(head)
-    position = Position(at.generation, 1)
-    first = Head(
-        key,
-        position,
-        entry.origin,
-        deleted=False,
-        heartbeat=0,
-        rewrite_id="",
-        active_us=now,
-        changed_us=now,
-        snapshot=snapshot,
-    )
-    entries.add(connection, heads.write(connection, first, log), 1, entry)
-    return Appended(position, replayed=False)
-
-
-def _extend(
-    connection: sqlite3.Connection,
-    found: heads.Found,
-    entry: Entry,
-    at: Position,
-    tail_origin: str | None,
-    snapshot: Snapshot | None,
-) -> Appended:
-    """Append an entry to a living log."""
-    log, head = found
-    keys: tuple[str, ...] = ()
-    if at.generation == head.tail.generation:
-        seq = entries.find_seq(connection, log, entry.id)
-        if seq is not None:
-            return Appended(Position(at.generation, seq), replayed=True)
-        keys = tuple(key for key in entry.keys if entries.find_seq(connection, log, key) is not None)
-    if keys or head.tail != at or tail_origin not in (None, head.tail_origin):
-        raise Conflict(head, keys=keys)
-    entries.add(connection, log, at.seq + 1, entry)
-    heads.extend(connection, found, entry.origin, snapshot, is_activity=not entry.bookkeeping)
-    return Appended(Position(at.generation, at.seq + 1), replayed=False)
