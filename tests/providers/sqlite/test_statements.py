@@ -143,24 +143,10 @@ class TestPages:
         assert len(log.entries) == 3
         assert part < whole / 5
 
-    async def test_page_beyond_its_bytes_lets_the_next_read_see_later_entries(
-        self, provider: SqliteProvider, connection: sqlite3.Connection
-    ) -> None:
-        """A statement that nobody finished would keep its moment on the connection."""
-        await append(provider, *(Entry(f"e{number}", b"x" * 1000) for number in range(10)))
-        connection.execute("BEGIN")
-        held = rows.read(connection, KEY, small_pages(provider.limits, 1000), None, None, None, None)
-        connection.execute("ROLLBACK")
-        await append(provider, Entry("later", b"x"))
-        log = rows.read(connection, KEY, provider.limits, 0, None, None, None)
-        assert held is not None
-        assert log is not None
-        assert (held.head.tail.seq, log.head.tail.seq) == (10, 11)
-
     async def test_read_after_corrupt_entry_sees_later_entries(
         self, provider: SqliteProvider, connection: sqlite3.Connection
     ) -> None:
-        """Whoever keeps the error keeps the frames of its traceback, and with them the statement."""
+        """A traceback that is kept holds the frames of the read, and so would hold its statement."""
         await append(provider, *(Entry(f"e{number}", b"x") for number in range(10)))
         connection.execute("DELETE FROM entry WHERE k & 0xffffff = 5")
         with pytest.raises(Corrupt, match="lacks its entry 5") as error:
