@@ -109,10 +109,18 @@ async def test_read_of_head_with_wrong_column_raises_corrupt(tmp_path: Path) -> 
     provider = SqliteProvider(tmp_path / "h.db")
     await provider.start()
     await provider.append(KEY, Entry("e", b"x"), at=Position(0, 0))
-    for column, value in [("seq", "many"), ("tail_id", b"hunter2\xff"), ("snapshot_seq", "x"), ("active_us", b"x")]:
+    damages: list[tuple[str, object]] = [
+        ("seq", "many"),
+        ("tail_origin", b"hunter2\xff"),
+        ("rewrite_id", b"x"),
+        ("snapshot_seq", "x"),
+        ("active_us", b"x"),
+        ("changed_us", b"x"),
+    ]
+    for column, value in damages:
         with sqlite3.connect(tmp_path / "h.db") as other:
             kept = other.execute(f"SELECT {column} FROM head").fetchone()
-            cast = "CAST(? AS TEXT)" if isinstance(value, bytes) and column == "tail_id" else "?"
+            cast = "CAST(? AS TEXT)" if isinstance(value, bytes) and column == "tail_origin" else "?"
             other.execute(f"UPDATE head SET {column} = {cast}", (value,))
         other.close()
         with pytest.raises(Corrupt) as error:
@@ -130,7 +138,10 @@ async def test_delete_of_damaged_sessions_succeeds(tmp_path: Path) -> None:
     for name in ("s1", "s2", "s3"):
         await service.create_session("u", name)
     with closing(sqlite3.connect(tmp_path / "h.db", isolation_level=None)) as other:
-        other.execute("UPDATE head SET seq = 'many', active_us = 'now', tail_id = x'ff' WHERE session_id != 's2'")
+        other.execute(
+            "UPDATE head SET seq = 'many', active_us = 'now', changed_us = 'now', tail_origin = x'ff'"
+            " WHERE session_id != 's2'"
+        )
     with pytest.raises(Corrupt):
         await service.get_session("u", "s1")
     await service.delete_session("u", "s3")

@@ -125,7 +125,7 @@ def _decoded(rows: sqlite3.Cursor, row_keys: range, key: SessionKey) -> Iterator
 
 def _decode(row: Row) -> Entry:
     entry_id, payload, origin, keys, bookkeeping, _ = row
-    return Entry(entry_id, payload, origin, _decode_keys(keys) if keys else (), None, bookkeeping == 1)
+    return Entry(entry_id, payload, origin, () if keys is None else _decode_keys(keys), None, bookkeeping == 1)
 
 
 def _encode_keys(keys: tuple[str, ...]) -> str | None:
