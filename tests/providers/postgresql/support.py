@@ -167,10 +167,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def backends_waiting_for_lock(admin: Any, count: int = 1) -> list[int]:
-    """Wait for ``count`` backends that wait for the lock of a head, and return their process ids."""
+    """Wait for ``count`` backends that wait for the lock of a row, and return their process ids."""
     for _ in range(3000):
         rows = await admin.fetch(
-            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%session_history_head%'"
+            "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%session_history_%'"
         )
         if len(rows) >= count:
             return [row["pid"] for row in rows]

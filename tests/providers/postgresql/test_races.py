@@ -1,4 +1,4 @@
-"""Writers of one session that wait for each other in the middle of a statement, on PostgreSQL.
+"""Writers that wait for each other in the middle of a statement, on PostgreSQL.
 
 A statement that has waited for the lock of a head sees the new head, and all other rows as they were before its wait.
 """
@@ -16,7 +16,7 @@ import pytest
 
 from providers.postgresql.support import OnServer, backends_waiting_for_lock, locked
 from session_history.providers.postgresql import PostgresqlProvider
-from session_history_hooks import Appended, Conflict, Entry, Position
+from session_history_hooks import Appended, Conflict, Entry, Position, Shard
 from session_history_hooks.testing.subject import KEY, append, entry, fill, read, rewrite
 
 RIVALS = 6
@@ -159,6 +159,15 @@ class TestRaces(OnServer):
         with pytest.raises(Conflict) as conflict:
             await restoring
         assert conflict.value.head == (await read(provider)).head
+
+    async def test_claim_of_a_shard_that_waits_for_another_does_not_replace_it(
+        self, provider: PostgresqlProvider, other: Any, admin: Any
+    ) -> None:
+        async with other.transaction():
+            await other.execute("UPDATE session_history_store SET shard_number = 1, shard_count = 4")
+            claiming = asyncio.create_task(provider.store_info(shard=Shard(2, 3)))
+            await backends_waiting_for_lock(admin)
+        assert (await claiming).shard == Shard(1, 4)
 
     async def test_appends_during_restores_leave_a_log_without_gaps(self, provider: PostgresqlProvider) -> None:
         await fill(provider, 12)

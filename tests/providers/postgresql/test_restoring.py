@@ -9,14 +9,31 @@ import pytest
 
 from providers.postgresql.support import OnOwnServer, fail_statements, hurried, open_provider_of
 from providers.postgresql.test_timeouts import slow_down
+from servers.proxy import Proxy
 from session_history.providers.postgresql import PostgresqlProvider
-from session_history_hooks import Conflict, SessionKey, Unavailable
+from session_history_hooks import Conflict, Position, SessionKey, Unavailable
 from session_history_hooks.testing.subject import append, fill, read
 
 COPY = SessionKey("copy", "s")
 
 
 class TestRestoring(OnOwnServer):
+    async def test_restore_of_a_page_takes_five_round_trips_and_three_more_behind_others(
+        self, proxy: Proxy, proxied: str, schema: str
+    ) -> None:
+        async with open_provider_of(proxied, schema) as provider:
+            await fill(provider, 40)
+            log = await read(provider)
+            requests: list[int] = []
+            for name in ("first", "second"):  # The first time, statements are prepared.
+                head = replace(log.head, key=SessionKey("copy", name))
+                begun = replace(head, tail=Position(0, 20), tail_origin="o20")
+                for restore in (provider.restore(begun, log.entries[:20]), provider.restore(head, log.entries)):
+                    proxy.requests = 0
+                    assert await restore is True
+                    requests.append(proxy.requests)
+            assert requests[2:] == [5, 8]
+
     async def test_restore_that_the_server_refuses_writes_nothing(
         self, provider: PostgresqlProvider, admin: Any, schema: str
     ) -> None:

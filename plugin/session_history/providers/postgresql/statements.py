@@ -129,7 +129,7 @@ class Statements:
     def _newest(self) -> str:
         """The seq of the newest entry of ``h`` with the id or key ``ids.id``.
 
-        One look-up for each id: the planner would take a look-up of all of them for dearer than a read of the log.
+        Each id has a look-up of its own: one for all of them would look dearer to the planner than a read of the log.
         """
         return f"(SELECT max(e.seq) FROM {self._entry} e WHERE e.log = h.log AND e.id = ids.id)"
 
