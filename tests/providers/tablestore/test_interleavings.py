@@ -45,6 +45,7 @@ from session_history_hooks import (
     Head,
     IncompatibleStore,
     Position,
+    Shard,
     Snapshot,
     Unavailable,
 )
@@ -143,9 +144,9 @@ async def test_snapshot_of_a_loser_under_the_same_id_is_dropped(
 
 async def test_entry_that_lost_a_position_and_won_a_later_one_is_the_tail(make: Make, make_hooked: MakeHooked) -> None:
     """Its author keeps the origin, so a head that names the lost position has the origin of the tail as well."""
-    (rebasing, client), rival = await make_hooked(), await make()
+    (rebasing, client), reader = await make_hooked(), await make()
     await begin(rebasing, b"")
-    await rival.append(KEY, entry(2), at=at(1))
+    await leave_late_head(make_hooked, seq=2)
     rebased = Entry("rebased", b"")
 
     async def write(items: list[Any], send: Send) -> None:
@@ -157,7 +158,7 @@ async def test_entry_that_lost_a_position_and_won_a_later_one_is_the_tail(make: 
         with pytest.raises(Unavailable, match=DIED):
             await rebasing.append(KEY, rebased, at=at(seq))
         await rebasing.read(KEY)
-    for each in (rival, await make()):
+    for each in (reader, await make()):
         log = await read(each, last=1)
         assert (log.head.tail, log.entries) == (at(3), (rebased,))
 
@@ -406,6 +407,23 @@ async def test_rewrite_whose_answer_is_lost_stands_though_another_one_follows(
     assert log.entries == (entry(1, b"other"), entry(2, b"erased"))
 
 
+async def test_rewrite_that_two_others_follow_before_its_answer_is_not_undone(
+    make: Make, make_hooked: MakeHooked
+) -> None:
+    """The head no longer tells whether it was done. An erased payload must not come back."""
+    (one, client), other = await make_hooked(), await make()
+    await begin(one, b"old", b"old")
+
+    async def follow_twice() -> None:
+        await rewrite(other, 1, b"other", rewrite_id="r2", last="r1")
+        await rewrite(other, 1, b"another", rewrite_id="r3", last="r2")
+
+    client.after_write(puts(keys.HEAD_NUMBER), follow_twice)
+    with pytest.raises(Conflict):
+        await rewrite(one, 2, b"erased")
+    assert (await read(other)).entries == (entry(1, b"another"), entry(2, b"erased"))
+
+
 async def test_rewrite_whose_request_is_lost_is_undone_if_another_one_is_first(
     make: Make, make_hooked: MakeHooked
 ) -> None:
@@ -578,6 +596,30 @@ async def test_read_of_an_unreadable_chunk_raises_an_error_that_names_it(
         await client.put_row(TABLE, row, Condition(RowExistenceExpectation.IGNORE))
     with pytest.raises(error, match=r"a chunk of a payload|version 2"):
         await made.read(KEY)
+
+
+# The store
+
+
+async def test_place_that_another_process_takes_first_is_kept(make: Make, make_hooked: MakeHooked) -> None:
+    (one, client), other = await make_hooked(), await make()
+    client.before_write(puts(0), lambda: other.store_info(shard=Shard(1, 2)))
+    info = await one.store_info(shard=Shard(0, 2))
+    assert info == await other.store_info()
+    assert info.shard == Shard(1, 2)
+
+
+async def test_incarnation_that_another_process_makes_first_is_kept(make: Make, server: TablestoreServer) -> None:
+    client, infos = HookedClient(server), []
+    made = TablestoreProvider(client)
+
+    async def start_first() -> None:
+        infos.append(await (await make()).store_info())
+
+    client.before_write(puts(0), start_first)
+    await made.start()
+    assert infos == [await made.store_info()]
+    await made.stop()
 
 
 # The thread

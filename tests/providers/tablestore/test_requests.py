@@ -682,6 +682,7 @@ async def test_forgotten_keys_behind_the_position_are_found(
     assert (await read(provider, last=1, entry_id="a")).match is None
     stored = await provider.append(KEY, Entry("new", b"", keys=("a",)), at=Position(0, len(entries)))
     assert stored.replayed is False
+    await provider.append(KEY, Entry("newer", b""), at=stored.position)
     for last in (None, 0, 400):  # two entries have the key, and the newest is found
         found = await read(provider, last=last, entry_id="a")
         assert found.match is not None
@@ -698,11 +699,11 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_small_pages")
-@pytest.mark.parametrize("size", [MB, 3 * MB], ids=["rows", "chunks"])
+@pytest.mark.parametrize(("size", "total"), [(MB, 24), (3 * MB, 10)], ids=["rows", "chunks"])
 async def test_page_reads_no_more_than_it_holds(
-    server: TablestoreServer, provider: SessionHistoryProvider, size: int
+    server: TablestoreServer, provider: SessionHistoryProvider, size: int, total: int
 ) -> None:
-    total, held = 16, 6 * MB // size
+    held = 6 * MB // size
     entries = [entry(number, bytes([number]) * size) for number in range(1, total + 1)]
     for number, each in enumerate(entries):
         await provider.append(KEY, each, at=Position(0, number))
@@ -718,7 +719,7 @@ async def test_page_reads_no_more_than_it_holds(
         log = await read(provider, **window)
         shown = min(held, window.get("before", 99) - 1 - skipped)
         assert (log.first, log.entries) == (skipped + 1, tuple(entries[skipped : skipped + shown]))
-        assert len(count.taken()) <= 5
+        assert len(count.taken()) <= 4
     log = await read(provider, last=7)
     assert log.entries == tuple(entries[-7:])
 

@@ -218,6 +218,43 @@ async def test_append_during_a_restore_wins(
     assert row_numbers(server)[6:] == [1, 2, 3, 4, keys.HEAD_NUMBER]
 
 
+async def test_append_whose_head_is_lost_stops_a_restore(make: Make, make_hooked: MakeHooked) -> None:
+    """Only the row of the entry tells the restore that another writer was first."""
+    log, new = log_of(6), Entry("new", b"new")
+
+    async def append_without_head(_other: TablestoreProvider) -> None:
+        dying, client = await make_hooked()
+        await dying.read(COPY)
+
+        async def write(items: list[Any], send: Send) -> None:
+            await send(items[:1])
+            await die()
+
+        client.on_write = write
+        with pytest.raises(Unavailable, match=DIED):
+            await dying.append(COPY, new, at=Position(0, 3))
+
+    answer = await meet(make, make_hooked, log, puts_entry(4), append_without_head)
+    assert isinstance(answer, Conflict)
+    assert (await read(await make(), COPY)).entries == (*log[1][:3], new)
+
+
+async def test_head_of_a_refused_append_makes_no_staged_entry_count(make: Make, make_hooked: MakeHooked) -> None:
+    (dying, client), log = await make_hooked(), log_of(6)
+    await restore(dying, *log, 1, 3)
+    await interrupt(make_hooked, log, 4, HEAD)
+
+    async def write(items: list[Any], send: Send) -> None:
+        await send(items)
+        await die()
+
+    client.on_write = write
+    with pytest.raises(Unavailable, match=DIED):
+        await dying.append(COPY, Entry("new", b""), at=Position(0, 3))
+    copy = await read(await make(), COPY)
+    assert (copy.head.tail, copy.entries) == (Position(0, 3), log[1][:3])
+
+
 @each_moment
 async def test_delete_during_a_restore_wins(
     make: Make, make_hooked: MakeHooked, server: TablestoreServer, moment: str

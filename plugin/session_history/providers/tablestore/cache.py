@@ -12,7 +12,7 @@ MAX_BYTES = 16 * 2**20
 """A session takes some 3 KB, with its summary."""
 
 _STATE_BYTES = 512
-"""An estimate of a state without digests and summary."""
+"""An estimate of a state without digests and summary, and of a staged entry."""
 
 
 class StateCache:
@@ -37,16 +37,12 @@ class StateCache:
     def put(self, key: SessionKey, state: SessionState, read_at: int | None = None) -> None:
         """Store a state, unless a later one is stored: a slow answer may arrive after the answer to a later request.
 
-        A state with staged entries is not stored, so that the next append reads the session and removes them.
-
         :param read_at: the time by :meth:`now` before the state was read; ``None`` if this process wrote it just now.
         """
         time = self.now() if read_at is None else read_at
         if key in self._states and self._states[key][0] > time:
             return
         self._remove(key)
-        if state.staged:
-            return
         self._states[key] = time, state
         self._bytes += _size(state)
         while len(self._states) > MAX_SESSIONS or self._bytes > MAX_BYTES:
@@ -60,7 +56,8 @@ class StateCache:
 
 
 def _size(state: SessionState) -> int:
+    size = _STATE_BYTES * (1 + len(state.staged))
     if state.row is None:
-        return _STATE_BYTES
+        return size
     snapshot, ids = state.row.head.snapshot, state.row.ids
-    return _STATE_BYTES + len(ids.digests) + len(ids.counts) + (len(snapshot.summary) if snapshot else 0)
+    return size + len(ids.digests) + len(ids.counts) + (len(snapshot.summary) if snapshot else 0)
