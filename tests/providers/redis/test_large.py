@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, repeat
-from typing import Any
 
 import pytest
 from redis.crc import key_slot
@@ -18,7 +17,7 @@ from servers.proxy import Mishap, Proxy
 from servers.valkey import ValkeyCluster, ValkeyServer
 from session_history.providers.redis import RedisProvider
 from session_history.providers.redis.codec import Stub
-from session_history.providers.redis.pieces import INLINE_BYTES, PIECE_BYTES, STAGED_SECONDS, Pieces
+from session_history.providers.redis.pieces import INLINE_BYTES, PIECE_BYTES, STAGED_SECONDS, Pieces, Upload
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -244,8 +243,8 @@ async def test_staged_pieces_that_the_server_lost_are_staged_again(
 ) -> None:
     stage, losses = Pieces._stage, [1, 3]  # noqa: SLF001 - the moment between two calls
 
-    async def forgetful(pieces: Pieces, key: SessionKey, uploads: Sequence[Any]) -> None:
-        await stage(pieces, key, uploads)
+    async def forgetful(pieces: Pieces, key: SessionKey, upload: Upload) -> None:
+        await stage(pieces, key, upload)
         if losses:
             with server.client() as client:
                 name = staged(server, prefix)[0]

@@ -71,29 +71,29 @@ class Pieces:
         script: Script,
         key: SessionKey,
         *arguments: Argument,
-        uploads: Sequence[Upload] = (),
+        upload: Upload | None = None,
         more_keys: Sequence[bytes] = (),
     ) -> Sequence[Any]:
-        """Return the answer of a script that puts uploads in place.
+        """Return the answer of a script that puts an upload in place.
 
-        The script gets ``more_keys``, the keys of the pieces that it asked for, and two keys for each upload.
+        The script gets ``more_keys``, then the keys of the pieces that it asked for, and then two keys of the upload.
         """
-        places = [name for each in uploads for name in (self._staged(key, each), self._keys.pieces(key, each.seq))]
+        places = (self._keys.staged(key, upload.id), self._keys.pieces(key, upload.seq)) if upload else ()
         asked, stagings = b"", 0
-        if sum(each.stub.pieces for each in uploads) == 1:
-            await self._stage(key, uploads)  # one piece costs little more than the question if it is needed
+        if upload and upload.stub.pieces == 1:
+            await self._stage(key, upload)  # one piece costs little more than the question if it is needed
         while True:
             more = (*more_keys, *self.of_seqs(key, asked), *places)
             answer = await self._runner.run_on_session(script, key, asked, *arguments, more_keys=more)
             if answer[0] == PIECES:
                 asked = answer[1]
-            elif answer[0] != UNSTAGED:
+            elif answer[0] != UNSTAGED or upload is None:
                 return answer
             elif stagings == STAGINGS:
                 raise Unavailable(f"{self._name} loses the pieces of a large entry before it is stored")
             else:
                 stagings += 1
-                await self._stage(key, uploads)
+                await self._stage(key, upload)
 
     def of_seqs(self, key: SessionKey, seqs: bytes) -> Iterator[bytes]:
         """Return the keys of the pieces of these entries.
@@ -115,19 +115,15 @@ class Pieces:
                 return None
         return _joined(stubs, found, key)
 
-    async def _stage(self, key: SessionKey, uploads: Sequence[Upload]) -> None:
+    async def _stage(self, key: SessionKey, upload: Upload) -> None:
+        names = [self._keys.staged(key, upload.id)]
         try:
-            for each in uploads:
-                for number, start in enumerate(range(0, len(each.payload), PIECE_BYTES)):
-                    piece = each.payload[start : start + PIECE_BYTES]
-                    arguments = (_field(each.id, number), piece, self._staged_ms)
-                    await self._runner.run_on_user(scripts.STAGE, [self._staged(key, each)], *arguments)
+            for number, start in enumerate(range(0, len(upload.payload), PIECE_BYTES)):
+                piece = upload.payload[start : start + PIECE_BYTES]
+                await self._runner.run_on_user(scripts.STAGE, names, _field(upload.id, number), piece, self._staged_ms)
         except StoreFull:
-            await self._runner.run_on_user(scripts.UNSTAGE, [self._staged(key, each) for each in uploads])
+            await self._runner.run_on_user(scripts.UNSTAGE, names)
             raise
-
-    def _staged(self, key: SessionKey, upload: Upload) -> bytes:
-        return self._keys.staged(key, upload.id)
 
 
 def _field(upload_id: str, number: int) -> str:

@@ -16,6 +16,9 @@ from session_history.providers.redis.options import RedisOptions
 from session_history.providers.redis.scripts import CORRUPT, DONE, REPLAYED, Script
 from session_history_hooks import Corrupt, SessionKey, StoreFull, Unavailable
 
+_WAITED_FOR = {scripts.APPEND, scripts.RESTORE, scripts.RESTORE_TOMBSTONE}
+"""Scripts whose writes replicas must confirm."""
+
 
 class ScriptRunner:
     """Runs scripts on the keys of a session or a user.
@@ -62,7 +65,7 @@ class ScriptRunner:
 
     def _wait_after(self, script: Script) -> Command | None:
         # A server waits only for the writes of the same connection.
-        if not self._options.wait_replicas or script not in {scripts.APPEND, scripts.RESTORE}:
+        if not self._options.wait_replicas or script not in _WAITED_FOR:
             return None
         return "WAIT", self._options.wait_replicas, self._options.wait_ms
 

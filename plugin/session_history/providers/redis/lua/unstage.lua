@@ -1,2 +1,2 @@
-redis.call('UNLINK', unpack(KEYS))
+redis.call('UNLINK', KEYS[1])
 return {DONE}
