@@ -177,13 +177,12 @@ class RetryingProvider:
         """Restore, and report whether the session has changed since before the first try."""
         restorable = self._ability(Restorable)
         before = await self.read(head.key, last=0)
-        outages: list[Unavailable] = []
-        written = await _retry(lambda: restorable.restore(head, entries, behind=behind), outages)
+        written = await _retry(lambda: restorable.restore(head, entries, behind=behind))
         self._store(head.key, head.tail, entries)
-        if outages and not written:
-            after = await self.read(head.key, last=0)
-            return (before and before.head) != (after and after.head)
-        return written
+        if written:
+            return True
+        after = await self.read(head.key, last=0)  # A try may have written without an ``Unavailable``, too.
+        return (before and before.head) != (after and after.head)
 
     def _store(self, key: SessionKey, at: Position, entries: Sequence[Entry]) -> None:
         names = (name for entry in entries for name in (entry.id, *entry.keys))

@@ -268,7 +268,7 @@ class ForgottenRewrite(Altered):
 
 
 class RewritesAnyOrigin(MemoryProvider):
-    """Rewrites the entry of an id, whatever its origin is."""
+    """Rewrites the entry of an id with any origin."""
 
     async def rewrite(self, key: SessionKey, entry: Entry, **keywords: Any) -> Head:
         seq = keywords["at"].seq
@@ -334,7 +334,7 @@ class NewestOfThePage(MemoryProvider):
 
 
 class UntypedWaiting(MemoryProvider):
-    """Claims an order of waiting that is none of the known ones."""
+    """Claims an order of waiting that the contract does not know."""
 
     @property
     def limits(self) -> Any:

@@ -6,8 +6,8 @@ import asyncio
 import sys
 
 from session_history.providers.tablestore import TablestoreProvider, create_client
-from session_history_hooks import Entry, Position, Snapshot
-from session_history_hooks.testing.subject import KEY
+from session_history_hooks import Position
+from session_history_hooks.testing.subject import KEY, covering, entry
 
 LARGE = b"large" * 10**6
 """A payload in three chunks."""
@@ -17,11 +17,9 @@ async def main(endpoint: str, work: str) -> None:
     provider = TablestoreProvider(create_client(endpoint, "inst", "ak", "sk"))
     await provider.start()
     if work == "third":
-        await provider.append(
-            KEY, Entry("e3", b"payload 3"), at=Position(0, 2), snapshot=Snapshot(3, "e3", b"summary 3")
-        )
+        await provider.append(KEY, entry(3), at=Position(0, 2), snapshot=covering(3))
     elif work == "large":
-        await provider.append(KEY, Entry("e3", LARGE), at=Position(0, 2), snapshot=Snapshot(3, "e3", b"summary 3"))
+        await provider.append(KEY, entry(3, LARGE), at=Position(0, 2), snapshot=covering(3))
     else:
         await provider.delete(KEY)
 

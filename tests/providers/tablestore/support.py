@@ -14,6 +14,7 @@ from tablestore import (
     INF_MIN,
     AsyncOTSClient,
     BatchWriteRowRequest,
+    DeleteRowItem,
     OTSClientError,
     PutRowItem,
     Row,
@@ -23,9 +24,9 @@ from servers.tablestore import Faults, TablestoreServer
 from servers.tablestore.faults import Kind
 from servers.tablestore_client import CREDENTIALS, batch, sync_client
 from session_history import SessionHistoryService
-from session_history.providers.tablestore import TablestoreProvider, create_client, rows, thread
+from session_history.providers.tablestore import TablestoreProvider, create_client, decoding, thread
 from session_history.providers.tablestore import columns as col
-from session_history.providers.tablestore.keys import HEAD_NUMBER
+from session_history.providers.tablestore.keys import HEAD_NUMBER, STORE
 from session_history_hooks.testing import Connect
 
 TABLE = "session_history"
@@ -44,6 +45,9 @@ def connect_to(server: TablestoreServer, **options: Any) -> Connect:
 def service_on(server: TablestoreServer) -> SessionHistoryService:
     return SessionHistoryService(provider(server.endpoint))
 
+
+Make = Callable[[], Awaitable[TablestoreProvider]]
+"""Starts another provider on the server of a test."""
 
 # Requests that a test disturbs
 
@@ -96,6 +100,10 @@ class HookedClient(AsyncOTSClient):  # type: ignore[misc] # the SDK is untyped
         self.on_write = hook
 
 
+MakeHooked = Callable[[], Awaitable[tuple[TablestoreProvider, HookedClient]]]
+"""Starts another provider, and returns its client as well."""
+
+
 async def _write(items: list[Any], send: Send) -> Any:
     return await send(items)
 
@@ -114,7 +122,12 @@ DIED = "OTSClientError"
 
 def puts(number: int) -> Callable[[list[Any]], bool]:
     """Return a test for writes that put a row with this number."""
-    return lambda items: any(isinstance(item, PutRowItem) and rows.row_number(item.row) == number for item in items)
+    return lambda items: any(isinstance(item, PutRowItem) and decoding.row_number(item.row) == number for item in items)
+
+
+def deletes(items: list[Any]) -> bool:
+    """Return whether a write deletes rows."""
+    return isinstance(items[0], DeleteRowItem)
 
 
 @dataclass
@@ -148,7 +161,7 @@ def faultless(server: TablestoreServer) -> Iterator[None]:
 
 
 def all_rows(server: TablestoreServer) -> list[Row]:
-    """Return all rows of the table, as the SDK reads them."""
+    """Return all rows of sessions, as the SDK reads them."""
     found: list[Row] = []
     start: Any = [(name, INF_MIN) for name in PRIMARY_KEY]
     end = [(name, INF_MAX) for name in PRIMARY_KEY]
@@ -157,7 +170,7 @@ def all_rows(server: TablestoreServer) -> list[Row]:
         while start is not None:
             _, start, page, _ = client.get_range(TABLE, "FORWARD", start, end, max_version=1)
             found += page
-    return found
+    return [row for row in found if row.primary_key != STORE]
 
 
 PRIMARY_KEY = (col.USER_ID, col.SESSION_ID, col.ROW_NUMBER)
@@ -172,17 +185,17 @@ def row_numbers(server: TablestoreServer) -> list[int]:
 
 
 TOMBSTONE = {
-    col.LAYOUT_VERSION, col.GENERATION, col.SEQ, col.ENTRY_ID, col.ACTIVE_US, col.HEARTBEAT, col.REWRITES,
-    col.ID_DIGESTS, col.ETAG,
+    col.LAYOUT_VERSION, col.GENERATION, col.SEQ, col.ORIGIN, col.CHANGED_US, col.ACTIVE_US, col.HEARTBEAT,
+    col.REWRITE_ID, col.ID_DIGESTS, col.ETAG,
 }  # fmt: skip
 
 
 def assert_only_tombstones(server: TablestoreServer) -> None:
     for row in all_rows(server):
         columns = {name: value for name, value, *_ in row.attribute_columns}
-        assert rows.row_number(row) == HEAD_NUMBER
+        assert decoding.row_number(row) == HEAD_NUMBER
         assert set(columns) == TOMBSTONE
-        assert (columns[col.SEQ], columns[col.ENTRY_ID], columns[col.ID_DIGESTS]) == (0, "", b"")
+        assert (columns[col.SEQ], columns[col.ORIGIN], columns[col.ID_DIGESTS]) == (0, "", b"")
 
 
 # What a process does

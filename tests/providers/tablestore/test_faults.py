@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,21 +40,17 @@ from session_history import SessionHistoryService
 from session_history.errors import SessionDeleted, SessionExists
 from session_history.providers.tablestore import TablestoreProvider
 from session_history.providers.tablestore import rows as layout
+from session_history.providers.tablestore.digests import IdDigests
 from session_history.providers.tablestore.rows import ABSENT, ALWAYS, EntryRow, HeadRow, random_id
-from session_history_hooks import Appended, Conflict, Entry, Head, Position, Snapshot
+from session_history_hooks import Appended, Conflict, Entry, Head, Position, Shard, Snapshot
 from session_history_hooks.testing import Connect, provider_machine
-from session_history_hooks.testing.subject import KEY, covering, entry, opened, read
+from session_history_hooks.testing.restorable_logs import made, tombstone
+from session_history_hooks.testing.subject import KEY, covering, entry, opened, read, rewrite
 from support import PROGRAMS
 
 KINDS: tuple[Kind, ...] = (
     "before", "after", "drop before", "drop after", "row before", "row after", "refused", "delay"
 )  # fmt: skip
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 def counts(server: TablestoreServer) -> str:
@@ -234,7 +231,7 @@ class Remains:
         self.kept = kept
         self.stored = stored
         self.seq = kept + 1
-        self.entry = entry(self.seq) if payload is None else Entry(f"e{self.seq}", payload)
+        self.entry = entry(self.seq, payload)
 
 
 REMAINS = {
@@ -295,22 +292,13 @@ async def fill_covered(provider: Any, count: int) -> None:
 def write_remains(client: OTSClient, state: str) -> None:
     """Write the rows of a dead writer with only the SDK."""
     remains = REMAINS[state]
-    position = Position(0, remains.seq)
-    row = EntryRow(position, remains.entry.id, remains.entry.payload, 2 * 10**15, random_id(), random_id())
     if state == "a head without its entry":
-        recent = b"".join(layout.digest(f"e{number}") for number in range(1, 4))
-        head = Head(
-            KEY,
-            position,
-            "e3",
-            deleted=False,
-            heartbeat=0,
-            rewrites=0,
-            active_us=2 * 10**15,
-            snapshot=covering(remains.seq),
-        )
-        items = [layout.put_head(HeadRow(head, recent, random_id(), random_id()), ALWAYS)]
+        ids = IdDigests()
+        for number in range(1, remains.seq + 1):
+            ids = ids.add([f"e{number}"])
+        items = [layout.put_head(HeadRow(made(remains.seq, KEY)[0], ids, random_id()), ALWAYS)]
     else:
+        row = EntryRow(Position(0, remains.seq), remains.entry, None, random_id(), 2 * 10**15)
         items = [layout.put_entry(KEY, row, ABSENT)]
     written = client.batch_write_row(batch(TABLE, items))
     assert written.is_all_succeed()
@@ -326,7 +314,7 @@ async def assert_corrected(server: TablestoreServer, remains: Remains) -> None:
             assert (log.head.tail if log else Position(0, 0)) == Position(0, seen)
             if log is not None:
                 assert [each.id for each in log.entries] == [f"e{number}" for number in range(1, seen + 1)]
-                assert log.head.tail_id == f"e{seen}"
+                assert log.head.tail_origin == f"o{seen}"
                 assert log.match == ((remains.seq, remains.entry) if remains.stored else None)
                 assert log.head.snapshot in (None, covering(log.head.snapshot.seq if log.head.snapshot else 0))
                 assert log.head.snapshot is None or log.head.snapshot.seq <= seen
@@ -341,7 +329,7 @@ async def assert_corrected(server: TablestoreServer, remains: Remains) -> None:
         again = await provider.append(KEY, remains.entry, at=at, snapshot=covering(remains.seq))
         assert again == Appended(Position(0, remains.seq), replayed=remains.stored)
         [listed] = (await provider.list(KEY.user_id, limit=9)).heads
-        assert (listed.tail, listed.tail_id) == (Position(0, remains.seq), remains.entry.id)
+        assert (listed.tail, listed.tail_origin) == (Position(0, remains.seq), remains.entry.origin)
         assert listed == (await read(provider)).head
     async with opened(connect) as provider:
         again = await provider.append(KEY, remains.entry, at=at)
@@ -376,8 +364,7 @@ async def test_rows_of_a_dead_writer_can_be_appended_to_and_deleted_at_once(
         assert_only_tombstones(server)
     async with opened(connect_to(server)) as provider:
         await provider.append(KEY, entry(1), at=Position(1, 0))
-        position = Position(1, 2)
-        row = EntryRow(position, "e2", b"payload 2", 2 * 10**15, random_id(), random_id())
+        row = EntryRow(Position(1, 2), entry(2), None, random_id(), 2 * 10**15)
         sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ABSENT)]))
         assert await provider.delete(KEY) is True
         assert_only_tombstones(server)
@@ -422,31 +409,30 @@ async def test_delete_completes_a_killed_delete(server: TablestoreServer) -> Non
 async def test_session_with_tombstone_and_entries_is_deleted(server: TablestoreServer) -> None:
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, 3)
-    head = Head(KEY, Position(0, 0), "", deleted=True, heartbeat=0, rewrites=0, active_us=2 * 10**15, snapshot=None)
-    sync_client(server).batch_write_row(batch(TABLE, [layout.put_head(HeadRow(head, b"", random_id(), None), ALWAYS)]))
+    row = HeadRow(replace(tombstone(0), key=KEY), IdDigests(), random_id())
+    sync_client(server).batch_write_row(batch(TABLE, [layout.put_head(row, ALWAYS)]))
     assert len(all_rows(server)) == 4
     await assert_deleted_for_good(server)
 
 
-async def test_rewrite_after_an_uncounted_one_counts_it_and_raises_conflict(server: TablestoreServer) -> None:
-    """Readers may or may not see an uncounted rewrite."""
+async def test_rewrite_after_an_interrupted_one_names_it_and_raises_conflict(server: TablestoreServer) -> None:
+    """Readers may or may not see an interrupted rewrite."""
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, 3)
-    row = EntryRow(Position(0, 2), "e2", b"erased", 2 * 10**15, random_id(), random_id(), rewrites=1)
+    row = EntryRow(Position(0, 2), entry(2, b"erased"), None, random_id(), 2 * 10**15, rewrite_id="r1")
     sync_client(server).batch_write_row(batch(TABLE, [layout.put_entry(KEY, row, ALWAYS)]))
     async with opened(connect_to(server)) as provider:
         log = await read(provider)
-        assert log.entries == (entry(1), Entry("e2", b"erased"), entry(3))
-        assert log.head.rewrites == 0
+        assert log.entries == (entry(1), entry(2, b"erased"), entry(3))
+        assert log.head.rewrite_id == ""
         assert (await provider.append(KEY, entry(3), at=Position(0, 2))).replayed
         assert not (await provider.append(KEY, entry(4), at=Position(0, 3))).replayed
         with pytest.raises(Conflict) as conflict:
-            await provider.rewrite(KEY, Entry("e2", b"again"), at=Position(0, 2), rewrites=0, snapshot=None)
+            await rewrite(provider, 2, b"again", rewrite_id="r2")
         assert conflict.value.head is not None
-        assert conflict.value.head.rewrites == 1
-        head = await provider.rewrite(KEY, Entry("e2", b"again"), at=Position(0, 2), rewrites=1, snapshot=None)
-        assert head.rewrites == 2
-        assert (await read(provider)).entries == (entry(1), Entry("e2", b"again"), entry(3), entry(4))
+        assert conflict.value.head.rewrite_id == "r1"
+        assert (await rewrite(provider, 2, b"again", rewrite_id="r2", last="r1")).rewrite_id == "r2"
+        assert (await read(provider)).entries == (entry(1), entry(2, b"again"), entry(3), entry(4))
         assert await provider.delete(KEY) is True
         assert_only_tombstones(server)
 
@@ -478,18 +464,19 @@ async def test_head_of_a_loser_is_replaced_before_the_winner_is_answered(server:
         winning = asyncio.create_task(one.append(KEY, entry(3), at=Position(0, 2), snapshot=covering(3)))
         await exhausted(script)
         with pytest.raises(Conflict) as conflict:
-            await other.append(KEY, Entry("x", b"x"), at=Position(0, 2), snapshot=Snapshot(3, "x", b"of x"))
+            rival = Entry("x", b"x")
+            await other.append(KEY, rival, at=Position(0, 2), snapshot=Snapshot(3, rival.origin, b"of x"))
         assert not winning.done()
         head = conflict.value.head
         assert head is not None
-        assert (head.tail, head.tail_id) == (Position(0, 3), "e3")
-        assert head.snapshot is None or head.snapshot.entry_id != "x"
+        assert (head.tail, head.tail_origin) == (Position(0, 3), "o3")
+        assert head.snapshot is None or head.snapshot.origin != rival.origin
         assert await winning == Appended(Position(0, 3), replayed=False)
         async with opened(connect_to(server)) as fresh:
             for provider in (one, other, fresh):
                 [listed] = (await provider.list(KEY.user_id, limit=9)).heads
                 assert listed == (await read(provider)).head
-                assert (listed.tail_id, listed.current_snapshot) == ("e3", covering(3))
+                assert (listed.tail_origin, listed.current_snapshot) == ("o3", covering(3))
 
 
 async def test_rivals_for_one_position_have_one_winner(server: TablestoreServer) -> None:
@@ -501,7 +488,7 @@ async def test_rivals_for_one_position_have_one_winner(server: TablestoreServer)
             server.faults = Faults(KINDS, share=0.5, seed=seq, delay=0.003)
             answers = await together(
                 *(
-                    each.append(KEY, Entry(name, name.encode()), at=at, snapshot=Snapshot(seq, name, name.encode()))
+                    each.append(KEY, Entry(name, b"", origin=name), at=at, snapshot=Snapshot(seq, name, name.encode()))
                     for each, name in zip((one, other), names, strict=True)
                 )
             )
@@ -523,12 +510,10 @@ async def test_rivals_under_one_id_store_one_entry(
     server.apart, server.any_order = 0.01, any_order
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
         for seq in range(1, 26):
-            server.faults = Faults(kinds, share=0.5, seed=seq, delay=0.003)
+            server.faults, at = Faults(kinds, share=0.5, seed=seq, delay=0.003), Position(0, seq - 1)
             answers = await asyncio.gather(
                 *(
-                    each.append(
-                        KEY, Entry(f"e{seq}", by), at=Position(0, seq - 1), snapshot=Snapshot(seq, f"e{seq}", by)
-                    )
+                    each.append(KEY, Entry(f"e{seq}", by, by.decode()), at=at, snapshot=Snapshot(seq, by.decode(), by))
                     for each, by in ((one, b"one"), (other, b"other"))
                 )
             )
@@ -538,11 +523,64 @@ async def test_rivals_under_one_id_store_one_entry(
                 [listed] = (await each.list(KEY.user_id, limit=9)).heads
                 log = await read(each, last=1)
                 assert log.entries[0].payload == (b"other" if answers[0].replayed else b"one")
-                snapshot = Snapshot(seq, f"e{seq}", log.entries[0].payload)
+                snapshot = Snapshot(seq, log.entries[0].origin, log.entries[0].payload)
                 assert log.head.current_snapshot in (snapshot, None)
                 if not any_order:  # in any order, the loser's head may be written after the winner's, before its entry
                     assert log.head == listed
                     assert listed.current_snapshot == snapshot
+
+
+@pytest.mark.parametrize("any_order", [False, True])
+async def test_entry_from_two_processes_is_stored_once(server: TablestoreServer, *, any_order: bool) -> None:
+    """Both have the origin of its author. Only the answers differ."""
+    server.apart, server.any_order = 0.01, any_order
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for seq in range(1, 26):
+            server.faults, at = Faults(KINDS, share=0.5, seed=seq, delay=0.003), Position(0, seq - 1)
+            works = [each.append(KEY, entry(seq), at=at, snapshot=covering(seq)) for each in (one, other)]
+            answers = await asyncio.gather(*works)
+            server.faults = None
+            assert sorted(answer.replayed for answer in answers) == [False, True]
+            for each in (one, other):
+                [listed] = (await each.list(KEY.user_id, limit=9)).heads
+                log = await read(each, last=1)
+                assert (log.entries, log.head) == ((entry(seq),), listed)
+                assert listed.current_snapshot == covering(seq)
+
+
+@pytest.mark.parametrize("any_order", [False, True])
+async def test_message_that_two_processes_deliver_is_stored_once(server: TablestoreServer, *, any_order: bool) -> None:
+    server.apart, server.any_order = 0.01, any_order
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for seq in range(1, 26):
+            server.faults, at = Faults(KINDS, share=0.5, seed=seq, delay=0.003), Position(0, seq - 1)
+            rivals = [Entry(f"{seq}{by}", b"", keys=(f"new {by}{seq}", f"message {seq}")) for by in "ab"]
+            answers = await together(
+                *(each.append(KEY, rival, at=at) for each, rival in zip((one, other), rivals, strict=True))
+            )
+            server.faults = None
+            [winner] = [rival for rival, answer in zip(rivals, answers, strict=True) if isinstance(answer, Appended)]
+            [conflict] = [answer for answer in answers if isinstance(answer, Conflict)]
+            assert conflict.keys == (f"message {seq}",)
+            assert (await read(one, last=1)).entries == (await read(other, last=1)).entries == (winner,)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_store_has_one_identity_and_one_place_though_requests_fail(server: TablestoreServer, seed: int) -> None:
+    server.faults = Faults(KINDS, share=0.4, seed=seed, delay=0.003)
+    providers = [connect_to(server)() for _ in range(4)]
+    await asyncio.gather(*(each.start() for each in providers))
+    infos = [await each.store_info() for each in providers]
+    claims = [Shard(number, 4) for number in range(4)]
+    claimed = await asyncio.gather(
+        *(each.store_info(shard=claim) for each, claim in zip(providers, claims, strict=True))
+    )
+    server.faults = None
+    assert len(set(infos)) == len(set(claimed)) == 1
+    assert claimed[0] == replace(infos[0], shard=claimed[0].shard)
+    assert claimed[0].shard in claims
+    for each in providers:
+        await each.stop()
 
 
 async def test_rivals_for_a_new_generation_have_one_winner(server: TablestoreServer) -> None:
@@ -554,7 +592,10 @@ async def test_rivals_for_a_new_generation_have_one_winner(server: TablestoreSer
             answers = await together(
                 *(
                     each.append(
-                        KEY, Entry(name, b""), at=Position(generation, 0), snapshot=Snapshot(1, name, name.encode())
+                        KEY,
+                        Entry(name, b"", origin=name),
+                        at=Position(generation, 0),
+                        snapshot=Snapshot(1, name, name.encode()),
                     )
                     for each, name in zip((one, other), names, strict=True)
                 )
@@ -589,39 +630,31 @@ each_kind = pytest.mark.parametrize("kinds", [WITH_DELAYS, KINDS], ids=["delays"
 
 @each_kind
 async def test_two_rewrites_at_once_have_one_winner(server: TablestoreServer, kinds: tuple[Kind, ...]) -> None:
-    """Rewrites of different entries compete as well, because one number counts all of them."""
+    """Rewrites of different entries compete as well, because the head names one rewrite only."""
     async with opened(connect_to(server)) as provider:
         await fill_covered(provider, 3)
     payloads = {2: b"payload 2", 3: b"payload 3"}
-    rewrites = 0
+    last = ""
 
     async def race(one: TablestoreProvider, other: TablestoreProvider, number: int) -> None:
-        nonlocal rewrites
-        seqs = [2, 2 + number % 2]
+        nonlocal last
+        tries = [(2, f"{number}a"), (2 + number % 2, f"{number}b")]
         answers = await together(
             *(
-                each.rewrite(
-                    KEY,
-                    Entry(f"e{seq}", f"{number}.{name}".encode()),
-                    at=Position(0, seq),
-                    rewrites=rewrites,
-                    snapshot=None,
-                )
-                for each, seq, name in zip((one, other), seqs, "ab", strict=True)
+                rewrite(each, seq, rewrite_id.encode(), rewrite_id=rewrite_id, last=last)
+                for each, (seq, rewrite_id) in zip((one, other), tries, strict=True)
             )
         )
         server.faults = None
-        won = [answer for answer in answers if isinstance(answer, Head)]
+        won = [made for made, answer in zip(tries, answers, strict=True) if isinstance(answer, Head)]
         assert len(won) == 1
-        rewrites += 1
-        for seq, name, answer in zip(seqs, "ab", answers, strict=True):
-            if isinstance(answer, Head):
-                payloads[seq] = f"{number}.{name}".encode()
-                assert answer.rewrites == rewrites
+        for seq, rewrite_id in won:
+            payloads[seq], last = rewrite_id.encode(), rewrite_id
+        assert [answer.rewrite_id for answer in answers if isinstance(answer, Head)] == [last]
         for each in (one, other):
             log = await read(each)
             assert {seq: log.entries[seq - 1].payload for seq in payloads} == payloads
-            assert log.head.rewrites == rewrites
+            assert log.head.rewrite_id == last
 
     await repeat(server, race, kinds)
 
@@ -712,6 +745,7 @@ async def test_dropped_provider_finishes_its_write_and_ends_its_thread(server: T
     [thread] = provider_threads() - before
     provider.itself = provider  # only the garbage collector ends a cycle
     client.on_write = write_and_collect
+    server.requests.clear()
     writing = asyncio.create_task(provider.append(KEY, entry(1), at=Position(0, 0)))
     while not server.count("BatchWriteRow"):  # noqa: ASYNC110 - the server runs in another thread
         await asyncio.sleep(0.001)

@@ -6,7 +6,7 @@ could confuse a key of Tablestore.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -38,12 +38,6 @@ SOME = NASTY[::11]
 
 
 @pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
-
-
-@pytest.fixture
 async def provider(server: TablestoreServer) -> AsyncIterator[SessionHistoryProvider]:
     async with opened(connect_to(server)) as provider:
         yield provider
@@ -65,7 +59,7 @@ async def begin(provider: SessionHistoryProvider, keys: list[SessionKey]) -> Non
 
 
 def entry_of(key: SessionKey) -> Entry:
-    return Entry(key.session_id, repr((key.user_id, key.session_id)).encode())
+    return Entry(key.session_id, repr((key.user_id, key.session_id)).encode(), origin="o")
 
 
 async def assert_only(provider: SessionHistoryProvider, keys: list[SessionKey]) -> None:
@@ -159,7 +153,9 @@ async def test_position_beyond_the_limits_reaches_nothing(
             with pytest.raises(SessionHistoryError):
                 await provider.append(where, Entry("x", b"x"), at=at)
             with pytest.raises(Conflict):
-                await provider.rewrite(where, Entry("e1", b"x"), at=at, rewrites=0, snapshot=None)
+                await provider.rewrite(
+                    where, Entry("e1", b"x"), at=at, rewrite_id="r1", last_rewrite_id="", snapshot=None
+                )
             assert await provider.renew(where, at=at) is False
     for names in ("last", "before", "after", "before last", "after last"):
         window: dict[str, Any] = dict.fromkeys(names.split(), number)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from tablestore import TableOptions
+from tablestore import PutRowItem, TableOptions
 
 from providers.tablestore.support import (
     TABLE,
@@ -27,10 +27,12 @@ from servers.tablestore.faults import Kind
 from servers.tablestore.signatures import Account
 from servers.tablestore_client import batch, sync_client
 from session_history import SessionHistoryService
-from session_history.providers.tablestore import LIMITS
+from session_history.providers.tablestore import LIMITS, TablestoreProvider, reader
 from session_history.providers.tablestore import rows as layout
-from session_history.providers.tablestore.rows import ALWAYS, REMEMBERED_IDS, EntryRow, HeadRow, random_id
+from session_history.providers.tablestore.digests import REMEMBERED_IDS, IdDigests
+from session_history.providers.tablestore.rows import ALWAYS, EntryRow, HeadRow, random_id
 from session_history_hooks import (
+    ENTRY_KEYS,
     Appended,
     Conflict,
     Entry,
@@ -41,19 +43,16 @@ from session_history_hooks import (
     SessionHistoryProvider,
     SessionKey,
     Snapshot,
+    Users,
 )
 from session_history_hooks.testing import Connect, provider_machine
-from session_history_hooks.testing.subject import KEY, entry, opened, read
+from session_history_hooks.testing.restorable_logs import made
+from session_history_hooks.testing.subject import KEY, entry, opened, read, require, rewrite
+from session_history_hooks.testing.users import walk_tombstones, walk_users
 
 LOAD = ["GetRange"]
 APPEND = ["BatchWriteRow"]
 MB = 2**20
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -267,24 +266,14 @@ def fill_directly(server: TablestoreServer, entries: list[Entry]) -> None:
     client = sync_client(server)
     for start in range(0, len(entries), 100):
         items = [
-            layout.put_entry(KEY, EntryRow(Position(0, seq), each.id, each.payload, seq, seq, random_id()), ALWAYS)
+            layout.put_entry(KEY, EntryRow(Position(0, seq), each, None, random_id(), seq), ALWAYS)
             for seq, each in enumerate(entries[start : start + 100], start=start + 1)
         ]
         assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
-    tail = len(entries)
-    snapshot = Snapshot(tail, entries[-1].id, b"summary")
-    head = Head(
-        KEY,
-        Position(0, tail),
-        entries[-1].id,
-        deleted=False,
-        heartbeat=0,
-        rewrites=0,
-        active_us=tail,
-        snapshot=snapshot,
-    )
-    recent = b"".join(layout.digest(each.id) for each in entries[-REMEMBERED_IDS:])
-    items = [layout.put_head(HeadRow(head, recent, random_id(), tail), ALWAYS)]
+    ids = IdDigests()
+    for each in entries:
+        ids = ids.add([each.id])
+    items = [layout.put_head(HeadRow(made(len(entries), KEY)[0], ids, random_id()), ALWAYS)]
     assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
 
 
@@ -369,11 +358,12 @@ async def test_new_generation_after_an_interrupted_delete_shows_only_its_entries
     with refused_after(server, 2), pytest.raises(SessionHistoryError):
         await provider.delete(KEY)
     async with opened(connect_to(server)) as other:
-        await other.append(KEY, Entry("new", b"new"), at=Position(1, 0))
+        new = Entry("new", b"new")
+        await other.append(KEY, new, at=Position(1, 0))
         await other.append(KEY, entry(900), at=Position(1, 1))
         for each in (provider, other):
             log = await read(each, entry_id="e3")
-            assert (log.entries, log.match) == ((Entry("new", b"new"), entry(900)), None)
+            assert (log.entries, log.match) == ((new, entry(900)), None)
         assert await other.delete(KEY) is True
     assert_only_tombstones(server)
 
@@ -429,7 +419,7 @@ async def test_large_payload_comes_back(server: TablestoreServer, size: int) -> 
     summary = b"c" * LIMITS.summary_bytes
     async with opened(connect_to(server)) as provider:
         await provider.append(KEY, entry(1), at=Position(0, 0))
-        await provider.append(KEY, large, at=Position(0, 1), snapshot=Snapshot(2, "large", summary))
+        await provider.append(KEY, large, at=Position(0, 1), snapshot=Snapshot(2, large.origin, summary))
         await provider.append(KEY, entry(3), at=Position(0, 2))
     assert chunks(server) == needed
     async with opened(connect_to(server)) as provider:
@@ -452,7 +442,7 @@ async def test_payload_above_the_limit_is_refused_without_a_request(
         with pytest.raises(LimitExceeded):
             await provider.append(KEY, larger, at=Position(0, 1), snapshot=snapshot)
         with pytest.raises(LimitExceeded):
-            await provider.rewrite(KEY, replace(larger, id="e1"), at=Position(0, 1), rewrites=0, snapshot=snapshot)
+            await rewrite(provider, 1, larger.payload, snapshot=snapshot)
     with pytest.raises(LimitExceeded):
         await provider.append(KEY, entry(2), at=Position(0, LIMITS.entries))
     assert count.taken() == []
@@ -465,12 +455,14 @@ async def test_payload_above_the_limit_is_refused_without_a_request(
 async def test_rewrite_between_small_and_large_payloads_leaves_no_chunks(
     server: TablestoreServer, provider: SessionHistoryProvider
 ) -> None:
-    await provider.append(KEY, Entry("e1", b"small"), at=Position(0, 0))
+    await provider.append(KEY, entry(1), at=Position(0, 0))
     await provider.append(KEY, entry(2), at=Position(0, 1))
-    for rewrites, size in enumerate([5 * MB, 3 * MB, 7, 2 * MB + 1, 0, 4 * MB, 1]):
-        new = Entry("e1", b"y" * size)
-        head = await provider.rewrite(KEY, new, at=Position(0, 1), rewrites=rewrites, snapshot=None)
-        assert head.rewrites == rewrites + 1
+    last = ""
+    for size in (5 * MB, 3 * MB, 7, 2 * MB + 1, 0, 4 * MB, 1):
+        new = entry(1, b"y" * size)
+        head = await rewrite(provider, 1, new.payload, rewrite_id=f"r{size}", last=last)
+        last = head.rewrite_id
+        assert last == f"r{size}"
         assert (await read(provider)).entries == (new, entry(2))
         assert chunks(server) == (-(-size // (2 * MB)) if size > 2 * MB else 0)
 
@@ -487,9 +479,9 @@ async def test_large_payload_that_loses_a_race_leaves_no_chunks(
             await other.append(KEY, large, at=Position(0, 1))
         assert chunks(server) == 0
         await read(other)
-        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), rewrites=0, snapshot=None)
+        await rewrite(provider, 1)
         with pytest.raises(Conflict):
-            await other.rewrite(KEY, replace(large, id="e1"), at=Position(0, 1), rewrites=0, snapshot=None)
+            await rewrite(other, 1, large.payload, rewrite_id="r2")
         assert chunks(server) == 0
         await provider.delete(KEY)
         with pytest.raises(Conflict):  # it knows the session before the delete
@@ -521,15 +513,15 @@ async def test_rewrites_at_once_with_large_payloads_leave_only_the_chunks_of_the
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
         await one.append(KEY, entry(1), at=Position(0, 0))
         await one.append(KEY, entry(2), at=Position(0, 1))
-        lost = 0
-        for rewrites in range(6):
-            server.faults = Faults(("delay",), share=0.5, seed=rewrites, delay=0.005)
+        lost, last = 0, ""
+        for number in range(6):
+            server.faults = Faults(("delay",), share=0.5, seed=number, delay=0.005)
             works = [
-                each.rewrite(KEY, Entry("e1", b"y" * (3 * MB)), at=Position(0, 1), rewrites=rewrites, snapshot=None)
-                for each in (one, other)
+                rewrite(each, 1, b"y" * (3 * MB), rewrite_id=f"{number}{name}", last=last)
+                for each, name in ((one, "a"), (other, "b"))
             ]
             answers = await asyncio.gather(*works, return_exceptions=True)
-            assert sum(isinstance(answer, Head) for answer in answers) == 1
+            [last] = [answer.rewrite_id for answer in answers if isinstance(answer, Head)]
             lost += sum(isinstance(answer, Conflict) for answer in answers)
             assert chunks(server) == 2
         assert lost == 6
@@ -538,9 +530,10 @@ async def test_rewrites_at_once_with_large_payloads_leave_only_the_chunks_of_the
 # Listings
 
 
-def listed(session_id: str) -> Head:
-    key = SessionKey("u", session_id)
-    return Head(key, Position(0, 1), "e1", deleted=False, heartbeat=0, rewrites=0, active_us=1, snapshot=None)
+def put_listed(session_id: str, active_us: int) -> PutRowItem:
+    """Put the head of a session of one entry."""
+    head = replace(made(1, SessionKey("u", session_id))[0], active_us=active_us)
+    return layout.put_head(HeadRow(head, IdDigests().add(["e1"]), random_id()), ALWAYS)
 
 
 async def walked(provider: SessionHistoryProvider, user_id: str, limit: int) -> list[Head]:
@@ -561,10 +554,8 @@ async def test_listing_of_2500_sessions_shows_each_once(
     client = sync_client(server)
     keys = [SessionKey("u", f"s{number}") for number in range(2500)]
     for start in range(0, 2500, 200):
-        items = []
-        for number, key in list(enumerate(keys))[start : start + 200]:
-            head = replace(listed(key.session_id), active_us=10**15 + number // 7)  # many tie
-            items.append(layout.put_head(HeadRow(head, layout.digest("e1"), random_id(), random_id()), ALWAYS))
+        page = list(enumerate(keys))[start : start + 200]
+        items = [put_listed(key.session_id, 10**15 + number // 7) for number, key in page]  # many tie
         assert client.batch_write_row(batch(TABLE, items)).is_all_succeed()
     count = Count(server)
     for limit, scan_limit in ((1000, 5000), (10**6, 5000), (333, 5000), (10**10, 100)):
@@ -583,12 +574,12 @@ async def test_listing_of_sessions_with_large_summaries_shows_each_once(
     summary = b"c" * LIMITS.summary_bytes
     for number in range(11):
         await provider.append(
-            SessionKey("u", f"s{number}"), entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", summary)
+            SessionKey("u", f"s{number}"), entry(1), at=Position(0, 0), snapshot=Snapshot(1, "o1", summary)
         )
     count = Count(server)
     heads = await walked(provider, "u", 1000)
     assert [head.key.session_id for head in heads] == [f"s{number}" for number in reversed(range(11))]
-    assert all(head.snapshot == Snapshot(1, "e1", summary) for head in heads)
+    assert all(head.snapshot == Snapshot(1, "o1", summary) for head in heads)
     assert 2 < len(count.taken()) <= 5, "pages of 4 MB"
 
 
@@ -602,9 +593,7 @@ async def test_listing_goes_on_after_a_page_without_rows(
     for number in range(12):
         if number == 6:
             server.clock = lambda: now + 5 * 86400
-        head = replace(listed(f"s{number}"), active_us=10**15 - number)
-        item = layout.put_head(HeadRow(head, layout.digest("e1"), random_id(), random_id()), ALWAYS)
-        assert client.batch_write_row(batch(TABLE, [item])).is_all_succeed()
+        assert client.batch_write_row(batch(TABLE, [put_listed(f"s{number}", 10**15 - number)])).is_all_succeed()
     client.update_table(TABLE, TableOptions(time_to_live=86400, max_version=1, allow_update=False))
     server.scan_limit = 2
     heads = await walked(provider, "u", 5)
@@ -661,3 +650,129 @@ async def test_repeat_of_the_oldest_remembered_id_is_found_by_a_new_process(
         assert await fresh.append(KEY, entry(3), at=Position(0, 2)) == Appended(Position(0, 3), replayed=True)
         assert len(count.taken()) <= 3
     assert len((await read(provider)).entries) == total
+
+
+async def test_entry_with_keys_takes_one_request(server: TablestoreServer, provider: SessionHistoryProvider) -> None:
+    await provider.append(KEY, entry(1), at=Position(0, 0))
+    count = Count(server)
+    keys = tuple(f"k{number}" for number in range(ENTRY_KEYS))
+    await provider.append(KEY, replace(entry(2), keys=keys), at=Position(0, 1), tail_origin="o1")
+    await provider.append(KEY, entry(3), at=Position(0, 2), tail_origin="o2")
+    assert count.taken() == [*APPEND, *APPEND]
+    with pytest.raises(Conflict) as conflict:
+        await provider.append(KEY, replace(entry(4), keys=("new", *keys[:9])), at=Position(0, 3))
+    assert conflict.value.keys == keys[:9]
+    assert count.taken() == ["GetRange", "GetRange"]
+    assert (await read(provider, last=0, entry_id="k9")).match == (2, replace(entry(2), keys=keys))
+    assert count.taken() == ["GetRange", "GetRange"]
+
+
+async def test_forgotten_keys_behind_the_position_are_found(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    entries = [entry(number) for number in range(1, REMEMBERED_IDS + 41)]
+    entries[9] = replace(entries[9], keys=("a", "b"))
+    fill_directly(server, entries)
+    for at in (Position(0, 9), Position(0, 3)):
+        with pytest.raises(Conflict) as conflict:
+            await provider.append(KEY, Entry("new", b"", keys=("e300", "b", "c", "a")), at=at)
+        assert conflict.value.keys == ("b", "a")
+        assert (await provider.append(KEY, Entry("b", b""), at=at)).position == Position(0, 10)
+    assert (await read(provider, entry_id="a")).match is not None  # it is in the page that was read
+    assert (await read(provider, last=1, entry_id="a")).match is None
+    stored = await provider.append(KEY, Entry("new", b"", keys=("a",)), at=Position(0, len(entries)))
+    assert stored.replayed is False
+    for last in (None, 0, 400):  # two entries have the key, and the newest is found
+        found = await read(provider, last=last, entry_id="a")
+        assert found.match is not None
+        assert found.match[0] == stored.position.seq
+    assert (await read(provider, last=20, before=20, entry_id="a")).match == found.match
+
+
+# Pages
+
+
+@pytest.fixture
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "PAGE_BYTES", 6 * MB)
+
+
+@pytest.mark.usefixtures("_small_pages")
+@pytest.mark.parametrize("size", [MB, 3 * MB], ids=["rows", "chunks"])
+async def test_page_reads_no_more_than_it_holds(
+    server: TablestoreServer, provider: SessionHistoryProvider, size: int
+) -> None:
+    total, held = 16, 6 * MB // size
+    entries = [entry(number, bytes([number]) * size) for number in range(1, total + 1)]
+    for number, each in enumerate(entries):
+        await provider.append(KEY, each, at=Position(0, number))
+    windows: list[tuple[dict[str, Any], int]] = [
+        ({}, total - held),
+        ({"before": 9}, 8 - held),
+        ({"after": 0}, 0),
+        ({"after": 5}, 5),
+        ({"after": 2, "before": 4}, 2),
+    ]
+    for window, skipped in windows:
+        count = Count(server)
+        log = await read(provider, **window)
+        shown = min(held, window.get("before", 99) - 1 - skipped)
+        assert (log.first, log.entries) == (skipped + 1, tuple(entries[skipped : skipped + shown]))
+        assert len(count.taken()) <= 5
+    log = await read(provider, last=7)
+    assert log.entries == tuple(entries[-7:])
+
+
+@pytest.mark.usefixtures("_small_pages")
+async def test_page_has_an_entry_that_is_larger_than_a_page(provider: SessionHistoryProvider) -> None:
+    entries = [entry(1), entry(2, b"x" * 7 * MB), entry(3)]
+    for number, each in enumerate(entries):
+        await provider.append(KEY, each, at=Position(0, number))
+    windows: dict[int, dict[str, Any]] = {3: {}, 2: {"before": 3}, 1: {"after": 0}}
+    for seq, window in windows.items():
+        assert (await read(provider, **window)).entries == (entries[seq - 1],)
+
+
+# Walks
+
+
+async def test_walks_take_few_requests(server: TablestoreServer, provider: SessionHistoryProvider) -> None:
+    assert isinstance(provider, TablestoreProvider)
+    fill_directly(server, [entry(number) for number in range(1, 5001)])
+    keys = [SessionKey(KEY.user_id, f"t{number:03}") for number in range(60)]
+    for key in keys:
+        await provider.append(key, entry(1), at=Position(0, 0))
+        if key in keys[:40]:
+            await provider.delete(key)
+    for number in range(10):
+        await provider.append(SessionKey(f"user {number}", "s"), entry(1), at=Position(0, 0))
+    count = Count(server)
+    found, cursor = await provider.list_users(limit=99), None
+    assert (sorted(found.user_ids), found.cursor) == (["user", *(f"user {number}" for number in range(10))], None)
+    assert count.taken() == ["GetRange"] * (11 + 2)  # the row of the store, and the end
+    heads: list[Head] = []
+    while True:
+        page = await provider.list_tombstones(KEY.user_id, limit=30, cursor=cursor)
+        heads += page.heads
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert [head.key for head in heads] == keys[:40]
+    assert count.taken() == ["GetRange"] * 3  # the first one ends in the long session, and the second one with 30 heads
+
+
+@pytest.mark.parametrize("scan_limit", [1, 2, 7])
+async def test_walks_go_on_behind_short_pages(
+    server: TablestoreServer, provider: SessionHistoryProvider, scan_limit: int
+) -> None:
+    users = require(provider, Users)
+    for user in ("a", "b"):
+        for session in ("s1", "s2", "s3"):
+            for number in range(1, 4):
+                await provider.append(SessionKey(user, session), entry(number), at=Position(0, number - 1))
+    await provider.delete(SessionKey("b", "s1"))
+    await provider.delete(SessionKey("b", "s3"))
+    server.scan_limit = scan_limit
+    assert await walk_users(users, 9) == {"a", "b"}
+    assert await walk_tombstones(users, "a", 9) == {}
+    assert {key.session_id for key in await walk_tombstones(users, "b", 1)} == {"s1", "s3"}

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,19 +29,15 @@ from session_history.providers import tablestore
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.tablestore import TablestoreOptions, TablestoreProvider, errors, keys, rows, table
 from session_history.providers.tablestore import columns as col
+from session_history.providers.tablestore.digests import IdDigests
 from session_history.providers.tablestore.rows import ALWAYS, HeadRow
-from session_history_hooks import Appended, Corrupt, Entry, Head, LimitExceeded, Position, SessionKey, Snapshot
+from session_history_hooks import Appended, Corrupt, Entry, LimitExceeded, Position, SessionKey, Shard, Snapshot
 from session_history_hooks.testing import Connect, ProviderContract
+from session_history_hooks.testing.restorable_logs import tombstone
 from session_history_hooks.testing.subject import opened
 
 KEY = SessionKey("u", "s")
 SECRET = "a-secret-of-ours"
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 class TestTablestore(ProviderContract):
@@ -52,7 +48,7 @@ class TestTablestore(ProviderContract):
 
 
 def entry(number: int) -> Entry:
-    return Entry(f"e{number}", b"payload")
+    return Entry(f"e{number}", b"payload", origin=f"o{number}")
 
 
 # Start
@@ -148,6 +144,38 @@ async def test_providers_with_two_tables_share_nothing(server: TablestoreServer)
     await asyncio.gather(one.stop(), other.stop())
 
 
+async def test_table_that_is_created_again_has_another_incarnation(server: TablestoreServer) -> None:
+    made = provider(server.endpoint)
+    await made.start()
+    before = await made.store_info(shard=Shard(1, 2))
+    assert (before.format, before.shard) == (1, Shard(1, 2))
+    async with async_client(server) as client:
+        await client.delete_secondary_index("session_history", "session_history_recent")
+        await client.delete_table("session_history")
+        other = provider(server.endpoint)
+        await other.start()
+        after = await made.store_info()
+        assert after == await other.store_info()
+        assert after.incarnation != before.incarnation
+        assert after.shard is None
+        await client.delete_row("session_history", Row(keys.STORE), None)
+    again = await made.store_info(shard=Shard(0, 2))
+    assert again.incarnation not in (before.incarnation, after.incarnation)
+    assert await other.store_info() == replace(again, shard=Shard(0, 2))
+    await asyncio.gather(made.stop(), other.stop())
+
+
+async def test_store_of_a_newer_layout_is_not_started(server: TablestoreServer) -> None:
+    made = provider(server.endpoint)
+    await made.start()
+    await made.stop()
+    for columns, error in (([(col.LAYOUT_VERSION, 2)], IncompatibleStore), ([(col.SHARD, 1)], Corrupt)):
+        async with async_client(server) as client:
+            await client.put_row("session_history", Row(keys.STORE, columns), None)
+        with pytest.raises(error, match=r"the row of the store|identifies the store"):
+            await made.start()
+
+
 async def test_start_after_a_failed_start_succeeds(server: TablestoreServer) -> None:
     made = provider(server.endpoint, create=False)
     with pytest.raises(ConfigurationError):
@@ -180,7 +208,7 @@ async def test_cancelled_append_writes_entry_and_head(server: TablestoreServer) 
     await made.start()
     server.delay = 0.1
     appending = asyncio.create_task(
-        made.append(KEY, entry(1), at=Position(0, 0), snapshot=Snapshot(1, "e1", b"summary"))
+        made.append(KEY, entry(1), at=Position(0, 0), snapshot=Snapshot(1, "o1", b"summary"))
     )
     await asyncio.sleep(0.05)
     appending.cancel()
@@ -190,7 +218,7 @@ async def test_cancelled_append_writes_entry_and_head(server: TablestoreServer) 
     server.delay = 0
     async with opened(connect_to(server)) as other:
         [head] = (await other.list("u", limit=5)).heads
-    assert head.current_snapshot == Snapshot(1, "e1", b"summary")
+    assert head.current_snapshot == Snapshot(1, "o1", b"summary")
 
 
 def test_service_works_on_several_event_loops_in_turn(server: TablestoreServer) -> None:
@@ -473,10 +501,14 @@ async def test_calls_without_a_server_raise_unavailable(monkeypatch: pytest.Monk
         made.read(KEY),
         made.append(KEY, entry(1), at=Position(0, 0)),
         made.renew(KEY, at=Position(0, 1)),
-        made.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None),
+        made.rewrite(KEY, entry(1), at=Position(0, 1), rewrite_id="r", last_rewrite_id="", snapshot=None),
         made.list("u", limit=1),
         made.delete(KEY),
         made.delete_user("u"),
+        made.store_info(),
+        made.list_users(limit=1),
+        made.list_tombstones("u", limit=1),
+        made.restore(tombstone(1)),
     ]
     for call in calls:
         with pytest.raises(Unavailable, match="no success within"):
@@ -620,8 +652,8 @@ async def test_append_after_the_last_generation_raises_limit_exceeded(server: Ta
 
 
 def tombstone_columns(generation: int) -> list[tuple[str, Any]]:
-    head = Head(KEY, Position(generation, 0), "", deleted=True, heartbeat=0, rewrites=0, active_us=5, snapshot=None)
-    columns: list[tuple[str, Any]] = rows.put_head(HeadRow(head, b"", generation, None), ALWAYS).row.attribute_columns
+    head = replace(tombstone(generation), key=KEY)
+    columns: list[tuple[str, Any]] = rows.put_head(HeadRow(head, IdDigests(), generation), ALWAYS).row.attribute_columns
     return columns
 
 
@@ -639,9 +671,9 @@ async def test_logs_show_no_content(server: TablestoreServer, caplog: pytest.Log
     for number in range(1, 21):
         await made.append(
             KEY,
-            Entry(f"e{number}", SECRET.encode()),
+            replace(entry(number), payload=SECRET.encode()),
             at=Position(0, number - 1),
-            snapshot=Snapshot(number, f"e{number}", SECRET.encode()),
+            snapshot=Snapshot(number, f"o{number}", SECRET.encode()),
         )
     await made.stop()
     assert SECRET not in caplog.text

@@ -8,8 +8,9 @@ import logging
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,14 +19,21 @@ from tablestore import AsyncOTSClient
 
 from session_history.providers.common.forks import ForkGuard
 from session_history.providers.common.options import require_seconds
-from session_history.providers.tablestore import keys, rows
+from session_history.providers.tablestore import keys
 from session_history.providers.tablestore.cache import StateCache
+from session_history.providers.tablestore.chunks import ChunkStore
 from session_history.providers.tablestore.client import create_client
 from session_history.providers.tablestore.deleter import Deleter
+from session_history.providers.tablestore.digests import REMEMBERED_IDS
 from session_history.providers.tablestore.heads import Heads
-from session_history.providers.tablestore.reader import PAGE, Reader
+from session_history.providers.tablestore.identity import identify
+from session_history.providers.tablestore.reader import PAGE, PAGE_BYTES, Reader
+from session_history.providers.tablestore.restorer import Restorer
+from session_history.providers.tablestore.rewriter import Rewriter
+from session_history.providers.tablestore.staging import Staging
 from session_history.providers.tablestore.table import Table
 from session_history.providers.tablestore.thread import LoopThread
+from session_history.providers.tablestore.users import Walks
 from session_history.providers.tablestore.writer import Writer
 from session_history_hooks import (
     Appended,
@@ -33,6 +41,7 @@ from session_history_hooks import (
     Durability,
     Entry,
     Head,
+    LimitExceeded,
     Limits,
     ListingCursor,
     Log,
@@ -40,9 +49,16 @@ from session_history_hooks import (
     Position,
     ProviderOptions,
     ProviderSpec,
+    Restorable,
     SessionKey,
+    Shard,
     Snapshot,
+    StoreInfo,
     Unavailable,
+    UserPage,
+    Users,
+    check_origin,
+    check_restore,
     hookimpl,
 )
 
@@ -54,7 +70,8 @@ LIMITS = Limits(
     summary_bytes=2**20,
     entries=keys.MAX_SEQ,
     page=PAGE,
-    remembered_ids=rows.REMEMBERED_IDS,
+    page_bytes=PAGE_BYTES,
+    remembered_ids=REMEMBERED_IDS,
     durability=Durability.DISK,
     atomic_head=False,
 )
@@ -67,7 +84,26 @@ class _Running(NamedTuple):
     table: Table
     reader: Reader
     writer: Writer
+    rewriter: Rewriter
+    restorer: Restorer
     deleter: Deleter
+    walks: Walks
+
+
+def _parts(thread: LoopThread, table: Table) -> _Running:
+    cache, chunks = StateCache(), ChunkStore(table)
+    reader = Reader(table, chunks, cache)
+    heads, staging = Heads(table, reader, cache), Staging(table, reader, chunks)
+    return _Running(
+        thread,
+        table,
+        reader,
+        Writer(table, reader, heads, chunks, staging, cache),
+        Rewriter(table, reader, heads, chunks),
+        Restorer(reader, heads, chunks, staging),
+        Deleter(table, reader, heads, staging),
+        Walks(table),
+    )
 
 
 class TablestoreProvider:
@@ -123,6 +159,10 @@ class TablestoreProvider:
             return False
         return True
 
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        running = self._require_running()
+        return await running.thread.finish(lambda: identify(running.table, shard))
+
     async def read(
         self,
         key: SessionKey,
@@ -136,25 +176,41 @@ class TablestoreProvider:
         return await running.thread.run(lambda: running.reader.read(key, last, before, after, entry_id))
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         LIMITS.check(entry, snapshot, at)
         running = self._require_running()
-        return await running.thread.finish(lambda: running.writer.append(key, entry, at, snapshot))
+        return await running.thread.finish(lambda: running.writer.append(key, entry, at, tail_origin, snapshot))
 
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
         running = self._require_running()
-        return await running.thread.finish(lambda: running.writer.renew(key, at))
+        return await running.thread.finish(lambda: running.writer.renew(key, at, tail_origin))
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
         LIMITS.check(entry, snapshot)
+        check_origin("rewrite_id", rewrite_id)
         running = self._require_running()
-        return await running.thread.finish(lambda: running.writer.rewrite(key, entry, at, rewrites, snapshot))
+        return await running.thread.finish(
+            lambda: running.rewriter.rewrite(key, entry, at, rewrite_id, last_rewrite_id, snapshot)
+        )
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        after = ListingCursor.decode(cursor) if cursor is not None else None
+        after = _decoded(cursor)
         running = self._require_running()
         return await running.thread.run(lambda: running.reader.listing(user_id, min(limit, PAGE), after))
 
@@ -165,6 +221,30 @@ class TablestoreProvider:
     async def delete_user(self, user_id: str) -> int:
         running = self._require_running()
         return await running.thread.finish(lambda: running.deleter.delete_user(user_id))
+
+    # Abilities
+
+    def ability(self, kind: object) -> object | None:
+        return self if kind in (Users, Restorable) else None
+
+    async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
+        after = _decoded(cursor)
+        running = self._require_running()
+        return await running.thread.run(lambda: running.walks.users(limit, after))
+
+    async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        after = _decoded(cursor)
+        running = self._require_running()
+        return await running.thread.run(lambda: running.walks.tombstones(user_id, limit, after))
+
+    async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
+        first = check_restore(head, entries, behind)
+        for entry in entries:
+            LIMITS.check(entry, head.snapshot, replace(head.tail, seq=head.tail.seq - 1))
+        if len(entries) > PAGE:
+            raise LimitExceeded("page entries", len(entries), PAGE)
+        running = self._require_running()
+        return await running.thread.finish(lambda: running.restorer.restore(head, entries, first, behind))
 
     def _require_running(self) -> _Running:
         if self._running is None:
@@ -181,22 +261,26 @@ class TablestoreProvider:
             thread = LoopThread(self._guard)
             close = weakref.finalize(self, thread.close, self._table.close)
             try:
-                preparations.append(thread.submit(lambda: self._table.prepare(create=self._create)))
+                preparations.append(thread.submit(self._prepare))
                 preparations[0].result()
             except BaseException:
                 close()
                 raise
-            cache = StateCache()
-            reader = Reader(self._table, cache)
-            heads = Heads(self._table, reader, cache)
-            writer, deleter = Writer(self._table, reader, heads, cache), Deleter(self._table, reader, heads)
-            self._running = _Running(thread, self._table, reader, writer, deleter)
+            self._running = _parts(thread, self._table)
             self._close = close  # runs also if the provider is dropped, or the process ends, without a stop
+
+    async def _prepare(self) -> None:
+        await self._table.prepare(create=self._create)
+        await identify(self._table)
 
     def _stop(self) -> None:
         with self._lock:
             self._running = None
             self._close()
+
+
+def _decoded(cursor: str | None) -> ListingCursor | None:
+    return ListingCursor.decode(cursor) if cursor is not None else None
 
 
 def _do_nothing() -> None:

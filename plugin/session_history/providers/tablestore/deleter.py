@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from session_history.providers.tablestore import columns as col
-from session_history.providers.tablestore import keys, rows
+from session_history.providers.tablestore import decoding, keys, rows
 from session_history.providers.tablestore.errors import Outcome
 from session_history.providers.tablestore.heads import Heads, HeadUpdate
 from session_history.providers.tablestore.keys import PrimaryKey
 from session_history.providers.tablestore.reader import PAGE, Reader
 from session_history.providers.tablestore.rows import ALWAYS, HeadRow
+from session_history.providers.tablestore.staging import Staging
 from session_history.providers.tablestore.state import UNSEEN, SessionState
 from session_history.providers.tablestore.table import Backoff, Table
 from session_history_hooks import Corrupt, Position, SessionKey
@@ -17,10 +18,11 @@ from session_history_hooks import Corrupt, Position, SessionKey
 class Deleter:
     """Deletes sessions of a table."""
 
-    def __init__(self, table: Table, reader: Reader, heads: Heads) -> None:
+    def __init__(self, table: Table, reader: Reader, heads: Heads, staging: Staging) -> None:
         self._table = table
         self._reader = reader
         self._heads = heads
+        self._staging = staging
 
     async def delete(self, key: SessionKey) -> bool:
         """Write a tombstone, then remove the other rows.
@@ -36,8 +38,10 @@ class Deleter:
             except Corrupt:
                 state, applied = await self._replace_corrupt_head(key), True
             else:
-                unchanged = HeadUpdate(state, applied=False)
+                unchanged, staged = HeadUpdate(state, applied=False), state.staged
                 state, applied = await self._write_tombstone(key, state) if state.live_head else unchanged
+                if staged:
+                    state = await self._discard_staged(key)
             newer_chunks = await self._remove_rows(key, state.append_at.generation - 1)
             if newer_chunks and state.live_head is None:
                 state, _ = await self._write_tombstone(key, state)
@@ -61,6 +65,14 @@ class Deleter:
 
         return await self._heads.update(key, state, tombstone)
 
+    async def _discard_staged(self, key: SessionKey) -> SessionState:
+        """Remove what a restore left, also of a session that was never seen, or of a life after this one."""
+        backoff = Backoff()
+        while (state := await self._reader.state(key)).staged:
+            await self._staging.discard(key, state)
+            await backoff.wait("a restore of the session is running")
+        return state
+
     async def _replace_corrupt_head(self, key: SessionKey) -> SessionState:
         """Write a tombstone without a condition, so that an unreadable session can be deleted."""
         row = UNSEEN.tombstone(key, await self._reader.newest_generation(key))
@@ -76,7 +88,7 @@ class Deleter:
         end = keys.primary_key(key, keys.number_of(Position(generation + 1, 0)))
         while start is not None:
             page = await self._table.page(start, end, limit=PAGE, columns=[col.LAYOUT_VERSION, col.GENERATION])
-            old = [row.primary_key for row in page.rows if rows.generation(row) <= generation]
+            old = [rows.delete(row.primary_key) for row in page.rows if decoding.generation_of(row) <= generation]
             await self._table.delete(old)
             later = later or len(old) < len(page.rows)
             start = page.next_key

@@ -22,7 +22,7 @@ class HeadUpdate(NamedTuple):
     """The result of :meth:`Heads.update`.
 
     :ivar state: the state of the session afterwards.
-    :ivar applied: true if this call changed the head.
+    :ivar applied: true if this call changed the head, or if it may have.
     """
 
     state: SessionState
@@ -56,6 +56,13 @@ class Heads:
         finally:
             lock.release()
 
+    async def replace(self, row: HeadRow, etag: int | None) -> Outcome:
+        """Replace the row of a head if it still has this etag; for ``None``, if there is still no row."""
+        [outcome] = await self._table.write([rows.put_head(row, unchanged(etag))])
+        if outcome is Outcome.DONE:
+            self._cache.put(row.head.key, SessionState.of(row))
+        return outcome
+
     async def update(
         self, key: SessionKey, state: SessionState, change: Callable[[SessionState], HeadRow | None]
     ) -> HeadUpdate:
@@ -73,9 +80,8 @@ class Heads:
             if row is None:
                 # An attempt of unknown outcome made the change unnecessary, or another process did the same.
                 return HeadUpdate(state, applied=outcome_unknown and not state.is_tombstone_of(generation))
-            [outcome] = await self._table.write([rows.put_head(row, unchanged(state.etag))])
+            outcome = await self.replace(row, state.etag)
             if outcome is Outcome.DONE:
-                self._cache.put(key, SessionState.of(row))
                 return HeadUpdate(SessionState.of(row), applied=True)
             written_etags.add(row.etag)
             outcome_unknown = outcome_unknown or outcome is Outcome.UNKNOWN

@@ -27,6 +27,14 @@ Bound = int | type
 """A number, or ``INF_MIN`` or ``INF_MAX`` as the end of a range."""
 LOWEST: Bound = INF_MIN
 
+STORE_USER = " "
+STORE: PrimaryKey = [(USER_ID, STORE_USER), (SESSION_ID, " "), (ROW_NUMBER, 0)]
+"""The key of the row that identifies the store. No session has this key, because blank ids are refused."""
+
+FIRST: PrimaryKey = [(USER_ID, INF_MIN), (SESSION_ID, INF_MIN), (ROW_NUMBER, INF_MIN)]
+END: PrimaryKey = [(USER_ID, INF_MAX), (SESSION_ID, INF_MAX), (ROW_NUMBER, INF_MAX)]
+"""The bounds of the whole table."""
+
 
 def number_of(position: Position) -> int:
     return position.generation << SEQ_BITS | position.seq
@@ -37,12 +45,11 @@ def position_of(number: int) -> Position:
 
 
 def primary_key(key: SessionKey, number: Bound) -> PrimaryKey:
-    return [(USER_ID, key.user_id), (SESSION_ID, key.session_id), (ROW_NUMBER, number)]
+    return bound(key.user_id, key.session_id, number)
 
 
-def before_session(user_id: str, session_id: str | type) -> PrimaryKey:
-    """Return the bound before all rows of a session; for ``INF_MAX``, the bound after all sessions of a user."""
-    number = INF_MAX if session_id is INF_MAX else INF_MIN
+def bound(user_id: str, session_id: str | type, number: Bound) -> PrimaryKey:
+    """Return a bound within the rows of a user. ``INF_MIN`` stands before all sessions, ``INF_MAX`` after them."""
     return [(USER_ID, user_id), (SESSION_ID, session_id), (ROW_NUMBER, number)]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple, TypeVar
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from tablestore import INF_MAX, INF_MIN
+from tablestore import INF_MAX, INF_MIN, Row
 
 from session_history.providers.tablestore import columns as col
-from session_history.providers.tablestore import keys, rows
+from session_history.providers.tablestore import decoding, keys
 from session_history.providers.tablestore.cache import StateCache
+from session_history.providers.tablestore.chunks import ChunkStore
+from session_history.providers.tablestore.digests import REMEMBERED_IDS
 from session_history.providers.tablestore.keys import HEAD_NUMBER
-from session_history.providers.tablestore.rows import REMEMBERED_IDS, Chunks, EntryRow, HeadRow
-from session_history.providers.tablestore.state import UNSEEN, SessionState, TornReadError, derive
+from session_history.providers.tablestore.rows import EntryRow
+from session_history.providers.tablestore.state import UNSEEN, Scan, SessionState, TornReadError, derive
 from session_history.providers.tablestore.table import Backoff, Table
 from session_history_hooks import Corrupt, Entry, Head, ListingCursor, Log, Page, Position, SessionKey, select_seqs
 
@@ -20,6 +24,9 @@ T = TypeVar("T")
 
 PAGE = 1000
 """The entries of a read that names no number, and the most heads in a page of a listing."""
+PAGE_BYTES = 64 * 2**20
+"""The bytes of payload of a read that names no number."""
+UNLIMITED = sys.maxsize
 
 NEAR_TAIL = 16
 """Entries. A read of entries that are this close to the tail takes one request, together with the head."""
@@ -28,18 +35,12 @@ TORN_READS = 5
 """After this many reads in a row that a change interrupted, a session counts as damaged."""
 
 
-class Scan(NamedTuple):
-    """The row of a head and the newest entries, the newest first."""
-
-    head: HeadRow | None
-    entries: list[EntryRow]
-
-
 class Reader:
     """Reads from a table, and stores the state of each session that it reads in the cache."""
 
-    def __init__(self, table: Table, cache: StateCache) -> None:
+    def __init__(self, table: Table, chunks: ChunkStore, cache: StateCache) -> None:
         self._table = table
+        self._chunks = chunks
         self._cache = cache
 
     async def read(
@@ -48,26 +49,50 @@ class Reader:
         return await _retry_torn(key, lambda: self._read(key, last, before, after, entry_id))
 
     async def state(self, key: SessionKey) -> SessionState:
-        state, _ = await _retry_torn(key, lambda: self._newest(key, 1, col.WITHOUT_PAYLOAD))
+        state, _ = await _retry_torn(key, lambda: self._newest(key, 1, UNLIMITED, col.WITHOUT_PAYLOAD))
         return state
 
-    async def find_entry(self, key: SessionKey, state: SessionState, entry_id: str, after: Position) -> EntryRow | None:
-        """Find an entry by its id, without payload: among the remembered ids, and anywhere after a position."""
+    async def find(
+        self,
+        key: SessionKey,
+        state: SessionState,
+        names: Sequence[str],
+        after: Position,
+        columns: list[str] | None = col.WITHOUT_PAYLOAD,
+    ) -> dict[str, EntryRow]:
+        """Find the newest entries with these ids or keys: among the remembered ones, and anywhere after a position."""
         if not state.is_live(after.generation):
-            return None
-        for seq in state.seqs_of(entry_id):
-            row = await self.entry(key, Position(after.generation, seq))
-            if row and row.id == entry_id:
-                return row
-        not_remembered = range(after.seq + 1, state.oldest_remembered)
-        if not not_remembered:
-            return None
-        entries = await self._range(key, after.generation, not_remembered, col.WITHOUT_PAYLOAD)
-        return next((row for row in entries if row.id == entry_id), None)
+            return {}
+        seqs = state.seqs_of(names)
+        if after.seq + 1 < state.oldest_remembered:
+            seqs += [after.seq + 1, state.oldest_remembered - 1]
+        if not seqs:
+            return {}
+        found = await self.entries(key, after.generation, range(min(seqs), max(seqs) + 1), columns)
+        return {name: row for row in found for name in row.names if name in names}
 
     async def entry(self, key: SessionKey, position: Position) -> EntryRow | None:
         row = await self._table.get(keys.primary_key(key, keys.number_of(position)))
-        return rows.read_entry(row) if row else None
+        return decoding.read_entry(row) if row else None
+
+    async def entries(
+        self,
+        key: SessionKey,
+        generation: int,
+        seqs: range,
+        columns: list[str] | None = col.WITHOUT_PAYLOAD,
+        max_bytes: int = UNLIMITED,
+    ) -> list[EntryRow]:
+        """Read the entries with these seqs, in this order, until their payloads exceed ``max_bytes``."""
+        found = await self._table.rows(
+            keys.primary_key(key, keys.number_of(Position(generation, seqs[0]))),
+            keys.primary_key(key, keys.number_of(Position(generation, seqs[-1] + seqs.step))),
+            limit=len(seqs),
+            backward=seqs.step < 0,
+            columns=columns,
+            is_enough=_more_than(max_bytes),
+        )
+        return list(map(decoding.read_entry, found.rows))
 
     async def listing(self, user_id: str, limit: int, after: ListingCursor | None) -> Page:
         recency, session_id = (-after.active_us, after.session_id) if after else (INF_MIN, INF_MIN)
@@ -78,19 +103,19 @@ class Reader:
             columns=col.INDEXED,
             of_index=True,
         )
-        heads = tuple(map(rows.read_listed, found.rows))
+        heads = tuple(map(decoding.read_listed, found.rows))
         return Page(heads, ListingCursor.behind(heads[-1]).encode() if heads and found.next_key else None)
 
     async def previous_session(self, user_id: str, session_id: str | None) -> SessionKey | None:
         """Return the session before this one in the order of session ids, deleted or not; for ``None``, the last."""
         found = await self._table.rows(
-            keys.before_session(user_id, INF_MAX if session_id is None else session_id),
-            keys.before_session(user_id, INF_MIN),
+            keys.bound(user_id, INF_MAX, INF_MAX) if session_id is None else keys.bound(user_id, session_id, INF_MIN),
+            keys.bound(user_id, INF_MIN, INF_MIN),
             limit=1,
             backward=True,
             columns=[col.LAYOUT_VERSION],
         )
-        return rows.session_of(found.rows[0]) if found.rows else None
+        return decoding.session_of(found.rows[0]) if found.rows else None
 
     async def newest_generation(self, key: SessionKey) -> int:
         """Return the newest generation of a session whose head may be unreadable."""
@@ -101,31 +126,35 @@ class Reader:
             backward=True,
             columns=[col.LAYOUT_VERSION, col.GENERATION],
         )
-        return max(map(rows.generation, found.rows), default=0)
+        return max(map(decoding.generation_of, found.rows), default=0)
 
     async def _read(
         self, key: SessionKey, last: int | None, before: int | None, after: int | None, entry_id: str | None
     ) -> Log | None:
+        count, max_bytes = (PAGE, PAGE_BYTES) if last is None else (last, UNLIMITED)
         if before is not None:
-            state, entries = await self._newest(key, self._count_from_tail(key, before, last))
+            state, entries = await self._newest(key, self._count_from_tail(key, before, last), max_bytes)
         elif after is not None:
-            state, entries = await self._newest_after(key, after, PAGE if last is None else last)
+            state, entries = await self._newest_after(key, after, count, max_bytes)
         else:
-            state, entries = await self._newest(key, PAGE if last is None else last)
+            state, entries = await self._newest(key, count, max_bytes)
         head = state.head
         if head is None:
             return None
         seqs = select_seqs(head.tail.seq, PAGE, last=last, before=before, after=after)
-        selected = await self._entries(key, head, seqs, entries)
+        oldest_first = last is None and after is not None
+        selected = await self._select(key, head, seqs if oldest_first else seqs[::-1], entries, max_bytes)
+        if not oldest_first:
+            selected.reverse()
         log = tuple([await self._with_payload(key, row) for row in selected])
-        first = seqs.start if seqs else head.tail.seq + 1
-        return Log(head, first, log, await self._match(key, state, entry_id, [*selected, *entries]))
+        first = selected[0].position.seq if selected else head.tail.seq + 1
+        return Log(head, first, log, await self._match(key, state, entry_id, [*entries, *selected]))
 
     async def _newest(
-        self, key: SessionKey, count: int, columns: list[str] | None = None
-    ) -> tuple[SessionState, list[EntryRow]]:
+        self, key: SessionKey, count: int, max_bytes: int, columns: list[str] | None = None
+    ) -> tuple[SessionState, Sequence[EntryRow]]:
         """Return the state and at least one of the newest entries. This takes one request if the head is current."""
-        scan = await self._scan(key, max(count, 1), columns=columns)
+        scan = await self._scan(key, max(count, 1), max_bytes=max_bytes, columns=columns)
         return await self._derive(key, scan), scan.entries
 
     def _count_from_tail(self, key: SessionKey, before: int, last: int | None) -> int:
@@ -134,97 +163,132 @@ class Reader:
         count = head.tail.seq + 1 - before + last if head and last is not None else 1
         return count if 0 < count <= NEAR_TAIL else 1
 
-    async def _newest_after(self, key: SessionKey, after: int, count: int) -> tuple[SessionState, list[EntryRow]]:
+    async def _newest_after(
+        self, key: SessionKey, after: int, count: int, max_bytes: int
+    ) -> tuple[SessionState, Sequence[EntryRow]]:
         """Do the same as :meth:`_newest`, but read no entry again if the caller knows the log up to its tail."""
-        cached = self._cache.get(key) or UNSEEN
-        head = cached.live_head
-        if head is None or head.tail.seq != after:
-            return await self._newest(key, 1)
-        scan = await self._scan(key, max(count, 1), floor=keys.number_of(head.tail))
+        cached = (self._cache.get(key) or UNSEEN).live_head
+        if cached is None or cached.tail.seq != after:
+            return await self._newest(key, 1, max_bytes)
+        scan = await self._scan(key, max(count, 1), floor=keys.number_of(cached.tail), max_bytes=max_bytes)
         if scan.head is not None and scan.entries:
             return await self._derive(key, scan), scan.entries
-        if scan.head is None or scan.head.origin != cached.origin:
-            return await self._newest(key, 1)
-        state = SessionState.of(scan.head)
-        self._cache.put(key, state)
+        head = scan.head.head if scan.head else None
+        if scan.head is None or head is None or (head.tail, head.tail_origin) != (cached.tail, cached.tail_origin):
+            return await self._newest(key, 1, max_bytes)
+        state = SessionState.of(scan.head, scan.staged)
+        self._cache.put(key, state, scan.read_at)
         return state, []
 
     async def _derive(self, key: SessionKey, scan: Scan) -> SessionState:
-        state = derive(key, scan.head, scan.entries)
+        state = derive(key, scan)
         if not state.head_is_current:
-            full = await self._scan(key, REMEMBERED_IDS, columns=col.WITHOUT_PAYLOAD)
-            first, state = state, derive(key, full.head, full.entries)
-            if _rewrites(state) != _rewrites(first):
+            scan = await self._scan(key, REMEMBERED_IDS, columns=col.WITHOUT_PAYLOAD)
+            first, state = state, derive(key, scan)
+            if _rewrite_id(state) != _rewrite_id(first):
                 raise TornReadError  # the head is newer than the entries of the first scan
-        self._cache.put(key, state)
+        self._cache.put(key, state, scan.read_at)
         return state
 
-    async def _scan(self, key: SessionKey, count: int, *, floor: int = 0, columns: list[str] | None = None) -> Scan:
+    async def _scan(
+        self,
+        key: SessionKey,
+        count: int,
+        *,
+        floor: int = 0,
+        max_bytes: int = UNLIMITED,
+        columns: list[str] | None = None,
+    ) -> Scan:
         """Read the head and the newest entries whose row numbers are above ``floor``."""
+        scan = await self._scan_rows(key, count, floor, max_bytes, columns)
+        if not scan.staged:
+            return scan
+        # Staged entries stand between the head and the entries that count. A restore stages no more than a page.
+        scan = await self._scan_rows(key, PAGE + count, floor, UNLIMITED, col.WITHOUT_PAYLOAD)
+        if columns is not None or not scan.entries:
+            return scan._replace(entries=scan.entries[:count])
+        newest = keys.number_of(scan.entries[0].position)
+        rows = await self._rows_down(key, newest, floor, count, max_bytes, columns)
+        return scan._replace(entries=list(map(decoding.read_entry, rows)))
+
+    async def _rows_down(
+        self, key: SessionKey, start: int, floor: int, count: int, max_bytes: int, columns: list[str] | None
+    ) -> list[Row]:
         found = await self._table.rows(
-            keys.primary_key(key, HEAD_NUMBER),
+            keys.primary_key(key, start),
             keys.primary_key(key, floor),
-            limit=count + 1,
+            limit=count,
             backward=True,
             columns=columns,
+            is_enough=_more_than(max_bytes),
         )
-        newest = found.rows
-        head = rows.read_head(newest.pop(0)) if newest and rows.row_number(newest[0]) == HEAD_NUMBER else None
-        return Scan(head, [rows.read_entry(row) for row in newest[:count]])
+        return found.rows
 
-    async def _entries(
-        self, key: SessionKey, head: Head, seqs: range, already_read: Iterable[EntryRow]
+    async def _scan_rows(
+        self, key: SessionKey, count: int, floor: int, max_bytes: int, columns: list[str] | None
+    ) -> Scan:
+        read_at = self._cache.now()
+        newest = await self._rows_down(key, HEAD_NUMBER, floor, count + 1, max_bytes, columns)
+        has_head = bool(newest) and decoding.row_number(newest[0]) == HEAD_NUMBER
+        head = decoding.read_head(newest.pop(0)) if has_head else None
+        read = list(map(decoding.read_entry, newest[:count]))
+        entries = [row for row in read if row.appended_us is not None or (head and head.counts(row))]
+        staged = [row for row in read if row.appended_us is None and not (head and head.counts(row))]
+        return Scan(read_at, head, entries, staged)
+
+    async def _select(
+        self, key: SessionKey, head: Head, seqs: range, already_read: Iterable[EntryRow], max_bytes: int
     ) -> list[EntryRow]:
+        """Return the entries with these seqs, in this order, as many as a page may hold, but at least one."""
         generation = head.tail.generation
         by_seq = {row.position.seq: row for row in already_read if row.position.generation == generation}
         missing = [seq for seq in seqs if seq not in by_seq]
-        if missing:
-            found = await self._range(key, generation, range(missing[0], missing[-1] + 1))
-            by_seq |= {row.position.seq: row for row in found}
-        if any(seq not in by_seq for seq in seqs):
+        selected, is_whole = _fitting(seqs, by_seq, max_bytes)
+        if not is_whole:
+            needed = range(missing[0], missing[-1] + seqs.step, seqs.step)
+            found = await self.entries(key, generation, needed, None, max_bytes)
+            selected, is_whole = _fitting(seqs, by_seq | {row.position.seq: row for row in found}, max_bytes)
+        if not is_whole:
             raise TornReadError
-        return [by_seq[seq] for seq in seqs]
-
-    async def _range(
-        self, key: SessionKey, generation: int, seqs: range, columns: list[str] | None = None
-    ) -> list[EntryRow]:
-        found = await self._table.rows(
-            keys.primary_key(key, keys.number_of(Position(generation, seqs.start))),
-            keys.primary_key(key, keys.number_of(Position(generation, seqs.stop))),
-            limit=len(seqs),
-            columns=columns,
-        )
-        return [rows.read_entry(row) for row in found.rows]
+        return selected
 
     async def _match(
         self, key: SessionKey, state: SessionState, entry_id: str | None, already_read: Iterable[EntryRow]
     ) -> tuple[int, Entry] | None:
+        """Return the newest entry with this id or key. A newer one than those already read may have it, too."""
         if entry_id is None or state.live_head is None:
             return None
         tail = state.live_head.tail
-        matches = (row for row in already_read if row.id == entry_id and row.position.generation == tail.generation)
-        row = next(matches, None) or await self.find_entry(key, state, entry_id, tail)
-        return (row.position.seq, await self._with_payload(key, row)) if row else None
+        rows = [row for row in already_read if row.position.generation == tail.generation and entry_id in row.names]
+        newest = max(rows, key=lambda row: row.position, default=None)
+        if newest is None or max(state.seqs_of([entry_id]), default=0) > newest.position.seq:
+            newest = (await self.find(key, state, [entry_id], tail, columns=None)).get(entry_id, newest)
+        return (newest.position.seq, await self._with_payload(key, newest)) if newest else None
 
     async def _with_payload(self, key: SessionKey, row: EntryRow) -> Entry:
-        payload = row.payload
-        return Entry(row.id, await self._joined(key, payload) if isinstance(payload, Chunks) else payload)
-
-    async def _joined(self, key: SessionKey, chunks: Chunks) -> bytes:
-        found = await self._table.rows(
-            keys.primary_key(key, chunks.number(0)),
-            keys.primary_key(key, chunks.number(chunks.count)),
-            limit=chunks.count,
-            backward=True,
-        )
-        payload = b"".join(map(rows.read_chunk, found.rows))
-        if len(payload) != chunks.size:
-            raise TornReadError
-        return payload
+        return replace(row.entry, payload=await self._chunks.load(key, row.chunks)) if row.chunks else row.entry
 
 
-def _rewrites(state: SessionState) -> int:
-    return state.head.rewrites if state.head else 0
+def _fitting(seqs: range, by_seq: Mapping[int, EntryRow], max_bytes: int) -> tuple[list[EntryRow], bool]:
+    """Return the first of these entries, up to ``max_bytes`` but at least one, and true if none of them is missing."""
+    fitting: list[EntryRow] = []
+    size = 0
+    for seq in seqs:
+        if seq not in by_seq:
+            return fitting, False
+        size += by_seq[seq].size
+        if fitting and size > max_bytes:
+            break
+        fitting.append(by_seq[seq])
+    return fitting, True
+
+
+def _more_than(max_bytes: int) -> Callable[[Sequence[Row]], bool]:
+    return lambda rows: sum(map(decoding.payload_bytes, rows)) > max_bytes
+
+
+def _rewrite_id(state: SessionState) -> str:
+    return state.head.rewrite_id if state.head else ""
 
 
 async def _retry_torn(key: SessionKey, read: Callable[[], Awaitable[T]]) -> T:

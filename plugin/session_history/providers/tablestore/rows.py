@@ -1,10 +1,10 @@
-"""The rows of a table and their encoding: heads of sessions, entries, and chunks of large payloads."""
+"""The rows of a table and how they are written: heads of sessions, entries, chunks of large payloads, and the store."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,8 +19,9 @@ from tablestore import (
 )
 
 from session_history.providers.tablestore import columns as col
-from session_history.providers.tablestore.keys import HEAD_NUMBER, number_of, position_of, primary_key
-from session_history_hooks import Corrupt, Head, IncompatibleStore, Position, SessionKey, Snapshot
+from session_history.providers.tablestore.digests import IdDigests
+from session_history.providers.tablestore.keys import HEAD_NUMBER, MAX_SEQ, STORE, PrimaryKey, number_of, primary_key
+from session_history_hooks import Entry, Head, Position, SessionKey, StoreInfo
 
 VERSION = 1
 """The version of the layout, which every row names. A reader refuses a newer one."""
@@ -30,26 +31,35 @@ CELL_BYTES = 2 * 2**20
 CHUNK_BITS = 6
 """A payload has at most 2**6 chunks. The other 57 bits of their numbers are random and identify the payload."""
 
-REMEMBERED_IDS = 256
-"""A head has one digest for each of this many newest entry ids."""
-DIGEST_BYTES = 8
+NEVER_SEEN = -1
+"""The generation of a tombstone that readers ignore: it is the head of a session that was never seen."""
+
+ROWS_PER_WRITE = 200
+"""The limit of the service for a batch."""
+BYTES_PER_WRITE = 3 * 2**20
+"""The most bytes of several rows in a batch. The service takes 4 MB, by its own count."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadRow:
     """A head as it was last written. It may lag behind the entries, see :mod:`.state`.
 
-    :ivar id_digests: the digests of the newest entry ids, the tail's last.
+    :ivar ids: the digests of the newest ids and keys.
     :ivar etag: a random number that each write changes. A conditional write compares it.
-    :ivar origin: the origin of the entry that the head was written with; ``None`` for a tombstone.
-    :ivar rewritten_etag: the etag of the entry that was rewritten last; 0 if no entry was.
+    :ivar previous_rewrite_id: the rewrite ahead of the newest one; ``""`` if there was none.
+    :ivar restored: the seq of the newest restored entry of this generation; 0 if none was restored.
     """
 
     head: Head
-    id_digests: bytes
+    ids: IdDigests
     etag: int
-    origin: int | None
-    rewritten_etag: int = 0
+    previous_rewrite_id: str = ""
+    restored: int = 0
+
+    def counts(self, restored: EntryRow) -> bool:
+        """Return whether a restored entry is part of the log, or of an earlier one that was deleted."""
+        tail = self.head.tail
+        return restored.position <= Position(tail.generation, MAX_SEQ if self.head.deleted else self.restored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,31 +91,54 @@ class Chunks:
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
-    """An entry with its payload, or with the chunks of its payload.
+    """An entry.
 
-    :ivar origin: a random number that identifies the append, even among appends of the same id. A rewrite keeps it.
-    :ivar etag: a random number that each rewrite changes. A conditional write compares it.
-    :ivar rewrites: the number of the rewrite that wrote this row; 0 if an append wrote it.
+    :ivar entry: its payload is empty if it is in chunks, or if the read did not ask for it.
+    :ivar chunks: where the payload is, if it is too large for a row.
+    :ivar etag: a random number that each write of this row changes. It identifies the attempt of an append too: two
+        calls that append the same entry at once have one origin.
+    :ivar appended_us: ``None`` if the entry was restored.
+    :ivar rewrite_id: the newest rewrite that wrote this row; ``""`` if there was none.
+    :ivar previous_rewrite_id: the rewrite that the head named then. While it still does, the newest one has not ended.
     :ivar replaced: the newest chunks that rewrites replaced. They are still stored if a rewrite was interrupted.
     """
 
     position: Position
-    id: str
-    payload: bytes | Chunks
-    active_us: int
-    origin: int
+    entry: Entry
+    chunks: Chunks | None
     etag: int
-    rewrites: int = 0
+    appended_us: int | None
+    rewrite_id: str = ""
+    previous_rewrite_id: str = ""
     replaced: Chunks | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The id and the keys."""
+        return self.entry.id, *self.entry.keys
+
+    @property
+    def size(self) -> int:
+        """The bytes of the payload."""
+        return self.chunks.size if self.chunks else len(self.entry.payload)
+
+    @property
+    def activity_us(self) -> int:
+        """When something was said; 0 for bookkeeping, unless it began the generation, and for restored entries."""
+        return 0 if self.entry.bookkeeping and self.position.seq > 1 else self.appended_us or 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRow:
+    """The row that identifies the store."""
+
+    info: StoreInfo
+    etag: int
 
 
 def random_id() -> int:
-    """Return a number for an origin or an etag."""
+    """Return a number for an etag."""
     return random.getrandbits(63)
-
-
-def digest(entry_id: str) -> bytes:
-    return hashlib.blake2b(entry_id.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 # Writing
@@ -128,199 +161,105 @@ def put_head(row: HeadRow, condition: Condition) -> PutRowItem:
         col.LAYOUT_VERSION: VERSION,
         col.GENERATION: head.tail.generation,
         col.SEQ: head.tail.seq,
-        col.ENTRY_ID: head.tail_id,
-        col.ACTIVE_US: head.active_us,
+        col.ORIGIN: head.tail_origin,
+        col.CHANGED_US: head.changed_us,
         col.HEARTBEAT: head.heartbeat,
-        col.REWRITES: head.rewrites,
-        col.ID_DIGESTS: bytearray(row.id_digests),
+        col.REWRITE_ID: head.rewrite_id,
+        col.ID_DIGESTS: bytearray(row.ids.digests),
         col.ETAG: row.etag,
     }
-    if not head.deleted:
+    if head.deleted:
+        columns[col.ACTIVE_US] = head.active_us
+    else:
         columns[col.RECENCY] = -head.active_us  # the index leaves out rows without this column
-    if row.origin is not None:
-        columns[col.ORIGIN] = row.origin
-    if row.rewritten_etag:
-        columns[col.REWRITTEN_ETAG] = row.rewritten_etag
+    if row.ids.counts:
+        columns[col.ID_COUNTS] = bytearray(row.ids.counts)
+    if row.previous_rewrite_id:
+        columns[col.PREVIOUS_REWRITE_ID] = row.previous_rewrite_id
+    if row.restored:
+        columns[col.RESTORED_SEQ] = row.restored
     if snapshot:
         summary = bytearray(snapshot.summary)
-        columns |= {col.SNAPSHOT_SEQ: snapshot.seq, col.SNAPSHOT_ID: snapshot.entry_id, col.SUMMARY: summary}
-    return _put(head.key, HEAD_NUMBER, columns, condition)
+        columns |= {col.SNAPSHOT_SEQ: snapshot.seq, col.SNAPSHOT_ORIGIN: snapshot.origin, col.SUMMARY: summary}
+    return _put(primary_key(head.key, HEAD_NUMBER), columns, condition)
 
 
 def put_entry(key: SessionKey, row: EntryRow, condition: Condition) -> PutRowItem:
+    entry = row.entry
     columns: dict[str, Any] = {
         col.LAYOUT_VERSION: VERSION,
-        col.ENTRY_ID: row.id,
-        col.ACTIVE_US: row.active_us,
-        col.ORIGIN: row.origin,
+        col.ENTRY_ID: entry.id,
+        col.ORIGIN: entry.origin,
         col.ETAG: row.etag,
     }
-    if isinstance(row.payload, Chunks):
-        columns |= {col.CHUNKS: row.payload.id, col.CHUNKS_SIZE: row.payload.size}
+    if row.appended_us is not None:
+        columns[col.CHANGED_US] = row.appended_us
+    if entry.keys:
+        columns[col.KEYS] = json.dumps(entry.keys, ensure_ascii=False)
+    if entry.bookkeeping:
+        columns[col.BOOKKEEPING] = True
+    if row.chunks:
+        columns |= {col.CHUNKS: row.chunks.id, col.CHUNKS_SIZE: row.chunks.size}
     else:
-        columns[col.PAYLOAD] = bytearray(row.payload)
-    if row.rewrites:
-        columns[col.REWRITES] = row.rewrites
+        columns[col.PAYLOAD] = bytearray(entry.payload)
+    if row.rewrite_id:
+        columns |= {col.REWRITE_ID: row.rewrite_id, col.PREVIOUS_REWRITE_ID: row.previous_rewrite_id}
     if row.replaced:
         columns |= {col.REPLACED_CHUNKS: row.replaced.id, col.REPLACED_SIZE: row.replaced.size}
-    return _put(key, number_of(row.position), columns, condition)
+    return _put(entry_key(key, row), columns, condition)
 
 
 def put_chunk(key: SessionKey, generation: int, chunks: Chunks, index: int, payload: bytes) -> PutRowItem:
     chunk = memoryview(payload)[index * CELL_BYTES : (index + 1) * CELL_BYTES]
     columns = {col.LAYOUT_VERSION: VERSION, col.GENERATION: generation, col.PAYLOAD: bytearray(chunk)}
-    return _put(key, chunks.number(index), columns, ALWAYS)
+    return _put(primary_key(key, chunks.number(index)), columns, ALWAYS)
+
+
+def put_store(row: StoreRow, condition: Condition) -> PutRowItem:
+    columns = {col.LAYOUT_VERSION: VERSION, col.INCARNATION: row.info.incarnation, col.ETAG: row.etag}
+    if row.info.shard:
+        columns |= {col.SHARD: row.info.shard.number, col.SHARD_COUNT: row.info.shard.count}
+    return _put(STORE, columns, condition)
+
+
+def delete(key: PrimaryKey) -> DeleteRowItem:
+    return DeleteRowItem(Row(key), ALWAYS)
 
 
 def delete_entry(key: SessionKey, row: EntryRow) -> DeleteRowItem:
     """Delete an entry, on the condition that its row was not changed."""
-    return DeleteRowItem(Row(primary_key(key, number_of(row.position))), unchanged(row.etag))
+    return DeleteRowItem(Row(entry_key(key, row)), unchanged(row.etag))
 
 
-def _put(key: SessionKey, number: int, columns: Mapping[str, Any], condition: Condition) -> PutRowItem:
-    return PutRowItem(Row(primary_key(key, number), list(columns.items())), condition)
+def entry_key(key: SessionKey, row: EntryRow) -> PrimaryKey:
+    return primary_key(key, number_of(row.position))
 
 
-# Reading
+def batches(items: Iterable[PutRowItem]) -> Iterator[list[PutRowItem]]:
+    """Split rows into batches that one request takes."""
+    batch: list[PutRowItem] = []
+    size = 0
+    for item in items:
+        size += _bytes(item)
+        if batch and (size > BYTES_PER_WRITE or len(batch) == ROWS_PER_WRITE):
+            yield batch
+            batch, size = [], _bytes(item)
+        batch.append(item)
+    if batch:
+        yield batch
 
 
-def row_number(row: Row) -> int:
-    number: int = dict(row.primary_key)[col.ROW_NUMBER]
-    return number
+def _put(key: PrimaryKey, columns: Mapping[str, Any], condition: Condition) -> PutRowItem:
+    return PutRowItem(Row(key, list(columns.items())), condition)
 
 
-def session_of(row: Row) -> SessionKey:
-    names = dict(row.primary_key)
-    return SessionKey(names[col.USER_ID], names[col.SESSION_ID])
+def _bytes(item: PutRowItem) -> int:
+    """Return the bytes of names and values, as the service counts them."""
+    values = [*item.row.primary_key, *item.row.attribute_columns]
+    return sum(len(name) + _value_bytes(value) for name, value in values)
 
 
-def generation(row: Row) -> int:
-    """Return the generation of an entry, a chunk or a head; 0 if the column of a head or chunk is unreadable."""
-    number = row_number(row)
-    if 0 <= number < HEAD_NUMBER:
-        return position_of(number).generation
-    stored = _columns(row).get(col.GENERATION)
-    return stored if type(stored) is int else 0
-
-
-def read_head(row: Row) -> HeadRow:
-    """Decode the row of a head.
-
-    :raises Corrupt: the row is unreadable.
-    :raises IncompatibleStore: a newer version of this library wrote the row.
-    """
-    columns = _checked(row)
-    try:
-        deleted = col.RECENCY not in columns
-        return HeadRow(
-            _head(session_of(row), columns, deleted=deleted, active_us=_integer(columns[col.ACTIVE_US])),
-            _binary(columns[col.ID_DIGESTS]),
-            _integer(columns[col.ETAG]),
-            None if deleted else _integer(columns[col.ORIGIN]),
-            _integer(columns.get(col.REWRITTEN_ETAG, 0)),
-        )
-    except (KeyError, TypeError, ValueError):
-        raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
-
-
-def read_listed(row: Row) -> Head:
-    """Decode a head from a row of the index.
-
-    :raises Corrupt: the row is unreadable.
-    :raises IncompatibleStore: a newer version of this library wrote the row.
-    """
-    columns = _checked(row)
-    try:
-        return _head(session_of(row), columns, deleted=False, active_us=-dict(row.primary_key)[col.RECENCY])
-    except (KeyError, TypeError, ValueError):
-        raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
-
-
-def read_entry(row: Row) -> EntryRow:
-    """Decode an entry. Its payload is empty if the read did not ask for the payload.
-
-    :raises Corrupt: the row is unreadable.
-    :raises IncompatibleStore: a newer version of this library wrote the row.
-    """
-    columns = _checked(row)
-    position = position_of(row_number(row))
-    try:
-        chunks = _chunks(columns, col.CHUNKS, col.CHUNKS_SIZE)
-        return EntryRow(
-            position,
-            _text(columns[col.ENTRY_ID]),
-            _binary(columns.get(col.PAYLOAD, b"")) if chunks is None else chunks,
-            _integer(columns[col.ACTIVE_US]),
-            _integer(columns[col.ORIGIN]),
-            _integer(columns[col.ETAG]),
-            _integer(columns.get(col.REWRITES, 0)),
-            _chunks(columns, col.REPLACED_CHUNKS, col.REPLACED_SIZE),
-        )
-    except (KeyError, TypeError, ValueError):
-        raise Corrupt(f"entry {position.seq} of {session_of(row)} is unreadable") from None
-
-
-def read_chunk(row: Row) -> bytes:
-    """Decode a chunk of a payload.
-
-    :raises Corrupt: the row is unreadable.
-    :raises IncompatibleStore: a newer version of this library wrote the row.
-    """
-    try:
-        return _binary(_checked(row)[col.PAYLOAD])
-    except (KeyError, TypeError):
-        raise Corrupt(f"a chunk of a payload of {session_of(row)} is unreadable") from None
-
-
-def _head(key: SessionKey, columns: Mapping[str, Any], *, deleted: bool, active_us: int) -> Head:
-    snapshot = None
-    if col.SNAPSHOT_SEQ in columns:
-        snapshot = Snapshot(
-            _integer(columns[col.SNAPSHOT_SEQ]), _text(columns[col.SNAPSHOT_ID]), _binary(columns[col.SUMMARY])
-        )
-    return Head(
-        key,
-        Position(_integer(columns[col.GENERATION]), _integer(columns[col.SEQ])),
-        _text(columns[col.ENTRY_ID]),
-        deleted=deleted,
-        heartbeat=_integer(columns[col.HEARTBEAT]),
-        rewrites=_integer(columns[col.REWRITES]),
-        active_us=active_us,
-        snapshot=snapshot,
-    )
-
-
-def _chunks(columns: Mapping[str, Any], chunks_id: str, size: str) -> Chunks | None:
-    return Chunks(_integer(columns[chunks_id]), _integer(columns[size])) if chunks_id in columns else None
-
-
-def _checked(row: Row) -> dict[str, Any]:
-    columns = _columns(row)
-    version = columns.get(col.LAYOUT_VERSION)
-    if type(version) is int and version > VERSION:
-        raise IncompatibleStore(
-            f"a row of {session_of(row)} has layout version {version}; this release reads up to version {VERSION}"
-        )
-    return columns
-
-
-def _columns(row: Row) -> dict[str, Any]:
-    return {name: value for name, value, *_ in row.attribute_columns or ()}
-
-
-def _integer(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError("the column is not an integer")
-    return value
-
-
-def _text(value: object) -> str:
-    if type(value) is not str:
-        raise TypeError("the column is not a text")
-    return value
-
-
-def _binary(value: object) -> bytes:
-    if not isinstance(value, bytes | bytearray):
-        raise TypeError("the column is not binary")
-    return bytes(value)
+def _value_bytes(value: object) -> int:
+    if isinstance(value, str):
+        return len(value.encode())
+    return len(value) if isinstance(value, bytearray) else 8

@@ -4,23 +4,20 @@ An entry is stored as soon as its row is stored. This one conditional write deci
 retry finds it there. The head is written with the entry, but not in the same transaction. So a head may belong to a
 writer whose entry lost the position, or it may be one entry late, until the author of the entry or the next append
 corrects it. Readers therefore derive the state from the head and the entries together.
+
+Entries of a restore are the other way round: many are written at once, and they count once the head names the newest
+of them. Until then they are *staged*, and readers ignore them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
-from session_history.providers.tablestore.rows import (
-    DIGEST_BYTES,
-    REMEMBERED_IDS,
-    EntryRow,
-    HeadRow,
-    digest,
-    random_id,
-)
+from session_history.providers.tablestore.digests import IdDigests
+from session_history.providers.tablestore.rows import NEVER_SEEN, EntryRow, HeadRow, random_id
 from session_history_hooks import Head, Position, SessionKey, Snapshot
 
 
@@ -28,41 +25,53 @@ class TornReadError(Exception):
     """The rows that were read never stood there together. The session changed during the read."""
 
 
+class Scan(NamedTuple):
+    """Rows that were read from the head on backward.
+
+    :ivar read_at: the time before the rows were read, by the clock of the cache.
+    :ivar head: ``None`` if there is no such row.
+    :ivar entries: the newest first.
+    :ivar staged: restored entries that do not count yet.
+    """
+
+    read_at: int
+    head: HeadRow | None
+    entries: Sequence[EntryRow]
+    staged: Sequence[EntryRow]
+
+
 @dataclass(frozen=True, slots=True)
 class SessionState:
     """The state of a session.
 
-    :ivar head: ``None`` if the session was never seen.
-    :ivar etag: the etag of the head's row; ``None`` if there is no such row.
-    :ivar id_digests: the digests of the newest entry ids, the tail's last.
-    :ivar head_is_current: true if the head's row already shows this state.
-    :ivar origin: the origin of the newest entry; ``None`` if the session does not exist.
-    :ivar rewritten_etag: the etag of the entry that was rewritten last; 0 if no entry was.
+    :ivar row: the row of the head as it should be stored; ``None`` if the session was never seen.
+    :ivar etag: the etag of the row that is stored; ``None`` if there is no such row.
+    :ivar head_is_current: true if the stored row already shows this state.
+    :ivar staged: restored entries that do not count yet.
     """
 
-    head: Head | None
+    row: HeadRow | None
     etag: int | None
-    id_digests: bytes
-    head_is_current: bool
-    origin: int | None = None
-    rewritten_etag: int = 0
+    head_is_current: bool = True
+    staged: Sequence[EntryRow] = ()
 
     @classmethod
-    def of(cls, row: HeadRow) -> Self:
+    def of(cls, row: HeadRow, staged: Sequence[EntryRow] = ()) -> Self:
         """Return the state that a current head shows."""
-        return cls(
-            row.head,
-            row.etag,
-            row.id_digests,
-            head_is_current=True,
-            origin=row.origin,
-            rewritten_etag=row.rewritten_etag,
-        )
+        return cls(row, row.etag, staged=staged)
+
+    @property
+    def head(self) -> Head | None:
+        return self.row.head if self.row else None
+
+    @property
+    def live_row(self) -> HeadRow | None:
+        """The row of the head, if the session exists and is not deleted."""
+        return None if self.row is None or self.row.head.deleted else self.row
 
     @property
     def live_head(self) -> Head | None:
-        """The head, if the session exists and is not deleted."""
-        return None if self.head is None or self.head.deleted else self.head
+        return self.live_row.head if self.live_row else None
 
     def is_live(self, generation: int) -> bool:
         return self.live_head is not None and self.live_head.tail.generation == generation
@@ -78,108 +87,134 @@ class SessionState:
             return Position(0, 0)
         return Position(self.head.tail.generation + 1, 0) if self.head.deleted else self.head.tail
 
+    def ends_at(self, at: Position, tail_origin: str | None) -> bool:
+        """Return whether an append may name this position and this origin."""
+        if self.append_at != at:
+            return False
+        return tail_origin is None or self.live_head is None or self.live_head.tail_origin == tail_origin
+
+    def ends_with(self, entry: EntryRow) -> bool:
+        head = self.live_head
+        return head is not None and (head.tail, head.tail_origin) == (entry.position, entry.entry.origin)
+
     @property
     def oldest_remembered(self) -> int:
         """The seq of the oldest entry that has a digest here."""
-        return self.append_at.seq - len(self.id_digests) // DIGEST_BYTES + 1
+        return self.append_at.seq - (self.row.ids.entries if self.row else 0) + 1
 
-    def seqs_of(self, entry_id: str) -> list[int]:
-        """Return the seqs of the entries with the digest of this id. Few other ids share a digest."""
-        wanted = digest(entry_id)
-        starts = range(0, len(self.id_digests), DIGEST_BYTES)
-        return [
-            self.oldest_remembered + start // DIGEST_BYTES
-            for start in starts
-            if self.id_digests[start : start + DIGEST_BYTES] == wanted
-        ]
+    def seqs_of(self, names: Iterable[str]) -> list[int]:
+        """Return the seqs of the entries with the digest of one of these ids or keys. Few other ids share a digest."""
+        ids = self.row.ids if self.row else IdDigests()
+        return [self.oldest_remembered + number for name in names for number in ids.find(name)]
 
-    def next_active_us(self) -> int:
-        """Return the time by the clock of this process, or a later time if the session was active later."""
-        return max(time.time_ns() // 1000, self.head.active_us + 1 if self.head else 0)
+    def next_us(self) -> int:
+        """Return the time by the clock of this process, or a later time if the session was changed later."""
+        return max(time.time_ns() // 1000, self.head.changed_us + 1 if self.head else 0)
 
     def head_after(self, key: SessionKey, entry: EntryRow, snapshot: Snapshot | None) -> HeadRow:
         """Return the row of the head after this entry was appended."""
-        live = self.live_head
-        head = Head(
-            key,
-            entry.position,
-            entry.id,
-            deleted=False,
-            heartbeat=live.heartbeat if live else 0,
-            rewrites=live.rewrites if live else 0,
-            active_us=max(entry.active_us, self.head.active_us if self.head else 0),
-            snapshot=snapshot or (live.snapshot if live else None),
-        )
-        digests = (self.id_digests if live else b"") + digest(entry.id)
-        digests = digests[-REMEMBERED_IDS * DIGEST_BYTES :]
-        return HeadRow(head, digests, random_id(), entry.origin, self.rewritten_etag if live else 0)
+        row = self.live_row or _begun(key)
+        head = _with_tail(row.head, self.head, [entry], snapshot or row.head.snapshot)
+        return replace(row, head=head, ids=row.ids.add(entry.names), etag=random_id())
 
-    def with_head(self, head: Head, *, rewritten_etag: int | None = None) -> HeadRow:
-        """Return the row of another head on the same entries."""
-        rewritten = self.rewritten_etag if rewritten_etag is None else rewritten_etag
-        return HeadRow(head, self.id_digests, random_id(), self.origin, rewritten)
+    def restored_head(self, head: Head, entries: Iterable[EntryRow]) -> HeadRow:
+        """Return the row of this head after these entries were restored."""
+        row = self.live_row or _begun(head.key)
+        ids = row.ids
+        for entry in entries:
+            ids = ids.add(entry.names)
+        return replace(row, head=head, ids=ids, etag=random_id(), restored=head.tail.seq)
+
+    def with_other_etag(self, key: SessionKey) -> HeadRow:
+        """Return the row of the same head with another etag. For a session never seen, readers ignore this row."""
+        return replace(self.row or _begun(key, tombstone_of=NEVER_SEEN), etag=random_id())
 
     def tombstone(self, key: SessionKey, generation: int) -> HeadRow:
-        head = Head(
-            key,
-            Position(generation, 0),
-            "",
-            deleted=True,
-            heartbeat=0,
-            rewrites=0,
-            active_us=self.next_active_us(),
-            snapshot=None,
-        )
-        return HeadRow(head, b"", random_id(), None)
+        row = _begun(key, tombstone_of=generation)
+        now = self.next_us()
+        return replace(row, head=replace(row.head, active_us=now, changed_us=now))
 
 
-UNSEEN = SessionState(None, None, b"", head_is_current=True)
+UNSEEN = SessionState(None, None)
 
 
-def derive(key: SessionKey, row: HeadRow | None, newest: Sequence[EntryRow]) -> SessionState:
-    """Derive the state of a session from the row of its head and its newest entries, the newest first.
+def derive(key: SessionKey, scan: Scan) -> SessionState:
+    """Derive the state of a session.
 
-    If the head is not current, ``id_digests`` covers only these entries.
+    If the head is not current, the digests cover only the entries of this scan.
 
     :raises TornReadError: these rows cannot have stood there together.
     """
-    written = row.head if row else None
-    generation = _live_generation(written, newest[0] if newest else None)
-    entries = [entry for entry in newest if entry.position.generation == generation]
+    row = scan.head
     etag = row.etag if row else None
+    written = row.head if row and row.head.tail.generation != NEVER_SEEN else None
+    generation = _live_generation(written, scan.entries)
+    entries = [entry for entry in scan.entries if entry.position.generation == generation]
     if not entries:
         if written is not None and not written.deleted:
             raise TornReadError
-        return SessionState(written, etag, b"", head_is_current=True)
-    tail = entries[0]
-    live = row if row is not None and not row.head.deleted else None
-    if live and live.origin == tail.origin:
-        return SessionState.of(live)
-    head = Head(
-        key,
-        tail.position,
-        tail.id,
-        deleted=False,
-        heartbeat=live.head.heartbeat if live else 0,
-        rewrites=live.head.rewrites if live else 0,
-        active_us=max(tail.active_us, written.active_us if written else 0),
-        snapshot=_trusted_snapshot(live, entries) if live else None,
-    )
-    digests = b"".join(digest(entry.id) for entry in reversed(entries[:REMEMBERED_IDS]))
-    rewritten_etag = live.rewritten_etag if live else 0
-    return SessionState(head, etag, digests, head_is_current=False, origin=tail.origin, rewritten_etag=rewritten_etag)
+        return SessionState(row if written else None, etag, staged=scan.staged)
+    live = row if row and written and not written.deleted else None
+    if live and (live.head.tail, live.head.tail_origin) == (entries[0].position, entries[0].entry.origin):
+        return SessionState.of(live, scan.staged)
+    return SessionState(_late_head(key, live, written, entries), etag, head_is_current=False, staged=scan.staged)
 
 
-def _live_generation(written: Head | None, newest: EntryRow | None) -> int:
+def _live_generation(written: Head | None, entries: Sequence[EntryRow]) -> int:
     """Return the generation that lives, or that a new session would begin. A delete left the entries of older ones."""
     generation = 0 if written is None else written.tail.generation + (1 if written.deleted else 0)
-    if newest is not None and newest.position.generation > generation:
+    if entries and entries[0].position.generation > generation:
         raise TornReadError
     return generation
 
 
+def _late_head(key: SessionKey, live: HeadRow | None, written: Head | None, entries: Sequence[EntryRow]) -> HeadRow:
+    """Return the row that corrects a head."""
+    row = live or _begun(key)
+    ids = IdDigests()
+    for entry in reversed(entries):
+        ids = ids.add(entry.names)
+    snapshot = _trusted_snapshot(live, entries) if live else None
+    return replace(row, head=_with_tail(row.head, written, entries, snapshot), ids=ids, etag=random_id())
+
+
+def _with_tail(head: Head, written: Head | None, newest: Sequence[EntryRow], snapshot: Snapshot | None) -> Head:
+    """Return a head that ends with the first of these entries. Its times never go back to those of a slower clock.
+
+    :param written: the head ahead of these entries, perhaps a tombstone.
+    """
+    tail = newest[0]
+    active_us = max(written.active_us if written else 0, *(entry.activity_us for entry in newest))
+    changed_us = max(written.changed_us if written else 0, tail.appended_us or 0)
+    return replace(
+        head,
+        tail=tail.position,
+        tail_origin=tail.entry.origin,
+        active_us=changed_us if tail.activity_us else active_us,
+        changed_us=changed_us,
+        snapshot=snapshot,
+    )
+
+
 def _trusted_snapshot(row: HeadRow, entries: Sequence[EntryRow]) -> Snapshot | None:
     """Return the snapshot of a late head, unless it covers an entry that lost its position."""
-    snapshot = row.head.snapshot
-    covers_own_entry = snapshot is not None and snapshot.seq == row.head.tail.seq
-    return snapshot if not covers_own_entry or any(entry.origin == row.origin for entry in entries) else None
+    head = row.head
+    covers_own_entry = head.snapshot is not None and head.snapshot.seq == head.tail.seq
+    is_stored = any((entry.position, entry.entry.origin) == (head.tail, head.tail_origin) for entry in entries)
+    return head.snapshot if not covers_own_entry or is_stored else None
+
+
+def _begun(key: SessionKey, *, tombstone_of: int | None = None) -> HeadRow:
+    """Return the row of a head that has no entry yet, or the row of a tombstone."""
+    head = Head(
+        key,
+        Position(tombstone_of or 0, 0),
+        "",
+        deleted=tombstone_of is not None,
+        heartbeat=0,
+        rewrite_id="",
+        active_us=0,
+        changed_us=0,
+        snapshot=None,
+    )
+    return HeadRow(head, IdDigests(), random_id())

@@ -11,12 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 from tablestore import (
     BatchWriteRowRequest,
     CapacityUnit,
-    Condition,
     DeleteRowItem,
     OTSServiceError,
     ReservedThroughput,
     Row,
-    RowExistenceExpectation,
     SecondaryIndexMeta,
     SecondaryIndexType,
     TableInBatchWriteRowItem,
@@ -34,7 +32,8 @@ from session_history.providers.tablestore.errors import (
     outcome_of,
     translate,
 )
-from session_history.providers.tablestore.keys import PrimaryKey
+from session_history.providers.tablestore.keys import STORE, PrimaryKey
+from session_history.providers.tablestore.rows import ROWS_PER_WRITE
 from session_history_hooks import ConfigurationError, IncompatibleStore, Unavailable
 
 T = TypeVar("T")
@@ -48,8 +47,6 @@ READY_TIMEOUT = 180.0
 LOG_INTERVAL = 10.0
 """Seconds between two lines in the log during this wait."""
 
-ROWS_PER_WRITE = 200
-"""The limit of the service for a batch."""
 ROWS_PER_PAGE = 5000
 """The limit of the service for an answer to a range. The SDK also refuses to ask for 2**31 rows or more."""
 
@@ -57,8 +54,8 @@ KEY = [(col.USER_ID, "STRING"), (col.SESSION_ID, "STRING"), (col.ROW_NUMBER, "IN
 INDEX_KEY = [col.USER_ID, col.RECENCY]
 DEFINED = [
     (col.RECENCY, "INTEGER"), (col.LAYOUT_VERSION, "INTEGER"), (col.GENERATION, "INTEGER"), (col.SEQ, "INTEGER"),
-    (col.ENTRY_ID, "STRING"), (col.HEARTBEAT, "INTEGER"), (col.REWRITES, "INTEGER"), (col.SNAPSHOT_SEQ, "INTEGER"),
-    (col.SNAPSHOT_ID, "STRING"), (col.SUMMARY, "BINARY"),
+    (col.ORIGIN, "STRING"), (col.CHANGED_US, "INTEGER"), (col.HEARTBEAT, "INTEGER"), (col.REWRITE_ID, "STRING"),
+    (col.SNAPSHOT_SEQ, "INTEGER"), (col.SNAPSHOT_ORIGIN, "STRING"), (col.SUMMARY, "BINARY"),
 ]  # fmt: skip
 """The columns that the index has. Tablestore wants the types of these columns, and of no others."""
 
@@ -143,11 +140,15 @@ class Table:
         backward: bool = False,
         columns: list[str] | None = None,
         of_index: bool = False,
+        is_enough: Callable[[Sequence[Row]], bool] = lambda _rows: False,
     ) -> RowPage:
-        """Read the same rows as :meth:`page`, in as many answers as needed."""
+        """Read the same rows as :meth:`page`, in as many answers as needed.
+
+        :param is_enough: called with the rows so far; if it returns true, the other rows are not read.
+        """
         found: list[Row] = []
         next_key: PrimaryKey | None = start
-        while next_key is not None and len(found) < limit:
+        while next_key is not None and len(found) < limit and not (found and is_enough(found)):
             page = await self.page(
                 next_key,
                 end,
@@ -175,16 +176,16 @@ class Table:
         rows = [*response.get_put_by_table(table), *response.get_delete_by_table(table)]
         return [outcome_of(row) for row in sorted(rows, key=lambda row: row.index)]
 
-    async def delete(self, keys: Sequence[PrimaryKey]) -> None:
+    async def delete(self, deletes: Sequence[DeleteRowItem]) -> None:
         """Delete rows in as many requests as needed, and repeat deletes whose outcome is unknown."""
         backoff = Backoff()
-        while keys:
-            batch = keys[:ROWS_PER_WRITE]
-            outcomes = await self.write([DeleteRowItem(Row(key), _ALWAYS) for key in batch])
-            left = [key for key, outcome in zip(batch, outcomes, strict=True) if outcome is not Outcome.DONE]
+        while deletes:
+            batch = deletes[:ROWS_PER_WRITE]
+            outcomes = await self.write(batch)
+            left = [item for item, outcome in zip(batch, outcomes, strict=True) if outcome is Outcome.UNKNOWN]
             if len(left) == len(batch):
                 await backoff.wait("the outcome of a delete is unknown")
-            keys = [*left, *keys[ROWS_PER_WRITE:]]
+            deletes = [*left, *deletes[ROWS_PER_WRITE:]]
 
     # Start and health
 
@@ -206,7 +207,7 @@ class Table:
             await self._create()
             described = await self._ready(lambda: self._client.describe_table(self.name))
         self._require_schema(described)
-        await self._ready(lambda: self._client.get_row(self.name, _PROBE_KEY, max_version=1))
+        await self._ready(lambda: self._client.get_row(self.name, STORE, max_version=1))
 
     async def ping(self) -> None:
         """Make one request.
@@ -214,7 +215,7 @@ class Table:
         :raises SessionHistoryError: the request failed.
         """
         try:
-            await self._request(lambda: self._client.get_row(self.name, _PROBE_KEY, max_version=1))
+            await self._request(lambda: self._client.get_row(self.name, STORE, max_version=1))
         except TransientError as error:
             raise Unavailable(f"Tablestore: {error}") from None
 
@@ -305,9 +306,3 @@ class Table:
             if isinstance(error, OTSServiceError) and error.get_error_code() == accepted_error:
                 return None
             raise translate(error, self.name, self._timeout) from None
-
-
-_ALWAYS = Condition(RowExistenceExpectation.IGNORE)
-
-_PROBE_KEY = [(col.USER_ID, " "), (col.SESSION_ID, " "), (col.ROW_NUMBER, 0)]
-"""A key that no session has, because blank ids are refused."""
