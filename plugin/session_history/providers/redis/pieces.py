@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from session_history.providers.redis import scripts
 from session_history.providers.redis.codec import Stub
 from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.keys import Keys
@@ -27,7 +26,7 @@ INLINE_BYTES = 2**16
 PIECE_BYTES = 2**20
 """The size of a piece. While a server receives it, all its other clients wait."""
 
-FETCHED_PIECES = 2
+FETCHED_PIECES = 4
 """The most pieces that one call fetches."""
 
 STAGED_SECONDS = 60
@@ -108,21 +107,24 @@ class Pieces:
         found: list[bytes] = []
         for start in range(0, len(pieces), FETCHED_PIECES):
             batch = pieces[start : start + FETCHED_PIECES]
-            names = [self._keys.pieces(key, seq) for seq, _ in batch]
-            fields = [_field(stubs[seq].upload_id, number) for seq, number in batch]
-            found += (await self._runner.run_on_user(scripts.FETCH, names, *fields))[1]
+            fields = ((self._keys.pieces(key, seq), _field(stubs[seq].upload_id, number)) for seq, number in batch)
+            found += await self._runner.run_commands(*(("HGET", name, field) for name, field in fields))
             if None in found[start:]:
                 return None
         return _joined(stubs, found, key)
 
     async def _stage(self, key: SessionKey, upload: Upload) -> None:
-        names = [self._keys.staged(key, upload.id)]
+        name = self._keys.staged(key, upload.id)
         try:
             for number, start in enumerate(range(0, len(upload.payload), PIECE_BYTES)):
                 piece = upload.payload[start : start + PIECE_BYTES]
-                await self._runner.run_on_user(scripts.STAGE, names, _field(upload.id, number), piece, self._staged_ms)
+                await self._runner.run_commands(
+                    ("HSET", name, _field(upload.id, number), piece),
+                    ("PEXPIRE", name, self._staged_ms),
+                    is_transaction=True,
+                )
         except StoreFull:
-            await self._runner.run_on_user(scripts.UNSTAGE, names)
+            await self._runner.run_commands(("UNLINK", name))
             raise
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 from session_history.providers.redis import scripts
 from session_history.providers.redis.client import Client
 from session_history.providers.redis.codec import require_known_format
-from session_history.providers.redis.commands import Argument, Command, ScriptCall
+from session_history.providers.redis.commands import Argument, Command, CommandCall, ScriptCall
 from session_history.providers.redis.errors import error_code
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.list_range import ListRange
@@ -62,6 +62,10 @@ class ScriptRunner:
     async def run_on_user(self, script: Script, keys: Sequence[bytes], *arguments: Argument) -> Sequence[Any]:
         [answer] = await self._run(ScriptCall(script, keys, arguments), "keys of a user")
         return cast("Sequence[Any]", answer)
+
+    async def run_commands(self, *commands: Command, is_transaction: bool = False) -> Sequence[Any]:
+        """Return the answers of commands. Each has its key at its second place."""
+        return await (await self._client()).call(CommandCall(commands, is_transaction))
 
     def _wait_after(self, script: Script) -> Command | None:
         # A server waits only for the writes of the same connection.

@@ -1,2 +1,0 @@
-redis.call('UNLINK', KEYS[1])
-return {DONE}
