@@ -57,13 +57,6 @@ def expire(server: ValkeyServer, prefix: str, *, long_ago: bool = False) -> None
                         client.hset(name, session, head[:EXPIRES] + past + head[EXPIRES + 8 :])
 
 
-async def round_trips(proxy: Proxy, call: Awaitable[object]) -> int:
-    """Return the number of round trips that a call takes."""
-    before = proxy.requests
-    await call
-    return proxy.requests - before
-
-
 async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 20) -> None:  # noqa: ASYNC109
     """Wait for a condition.
 

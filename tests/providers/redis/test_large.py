@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from providers.redis.support import expire, round_trips, started, stored_keys, url_of
+from providers.redis.support import expire, started, stored_keys, url_of
 from servers.proxy import Mishap, Proxy
 from servers.valkey import ValkeyCluster, ValkeyServer
 from session_history.providers.redis import RedisProvider
 from session_history.providers.redis.codec import Stub
-from session_history.providers.redis.pieces import INLINE_BYTES, PIECE_BYTES, STAGED_SECONDS, Pieces
+from session_history.providers.redis.commands import Command
+from session_history.providers.redis.pieces import INLINE_BYTES, PIECE_BYTES, STAGED_SECONDS, Pieces, Upload
+from session_history.providers.redis.pool import ServerPool
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -52,19 +54,38 @@ def staged(server: ValkeyServer, prefix: str) -> list[bytes]:
 # Round trips and time
 
 
-async def test_only_large_entries_take_more_than_one_round_trip(proxy: Proxy, prefix: str) -> None:
-    async with started(url_of(proxy), prefix=prefix) as provider:
-        await provider.append(KEY, large(1), at=Position(0, 0))
-        await read(provider)  # the server knows every script now
-        small = entry(2, bytes(INLINE_BYTES))
-        assert await round_trips(proxy, provider.append(KEY, small, at=Position(0, 1))) == 1
-        assert await round_trips(proxy, read(provider, last=1)) == 1
-        assert await round_trips(proxy, provider.append(KEY, entry(3, bytes(INLINE_BYTES + 1)), at=Position(0, 2))) == 2
-        assert await round_trips(proxy, read(provider, last=2)) == 2
-        assert await round_trips(proxy, read(provider, last=0)) == 1
-        assert await round_trips(proxy, append_large(provider, 4)) == 2 + 3, "a question, three pieces, the entry"
-        assert await round_trips(proxy, append_large(provider, 4)) == 1, "a repeated append uploads nothing"
-        assert await round_trips(proxy, read(provider, last=1)) == 1 + 2, "two pieces at a time"
+async def test_only_large_entries_take_more_than_one_round_trip(
+    provider: RedisProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, made = ServerPool.execute, 0
+
+    async def counted(pool: ServerPool, commands: Sequence[Command]) -> list[Any]:
+        nonlocal made
+        made += 1
+        return await execute(pool, commands)
+
+    async def round_trips(call: Awaitable[object]) -> int:
+        before = made
+        await call
+        return made - before
+
+    await append_large(provider, 1)
+    await rewrite(provider, 1, b"small")
+    await read(provider)
+    await provider.delete(SessionKey("user", "none"))  # the server knows every script now
+    monkeypatch.setattr(ServerPool, "execute", counted)
+    assert await round_trips(provider.append(KEY, entry(2, bytes(INLINE_BYTES)), at=Position(0, 1))) == 1
+    assert await round_trips(read(provider, last=1)) == 1
+    assert await round_trips(provider.append(KEY, entry(3, bytes(INLINE_BYTES + 1)), at=Position(0, 2))) == 2
+    assert await round_trips(read(provider, last=2)) == 2
+    assert await round_trips(read(provider, last=0)) == 1
+    assert await round_trips(append_large(provider, 4)) == 1 + 3 + 1, "a question, three pieces, the entry"
+    assert await round_trips(append_large(provider, 4)) == 1, "a repeated append uploads nothing"
+    assert await round_trips(read(provider, last=2)) == 1 + 1, "up to four pieces at a time"
+    await append_large(provider, 5)
+    assert await round_trips(read(provider, last=2)) == 1 + 2
+    assert await round_trips(rewrite(provider, 5, large(6).payload, rewrite_id="r2", last="r1")) == 1 + 3 + 1
+    assert await round_trips(provider.delete(KEY)) == 2
 
 
 async def test_restore_that_is_repeated_uploads_nothing(own_server: ValkeyServer) -> None:
@@ -244,8 +265,8 @@ async def test_staged_pieces_that_the_server_lost_are_staged_again(
 ) -> None:
     stage, losses = Pieces._stage, [1, 3]  # noqa: SLF001 - the moment between two calls
 
-    async def forgetful(pieces: Pieces, key: SessionKey, uploads: Sequence[Any]) -> None:
-        await stage(pieces, key, uploads)
+    async def forgetful(pieces: Pieces, key: SessionKey, upload: Upload) -> None:
+        await stage(pieces, key, upload)
         if losses:
             with server.client() as client:
                 name = staged(server, prefix)[0]

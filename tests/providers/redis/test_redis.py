@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from functools import partial
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from providers.redis.support import round_trips, started, url_of
+from providers.redis.support import started, url_of
 from servers.proxy import Proxy
 from servers.valkey import ValkeyServer
 from session_history.providers.redis import RedisProvider
@@ -60,6 +61,13 @@ async def test_read_append_and_list_take_one_round_trip_each(proxy: Proxy, prefi
         assert await round_trips(proxy, append(provider, 4, covering(4))) == 1
         assert await round_trips(proxy, provider.list(KEY.user_id, limit=5)) == 1
         assert proxy.connections == 1
+
+
+async def round_trips(proxy: Proxy, call: Awaitable[object]) -> int:
+    """Return the number of round trips that a call takes."""
+    before = proxy.requests
+    await call
+    return proxy.requests - before
 
 
 async def test_append_that_waits_for_replicas_takes_one_round_trip(proxy: Proxy, prefix: str) -> None:

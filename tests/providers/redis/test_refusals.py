@@ -83,7 +83,7 @@ RIGHTS = """
 +hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
 +hget +hset +hdel +hlen +hmget +hscan +hexists +exists +llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember
-+unlink +rename +pexpireat +pttl +persist +scan +cluster|nodes
++unlink +rename +pexpire +pexpireat +pttl +persist +scan +cluster|nodes
 """
 
 

@@ -12,7 +12,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError
 
 from session_history.providers.common.backoff import pauses
-from session_history.providers.redis.commands import ScriptCall
+from session_history.providers.redis.commands import Call
 from session_history.providers.redis.deadlines import Deadlines
 from session_history.providers.redis.errors import (
     CONNECTION_ERRORS,
@@ -50,8 +50,8 @@ class Client:
         """The servers that the client has connected to."""
         return set(self._pools)
 
-    async def call(self, call: ScriptCall) -> Sequence[Any]:
-        """Return the answer of a script, and that of the command with it."""
+    async def call(self, call: Call) -> Sequence[Any]:
+        """Return the answer of a script, and that of the command with it; or the answers of commands."""
         return await self.retry(lambda: self._attempt(call))
 
     async def retry(self, attempt: Callable[[], Awaitable[T]], *, starting: bool = False) -> T:
@@ -136,7 +136,7 @@ class Client:
                 self._update_slots(error)
             await asyncio.sleep(next(intervals))
 
-    async def _attempt(self, call: ScriptCall) -> Sequence[Any]:
+    async def _attempt(self, call: Call) -> Sequence[Any]:
         pool = await self._pool_of(call.keys[0])
         try:
             return await pool.run(call)

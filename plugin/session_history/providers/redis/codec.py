@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from session_history_hooks import Corrupt, Entry, Head, IncompatibleStore, Position, SessionKey, Snapshot
@@ -67,19 +67,18 @@ class Stub(NamedTuple):
 
 
 def encode_entry(entry: Entry, stub: Stub | None = None) -> bytes:
-    flags = _BOOKKEEPING * entry.bookkeeping | _WITH_KEYS * bool(entry.keys) | _IN_PIECES * bool(stub)
-    name, origin = entry.id.encode(), entry.origin.encode()
-    payload = stub.encode() if stub else entry.payload
-    return b"".join((_ENTRY.pack(flags, len(origin), len(name)), name, origin, *_encode_keys(entry), payload))
-
-
-def _encode_keys(entry: Entry) -> Iterator[bytes]:
+    flags = _BOOKKEEPING if entry.bookkeeping else 0
+    name, origin, keys, payload = entry.id.encode(), entry.origin.encode(), b"", entry.payload
     if entry.keys:
-        yield bytes([len(entry.keys)])
-        for key in entry.keys:
-            raw = key.encode()
-            yield _KEY_SIZE.pack(len(raw))
-            yield raw
+        flags, keys = flags | _WITH_KEYS, _encode_keys(entry.keys)
+    if stub:
+        flags, payload = flags | _IN_PIECES, stub.encode()
+    return _ENTRY.pack(flags, len(origin), len(name)) + name + origin + keys + payload
+
+
+def _encode_keys(keys: Sequence[str]) -> bytes:
+    raws = [key.encode() for key in keys]
+    return bytes([len(raws)]) + b"".join(_KEY_SIZE.pack(len(raw)) + raw for raw in raws)
 
 
 def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[list[Entry], dict[int, Stub]]:

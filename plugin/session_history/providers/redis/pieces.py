@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from session_history.providers.redis import scripts
 from session_history.providers.redis.codec import Stub
 from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.keys import Keys
@@ -27,7 +26,7 @@ INLINE_BYTES = 2**16
 PIECE_BYTES = 2**20
 """The size of a piece. While a server receives it, all its other clients wait."""
 
-FETCHED_PIECES = 2
+FETCHED_PIECES = 4
 """The most pieces that one call fetches."""
 
 STAGED_SECONDS = 60
@@ -71,29 +70,29 @@ class Pieces:
         script: Script,
         key: SessionKey,
         *arguments: Argument,
-        uploads: Sequence[Upload] = (),
+        upload: Upload | None = None,
         more_keys: Sequence[bytes] = (),
     ) -> Sequence[Any]:
-        """Return the answer of a script that puts uploads in place.
+        """Return the answer of a script that puts an upload in place.
 
-        The script gets ``more_keys``, the keys of the pieces that it asked for, and two keys for each upload.
+        The script gets ``more_keys``, then the keys of the pieces that it asked for, and then two keys of the upload.
         """
-        places = [name for each in uploads for name in (self._staged(key, each), self._keys.pieces(key, each.seq))]
+        places = (self._keys.staged(key, upload.id), self._keys.pieces(key, upload.seq)) if upload else ()
         asked, stagings = b"", 0
-        if sum(each.stub.pieces for each in uploads) == 1:
-            await self._stage(key, uploads)  # one piece costs little more than the question if it is needed
+        if upload and upload.stub.pieces == 1:
+            await self._stage(key, upload)  # one piece costs little more than the question if it is needed
         while True:
             more = (*more_keys, *self.of_seqs(key, asked), *places)
             answer = await self._runner.run_on_session(script, key, asked, *arguments, more_keys=more)
             if answer[0] == PIECES:
                 asked = answer[1]
-            elif answer[0] != UNSTAGED:
+            elif answer[0] != UNSTAGED or upload is None:
                 return answer
             elif stagings == STAGINGS:
                 raise Unavailable(f"{self._name} loses the pieces of a large entry before it is stored")
             else:
                 stagings += 1
-                await self._stage(key, uploads)
+                await self._stage(key, upload)
 
     def of_seqs(self, key: SessionKey, seqs: bytes) -> Iterator[bytes]:
         """Return the keys of the pieces of these entries.
@@ -108,26 +107,25 @@ class Pieces:
         found: list[bytes] = []
         for start in range(0, len(pieces), FETCHED_PIECES):
             batch = pieces[start : start + FETCHED_PIECES]
-            names = [self._keys.pieces(key, seq) for seq, _ in batch]
-            fields = [_field(stubs[seq].upload_id, number) for seq, number in batch]
-            found += (await self._runner.run_on_user(scripts.FETCH, names, *fields))[1]
+            fields = ((self._keys.pieces(key, seq), _field(stubs[seq].upload_id, number)) for seq, number in batch)
+            found += await self._runner.run_commands(*(("HGET", name, field) for name, field in fields))
             if None in found[start:]:
                 return None
         return _joined(stubs, found, key)
 
-    async def _stage(self, key: SessionKey, uploads: Sequence[Upload]) -> None:
+    async def _stage(self, key: SessionKey, upload: Upload) -> None:
+        name = self._keys.staged(key, upload.id)
         try:
-            for each in uploads:
-                for number, start in enumerate(range(0, len(each.payload), PIECE_BYTES)):
-                    piece = each.payload[start : start + PIECE_BYTES]
-                    arguments = (_field(each.id, number), piece, self._staged_ms)
-                    await self._runner.run_on_user(scripts.STAGE, [self._staged(key, each)], *arguments)
+            for number, start in enumerate(range(0, len(upload.payload), PIECE_BYTES)):
+                piece = upload.payload[start : start + PIECE_BYTES]
+                await self._runner.run_commands(
+                    ("HSET", name, _field(upload.id, number), piece),
+                    ("PEXPIRE", name, self._staged_ms),
+                    is_transaction=True,
+                )
         except StoreFull:
-            await self._runner.run_on_user(scripts.UNSTAGE, [self._staged(key, each) for each in uploads])
+            await self._runner.run_commands(("UNLINK", name))
             raise
-
-    def _staged(self, key: SessionKey, upload: Upload) -> bytes:
-        return self._keys.staged(key, upload.id)
 
 
 def _field(upload_id: str, number: int) -> str:

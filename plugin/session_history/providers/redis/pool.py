@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, ResponseError
 
-from session_history.providers.redis.commands import Command, ScriptCall, packed
+from session_history.providers.redis.commands import Call, Command, packed
 from session_history.providers.redis.errors import CONNECTION_ERRORS, root_cause
 from session_history.providers.redis.options import Address, RedisOptions
 
@@ -57,8 +57,8 @@ class ServerPool:
                 self._idle.append((connection, self._clock()))
             return answers
 
-    async def run(self, call: ScriptCall, *, asking: bool = False) -> Sequence[Any]:
-        """Run a script, and load it first if the server does not know it.
+    async def run(self, call: Call, *, asking: bool = False) -> Sequence[Any]:
+        """Run a call, and load its script first if the server does not know it.
 
         :param asking: the server is importing the slot, and another server named it.
         """

@@ -8,13 +8,16 @@ from typing import Any, cast
 from session_history.providers.redis import scripts
 from session_history.providers.redis.client import Client
 from session_history.providers.redis.codec import require_known_format
-from session_history.providers.redis.commands import Argument, Command, ScriptCall
+from session_history.providers.redis.commands import Argument, Command, CommandCall, ScriptCall
 from session_history.providers.redis.errors import error_code
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.list_range import ListRange
 from session_history.providers.redis.options import RedisOptions
 from session_history.providers.redis.scripts import CORRUPT, DONE, REPLAYED, Script
 from session_history_hooks import Corrupt, SessionKey, StoreFull, Unavailable
+
+_WAITED_FOR = {scripts.APPEND, scripts.RESTORE, scripts.RESTORE_TOMBSTONE}
+"""Scripts whose writes replicas must confirm."""
 
 
 class ScriptRunner:
@@ -60,9 +63,13 @@ class ScriptRunner:
         [answer] = await self._run(ScriptCall(script, keys, arguments), "keys of a user")
         return cast("Sequence[Any]", answer)
 
+    async def run_commands(self, *commands: Command, is_transaction: bool = False) -> Sequence[Any]:
+        """Return the answers of commands. Each has its key at its second place."""
+        return await (await self._client()).call(CommandCall(commands, is_transaction))
+
     def _wait_after(self, script: Script) -> Command | None:
         # A server waits only for the writes of the same connection.
-        if not self._options.wait_replicas or script not in {scripts.APPEND, scripts.RESTORE}:
+        if not self._options.wait_replicas or script not in _WAITED_FOR:
             return None
         return "WAIT", self._options.wait_replicas, self._options.wait_ms
 

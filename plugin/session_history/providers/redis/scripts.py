@@ -45,13 +45,9 @@ class Script:
     sha1: str
 
     @classmethod
-    def load(cls, name: str, flags: str = "", *, part: str = "prelude") -> Script:
-        """Read a script from its file. The text of ``prelude`` comes before it.
-
-        :param part: the file of another part that comes between the two.
-        """
-        parts = dict.fromkeys(["prelude", part, name])
-        text = f"#!lua {flags}".strip() + "\n" + "\n".join(map(_text, parts))
+    def load(cls, *parts: str, flags: str = "") -> Script:
+        """Read a script from the files of its parts. The text of ``prelude`` comes before them."""
+        text = ("#!lua" + (f" flags={flags}" if flags else "")) + "\n" + "\n".join(map(_text, ("prelude", *parts)))
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -59,17 +55,15 @@ def _text(name: str) -> str:
     return (files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
-READ = Script.load("read", "flags=no-writes")
-APPEND = Script.load("append", part="writing")
+READ = Script.load("read", flags="no-writes")
+APPEND = Script.load("pieces", "append", "storing")
 RENEW = Script.load("renew")
-REWRITE = Script.load("rewrite", part="writing")
-RESTORE = Script.load("restore", part="writing")
-DELETE = Script.load("delete", "flags=allow-oom")
-LIST = Script.load("list", "flags=no-writes")
-SCAN_SESSIONS = Script.load("scan_sessions", "flags=no-writes")
-SCAN_TOMBSTONES = Script.load("scan_tombstones", "flags=no-writes")
-FIND_USER = Script.load("find_user", "flags=no-writes")
-STORE_INFO = Script.load("store_info", "flags=allow-oom")
-STAGE = Script.load("stage")
-UNSTAGE = Script.load("unstage", "flags=allow-oom")
-FETCH = Script.load("fetch", "flags=no-writes")
+REWRITE = Script.load("pieces", "entries", "rewrite")
+RESTORE = Script.load("pieces", "entries", "restore", "storing")
+RESTORE_TOMBSTONE = Script.load("restore_tombstone")
+DELETE = Script.load("delete", flags="allow-oom")
+LIST = Script.load("list", flags="no-writes")
+SCAN_SESSIONS = Script.load("scan_sessions", flags="no-writes")
+SCAN_TOMBSTONES = Script.load("scan_tombstones", flags="no-writes")
+FIND_USER = Script.load("find_user", flags="no-writes")
+STORE_INFO = Script.load("store_info", flags="allow-oom")

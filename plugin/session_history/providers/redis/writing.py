@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from session_history.providers.redis import scripts
 from session_history.providers.redis.answers import conflict_of
@@ -11,7 +12,7 @@ from session_history.providers.redis.codec import decode_head, encode_entry, enc
 from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.options import RedisOptions
-from session_history.providers.redis.pieces import Pieces, Upload
+from session_history.providers.redis.pieces import INLINE_BYTES, Pieces, Upload
 from session_history.providers.redis.reading import Reader
 from session_history.providers.redis.runner import ScriptRunner
 from session_history.providers.redis.scripts import DONE, REPLAYED, UNCHANGED
@@ -39,9 +40,9 @@ class Writer:
         self._keys = keys
         self._pieces = pieces
         self._reader = reader
-        self._name = options.redacted_url
-        self._waits = int(options.wait_replicas > 0)
-        self._ttl_us = (options.ttl or 0) * 1_000_000
+        self._options = options
+        self._waits = _flag(options.wait_replicas)
+        self._ttl_us = b"%d" % ((options.ttl or 0) * 1_000_000)
 
     async def append(
         self, key: SessionKey, entry: Entry, at: Position, tail_origin: str | None, snapshot: Snapshot | None
@@ -57,13 +58,13 @@ class Writer:
                 at.generation,
                 at.seq,
                 _origin_argument(tail_origin),
-                entry.origin,
-                int(entry.bookkeeping),
+                entry.origin.encode(),
+                _flag(entry.bookkeeping),
                 self._ttl_us,
                 self._waits,
                 *_snapshot_arguments(snapshot),
                 *map(str.encode, entry.keys),
-                uploads=[upload] if upload else (),
+                upload=upload,
             )
         except StoreFull:
             replay = await self._reader.find(key, entry.id, at.generation)
@@ -76,10 +77,10 @@ class Writer:
         return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
 
     def _require_no_replicas(self) -> None:
-        if self._waits:
+        if self._options.wait_replicas:
             raise Unavailable(
-                f"{self._name}: the entry is stored, but the server is out of memory, so replication is unconfirmed;"
-                " safe to retry"
+                f"{self._options.redacted_url}: the entry is stored, but the server is out of memory, so replication is"
+                " unconfirmed; safe to retry"
             )
 
     async def renew(self, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
@@ -108,7 +109,7 @@ class Writer:
             rewrite_id,
             last_rewrite_id,
             *_snapshot_arguments(snapshot),
-            uploads=[upload] if upload else (),
+            upload=upload,
             more_keys=[self._keys.pieces(key, at.seq)],
         )
         head = decode_head(answer[1], key)
@@ -117,14 +118,15 @@ class Writer:
         return head
 
     async def restore(self, head: Head, entries: Sequence[Entry], first: int, behind: str) -> bool:
-        """Restore a tombstone, or entries in portions."""
+        """Restore entries in portions, or a tombstone."""
+        if head.deleted:
+            return await self._restore_tombstone(head)
         written = False
-        for portion in _portions(entries) if entries else [entries]:
+        for portion in _portions(entries):
             stop = first + len(portion)
-            if portion:
-                head = replace(head, tail=replace(head.tail, seq=stop - 1), tail_origin=portion[-1].origin)
-            written |= await self._restore(head, portion, first, behind)
-            first, behind = stop, head.tail_origin
+            part = replace(head, tail=replace(head.tail, seq=stop - 1), tail_origin=portion[-1].origin)
+            written |= await self._restore(part, portion, first, behind)
+            first, behind = stop, part.tail_origin
         return written
 
     async def _restore(self, head: Head, entries: Sequence[Entry], first: int, behind: str) -> bool:
@@ -139,28 +141,42 @@ class Writer:
             behind,
             encode_head(head),
             *(encode_entry(entry, upload and upload.stub) for entry, upload in zip(entries, uploads, strict=True)),
-            uploads=[upload for upload in uploads if upload],
+            upload=next(filter(None, uploads), None),
         )
-        if answer[0] == UNCHANGED:
-            raise conflict_of(answer, head.key)
-        return bool(answer[0] == DONE)
+        return _was_restored(answer, head.key)
+
+    async def _restore_tombstone(self, head: Head) -> bool:
+        arguments = (head.key.user_id.encode(), self._ttl_us, self._waits, encode_head(head))
+        answer = await self._runner.run_on_session(scripts.RESTORE_TOMBSTONE, head.key, *arguments)
+        return _was_restored(answer, head.key)
 
 
-def _origin_argument(origin: str | None) -> str:
+def _was_restored(answer: Sequence[Any], key: SessionKey) -> bool:
+    if answer[0] == UNCHANGED:
+        raise conflict_of(answer, key)
+    return bool(answer[0] == DONE)
+
+
+def _flag(value: int) -> bytes:
+    return b"1" if value else b"0"
+
+
+def _origin_argument(origin: str | None) -> bytes:
     """Return what scripts take for the origin of the tail; ``None`` for any."""
-    return "" if origin is None else f"={origin}"
+    return b"" if origin is None else b"=" + origin.encode()
 
 
 def _snapshot_arguments(snapshot: Snapshot | None) -> Sequence[Argument]:
-    return (snapshot.seq, snapshot.origin, snapshot.summary) if snapshot else ("", "", "")
+    return (snapshot.seq, snapshot.origin.encode(), snapshot.summary) if snapshot else (b"", b"", b"")
 
 
 def _portions(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Yield neighbours that one call restores."""
+    """Yield neighbours that one call restores. At most one of them is large."""
     start = size = 0
     for place, entry in enumerate(entries):
-        size += len(entry.payload)
+        weight = len(entry.payload) if len(entry.payload) <= INLINE_BYTES else PORTION_BYTES
+        size += weight
         if place > start and (size > PORTION_BYTES or place - start == PORTION_ENTRIES):
             yield entries[start:place]
-            start, size = place, len(entry.payload)
+            start, size = place, weight
     yield entries[start:]

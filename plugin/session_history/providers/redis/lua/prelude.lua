@@ -109,11 +109,6 @@ local function missing_part(head)
   end
 end
 
--- Return true if the log of a head ends at a place: seq, and '=' with an origin, or '' for any origin.
-local function ends_at(head, seq, origin)
-  return head.seq == seq and (origin == '' or origin == '=' .. head.tail_origin)
-end
-
 -- Return the seqs of the entries that ever stood in pieces, each with a space behind it.
 local function large_seqs(ids)
   return redis.call('HGET', ids, LARGE) or ''
@@ -124,9 +119,10 @@ local function visible(tombstone, raw)
   return tombstone and tombstone.history ~= DELETED and '' or raw
 end
 
--- A key of another program must fail the script before the script writes, not after half of it.
+-- Return the number of fields of `tombstones`. A key of another program must fail the script before the script writes,
+-- not after half of it.
 local function require_key_types()
   redis.call('HLEN', heads)
   redis.call('ZCARD', index)
-  redis.call('HLEN', tombstones)
+  return redis.call('HLEN', tombstones)
 end

@@ -2,7 +2,8 @@ local session, generation, seq, tail_origin = ARGV[1], tonumber(ARGV[2]), tonumb
 local head, _, raw, flaw = find(session, entries, ids)
 if flaw then
   return {CORRUPT, flaw, raw}
-elseif not head or head.generation ~= generation or not ends_at(head, seq, tail_origin) then
+elseif not head or head.generation ~= generation or head.seq ~= seq
+    or (tail_origin ~= '' and tail_origin ~= '=' .. head.tail_origin) then
   return {UNCHANGED}
 end
 head.heartbeat = head.heartbeat + 1

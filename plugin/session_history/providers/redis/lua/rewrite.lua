@@ -25,15 +25,12 @@ local function rewrite()
   end
   local flags = entry.flags % IN_PIECES + (staged and IN_PIECES or 0)
   local new = string.char(flags) .. old:sub(2, entry.header_bytes) .. payload
-  if staged and not is_staged(new, staged) then
+  if not staged then
+    redis.call('UNLINK', pieces)
+  elseif not place_pieces(head, new, seq, staged, pieces) then
     return {UNSTAGED}
-  end
-  redis.call('UNLINK', pieces)
-  if staged then
-    place_pieces(head, seq, staged, pieces)
-    if head.expires > 0 then
-      redis.call('PEXPIREAT', pieces, integer(math.ceil(head.expires / 1000)))
-    end
+  elseif head.expires > 0 then
+    redis.call('PEXPIREAT', pieces, integer(math.ceil(head.expires / 1000)))
   end
   head.rewrite_id = rewrite_id
   head.snapshot_seq, head.snapshot_origin, head.summary = tonumber(ARGV[10]) or 0, ARGV[11], ARGV[12]

@@ -1,2 +1,0 @@
-redis.call('UNLINK', unpack(KEYS))
-return {DONE}
