@@ -113,9 +113,11 @@ class FilesProvider:
     async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
         def run() -> StoreInfo:
             path = self._folder / "store.json"
-            old = INFO.validate_json(path.read_bytes()) if path.exists() else StoreInfo(new_origin(), 1)
-            info = replace(old, shard=old.shard or shard)
-            _replace(path, INFO.dump_json(info))
+            old = _parsed(INFO, path) if path.exists() else None
+            info = old or StoreInfo(new_origin(), 1)
+            info = replace(info, shard=info.shard or shard)
+            if info != old:
+                _replace(path, INFO.dump_json(info))
             return info
 
         return await self._in_thread(run)
@@ -247,11 +249,11 @@ class FilesProvider:
         return self._folder / _digest(key.user_id) / f"{_digest(key.session_id)}.json"
 
     def _sessions(self, user_id: str) -> Iterator[Session]:
-        return map(_parsed, (self._folder / _digest(user_id)).glob("*.json"))
+        return (_parsed(SESSION, path) for path in (self._folder / _digest(user_id)).glob("*.json"))
 
     def _load(self, key: SessionKey) -> Session | None:
         path = self._path(key)
-        return _parsed(path) if path.exists() else None
+        return _parsed(SESSION, path) if path.exists() else None
 
     def _save(self, session: Session) -> None:
         path = self._path(session.head.key)
@@ -266,9 +268,9 @@ def _replace(path: Path, content: bytes) -> None:
     new.replace(path)
 
 
-def _parsed(path: Path) -> Session:
+def _parsed(kind: TypeAdapter[T], path: Path) -> T:
     try:
-        return SESSION.validate_json(path.read_bytes())
+        return kind.validate_json(path.read_bytes())
     except ValidationError:
         raise Corrupt(f"{path} is damaged") from None  # Pydantic's error would show content.
 

@@ -18,10 +18,11 @@ def ability(provider: SessionHistoryProvider, kind: Callable[..., A]) -> A | Non
 
     A provider that has abilities has a method ``ability(kind)``, which returns the object with the methods of the
     ability, perhaps itself, or ``None``. A wrapper has one that asks the provider beneath it, and hands on, changes or
-    hides what that returns. Without the method there are no abilities.
+    hides what that returns. Without the method in its class there are none: a wrapper that hands on by ``__getattr__``
+    what it lacks does not hand on abilities.
     """
-    find = getattr(provider, "ability", None)
-    return cast("A | None", find(kind)) if find else None
+    find = getattr(type(provider), "ability", None)
+    return cast("A | None", find(provider, kind)) if find else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +137,8 @@ def check_restore(head: Head, entries: Sequence[Entry], behind: str) -> int:
     :raises ValueError: the head does not end with the entries, or ``behind`` does not fit their seqs.
     """
     if head.deleted:
-        if entries or head.tail.seq or head.tail_origin or behind:
-            raise ValueError("a tombstone has no entries")
+        if entries or behind or head.tail.seq or (head.tail_origin, head.rewrite_id) != ("", "") or head.snapshot:
+            raise ValueError("a tombstone has no entries, no rewrite and no snapshot")
         return 1
     if not entries or entries[-1].origin != head.tail_origin:
         raise ValueError("the head does not name the last of the entries")

@@ -88,6 +88,8 @@ class Limits:
         :raises InvalidKey: see :meth:`check`.
         """
         self._check("page entries", len(entries), self.page)
+        if head.rewrite_id:
+            check_origin("rewrite_id", head.rewrite_id)
         for entry in entries:
             self.check(entry, head.snapshot, Position(head.tail.generation, head.tail.seq - 1))
 

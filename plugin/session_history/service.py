@@ -16,6 +16,7 @@ from typing_extensions import Unpack
 
 from session_history.config import chain, registry, settings
 from session_history.errors import (
+    ConfigurationError,
     Conflict,
     NotStorable,
     SessionDeleted,
@@ -124,7 +125,7 @@ class SessionHistoryService:
         await self.stop()
 
     async def start(self) -> None:
-        """Open the store. A second call does nothing; after :meth:`stop` it opens the store again.
+        """Open the store. A second call opens nothing; after :meth:`stop` it opens the store again.
 
         :raises StoreReadOnly: the store cannot be written.
         :raises IncompatibleStore: the store is another application's, or a newer version's.
@@ -142,9 +143,13 @@ class SessionHistoryService:
         await run_to_completion(self._close)
 
     async def health(self) -> bool:
-        """Tell whether the store can be used now. Never raises."""
+        """Tell whether the store can be used now. If it is another one than before, drop what is known of it.
+
+        Never raises.
+        """
         try:
             await self._ready()
+            await self._log.identify_store()
             return await self._provider.health()
         except Exception:
             return False
@@ -404,8 +409,6 @@ class SessionHistoryService:
             raise Unavailable("the service is stopped; start it again to use it")
         if not self._opened:
             await self._open_store()
-        elif self._log.is_store_suspect:
-            await self._log.identify_store()
 
     async def _open_store(self) -> None:
         await self._provider.start()
@@ -413,7 +416,11 @@ class SessionHistoryService:
             await self._provider.stop()
             raise Unavailable("the service was stopped while it started")
         self._log.forget()
-        await self._log.identify_store()
+        try:
+            await self._log.identify_store()
+        except ConfigurationError:
+            await self._provider.stop()
+            raise
         self._opened = True
 
     async def _close(self) -> None:

@@ -8,6 +8,7 @@ import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,10 +21,13 @@ from session_history_hooks import (
     ConfigurationError,
     Durability,
     Limits,
+    Log,
     Restorable,
     Searchable,
     SessionHistoryProvider,
+    SessionKey,
     Shard,
+    StoreInfo,
     Unavailable,
     Users,
     ability,
@@ -56,6 +60,8 @@ def different_shards() -> ShardedProvider:
 
 
 class TestSqliteShards(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
         return partial(sharded, tmp_path)
@@ -63,6 +69,8 @@ class TestSqliteShards(ProviderContract):
 
 class TestShardsWithDifferentLimits(ProviderContract):
     """The wrapper keeps the limits of the smallest shard, also in the other shards."""
+
+    abilities = (Users, Restorable)
 
     @pytest.fixture
     def connect(self) -> Connect:
@@ -156,9 +164,11 @@ async def test_shard_in_the_wrong_place_is_refused_and_no_other_takes_one(
         assert (await unused.store_info()).shard is None
 
 
-async def test_store_named_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="shard 1 of 2 is shard 0 of 2"):
+async def test_store_named_twice_is_refused_and_takes_no_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="same store"):
         await shard_files(tmp_path, "a", "a").start()
+    async with opened(lambda: SqliteProvider(tmp_path / "a.db")) as unused:
+        assert (await unused.store_info()).shard is None
 
 
 async def test_single_shard_is_refused_as_a_whole_store(tmp_path: Path) -> None:
@@ -167,7 +177,46 @@ async def test_single_shard_is_refused_as_a_whole_store(tmp_path: Path) -> None:
     service = SessionHistoryService(SqliteProvider(tmp_path / "b.db"))
     with pytest.raises(ConfigurationError, match=r"shard 1 of 2 of a sharded store"):
         await service.create_session("u")
+    assert not await service.provider.health()
     await service.stop()
+
+
+class FailingInfo(MemoryProvider):
+    """Is down at times, and then says so."""
+
+    is_down = False
+
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        if self.is_down:
+            raise Unavailable("down")
+        return await super().store_info(shard=shard)
+
+    async def read(self, key: SessionKey, **range_: Any) -> Log | None:
+        if self.is_down:
+            raise Unavailable("down")
+        return await super().read(key, **range_)
+
+
+async def test_users_of_other_shards_do_not_notice_that_one_is_down() -> None:
+    shards = [FailingInfo(), FailingInfo()]
+    by_shard = {shard_number(user, 2): user for user in USERS}
+    async with SessionHistoryService(ShardedProvider(shards)) as service:
+        shards[1].is_down = True
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await service.get_session(by_shard[1], "s")
+            await service.get_session(by_shard[0], "s")
+
+
+async def test_second_start_that_fails_leaves_the_shards_open() -> None:
+    shards = [FailingInfo(), FailingInfo()]
+    async with SessionHistoryService(ShardedProvider(shards)) as service:
+        shards[0].is_down = True
+        with pytest.raises(Unavailable):
+            await service.start()
+        shards[0].is_down = False
+        for user in USERS:
+            await service.create_session(user)
 
 
 async def test_incarnation_changes_with_that_of_any_shard(tmp_path: Path) -> None:
@@ -193,6 +242,21 @@ async def test_abilities_are_those_that_all_shards_have() -> None:
         assert ability(ShardedProvider([MemoryProvider(), MemoryProvider()]), kind) is not None
         assert ability(ShardedProvider([MemoryProvider(), WithoutAbilities()]), kind) is None
     assert ability(ShardedProvider([MemoryProvider(), MemoryProvider()]), Searchable) is None
+
+
+class HandingOn:
+    """A wrapper that hands on what it lacks. It may change what it stores, so it has no ability of the inner one."""
+
+    def __init__(self, inner: MemoryProvider) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_wrapper_without_the_method_hides_all_abilities() -> None:
+    wrapper: Any = HandingOn(MemoryProvider())
+    assert ability(wrapper, Restorable) is None
 
 
 async def test_failed_start_stops_the_shards_that_started(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
+
+import pytest
 
 from mutants.bugs import BUGS
 from session_history.providers.memory import MemoryProvider
@@ -22,8 +25,16 @@ HEALTHY: dict[str, type[SessionHistoryProvider]] = {"memory": MemoryProvider, "s
 
 PROVIDERS = {**HEALTHY, **BUGS}
 
-COMPILED = tempfile.TemporaryDirectory()
-"""The compiled modules, which all runs share: a run without them compiles each test module."""
+FORKS = multiprocessing.get_context("forkserver")
+"""Each run is a fork of a process that has imported what they all need, which takes longer than most of the tests."""
+
+FORKS.set_forkserver_preload(["pytest", "pytest_asyncio.plugin", "hypothesis.stateful", "mutants.bugs"])
+
+IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"
+"""The filter of the warnings that modules were imported before pytest could rewrite them."""
+
+TIMEOUT = 600
+"""Seconds after which a run is killed."""
 
 
 @dataclass(frozen=True)
@@ -48,28 +59,34 @@ def run(name: str, *, to_the_end: bool = True) -> Run:
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        suite = [str(Path(__file__).with_name("suite.py")), f"--junitxml={report}", f"--basetemp={folder}/tests"]
-        if not to_the_end:
-            suite.append("--exitfirst")
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *suite],
-            cwd=TESTS.parent,
-            env={
-                **os.environ,
-                "MUTANT": name,
-                "PYTHONDONTWRITEBYTECODE": "",
-                "PYTHONPYCACHEPREFIX": COMPILED.name,
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        report, output = Path(folder) / "report.xml", Path(folder) / "output"
+        arguments = [
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            "-W",
+            IMPORTED,
+            str(Path(__file__).with_name("suite.py")),
+        ]
+        arguments += [f"--junitxml={report}", f"--basetemp={folder}/tests", *([] if to_the_end else ["--exitfirst"])]
+        process = FORKS.Process(target=_run_suite, args=(name, arguments, output))
+        process.start()
+        process.join(TIMEOUT)
+        process.kill()
         cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
+        shown = output.read_text(encoding="utf-8") if output.exists() else ""
     failed = [_title(case) for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    return Run(name, len(cases), tuple(dict.fromkeys(failed)), done.stdout, time.monotonic() - began)
+    return Run(name, len(cases), tuple(dict.fromkeys(failed)), shown, time.monotonic() - began)
+
+
+def _run_suite(name: str, arguments: Sequence[str], output: Path) -> None:
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["MUTANT"] = name
+    os.chdir(TESTS.parent)
+    sys.exit(pytest.main([*arguments]))
 
 
 def _title(case: ET.Element) -> str:

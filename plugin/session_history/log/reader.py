@@ -146,7 +146,7 @@ class Reader:
         :raises InvalidCursor: not a cursor, or one of an earlier generation of the session.
         """
         generation, end = MessageRef.of_cursor(cursor)
-        log = await self._log.read(key, last=_entry_count(count), before=end.seq + 1)
+        log = await self._log.provider.read(key, last=_entry_count(count), before=end.seq + 1)
         if log is None or log.head.deleted:
             return TurnWindow(log.head if log else None)
         if generation != log.head.tail.generation:
@@ -259,7 +259,7 @@ class Reader:
         self, key: SessionKey, last: int | None, entry_id: str | None
     ) -> tuple[Log | None, EntryRange | None]:
         """Read the newest entries of a log: those that the cache has, and what came since."""
-        cache, read = self._log.cache, self._log.read
+        cache, read = self._log.cache, self._log.provider.read
         cached = cache.get(key)
         if cached is not None and cached.has(last):
             log = await read(key, after=cached.head.tail.seq, entry_id=entry_id)

@@ -40,7 +40,6 @@ class SessionLog:
     """The logs of a provider, as records.
 
     :ivar name: tells the sessions of this log from those of another one.
-    :ivar is_store_suspect: the store did not answer, so it may be another one when it does again.
     """
 
     def __init__(self, provider: SessionHistoryProvider) -> None:
@@ -48,7 +47,6 @@ class SessionLog:
         self.cache: TailCache = TailCache()
         self.leases: LeaseObserver = LeaseObserver()
         self.name: str = uuid4().hex
-        self.is_store_suspect: bool = False
         self._incarnation: str | None = None
         self._queues: WeakValueDictionary[tuple[int, SessionKey], _AppendQueue] = WeakValueDictionary()
 
@@ -70,26 +68,9 @@ class SessionLog:
             self.leases = LeaseObserver()
             self.name = uuid4().hex
         self._incarnation = info.incarnation
-        self.is_store_suspect = False
-
-    async def read(
-        self,
-        key: SessionKey,
-        *,
-        last: int | None = None,
-        before: int | None = None,
-        after: int | None = None,
-        entry_id: str | None = None,
-    ) -> Log | None:
-        """Read from the store, see :meth:`session_history_hooks.SessionHistoryProvider.read`."""
-        try:
-            return await self.provider.read(key, last=last, before=before, after=after, entry_id=entry_id)
-        except Unavailable:
-            self.is_store_suspect = True
-            raise
 
     async def head(self, key: SessionKey) -> Head | None:
-        log = await self.read(key, last=0)
+        log = await self.provider.read(key, last=0)
         return log.head if log else None
 
     async def summary(self, key: SessionKey, head: Head) -> SessionSummary:
@@ -136,6 +117,7 @@ class SessionLog:
         :raises SessionDeleted: the session was deleted since.
         :raises SessionBusy: the session still belongs to an exclusive turn.
         :raises Unavailable: other writers came first for too long.
+        :raises Conflict: the log has a key of the entry already.
         """
         queue = self._queue(key)
         deadline = time.monotonic() + RETRY_TIMEOUT
@@ -162,6 +144,8 @@ class SessionLog:
             try:
                 return await self.append_at(key, entry, record, head)
             except Conflict as conflict:
+                if conflict.keys:
+                    raise
                 if conflict.recreated:
                     known = conflict.head
                 # An author that saw no session asks as such again: only then does a store tell of an expired life.
@@ -201,11 +185,7 @@ class SessionLog:
         summary = summary.with_record(at.seq + 1, record)
         snapshot = Snapshot(at.seq + 1, entry.origin, summary.encode())
         tail_origin = living.tail_origin if living else None
-        try:
-            appended = await self.provider.append(key, entry, at=at, tail_origin=tail_origin, snapshot=snapshot)
-        except Unavailable:
-            self.is_store_suspect = True
-            raise
+        appended = await self.provider.append(key, entry, at=at, tail_origin=tail_origin, snapshot=snapshot)
         if appended.replayed:
             return None
         new = head_after(head, key, entry, snapshot)  # its times are by the clock of this process
@@ -228,7 +208,7 @@ class SessionLog:
 
     async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Entry] | None:
         """Return the head, and seq and entry of an id of the newest generation."""
-        log = await self.read(key, last=0, entry_id=entry_id)
+        log = await self.provider.read(key, last=0, entry_id=entry_id)
         return (log.head, *log.match) if log and log.match else None
 
     async def read_again(
@@ -237,19 +217,19 @@ class SessionLog:
         """Read more of the log that ``head`` belongs to.
 
         :raises SessionDeleted: it was deleted meanwhile.
-        :raises Unavailable: the store lost some of its entries meanwhile, as after the restore of a backup.
+        :raises Unavailable: the store lost this log meanwhile, as by the restore of a backup.
         """
-        log = await self.read(key, last=last, before=before, after=after)
+        log = await self.provider.read(key, last=last, before=before, after=after)
         if log is None or log.head.deleted or log.head.tail.generation != head.tail.generation:
             raise SessionDeleted(key, traceless=log is None)
-        if log.head.tail.seq < head.tail.seq:
-            self.is_store_suspect = True
-            raise Unavailable(f"{key} was shorter when it was read again; try again")
+        is_other = log.head.tail.seq == head.tail.seq and log.head.tail_origin != head.tail_origin
+        if is_other or log.head.tail.seq < head.tail.seq:
+            raise Unavailable(f"{key} was replaced while it was read; try again")
         return log
 
     async def holds(self, key: SessionKey, seq: int, origin: str) -> bool:
         """Tell whether the entry at ``seq`` has this origin."""
-        log = await self.read(key, last=1, before=seq + 1)
+        log = await self.provider.read(key, last=1, before=seq + 1)
         return log is not None and (log.first, [entry.origin for entry in log.entries]) == (seq, [origin])
 
     def _queue(self, key: SessionKey) -> _AppendQueue:

@@ -56,7 +56,7 @@ class TurnRecorder(Generic[M]):
 
     @property
     def loaded_tail_origin(self) -> str | None:
-        """The id of the log's newest entry when the turn was opened; ``None`` for a session never seen."""
+        """The origin of the log's newest entry when the turn was opened; ``None`` for a session never seen."""
         head = self._opened.window.head
         return head.tail_origin if head else None
 
@@ -221,7 +221,7 @@ class TurnRecorder(Generic[M]):
 
     @property
     def tail_origin(self) -> str | None:
-        """The id of the newest entry that this turn knows of; ``None`` if the session was never seen."""
+        """The origin of the newest entry that this turn knows of; ``None`` if the session was never seen."""
         return self._writer.head.tail_origin if self._writer.head else None
 
     @property

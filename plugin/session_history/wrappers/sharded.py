@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -63,6 +64,7 @@ class ShardedProvider:
             raise ConfigurationError("a sharded store needs at least one shard")
         self._shards = tuple(shards)
         self._limits = weakest([shard.limits for shard in shards])
+        self._is_started = False
 
     def __repr__(self) -> str:
         return f"ShardedProvider([{', '.join(map(repr, self._shards))}])"
@@ -81,21 +83,29 @@ class ShardedProvider:
             for shard in self._shards:
                 tried.append(shard)
                 await shard.start()
-            await self._take_places()
+            if not self._is_started:
+                await self._take_places()
         except BaseException:
-            await _stop(tried)  # Its errors are dropped: the error of the start is the one to show.
+            if not self._is_started:  # by an earlier start, or by one at the same time
+                await _stop(tried)  # Its errors are dropped: the error of the start is the one to show.
             raise
+        self._is_started = True
 
     async def _take_places(self) -> None:
         """Check that each shard is in its place. Only then those take theirs that have none yet."""
         places = [Shard(number, len(self._shards)) for number in range(len(self._shards))]
-        for place, shard in zip(places, self._shards, strict=True):
-            _require_place(place, (await shard.store_info()).shard or place)
-        for place, shard in zip(places, self._shards, strict=True):
-            _require_place(place, (await shard.store_info(shard=place)).shard)
+        found = await asyncio.gather(*(shard.store_info() for shard in self._shards))
+        if len({info.incarnation for info in found}) < len(found):
+            raise ConfigurationError("two shards are the same store")
+        for place, info in zip(places, found, strict=True):
+            _require_place(place, info.shard or place)
+        for place, shard, info in zip(places, self._shards, found, strict=True):
+            if info.shard is None:
+                _require_place(place, (await shard.store_info(shard=place)).shard)
 
     async def stop(self) -> None:
         """Stop all shards, also if one of them fails."""
+        self._is_started = False
         errors = await _stop(self._shards)
         if errors:
             raise errors[0]
@@ -124,10 +134,9 @@ class ShardedProvider:
         if shard is not None:
             raise ConfigurationError("a sharded store cannot be a shard of another one; name all shards in one")
         infos = await asyncio.gather(*(each.store_info() for each in self._shards))
-        incarnations = "\n".join(info.incarnation for info in infos)
-        return StoreInfo(
-            hashlib.blake2b(incarnations.encode(), digest_size=16).hexdigest(), max(info.format for info in infos)
-        )
+        incarnations = json.dumps([info.incarnation for info in infos])
+        digest = hashlib.blake2b(incarnations.encode(), digest_size=16).hexdigest()
+        return StoreInfo(digest, max(info.format for info in infos))
 
     async def read(
         self,

@@ -14,7 +14,7 @@ from providers.redis.support import started, url_of
 from servers.proxy import Proxy
 from servers.valkey import ValkeyServer
 from session_history.providers.redis import RedisProvider
-from session_history_hooks import Unavailable
+from session_history_hooks import Restorable, Unavailable, Users
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 from session_history_hooks.testing.subject import KEY, append, covering, fill, read
 
@@ -22,6 +22,8 @@ from session_history_hooks.testing.subject import KEY, append, covering, fill, r
 
 
 class TestSingle(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, single_url: str, prefix: str) -> Connect:
         return partial(RedisProvider, single_url, prefix=prefix, durability="host")
@@ -30,12 +32,16 @@ class TestSingle(ProviderContract):
 class TestCluster(ProviderContract):
     """Without a claim beyond the process: contract/test_providers_faults.py has several processes on a cluster."""
 
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, steady_cluster_url: str, prefix: str) -> Connect:
         return partial(RedisProvider, steady_cluster_url, prefix=prefix)
 
 
 class TestWithTimeToLive(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, single_url: str, prefix: str) -> Connect:
         return partial(RedisProvider, single_url, prefix=prefix, ttl=3600)

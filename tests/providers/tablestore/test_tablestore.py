@@ -31,7 +31,18 @@ from session_history.providers.tablestore import TablestoreOptions, TablestorePr
 from session_history.providers.tablestore import columns as col
 from session_history.providers.tablestore.digests import IdDigests
 from session_history.providers.tablestore.rows import ALWAYS, HeadRow
-from session_history_hooks import Appended, Corrupt, Entry, LimitExceeded, Position, SessionKey, Shard, Snapshot
+from session_history_hooks import (
+    Appended,
+    Corrupt,
+    Entry,
+    LimitExceeded,
+    Position,
+    Restorable,
+    SessionKey,
+    Shard,
+    Snapshot,
+    Users,
+)
 from session_history_hooks.testing import Connect, ProviderContract
 from session_history_hooks.testing.restorable_logs import tombstone
 from session_history_hooks.testing.subject import opened
@@ -41,6 +52,8 @@ SECRET = "a-secret-of-ours"
 
 
 class TestTablestore(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, server: TablestoreServer) -> Connect:
         server.apart = 0.003
