@@ -18,7 +18,7 @@ def ability(provider: SessionHistoryProvider, kind: Callable[..., A]) -> A | Non
 
     A provider that has abilities has a method ``ability(kind)``, which returns the object with the methods of the
     ability, perhaps itself, or ``None``. A wrapper has one that asks the provider beneath it, and hands on, changes or
-    hides what that returns. Without the method in its class there are none: a wrapper that hands on by ``__getattr__``
+    hides what that returns. A class without the method hides them all: a wrapper that hands on by ``__getattr__``
     what it lacks does not hand on abilities.
     """
     find = getattr(type(provider), "ability", None)

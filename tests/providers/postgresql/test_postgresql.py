@@ -23,8 +23,6 @@ def new_store() -> Connect:
 class TestPostgresql(ProviderContract):
     abilities = (Users, Restorable)
 
-    abilities = (Users, Restorable)
-
     @pytest.fixture
     def connect(self) -> Connect:
         return new_store()
