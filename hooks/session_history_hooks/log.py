@@ -194,7 +194,13 @@ class Conflict(SessionHistoryError, RuntimeError):
     def __str__(self) -> str:
         if self.keys:
             return f"the log has {len(self.keys)} of the entry's keys already"
-        return f"the log ends at {self.head.tail}" if self.head else "the session has no log"
+        if self.head is None:
+            return "the session has no log"
+        generation, seq = self.head.tail.generation, self.head.tail.seq
+        if self.head.deleted:
+            return f"generation {generation} of the session was deleted"
+        rewritten = ", and some of it was rewritten" if self.head.rewrite_id else ""
+        return f"the log of generation {generation} ends at entry {seq}{rewritten}"
 
 
 def select_seqs(tail: int, page: int, *, last: int | None, before: int | None, after: int | None) -> range:

@@ -173,6 +173,23 @@ class RestoringContract(Subject):
         assert await provider.delete(COPY) is True
         assert (await provider.append(COPY, entry(1), at=Position(1, 0))).replayed is False
 
+    async def test_restored_text_is_not_read(self, provider: SessionHistoryProvider, restorable: Restorable) -> None:
+        head, entries = made(2)
+        assert await restorable.restore(head, [replace(each, text="words") for each in entries]) is True
+        log = await read(provider, COPY, entry_id=entries[0].id)
+        assert [each.text for each in (*log.entries, log.match[1] if log.match else entries[0])] == [None] * 3
+
+    async def test_tombstone_is_restored_over_one_of_other_times(
+        self, provider: SessionHistoryProvider, restorable: Restorable
+    ) -> None:
+        head = tombstone(2)
+        assert await restorable.restore(head) is True
+        later = replace(head, active_us=head.active_us + 5, changed_us=head.changed_us + 5)
+        for each in (later, head):
+            assert await restorable.restore(each) is True
+            assert (await read(provider, COPY)).head == each
+            assert await restorable.restore(each) is False
+
     async def test_tombstone_is_restored(self, provider: SessionHistoryProvider, restorable: Restorable) -> None:
         head = tombstone(7)
         assert await restorable.restore(head) is True

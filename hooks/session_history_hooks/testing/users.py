@@ -104,6 +104,19 @@ class UsersContract(Subject):
         for other in ("%", "use", "*"):
             assert await walk_tombstones(users, other, limit) == {}
 
+    async def test_page_of_tombstones_holds_at_most_the_claimed_number(
+        self, provider: SessionHistoryProvider, users: Users
+    ) -> None:
+        claimed = provider.limits.page
+        if claimed > 100:
+            pytest.skip(f"{claimed} sessions are many to delete in a test")
+        keys = [SessionKey("user", f"s{number}") for number in range(claimed + 2)]
+        for key in keys:
+            await provider.append(key, entry(1), at=Position(0, 0))
+            await provider.delete(key)
+        assert len((await users.list_tombstones("user", limit=len(keys))).heads) <= claimed
+        assert set(await walk_tombstones(users, "user", len(keys))) == {*keys}
+
     async def test_tombstones_are_no_part_of_the_listing(self, provider: SessionHistoryProvider, users: Users) -> None:
         keys = [SessionKey("user", f"s{number}") for number in range(6)]
         for key in keys:
