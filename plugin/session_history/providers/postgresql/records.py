@@ -104,4 +104,4 @@ def entry_rows(log: int, seq: int, entry: Entry) -> Iterator[tuple[object, ...]]
     """Yield the values of the row of an entry, and of a row for each of its keys."""
     yield log, seq, 0, entry.bookkeeping, encoded(entry.id), encoded(entry.origin), entry.payload
     for part, key in enumerate(entry.keys, 1):
-        yield log, seq, part, None, encoded(key), None, None
+        yield log, seq, part, False, encoded(key), b"", b""

@@ -175,10 +175,10 @@ def _entry_table(tables: Tables) -> tuple[str, ...]:
     log     bigint NOT NULL,
     seq     integer NOT NULL,
     part    smallint NOT NULL,
-    bookkeeping boolean,
+    bookkeeping boolean NOT NULL,
     id      bytea NOT NULL,
-    origin  bytea,
-    payload bytea,
+    origin  bytea NOT NULL,
+    payload bytea NOT NULL,
     PRIMARY KEY (log, seq, part)
 ) WITH (toast_tuple_target = 8160)""",
         f"ALTER TABLE {tables.entry} ALTER COLUMN payload SET STORAGE EXTERNAL",

@@ -139,7 +139,7 @@ class Statements:
         :param keys: the keys of the entry; ``""`` = it has none.
         """
         added = (
-            f"""UNION ALL SELECT log, seq, part, NULL, key, NULL, NULL
+            f"""UNION ALL SELECT log, seq, part, false, key, '', ''
             FROM changed, unnest({keys}::bytea[]) WITH ORDINALITY AS keys (key, part)"""
             if keys
             else ""
