@@ -531,7 +531,7 @@ async def test_rivals_under_one_id_store_one_entry(
 
 
 @pytest.mark.parametrize("any_order", [False, True])
-async def test_one_entry_from_two_processes_is_stored_once(server: TablestoreServer, *, any_order: bool) -> None:
+async def test_entry_from_two_processes_is_stored_once(server: TablestoreServer, *, any_order: bool) -> None:
     """Both have the origin of its author. Only the answers differ."""
     server.apart, server.any_order = 0.01, any_order
     async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:

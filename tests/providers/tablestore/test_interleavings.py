@@ -369,7 +369,7 @@ async def test_append_after_a_read_of_another_log_takes_one_request(make: Make, 
     assert [name for name, _ in server.requests] == ["BatchWriteRow"]
 
 
-async def test_one_entry_that_two_calls_append_is_stored_once(
+async def test_entry_that_two_calls_append_is_stored_once(
     make: Make, make_hooked: MakeHooked, server: TablestoreServer
 ) -> None:
     """Both attempts have the same origin, and only one of them has stored the chunks that are read."""
