@@ -22,7 +22,6 @@ from session_history_hooks.errors import (
     StoreReadOnly,
     Unavailable,
 )
-from session_history_hooks.keys import KEY_BYTES, SessionKey, check_key
 from session_history_hooks.limits import (
     ENTRY_KEYS,
     ORIGIN_CHARACTERS,
@@ -34,13 +33,16 @@ from session_history_hooks.limits import (
 )
 from session_history_hooks.listing import ListingCursor, Page
 from session_history_hooks.log import (
+    KEY_BYTES,
     Appended,
     Conflict,
     Entry,
     Head,
     Log,
     Position,
+    SessionKey,
     Snapshot,
+    check_key,
     new_origin,
     select_seqs,
 )

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
-from session_history_hooks.keys import SessionKey
 from session_history_hooks.listing import Page
-from session_history_hooks.log import Entry, Head, Position
+from session_history_hooks.log import Entry, Head, Position, SessionKey
 from session_history_hooks.provider import SessionHistoryProvider
 
 A = TypeVar("A")

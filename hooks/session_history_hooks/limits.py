@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from session_history_hooks.errors import InvalidKey, LimitExceeded
-from session_history_hooks.keys import check_key
-from session_history_hooks.log import Entry, Head, Position, Snapshot
+from session_history_hooks.log import Entry, Head, Position, Snapshot, check_key
 
 ENTRY_KEYS = 128
 """The most keys of an entry: a store that remembers 256 ids then remembers those of the newest entry, whole."""

@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass
 
 from session_history_hooks.errors import InvalidCursor
-from session_history_hooks.keys import check_key
-from session_history_hooks.log import Head
+from session_history_hooks.log import Head, check_key
 
 _END_OF_TIME = 2**63
 

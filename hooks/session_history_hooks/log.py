@@ -1,12 +1,60 @@
-"""The log of a session, as providers store it."""
+"""The identity of a session and its log, as providers store them."""
 
 from __future__ import annotations
 
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from session_history_hooks.errors import SessionHistoryError
-from session_history_hooks.keys import SessionKey
+from session_history_hooks.errors import InvalidKey, SessionHistoryError
+
+KEY_BYTES = 512
+"""The longest key, in UTF-8 bytes: two of them fit into the 1 KB of a primary key column of Tablestore."""
+
+
+def check_key(field: str, value: object) -> str:
+    """Return ``value`` if it is a valid key.
+
+    A key is any text of 1 to 512 UTF-8 bytes that is not blank. No character has a special
+    meaning and nothing is normalised: NFC and NFD spellings are two keys.
+
+    :raises InvalidKey: ``value`` is not a ``str``, is blank or too long, or contains NUL or a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidKey(field, f"must be a str, not {type(value).__name__}")
+    value = str.__str__(value)  # A subclass of str may override __str__; the key is the text itself.
+    if not value.strip():
+        raise InvalidKey(field, "must not be blank")
+    if "\0" in value:
+        raise InvalidKey(field, "must not contain NUL")
+    size = _utf8_bytes(field, value)
+    if size > KEY_BYTES:
+        raise InvalidKey(field, f"must have at most {KEY_BYTES} UTF-8 bytes, not {size}")
+    return value
+
+
+def _utf8_bytes(field: str, value: str) -> int:
+    try:
+        return len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidKey(field, "must not contain a lone surrogate") from None
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SessionKey:
+    """The identity of a session: always the pair, never one joined string.
+
+    :raises InvalidKey: see :func:`check_key`.
+    """
+
+    user_id: str
+    session_id: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user_id", check_key("user_id", self.user_id))
+        object.__setattr__(self, "session_id", check_key("session_id", self.session_id))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -21,9 +69,8 @@ class Position:
     seq: int
 
 
-def new_origin() -> str:
-    """Return 96 random bits as 16 characters, for the origin of an entry or the id of a rewrite."""
-    return secrets.token_urlsafe(12)
+new_origin: Callable[[], str] = partial(secrets.token_urlsafe, 12)
+"""Returns 96 random bits as 16 characters, for the origin of an entry or the id of a rewrite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,3 +214,77 @@ def select_seqs(tail: int, page: int, *, last: int | None, before: int | None, a
     else:
         low = max(low, stop - page)
     return range(low, stop)
+
+
+SeqOf = Callable[[str], int | None]
+"""Returns the seq of the newest entry with an id or key; ``None`` if no entry of the generation has it."""
+
+
+def find_replay(
+    head: Head | None, entry: Entry, at: Position, tail_origin: str | None, seq_of: SeqOf
+) -> Appended | None:
+    """Return the answer to an append whose entry is stored already; ``None`` if the entry may be stored now.
+
+    :param head: the current head.
+    :raises Conflict: the entry may not be stored.
+    """
+    if head is None or head.deleted:
+        if at != Position(head.tail.generation + 1 if head else 0, 0):
+            raise Conflict(head)
+        return None
+    keys: tuple[str, ...] = ()
+    if at.generation == head.tail.generation:
+        seq = seq_of(entry.id)
+        if seq is not None:
+            return Appended(Position(at.generation, seq), replayed=True)
+        keys = tuple(key for key in entry.keys if seq_of(key) is not None)
+    if keys or not ends_at(head, at, tail_origin):
+        raise Conflict(head, keys=keys)
+    return None
+
+
+def ends_at(head: Head, at: Position, tail_origin: str | None) -> bool:
+    """Tell whether a log ends at a position, with an entry of this origin; ``None`` is any origin."""
+    return head.tail == at and tail_origin in (None, head.tail_origin)
+
+
+def head_after(head: Head | None, key: SessionKey, entry: Entry, snapshot: Snapshot | None) -> Head:
+    """Return the head after an append by the clock of this process.
+
+    :param head: the head before it: ``None`` or a tombstone if the entry begins a generation.
+    """
+    living = head if head and not head.deleted else None
+    generation = living.tail.generation if living else head.tail.generation + 1 if head else 0
+    now = _next_us(head)
+    return Head(
+        key,
+        Position(generation, living.tail.seq + 1 if living else 1),
+        entry.origin,
+        deleted=False,
+        heartbeat=living.heartbeat if living else 0,
+        rewrite_id=living.rewrite_id if living else "",
+        active_us=living.active_us if living and entry.bookkeeping else now,
+        changed_us=now,
+        snapshot=snapshot or (living.snapshot if living else None),
+    )
+
+
+def tombstone_of(head: Head) -> Head:
+    """Return the head after a delete by the clock of this process."""
+    now = _next_us(head)
+    return Head(
+        head.key,
+        Position(head.tail.generation, 0),
+        "",
+        deleted=True,
+        heartbeat=0,
+        rewrite_id="",
+        active_us=now,
+        changed_us=now,
+        snapshot=None,
+    )
+
+
+def _next_us(head: Head | None) -> int:
+    """Return the time in microseconds, but later than the last change: a clock may go back."""
+    return max(time.time_ns() // 1000, head.changed_us + 1 if head else 0)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from session_history_hooks.keys import SessionKey
 from session_history_hooks.limits import Limits
 from session_history_hooks.listing import Page
-from session_history_hooks.log import Appended, Entry, Head, Log, Position, Snapshot
+from session_history_hooks.log import Appended, Entry, Head, Log, Position, SessionKey, Snapshot
 from session_history_hooks.store import Shard, StoreInfo
 
 
@@ -41,6 +40,7 @@ class SessionHistoryProvider(Protocol):
 
         :param shard: the place that the store is to take among shards. It takes it if it has none, and keeps it: the
             answer names the place that it has.
+        :raises ConfigurationError: ``shard`` is given, and this cannot be a shard.
         """
 
     async def read(

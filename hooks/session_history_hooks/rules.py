@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from session_history_hooks.abilities import check_restore
-from session_history_hooks.keys import SessionKey
 from session_history_hooks.limits import Limits
 from session_history_hooks.listing import ListingCursor, Page
-from session_history_hooks.log import Appended, Conflict, Entry, Head, Log, Position, Snapshot, select_seqs
+from session_history_hooks.log import (
+    Conflict,
+    Entry,
+    Head,
+    Log,
+    Position,
+    ends_at,
+    find_replay,
+    head_after,
+    select_seqs,
+    tombstone_of,
+)
 
-SeqOf = Callable[[str], int | None]
-"""Returns the seq of the newest entry with an id or key; ``None`` if no entry of the generation has it."""
+__all__ = [
+    "ends_at",
+    "entries_to_restore",
+    "find_replay",
+    "head_after",
+    "list_page",
+    "read_log",
+    "rewritten",
+    "tombstone_of",
+]
 
 
 def read_log(
@@ -58,71 +75,6 @@ def list_page(heads: Iterable[Head], page: int, *, limit: int, cursor: str | Non
     return Page(shown, ListingCursor.behind(shown[-1]).encode() if len(living) > len(shown) else None)
 
 
-def find_replay(
-    head: Head | None, entry: Entry, at: Position, tail_origin: str | None, seq_of: SeqOf
-) -> Appended | None:
-    """Return the answer to an append whose entry is stored already; ``None`` if the entry may be stored now.
-
-    :param head: the current head.
-    :raises Conflict: the entry may not be stored.
-    """
-    if head is None or head.deleted:
-        if at != Position(head.tail.generation + 1 if head else 0, 0):
-            raise Conflict(head)
-        return None
-    keys: tuple[str, ...] = ()
-    if at.generation == head.tail.generation:
-        seq = seq_of(entry.id)
-        if seq is not None:
-            return Appended(Position(at.generation, seq), replayed=True)
-        keys = tuple(key for key in entry.keys if seq_of(key) is not None)
-    if keys or not ends_at(head, at, tail_origin):
-        raise Conflict(head, keys=keys)
-    return None
-
-
-def ends_at(head: Head, at: Position, tail_origin: str | None) -> bool:
-    """Tell whether a log ends at a position, with an entry of this origin; ``None`` is any origin."""
-    return head.tail == at and tail_origin in (None, head.tail_origin)
-
-
-def head_after(head: Head | None, key: SessionKey, entry: Entry, snapshot: Snapshot | None) -> Head:
-    """Return the head after an append by the clock of this process.
-
-    :param head: the head before it: ``None`` or a tombstone if the entry begins a generation.
-    """
-    living = head if head and not head.deleted else None
-    generation = living.tail.generation if living else head.tail.generation + 1 if head else 0
-    now = _next_us(head)
-    return Head(
-        key,
-        Position(generation, living.tail.seq + 1 if living else 1),
-        entry.origin,
-        deleted=False,
-        heartbeat=living.heartbeat if living else 0,
-        rewrite_id=living.rewrite_id if living else "",
-        active_us=living.active_us if living and entry.bookkeeping else now,
-        changed_us=now,
-        snapshot=snapshot or (living.snapshot if living else None),
-    )
-
-
-def tombstone_of(head: Head) -> Head:
-    """Return the head after a delete by the clock of this process."""
-    now = _next_us(head)
-    return Head(
-        head.key,
-        Position(head.tail.generation, 0),
-        "",
-        deleted=True,
-        heartbeat=0,
-        rewrite_id="",
-        active_us=now,
-        changed_us=now,
-        snapshot=None,
-    )
-
-
 def rewritten(head: Head | None, old: Entry | None, entry: Entry, at: Position, last_rewrite_id: str) -> Entry:
     """Return the entry that a rewrite leaves.
 
@@ -163,11 +115,6 @@ def entries_to_restore(
     if found.tail.seq < first - 1 or list(origins(low, high)) != expected[: high - low + 1]:
         raise Conflict(found)
     return entries[found.tail.seq - first + 1 :] or None
-
-
-def _next_us(head: Head | None) -> int:
-    """Return the time in microseconds, but later than the last change: a clock may go back."""
-    return max(time.time_ns() // 1000, head.changed_us + 1 if head else 0)
 
 
 def _listing_order(head: Head) -> tuple[int, str]:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from session_history_hooks import (
     Appended,
-    Conflict,
     Entry,
     Head,
     Limits,
     Log,
     Page,
     Position,
+    Restorable,
     SessionHistoryProvider,
     SessionKey,
+    Shard,
     Snapshot,
+    StoreInfo,
     Unavailable,
+    UserPage,
+    Users,
+    ability,
 )
 from session_history_hooks.testing import Connect
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 EntryKey = tuple[SessionKey, int, str]
-"""Session, generation and id of an entry."""
+"""Session and generation of an entry, and its id or one of its keys."""
 
 TRIES = 100
 """The most tries of a call. A call of many requests, after a login of many more, may fail ten times in a row."""
@@ -82,6 +88,12 @@ class RetryingProvider:
                 return True
         return False
 
+    def ability(self, kind: object) -> object | None:
+        return self if kind in (Users, Restorable) else None
+
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        return await _retry(lambda: self._provider.store_info(shard=shard))
+
     async def read(
         self,
         key: SessionKey,
@@ -94,7 +106,13 @@ class RetryingProvider:
         return await _retry(lambda: self._provider.read(key, last=last, before=before, after=after, entry_id=entry_id))
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         """Append, and report a replay only if another call stored the entry.
 
@@ -104,32 +122,33 @@ class RetryingProvider:
         entry_key = (key, at.generation, entry.id)
         self._ledger.sending[entry_key] += 1
         try:
-            appended = await _retry(lambda: self._provider.append(key, entry, at=at, snapshot=snapshot))
+            appended = await _retry(
+                lambda: self._provider.append(key, entry, at=at, tail_origin=tail_origin, snapshot=snapshot)
+            )
         finally:
             self._ledger.sending[entry_key] -= 1
         found = entry_key in self._ledger.stored or self._ledger.sending[entry_key] > 0
-        self._ledger.stored.add(entry_key)
+        self._store(key, at, [entry])
         return replace(appended, replayed=appended.replayed and found)
 
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        return await _retry(lambda: self._provider.renew(key, at=at))
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
+        return await _retry(lambda: self._provider.renew(key, at=at, tail_origin=tail_origin))
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
-        before = await self.read(key, last=0)
-        outages: list[Unavailable] = []
-        try:
-            return await _retry(
-                lambda: self._provider.rewrite(key, entry, at=at, rewrites=rewrites, snapshot=snapshot), outages
+        return await _retry(
+            lambda: self._provider.rewrite(
+                key, entry, at=at, rewrite_id=rewrite_id, last_rewrite_id=last_rewrite_id, snapshot=snapshot
             )
-        except Conflict:
-            after = await self.read(key, last=0, entry_id=entry.id)
-            if not outages or before is None or after is None or before.head.rewrites != rewrites:
-                raise
-            if (after.head.rewrites, after.head.snapshot, after.match) != (rewrites + 1, snapshot, (at.seq, entry)):
-                raise
-            return after.head
+        )
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         return await _retry(lambda: self._provider.list(user_id, limit=limit, cursor=cursor))
@@ -145,6 +164,34 @@ class RetryingProvider:
         outages: list[Unavailable] = []
         deleted = await _retry(lambda: self._provider.delete_user(user_id), outages)
         return before - await self._count(user_id) if outages else deleted
+
+    async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
+        users = self._ability(Users)
+        return await _retry(lambda: users.list_users(limit=limit, cursor=cursor))
+
+    async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        users = self._ability(Users)
+        return await _retry(lambda: users.list_tombstones(user_id, limit=limit, cursor=cursor))
+
+    async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
+        """Restore, and report whether the session has changed since before the first try."""
+        restorable = self._ability(Restorable)
+        before = await self.read(head.key, last=0)
+        written = await _retry(lambda: restorable.restore(head, entries, behind=behind))
+        self._store(head.key, head.tail, entries)
+        if written:
+            return True
+        after = await self.read(head.key, last=0)  # A try may have written without an ``Unavailable``, too.
+        return (before and before.head) != (after and after.head)
+
+    def _store(self, key: SessionKey, at: Position, entries: Sequence[Entry]) -> None:
+        names = (name for entry in entries for name in (entry.id, *entry.keys))
+        self._ledger.stored.update((key, at.generation, name) for name in names)
+
+    def _ability(self, kind: Callable[..., A]) -> A:
+        found = ability(self._provider, kind)
+        assert found is not None
+        return found
 
     async def _count(self, user_id: str) -> int:
         """Return the number of sessions that are not deleted."""

@@ -14,10 +14,16 @@ from hypothesis import settings
 from contract.searchable import SearchableProvider
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
+from session_history_hooks import Restorable, Searchable, Users
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+from session_history_hooks.testing.claims import ClaimsContract
+from session_history_hooks.testing.lifecycle import LifecycleContract
+from session_history_hooks.testing.processes import ProcessesContract
 
 
 class TestMemory(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self) -> Connect:
         store = MemoryProvider()
@@ -25,6 +31,8 @@ class TestMemory(ProviderContract):
 
 
 class TestSearchable(ProviderContract):
+    abilities = (Users, Restorable, Searchable)
+
     @pytest.fixture
     def connect(self) -> Connect:
         store = SearchableProvider()
@@ -32,12 +40,17 @@ class TestSearchable(ProviderContract):
 
 
 class TestSqlite(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
         return partial(SqliteProvider, tmp_path / "history.db")
 
 
-class TestSqliteNormal(ProviderContract):
+@pytest.mark.asyncio
+class TestSqliteNormal(ClaimsContract, LifecycleContract, ProcessesContract):
+    """The parts of the contract that synchronous=NORMAL could change."""
+
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
         return partial(SqliteProvider, tmp_path / "history.db", synchronous="NORMAL")

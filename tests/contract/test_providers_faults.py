@@ -26,12 +26,17 @@ from servers.proxy import Mishap, Mishaps, Proxy
 from servers.valkey import ValkeyCluster, ValkeyServer, binary
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.redis import RedisProvider
+from session_history_hooks import Restorable, Users
 from session_history_hooks.testing import Connect, ProviderContract, ProviderMachine
 
 TIMEOUT = 0.4
 """Seconds for a call. A connection that falls silent costs this time."""
 
-LARGE = {"test_append_of_the_largest_entry_and_summary_is_stored": 10.0}
+LARGE = {
+    "test_append_of_the_largest_entry_and_summary_is_stored": 10.0,
+    "test_page_holds_no_more_bytes_than_claimed": 4.0,
+    "test_listing_page_holds_at_most_the_claimed_number": 2.0,
+}
 """Tests whose calls need more time, and the seconds that they need."""
 
 SEED = os.environ.get("SESSION_HISTORY_TEST_SEED") or str(random.getrandbits(32))
@@ -134,6 +139,8 @@ def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Flaky(ProviderContract):
     """The whole contract suite, unchanged."""
+
+    abilities = (Users, Restorable)
 
     kind: ClassVar[str]
     ran: ClassVar[int]

@@ -7,6 +7,8 @@ from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
 
+from mutants.entry_bugs import ENTRY_BUGS
+from mutants.store_bugs import STORE_BUGS
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks import (
@@ -20,7 +22,6 @@ from session_history_hooks import (
     Position,
     SessionHistoryProvider,
     SessionKey,
-    Snapshot,
 )
 
 
@@ -35,10 +36,14 @@ class SeparatorJoinedKey(MemoryProvider):
         log = await super().read(self._joined(key), **keywords)
         return log and replace(log, head=replace(log.head, key=key))
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
-        return await super().append(self._joined(key), entry, at=at, snapshot=snapshot)
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
+        return await super().append(self._joined(key), entry, at=at, **keywords)
+
+    async def renew(self, key: SessionKey, **keywords: Any) -> bool:
+        return await super().renew(self._joined(key), **keywords)
+
+    async def rewrite(self, key: SessionKey, entry: Entry, **keywords: Any) -> Head:
+        return await super().rewrite(self._joined(key), entry, **keywords)
 
     async def delete(self, key: SessionKey) -> bool:
         return await super().delete(self._joined(key))
@@ -50,43 +55,37 @@ class SeparatorJoinedKey(MemoryProvider):
 class ReadModifyWrite(MemoryProvider):
     """Reads a whole session, gives up control, and writes the session back with one more entry."""
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
         sessions = self._users.setdefault(key.user_id, {})
         read = deepcopy(sessions.get(key.session_id))
         await asyncio.sleep(0)
         sessions.pop(key.session_id, None)
         if read is not None:
             sessions[key.session_id] = read
-        return await super().append(key, entry, at=at, snapshot=snapshot)
+        return await super().append(key, entry, at=at, **keywords)
 
 
 class IgnoredGeneration(MemoryProvider):
     """Compares the seq of a position, but not its generation."""
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
         log = await super().read(key, last=0)
         if log is not None:
             at = Position(log.head.tail.generation + log.head.deleted, at.seq)
-        return await super().append(key, entry, at=at, snapshot=snapshot)
+        return await super().append(key, entry, at=at, **keywords)
 
 
 class IgnoredId(MemoryProvider):
     """Stores an entry without a look-up of its id."""
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
         log = await super().read(key, last=0)
         if log is not None and at != log.head.tail and not log.head.deleted:
             raise Conflict(log.head)
         session = self._session(key)
         if session is not None:
             session.seqs.pop(entry.id, None)
-        return await super().append(key, entry, at=at, snapshot=snapshot)
+        return await super().append(key, entry, at=at, **keywords)
 
 
 class AcknowledgedBeforeCommit(SqliteProvider):
@@ -96,23 +95,21 @@ class AcknowledgedBeforeCommit(SqliteProvider):
         super().__init__(path, synchronous="NORMAL")
         self._pending: asyncio.Task[Any] | None = None
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
-        self.limits.check(entry, snapshot, at)
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
+        self.limits.check(entry, keywords.get("snapshot"), at)
         log = await self.read(key, last=0, entry_id=entry.id)
         if log is not None and not log.head.deleted and (log.match or at != log.head.tail):
-            return await super().append(key, entry, at=at, snapshot=snapshot)
+            return await super().append(key, entry, at=at, **keywords)
         next_generation = log.head.tail.generation + 1 if log else 0
         if (log is None or log.head.deleted) and at != Position(next_generation, 0):
             raise Conflict(log.head if log else None)
-        self._pending = asyncio.create_task(self._commit(key, entry, at, snapshot))
+        self._pending = asyncio.create_task(self._commit(key, entry, at, keywords))
         return Appended(Position(at.generation, at.seq + 1), replayed=False)
 
-    async def _commit(self, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None) -> None:
+    async def _commit(self, key: SessionKey, entry: Entry, at: Position, keywords: Any) -> None:
         await asyncio.sleep(0.002)
         try:
-            await super().append(key, entry, at=at, snapshot=snapshot)
+            await super().append(key, entry, at=at, **keywords)
         except Conflict:
             return  # The append was acknowledged: no caller waits for this error.
 
@@ -174,25 +171,21 @@ class AliasedHead(MemoryProvider):
 class StaleSnapshot(MemoryProvider):
     """Marks the old snapshot as current after an append without a snapshot."""
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
         log = await super().read(key, last=0)
-        if snapshot is None and log is not None and log.head.snapshot is not None:
-            snapshot = replace(log.head.snapshot, seq=at.seq + 1, entry_id=entry.id)
-        return await super().append(key, entry, at=at, snapshot=snapshot)
+        if keywords.get("snapshot") is None and log is not None and log.head.snapshot is not None:
+            keywords["snapshot"] = replace(log.head.snapshot, seq=at.seq + 1, origin=entry.origin)
+        return await super().append(key, entry, at=at, **keywords)
 
 
 class SnapshotOfAReplay(MemoryProvider):
     """Stores the snapshot of a replayed append."""
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
-        appended = await super().append(key, entry, at=at, snapshot=snapshot)
-        if appended.replayed and snapshot is not None:
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
+        appended = await super().append(key, entry, at=at, **keywords)
+        if appended.replayed and keywords.get("snapshot") is not None:
             session = self._users[key.user_id][key.session_id]
-            session.head = replace(session.head, snapshot=snapshot)
+            session.head = replace(session.head, snapshot=keywords["snapshot"])
         return appended
 
 
@@ -215,20 +208,19 @@ class UncheckedLimits(MemoryProvider):
 class ForgottenIds(MemoryProvider):
     """Claims to remember all ids, but remembers only the newest hundred."""
 
-    async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
-    ) -> Appended:
+    async def append(self, key: SessionKey, entry: Entry, *, at: Position, **keywords: Any) -> Appended:
         log = await super().read(key, last=0, entry_id=entry.id)
         if log is not None and log.match and log.match[0] <= log.head.tail.seq - 100:
             raise Conflict(log.head)
-        return await super().append(key, entry, at=at, snapshot=snapshot)
+        return await super().append(key, entry, at=at, **keywords)
 
 
 class UnorderedTies(MemoryProvider):
     """Does not sort sessions of one moment by id, although the cursor relies on that order."""
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        heads = sorted(self._heads(user_id), key=lambda head: -head.active_us)
+        sessions = self._sessions(user_id).values()
+        heads = sorted((each.head for each in sessions if not each.head.deleted), key=lambda head: -head.active_us)
         if cursor is not None:
             start = ListingCursor.decode(cursor)
             behind = (-start.active_us, start.session_id)
@@ -264,4 +256,6 @@ BUGS: dict[str, type[SessionHistoryProvider]] = {
     "forgotten ids": ForgottenIds,
     "ties of activity without an order": UnorderedTies,
     "reads without a start": OpenWithoutStart,
+    **ENTRY_BUGS,
+    **STORE_BUGS,
 }

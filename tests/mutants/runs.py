@@ -22,6 +22,9 @@ HEALTHY: dict[str, type[SessionHistoryProvider]] = {"memory": MemoryProvider, "s
 
 PROVIDERS = {**HEALTHY, **BUGS}
 
+COMPILED = tempfile.TemporaryDirectory()
+"""The compiled modules, which all runs share: a run without them compiles each test module."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -52,7 +55,12 @@ def run(name: str, *, to_the_end: bool = True) -> Run:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *suite],
             cwd=TESTS.parent,
-            env={**os.environ, "MUTANT": name},
+            env={
+                **os.environ,
+                "MUTANT": name,
+                "PYTHONDONTWRITEBYTECODE": "",
+                "PYTHONPYCACHEPREFIX": COMPILED.name,
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -14,6 +14,7 @@ from hypothesis import Phase, settings
 
 from mutants.runs import PROVIDERS
 from session_history.providers.sqlite import SqliteProvider
+from session_history_hooks import Restorable, Users
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
 
 provider_class = PROVIDERS[os.environ["MUTANT"]]
@@ -34,6 +35,8 @@ def new_store() -> Connect:
 
 
 class TestContract(ProviderContract):
+    abilities = (Users, Restorable)
+
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:
         return connect_in(tmp_path)

@@ -262,7 +262,10 @@ async def test_warm_turn_submits_no_read(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(threads.Reader, "submit", submit)
         assert await say(service, "c") == ["a", "b"]
         assert jobs == []
-        assert await say(fresh(service), "d") == ["a", "b", "c"]
+        cold = fresh(service)
+        await cold.start()
+        jobs.clear()
+        assert await say(cold, "d") == ["a", "b", "c"]
         assert len(jobs) == 1
 
 

@@ -533,8 +533,10 @@ class TestSharded:
                 await service.create_session(f"user {number}", "s")
         counts = []
         for url in shards:
-            async with SessionHistoryService.from_url(url) as shard:
-                counts.append([len(await shard.list_sessions(f"user {number}")) for number in range(9)])
+            shard = SessionHistoryService.from_url(url).provider
+            await shard.start()
+            counts.append([len((await shard.list(f"user {number}", limit=9)).heads) for number in range(9)])
+            await shard.stop()
         assert [sum(pair) for pair in zip(*counts, strict=True)] == [1] * 9
         assert all(map(any, counts))
 

@@ -511,10 +511,9 @@ class TestUpdate:
         updated = await service.update_session("u", "a", title="x")
         after = await service.list_sessions("u")
         assert [session.id for session in after] == ["b", "a"]
-        times = [session.updated_at for session in (before[1], updated, after[1])]
-        assert None not in times
-        assert times == sorted(times, key=lambda time: time or before[0].updated_at)
-        assert times[0] != times[2]
+        created, *times = (session.updated_at for session in (before[1], updated, after[1]))
+        assert created is not None
+        assert all(time is not None and time > created for time in times)
 
     async def test_update_of_a_missing_or_deleted_session_raises(self, service: SessionHistoryService) -> None:
         with pytest.raises(SessionNotFound) as missing:

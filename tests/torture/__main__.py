@@ -32,7 +32,7 @@ def one_round(scene: Scene, writers: Writers) -> float:
 
 async def look(url: str, manifest: Manifest) -> dict[str, list[str]]:
     async with SessionHistoryService.from_url(url) as service:
-        return await logs(service, set(manifest.attempted))
+        return await logs(service, manifest)
 
 
 def torture(name: str, scenario: Scenario, rounds: int) -> list[str]:

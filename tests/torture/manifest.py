@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from session_history import SessionHistoryService
-from session_history_hooks import SessionKey
+from session_history_hooks import Entry, SessionKey
 
 USER = "tortured"
+MESSAGES = "messages"
+"""The session whose entries are appended without a service, with keys."""
 
 Log = list[str]
 """The ids of a session's turns, the oldest first."""
@@ -24,8 +26,8 @@ class Pen:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def attempt(self, session_id: str, turn_id: str) -> None:
-        self._write(f"try {session_id} {turn_id} {time.monotonic()}")
+    def attempt(self, session_id: str, turn_id: str, origin: str = "-") -> None:
+        self._write(f"try {session_id} {turn_id} {time.monotonic()} {origin}")
 
     def acknowledged(self, session_id: str, turn_id: str) -> None:
         self._write(f"ok {session_id} {turn_id} {time.monotonic()}")
@@ -37,18 +39,24 @@ class Pen:
 
 @dataclass
 class Manifest:
-    """When turns were attempted, lastly, and which of them were acknowledged when, by session."""
+    """When turns were attempted, lastly, and which of them were acknowledged when, by session.
+
+    :ivar origins: the origins of the turns whose writers chose them.
+    """
 
     attempted: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
     acknowledged: defaultdict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    origins: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
         manifest = cls()
         for line in path.read_text().splitlines() if path.exists() else ():
             match line.split():
-                case ["try", session_id, turn_id, seconds]:
+                case ["try", session_id, turn_id, seconds, origin]:
                     manifest.attempted[session_id][turn_id] = float(seconds)
+                    if origin != "-":
+                        manifest.origins[turn_id] = origin
                 case ["ok", session_id, turn_id, seconds]:
                     manifest.acknowledged[session_id][turn_id] = float(seconds)
         return manifest
@@ -63,21 +71,41 @@ class Manifest:
         return {turn.partition(".")[0] for turns in self.acknowledged.values() for turn in turns}
 
 
-async def logs(service: SessionHistoryService, session_ids: set[str]) -> dict[str, Log]:
-    """Return the messages of a store, read from the provider. A gap or a torn turn is an error."""
+async def logs(service: SessionHistoryService, manifest: Manifest) -> dict[str, Log]:
+    """Return the turns of a store, read from the provider. A gap, a torn turn or another origin is an error."""
     found = {}
-    for session_id in session_ids:
+    for session_id in manifest.attempted:
         log = await service.provider.read(SessionKey(USER, session_id), last=10**6)
-        session = await service.get_session(USER, session_id, native=True)
-        entries = [entry.id for entry in log.entries] if log else []
-        assert log is None or log.head.tail.seq == len(entries), f"{session_id} has a gap"
-        assert session is not None
-        turns = [session.messages[start : start + 3] for start in range(0, len(session.messages), 3)]
-        assert all([part["part"] for part in turn] == [0, 1, 2] for turn in turns), f"{session_id} has a torn turn"
-        assert all(len({part["turn"] for part in turn}) == 1 for turn in turns), f"{session_id} has a torn turn"
-        found[session_id] = [turn[0]["turn"] for turn in turns]
-        assert len(entries) == len(turns)
+        entries = log.entries if log else ()
+        if log is not None:
+            assert log.head.tail.seq == len(entries), f"{session_id} has a gap"
+            assert log.head.tail_origin == entries[-1].origin, f"the head of {session_id} names another origin"
+            assert len({entry.origin for entry in entries}) == len(entries), f"{session_id} has an origin twice"
+        is_messages = session_id == MESSAGES
+        found[session_id] = (
+            messages(manifest, entries) if is_messages else await turns(service, session_id, len(entries))
+        )
     return found
+
+
+async def turns(service: SessionHistoryService, session_id: str, count: int) -> Log:
+    """Return the turns of a session of a service."""
+    session = await service.get_session(USER, session_id, native=True)
+    assert session is not None
+    parts = [session.messages[start : start + 3] for start in range(0, len(session.messages), 3)]
+    assert all([part["part"] for part in turn] == [0, 1, 2] for turn in parts), f"{session_id} has a torn turn"
+    assert all(len({part["turn"] for part in turn}) == 1 for turn in parts), f"{session_id} has a torn turn"
+    assert len(parts) == count
+    return [turn[0]["turn"] for turn in parts]
+
+
+def messages(manifest: Manifest, entries: Sequence[Entry]) -> Log:
+    """Return the entries of the session of messages, each of which several writers deliver."""
+    keys = [key for entry in entries for key in entry.keys]
+    assert len(keys) == len(set(keys)) == len(entries), "a message is stored twice"
+    for entry in entries:
+        assert manifest.origins.get(entry.id, entry.origin) == entry.origin, f"{entry.id} has another origin"
+    return [entry.id for entry in entries]
 
 
 def flaws(manifest: Manifest, held: dict[str, Log], *, lossy: Sequence[tuple[float, float]] = ()) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from session_history_hooks import Entry
 from torture.__main__ import torture
-from torture.manifest import Manifest, Pen, flaws
+from torture.manifest import MESSAGES, Manifest, Pen, flaws, messages
 from torture.scenarios import SCENARIOS
 from torture.writers import PROCESSES, Writers
 
@@ -57,9 +59,29 @@ def test_flaws_are_found(manifest: Manifest, log: list[str], found: list[str]) -
     assert flaws(manifest, {"s": log}) == found
 
 
+@pytest.mark.parametrize(
+    ("entry", "flaw"),
+    [
+        (Entry("a/3", b"", origin="o3", keys=("m3",)), None),
+        (Entry("b/0", b"", origin="o4", keys=("m3",)), None),
+        (Entry("a/3", b"", origin="other", keys=("m3",)), "another origin"),
+        (Entry("a/3", b"", origin="o3", keys=("m2",)), "stored twice"),
+    ],
+)
+def test_messages_are_stored_once_with_the_origin_of_their_append(
+    tmp_path: Path, entry: Entry, flaw: str | None
+) -> None:
+    pen = Pen(tmp_path / "manifest")
+    for number in range(4):
+        pen.attempt(MESSAGES, f"a/{number}", f"o{number}")
+    stored = [Entry(f"a/{number}", b"", origin=f"o{number}", keys=(f"m{number}",)) for number in range(3)]
+    with pytest.raises(AssertionError, match=flaw) if flaw else nullcontext():
+        assert messages(Manifest.read(tmp_path / "manifest"), [*stored, entry])[3] == entry.id
+
+
 def test_half_a_line_is_none_and_hides_no_other(tmp_path: Path) -> None:
     file = tmp_path / "manifest"
-    file.write_text("\ntry s a/0 1.5\n\ntry s")
+    file.write_text("\ntry s a/0 1.5 -\n\ntry s")
     Pen(file).attempt("s", "b/0")
     assert Manifest.read(file).attempted["s"].keys() == {"a/0", "b/0"}
 

@@ -54,7 +54,8 @@ class ProviderContract(
 ):
     """The contract of :class:`~session_history_hooks.SessionHistoryProvider`.
 
-    A subclass has a fixture ``connect``, see :data:`~session_history_hooks.testing.Connect`.
+    A subclass has a fixture ``connect``, see :data:`~session_history_hooks.testing.Connect`, and names the abilities of
+    its provider: ``abilities = (Users, Restorable)``.
     """
 
     pytestmark: ClassVar[pytest.MarkDecorator] = pytest.mark.asyncio

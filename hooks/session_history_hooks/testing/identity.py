@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from session_history_hooks import SessionHistoryProvider, Shard, StoreInfo
+import pytest
+
+from session_history_hooks import ConfigurationError, SessionHistoryProvider, Shard, StoreInfo
 from session_history_hooks.testing.subject import Connect, Subject, fill, opened
 
 
@@ -45,7 +49,8 @@ class IdentityContract(Subject):
     async def test_first_claim_of_a_shard_is_kept(self, connect: Connect) -> None:
         async with opened(connect) as one, opened(connect) as other:
             before = await one.store_info()
-            taken = await one.store_info(shard=Shard(1, 3))
+            with skipped_without_places():
+                taken = await one.store_info(shard=Shard(1, 3))
             assert taken == StoreInfo(before.incarnation, before.format, Shard(1, 3))
             for shard in (Shard(1, 3), Shard(0, 3), Shard(1, 2), None):
                 assert await other.store_info(shard=shard) == taken
@@ -57,7 +62,17 @@ class IdentityContract(Subject):
     async def test_concurrent_claims_of_shards_let_one_win(self, connect: Connect) -> None:
         async with opened(connect) as one, opened(connect) as other:
             claims = [provider.store_info(shard=Shard(n, 8)) for n, provider in enumerate([one, other] * 4)]
-            infos = await asyncio.gather(*claims)
+            with skipped_without_places():
+                infos = await asyncio.gather(*claims)
             assert len(set(infos)) == 1
             assert infos[0].shard in {Shard(number, 8) for number in range(8)}
             assert await one.store_info() == await other.store_info() == infos[0]
+
+
+@contextmanager
+def skipped_without_places() -> Iterator[None]:
+    """Skip the test of a store of several shards, which have their places already."""
+    try:
+        yield
+    except ConfigurationError:
+        pytest.skip("the provider cannot be a shard")

@@ -83,7 +83,9 @@ class LifecycleContract(Subject):
         assert (await read(provider)).head.tail == Position(0, 3)
         await asyncio.to_thread(asyncio.run, provider.stop())
 
-    async def test_unknown_ability_is_none(self, connect: Connect) -> None:
+    async def test_provider_has_the_abilities_that_it_claims(self, connect: Connect) -> None:
+        """Also before its start; another ability, perhaps of a later version, is ``None``."""
+        assert [kind for kind in self.abilities if ability(connect(), kind) is None] == []
         assert ability(connect(), UnknownAbility) is None
 
     async def test_repr_and_errors_show_no_payload(self, provider: SessionHistoryProvider) -> None:

@@ -24,7 +24,7 @@ from session_history_hooks import (
     ability,
     select_seqs,
 )
-from session_history_hooks.testing.model import Model, ModelSession, Refused
+from session_history_hooks.testing.model import Model, ModelSession, Refused, changed
 from session_history_hooks.testing.restorable_logs import upto
 from session_history_hooks.testing.subject import Connect
 from session_history_hooks.testing.users import walk_tombstones, walk_users
@@ -295,23 +295,6 @@ class ProviderMachine(RuleBasedStateMachine):
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
-
-
-def changed(head: Head, entries: list[Entry], behind: str, change: str) -> tuple[Head, list[Entry], str]:
-    """Return the arguments of a restore with one change."""
-    match change:
-        case "generation":
-            head = replace(head, tail=replace(head.tail, generation=head.tail.generation + 1))
-        case "rewrite_id" if entries:
-            head = replace(head, rewrite_id="other")
-        case "origin" if entries:
-            entries = [*entries[:-1], replace(entries[-1], origin="other")]
-            head = replace(head, tail_origin="other", snapshot=None)
-        case "behind" if behind:
-            behind = "other"
-        case "id":
-            entries = [replace(entry, id=entries[0].id, keys=()) for entry in entries]
-    return head, entries, behind
 
 
 def provider_machine(new_store: Callable[[], Connect]) -> type[ProviderMachine]:

@@ -218,3 +218,20 @@ class Model:
 def names_of(entry: Entry) -> tuple[str, ...]:
     """Return the id and the keys of an entry."""
     return (entry.id, *entry.keys)
+
+
+def changed(head: Head, entries: list[Entry], behind: str, change: str) -> tuple[Head, list[Entry], str]:
+    """Return the arguments of a restore with one change."""
+    match change:
+        case "generation":
+            head = replace(head, tail=replace(head.tail, generation=head.tail.generation + 1))
+        case "rewrite_id" if entries:
+            head = replace(head, rewrite_id="other")
+        case "origin" if entries:
+            entries = [*entries[:-1], replace(entries[-1], origin="other")]
+            head = replace(head, tail_origin="other", snapshot=None)
+        case "behind" if behind:
+            behind = "other"
+        case "id":
+            entries = [replace(entry, id=entries[0].id, keys=()) for entry in entries]
+    return head, entries, behind

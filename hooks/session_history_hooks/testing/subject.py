@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -36,7 +36,13 @@ KEY = SessionKey("user", "session")
 
 
 class Subject:
-    """The fixtures that every part of the contract uses."""
+    """The fixtures that every part of the contract uses.
+
+    :cvar abilities: the abilities that the provider has, such as ``(Users, Restorable)``. One that it has without
+        naming it is tested, too; one that it names and lacks is a failure.
+    """
+
+    abilities: ClassVar[tuple[Callable[..., object], ...]] = ()
 
     @pytest.fixture
     def connect(self) -> Connect:

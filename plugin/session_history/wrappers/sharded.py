@@ -205,7 +205,7 @@ class _ShardedUsers:
         self._limits = limits
 
     async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
-        match = re.fullmatch(r"([0-9]{1,9})(?:/(.*))?", cursor or "0", re.ASCII | re.DOTALL)
+        match = re.fullmatch(r"([0-9]{1,9})(?:/(.*))?", "0" if cursor is None else cursor, re.ASCII | re.DOTALL)
         number = int(match[1]) if match else len(self._shards)
         if match is None or number >= len(self._shards):
             raise InvalidCursor("the cursor was not made by this listing")

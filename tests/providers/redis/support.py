@@ -14,10 +14,10 @@ from servers.valkey import ValkeyServer
 from session_history.providers.redis import RedisProvider
 from session_history_hooks.testing.subject import opened
 
-ACTIVE = 1 + 4 * 8
+CHANGED = 1 + 4 * 8
 """Offset of the time of the last append in a head."""
 
-EXPIRES = ACTIVE + 8
+EXPIRES = CHANGED + 8
 """Offset of the time when a head expires."""
 
 
@@ -30,7 +30,10 @@ def url_of(proxy: Proxy) -> str:
 
 
 def stored_keys(server: ValkeyServer, prefix: str) -> dict[str, str]:
-    """Return the keys under a prefix by the last part of their names. There must be at most one session."""
+    """Return the keys under a prefix by the last part of their names. There must be at most one session.
+
+    The last part of a key with pieces is the seq of their entry.
+    """
     with server.client(decode_responses=True) as client:
         return {str(name).rpartition(":")[2]: str(name) for name in client.scan_iter(f"{prefix}:*")}
 
@@ -44,7 +47,7 @@ def expire(server: ValkeyServer, prefix: str, *, long_ago: bool = False) -> None
     with server.client() as client:
         for name in list(client.scan_iter(f"{prefix}:*")):
             part = name.rpartition(b":")[2]
-            if part in {b"entries", b"ids"} or (long_ago and part in {b"heads", b"index"}):
+            if part in {b"entries", b"ids"} or part.isdigit() or (long_ago and part in {b"heads", b"index"}):
                 if client.pttl(name) >= 0:
                     client.delete(name)
             elif part == b"heads":
@@ -52,6 +55,13 @@ def expire(server: ValkeyServer, prefix: str, *, long_ago: bool = False) -> None
                     if head[EXPIRES : EXPIRES + 8] != bytes(8):
                         past = struct.pack(">d", 1)
                         client.hset(name, session, head[:EXPIRES] + past + head[EXPIRES + 8 :])
+
+
+async def round_trips(proxy: Proxy, call: Awaitable[object]) -> int:
+    """Return the number of round trips that a call takes."""
+    before = proxy.requests
+    await call
+    return proxy.requests - before
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 20) -> None:  # noqa: ASYNC109

@@ -33,23 +33,22 @@ from session_history_hooks import (
     StoreFull,
     Unavailable,
 )
-from session_history_hooks.testing.subject import KEY, append, entry, fill, opened, read
+from session_history_hooks.testing.subject import KEY, append, entry, fill, opened, read, rewrite
 
 
 @pytest.mark.parametrize("loss", [Mishap.CUT_BEFORE, Mishap.CUT_AFTER])
 async def test_calls_on_a_lost_connection_are_done_exactly_once(proxy: Proxy, prefix: str, loss: Mishap) -> None:
     async with started(url_of(proxy), prefix=prefix) as provider:
         await fill(provider, 3)
-        await provider.rewrite(KEY, entry(1), at=Position(0, 1), rewrites=0, snapshot=None)
+        await rewrite(provider, 1)
         await provider.delete(SessionKey("user", "none"))  # the server knows every script now
         proxy.mishaps = iter([loss])
         assert await append(provider, 4) == Appended(Position(0, 4), replayed=loss is Mishap.CUT_AFTER)
         proxy.mishaps = iter([loss])
         assert len((await read(provider)).entries) == 4
         proxy.mishaps = iter([loss])
-        new = Entry("e2", b"new")
-        assert (await provider.rewrite(KEY, new, at=Position(0, 2), rewrites=1, snapshot=None)).rewrites == 2
-        assert (await read(provider)).entries == (entry(1), new, entry(3), entry(4))
+        assert (await rewrite(provider, 2, rewrite_id="r2", last="r1")).rewrite_id == "r2"
+        assert (await read(provider)).entries == (entry(1, b"new"), entry(2, b"new"), entry(3), entry(4))
         proxy.mishaps = iter([loss])
         assert await provider.delete(KEY) is True
         assert await provider.delete(KEY) is False

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from providers.redis.support import started, url_of
+from providers.redis.support import round_trips, started, url_of
 from servers.proxy import Proxy
 from servers.valkey import ValkeyServer
 from session_history.providers.redis import RedisProvider
@@ -61,12 +60,6 @@ async def test_read_append_and_list_take_one_round_trip_each(proxy: Proxy, prefi
         assert await round_trips(proxy, append(provider, 4, covering(4))) == 1
         assert await round_trips(proxy, provider.list(KEY.user_id, limit=5)) == 1
         assert proxy.connections == 1
-
-
-async def round_trips(proxy: Proxy, call: Any) -> int:
-    before = proxy.requests
-    await call
-    return proxy.requests - before
 
 
 async def test_append_that_waits_for_replicas_takes_one_round_trip(proxy: Proxy, prefix: str) -> None:

@@ -7,6 +7,7 @@ import re
 import ssl
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from session_history_hooks import (
     Conflict,
     Durability,
     Position,
+    SessionKey,
+    Shard,
     StoreFull,
     StoreReadOnly,
     Unavailable,
@@ -78,8 +81,9 @@ async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_
 
 RIGHTS = """
 +hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
-+hget +hset +hdel +hlen +hmget +hscan +exists +llen +lrange +lindex +lset +rpush
-+zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember +unlink +pexpireat +pttl +persist
++hget +hset +hdel +hlen +hmget +hscan +hexists +exists +llen +lrange +lindex +lset +rpush
++zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember
++unlink +rename +pexpireat +pttl +persist +scan +cluster|nodes
 """
 
 
@@ -90,20 +94,31 @@ async def test_documented_rights_are_enough(own_server: ValkeyServer) -> None:
         client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["sh:*"], commands=RIGHTS.split())
     async with started(f"redis://writer:hunter2@127.0.0.1:{own_server.port}/1"):
         pass
-    for options in ({"ttl": 60}, {}, {"wait_replicas": 1, "wait_timeout": 0.01}):
+    choices: list[dict[str, Any]] = [{"ttl": 60}, {}, {"wait_replicas": 1, "wait_timeout": 0.01}]
+    for number, options in enumerate(choices):
         async with started(f"redis://writer:hunter2@127.0.0.1:{own_server.port}", **options) as provider:
             assert await provider.health() is True
-            with suppress(Unavailable):
-                await fill(provider, 1)
-            await read(provider, last=1, entry_id="e1")
-            page_of = await provider.list("user", limit=1)
-            await provider.list("user", limit=1, cursor=page_of.cursor)
-            await provider.renew(KEY, at=Position(0, 1))
-            await provider.rewrite(
-                KEY, entry(1), at=Position(0, 1), rewrites=(await read(provider)).head.rewrites, snapshot=None
-            )
+            await call_everything(provider, SessionKey("user", f"s{number}"))
     async with started(f"redis://writer:hunter2@127.0.0.1:{own_server.port}") as provider:
-        assert await provider.delete_user("user") == 1
+        assert await provider.delete_user("user") == 3
+
+
+async def call_everything(provider: RedisProvider, key: SessionKey) -> None:
+    """Leave one session that is not deleted."""
+    large = entry(1, bytes(2**17))
+    with suppress(Unavailable):
+        await provider.append(key, large, at=Position(0, 0))
+    assert (await read(provider, key, last=1, entry_id="e1")).match == (1, large)
+    await provider.renew(key, at=Position(0, 1))
+    head = await provider.rewrite(key, large, at=Position(0, 1), rewrite_id="r", last_rewrite_id="", snapshot=None)
+    assert await provider.delete(key) is True
+    assert (await provider.list_tombstones(key.user_id, limit=9)).heads[-1].key == key
+    with suppress(Unavailable):
+        await provider.restore(replace(head, tail=Position(1, 1)), [large])
+    page = await provider.list(key.user_id, limit=1)
+    await provider.list(key.user_id, limit=1, cursor=page.cursor)
+    assert (await provider.store_info(shard=Shard(0, 1))).shard == Shard(0, 1)
+    assert (await provider.list_users(limit=9)).user_ids == (key.user_id,)
 
 
 async def test_wait_replicas_without_the_right_to_wait_is_refused(own_server: ValkeyServer) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
-from providers.redis.support import ACTIVE, EXPIRES, expire, started, stored_keys, until
+from providers.redis.support import CHANGED, EXPIRES, expire, started, stored_keys, until
 from servers.valkey import ValkeyCluster, ValkeyServer
 from session_history import Session, SessionHistoryService
 from session_history.errors import SessionDeleted
@@ -153,7 +153,7 @@ async def test_names_of_keys_do_not_contain_ids(server: ValkeyServer, provider: 
         assert [head.key for head in (await provider.list(key.user_id, limit=9)).heads] == [key]
     with server.client(decode_responses=True) as client:
         stored = list(client.scan_iter(f"{prefix}:*"))
-    assert len(stored) == 4 * len(odd)
+    assert len(stored) == 5 * len(odd)
     assert all(
         set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_:{}") for name in stored
     )
@@ -322,7 +322,7 @@ async def test_clock_that_was_ahead_does_not_prolong_a_session(server: ValkeySer
         with server.client() as client:
             heads = stored_keys(server, prefix)["heads"]
             head = client.hget(heads, KEY.session_id)
-            client.hset(heads, KEY.session_id, head[:ACTIVE] + struct.pack(">d", ahead) + head[EXPIRES:])
+            client.hset(heads, KEY.session_id, head[:CHANGED] + struct.pack(">d", ahead) + head[EXPIRES:])
             await append(provider, 2)
             assert (await read(provider)).head.active_us == ahead + 1
             assert client.pttl(stored_keys(server, prefix)["entries"]) <= 100_000
@@ -373,7 +373,7 @@ async def test_later_appends_remove_the_heads_of_expired_sessions(server: Valkey
         with server.client() as client:
             assert client.hkeys(stored_keys(server, prefix)["heads"]) == [b"new"]
             assert client.zrange(stored_keys(server, prefix)["index"], 0, -1) == [b"new"]
-            assert client.hlen(stored_keys(server, prefix)["tombstones"]) == 8
+            assert client.hlen(stored_keys(server, prefix)["tombstones"]) == 8 + 1, "and the id of the user"
         assert [head.key.session_id for head in (await provider.list("user", limit=9)).heads] == ["new"]
 
 
@@ -407,8 +407,8 @@ async def test_turn_re_creates_an_expired_session(server: ValkeyServer, prefix: 
                 turn.add({"role": "user", "content": "Hello"})
             await until(lambda: is_missing(provider))
             with server.client() as client:
-                [tombstone] = client.hvals(stored_keys(server, prefix)["tombstones"])
-            assert struct.unpack(">BBdd", tombstone[:18])[2] == generation
+                tombstone = client.hget(stored_keys(server, prefix)["tombstones"], "session")
+            assert struct.unpack(">BBddd", tombstone[:26])[2] == generation
 
 
 @pytest.mark.parametrize("long_ago", [False, True])
@@ -445,8 +445,13 @@ async def test_first_turn_does_not_revive_a_re_created_and_deleted_session(serve
             await provider.append(KEY, entry(2), at=Position(0, 0))
         assert conflict.value.recreated is False
         with pytest.raises(SessionDeleted):
-            await log.append(KEY, said("late"), known=None, entry_id="late")
+            await add(log, "late", said("late"))
         assert (await read(provider)).head.tail == Position(2, 1)
+
+
+async def add(log: SessionLog, entry_id: str, record: Record) -> Head | None:
+    """Append a record as an author that saw no session."""
+    return await log.append(KEY, Entry(entry_id, record.encode()), record, known=None)
 
 
 def said(text: str) -> Record:
@@ -459,16 +464,16 @@ async def test_delete_is_remembered_when_the_next_generation_expires(
 ) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
         log = SessionLog(provider)
-        await log.append(KEY, said("first"), known=None, entry_id="first")
+        await add(log, "first", said("first"))
         await provider.delete(KEY)
         await provider.append(KEY, entry(1), at=Position(1, 0))
         with pytest.raises(SessionDeleted):
-            await log.append(KEY, said("late"), known=None, entry_id="late")
+            await add(log, "late", said("late"))
         for life in (2, 3):
             expire(server, prefix, long_ago=long_ago)
             assert (await provider.append(KEY, entry(life), at=Position(0, 0))).position == Position(life, 1)
             with pytest.raises(SessionDeleted):
-                await log.append(KEY, said("late"), known=None, entry_id="late")
+                await add(log, "late", said("late"))
             assert (await read(provider)).entries == (entry(life),)
 
 
@@ -492,8 +497,8 @@ async def append_two(provider: RedisProvider, first: Record, interrupt: Interrup
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(provider, "append", interrupted)
         _, head = await asyncio.gather(
-            log.append(KEY, first, known=None, entry_id="first"),
-            log.append(KEY, said("third"), known=None, entry_id="third"),
+            add(log, "first", first),
+            add(log, "third", said("third")),
         )
     assert head is not None
     return head
@@ -513,7 +518,7 @@ async def test_first_turn_follows_a_session_that_expired_and_was_re_created(
         assert head.tail == Position(1, 2)
         await provider.delete(KEY)
         with pytest.raises(SessionDeleted):
-            await SessionLog(provider).append(KEY, said("fourth"), known=None, entry_id="fourth")
+            await add(SessionLog(provider), "fourth", said("fourth"))
 
 
 async def test_first_turn_follows_a_session_whose_exclusive_turn_expired(server: ValkeyServer, prefix: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple, TypeVar
 
@@ -29,23 +29,33 @@ from session_history_hooks import (
     Page,
     Position,
     ProviderSpec,
+    Restorable,
     SessionKey,
+    Shard,
     Snapshot,
+    StoreInfo,
     Unavailable,
+    UserPage,
+    Users,
+    check_origin,
+    check_restore,
     hookimpl,
 )
 
 T = TypeVar("T")
 
 PAGE = 200
-"""The most entries that a read returns. They must arrive, and a delete must remove them, within one timeout."""
+"""The most entries of a page. They must arrive, and a delete must remove them, within one timeout."""
+
+PAGE_BYTES = 64 * 2**20
+"""The most bytes of payload in a page."""
 
 NAME_BYTES = 63
 """The longest name: PostgreSQL shortens longer ones without an error."""
 
 
 class PostgresqlProvider:
-    """A provider on three tables of a PostgreSQL database, version 14 or newer with the encoding UTF8.
+    """A provider on the tables of a schema of a PostgreSQL database, version 14 or newer with the encoding UTF8.
 
     Connections do not survive a fork: start the provider after the fork.
 
@@ -90,6 +100,7 @@ class PostgresqlProvider:
             summary_bytes=2**20,
             entries=MAX_SEQ,
             page=PAGE,
+            page_bytes=PAGE_BYTES,
             remembered_ids=None,
             durability=Durability(durability),
             atomic_head=True,
@@ -108,7 +119,7 @@ class PostgresqlProvider:
             self._open.pools.guard.require_own_process()
             return
         pools = self._new_pools()
-        rows = Rows(await _first_call(pools, self._prepare, idempotent=False), PAGE)
+        rows = Rows(await _first_call(pools, self._prepare, idempotent=False), PAGE, PAGE_BYTES)
         with self._lock:
             if first := self._open is None:
                 self._open = _Open(pools, rows)
@@ -149,6 +160,12 @@ class PostgresqlProvider:
         except Exception:
             return False
 
+    def ability(self, kind: object) -> object | None:
+        return self if kind in (Users, Restorable) else None
+
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        return await self._run(lambda rows, connection: rows.info(connection, shard))
+
     async def read(
         self,
         key: SessionKey,
@@ -161,25 +178,56 @@ class PostgresqlProvider:
         return await self._run(lambda rows, connection: rows.read(connection, key, last, before, after, entry_id))
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         self._check(entry, snapshot, at)
-        return await self._run(lambda rows, connection: rows.append(connection, key, entry, at, snapshot))
+        return await self._run(lambda rows, connection: rows.append(connection, key, entry, at, tail_origin, snapshot))
 
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        return await self._run(lambda rows, connection: rows.renew(connection, key, at))
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
+        return await self._run(lambda rows, connection: rows.renew(connection, key, at, tail_origin))
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
         self._check(entry, snapshot)
+        check_origin("rewrite_id", rewrite_id)
         return await self._run(
-            lambda rows, connection: rows.rewrite(connection, key, entry, at, rewrites, snapshot), idempotent=False
+            lambda rows, connection: rows.rewrite(connection, key, entry, at, rewrite_id, last_rewrite_id, snapshot)
         )
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        after = ListingCursor.decode(cursor) if cursor is not None else None
-        return await self._run(lambda rows, connection: rows.list(connection, user_id, min(limit, PAGE), after))
+        after = _decoded(cursor)
+        return await self._run(lambda rows, connection: rows.listing.sessions(connection, user_id, limit, after))
+
+    async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        after = _decoded(cursor)
+        return await self._run(lambda rows, connection: rows.listing.tombstones(connection, user_id, limit, after))
+
+    async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
+        after = _decoded(cursor)
+        return await self._run(lambda rows, connection: rows.listing.users(connection, limit, after))
+
+    async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
+        check_restore(head, entries, behind)
+        self._limits.check_restore(head, entries)
+        for entry in entries:
+            check_id(entry.id)
+        return await self._run(
+            lambda rows, connection: rows.restoration.restore(connection, head, entries, behind), idempotent=False
+        )
 
     async def delete(self, key: SessionKey) -> bool:
         return await self._run(lambda rows, connection: rows.deletion.delete(connection, key), idempotent=False)
@@ -213,7 +261,7 @@ class PostgresqlProvider:
 
     def _check(self, entry: Entry, snapshot: Snapshot | None, at: Position | None = None) -> None:
         self._limits.check(entry, snapshot, at)
-        check_id(entry.id)
+        check_id(entry.id)  # Keys are never too long.
 
 
 class _Open(NamedTuple):
@@ -234,6 +282,10 @@ async def _first_call(pools: LoopLocal[Pool], call: Callable[[Connection], Await
     except BaseException:
         await pools.close()
         raise
+
+
+def _decoded(cursor: str | None) -> ListingCursor | None:
+    return ListingCursor.decode(cursor) if cursor is not None else None
 
 
 def _check_options(schema: object, pool_size: object, timeout: object, durability: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from asyncio.trsock import TransportSocket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -76,6 +76,10 @@ class Connection:
             prepared = await self.driver.prepare(statement, name=statement_name(statement))
             self._prepared[statement] = prepared
         return await prepared.fetch(*values)  # type: ignore[no-any-return]
+
+    async def run_for_each(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a statement for each row of values, without a round trip for each. Call this in a transaction."""
+        await self.driver.executemany(statement, rows)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

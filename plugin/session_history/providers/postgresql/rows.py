@@ -1,34 +1,36 @@
-"""Calls of the contract on the rows of the tables; deletes are in :mod:`~.deleting`."""
+"""Calls of the contract on the rows of one session; others are in the modules beside this one."""
 
 from __future__ import annotations
 
-import operator
-
-from session_history.providers.postgresql.connection import Connection, Row
+from session_history.providers.postgresql.connection import Connection
 from session_history.providers.postgresql.deleting import Deletion
-from session_history.providers.postgresql.ids import decoded, encoded
-from session_history.providers.postgresql.schema import MAX_SEQ, PERIOD_BITS, Tables
-from session_history.providers.postgresql.statements import Statements
+from session_history.providers.postgresql.ids import encoded
+from session_history.providers.postgresql.listing import Listing
+from session_history.providers.postgresql.records import Found, head_of, snapshot_values
+from session_history.providers.postgresql.restoring import Restoration
+from session_history.providers.postgresql.schema import MAX_SEQ, Tables
+from session_history.providers.postgresql.statements import Span, Statements
 from session_history_hooks import (
     Appended,
     Conflict,
     Corrupt,
     Entry,
     Head,
-    ListingCursor,
     Log,
-    Page,
     Position,
     SessionKey,
+    Shard,
     Snapshot,
+    StoreInfo,
     Unavailable,
     select_seqs,
 )
+from session_history_hooks.rules import find_replay
 
 MAX_BIGINT = 2**63 - 1
 
 MAX_TRIES = 20
-"""Limits the tries of a write that loses to other writers between two of its statements. Each time, one of those
+"""Limits the tries of an append that loses to other writers between two of its statements. Each time, one of those
 succeeded.
 """
 
@@ -36,18 +38,34 @@ succeeded.
 class Rows:
     """The logs in the tables of one schema.
 
-    :param page: the most entries of a read.
-    :ivar deletion: the deletes of the contract.
+    :param page: the most entries, heads or users of a page.
+    :param page_bytes: the most bytes of payload in a page of entries.
     """
 
-    def __init__(self, schema: str, page: int) -> None:
-        self._sql = Statements(Tables.of(schema))
+    def __init__(self, schema: str, page: int, page_bytes: int) -> None:
+        self._sql = Statements(Tables.of(schema), page_bytes)
         self._page = page
         self.deletion: Deletion = Deletion(self._sql, page)
+        self.listing: Listing = Listing(self._sql, page)
+        self.restoration: Restoration = Restoration(self._sql)
 
     async def ping(self, connection: Connection) -> bool:
         await connection.fetch(self._sql.ping)
         return True
+
+    async def info(self, connection: Connection, shard: Shard | None) -> StoreInfo:
+        found = await self._info(connection)
+        if shard is None or found.shard is not None:
+            return found
+        await connection.fetch(self._sql.take_shard, shard.number, shard.count)
+        return await self._info(connection)
+
+    async def _info(self, connection: Connection) -> StoreInfo:
+        rows = await connection.fetch(self._sql.info)
+        if len(rows) != 1:
+            raise Corrupt("session_history_store must have one row")
+        incarnation, version, number, count = rows[0]
+        return StoreInfo(str(incarnation), version, None if number is None else Shard(number, count))
 
     async def read(
         self,
@@ -58,69 +76,98 @@ class Rows:
         after: int | None,
         entry_id: str | None,
     ) -> Log | None:
-        oldest = after is not None and last is None
+        span = Span.LAST if last is not None else Span.NEWEST if after is None else Span.OLDEST
         low, stop = _seq(0 if after is None else after) + 1, _seq(MAX_SEQ if before is None else before)
         values = (key.user_id, key.session_id, low, stop, self._page if last is None else _seq(last))
-        if entry_id is None:
-            rows = await connection.fetch(self._sql.read_oldest if oldest else self._sql.read_newest, *values)
-        else:
-            statement = self._sql.read_oldest_and_match if oldest else self._sql.read_newest_and_match
-            rows = await connection.fetch(statement, *values, encoded(entry_id))
-        if not rows:
+        match = () if entry_id is None else (encoded(entry_id),)
+        found = await self._fetch(connection, key, self._sql.reads[span, bool(match)], *values, *match)
+        if found and any(entry is None for entry in found.entries.values()):
+            found = await self._fetch(connection, key, self._sql.full_pages[span, bool(match)], *values, *match)
+        if found is None:
             return None
-        parts: tuple[list[Row], ...] = ([], [], [])
-        for row in rows:
-            parts[row[0]].append(row)
-        [head_row], entry_rows, match_rows = parts
-        head = _head(key, head_row[1:])
-        entries = [_numbered_entry(row) for row in sorted(entry_rows, key=_seq_of)]
-        expected = select_seqs(head.tail.seq, self._page, last=last, before=before, after=after)
-        if [seq for seq, _ in entries] != list(expected):
+        tail = found.head.tail.seq
+        expected = select_seqs(tail, self._page, last=last, before=before, after=after)
+        if list(found.entries) != list(expected):
             raise Corrupt(f"{key} lacks entries between {expected.start} and {expected.stop - 1}, or has others")
-        return Log(
-            head,
-            expected.start if expected else head.tail.seq + 1,
-            tuple(entry for _, entry in entries),
-            _numbered_entry(match_rows[0]) if match_rows else None,
-        )
+        entries = tuple([entry for entry in found.entries.values() if entry is not None])
+        first = expected.start if span is Span.OLDEST else expected.stop - len(entries)
+        matches = [(seq, entry) for seq, entry in found.matches.items() if entry is not None]
+        return Log(found.head, first if entries else tail + 1, entries, matches[-1] if matches else None)
+
+    async def _fetch(self, connection: Connection, key: SessionKey, statement: str, *values: object) -> Found | None:
+        rows = await connection.fetch(statement, *values)
+        return Found.of(key, rows) if rows else None
 
     async def append(
-        self, connection: Connection, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None
+        self,
+        connection: Connection,
+        key: SessionKey,
+        entry: Entry,
+        at: Position,
+        tail_origin: str | None,
+        snapshot: Snapshot | None,
     ) -> Appended:
         for _ in range(MAX_TRIES):
-            if await self._try_append(connection, key, entry, at, snapshot):
+            if await self._try_append(connection, key, entry, at, tail_origin, snapshot):
                 return Appended(Position(at.generation, at.seq + 1), replayed=False)
-            head, known_seq = await self._find(connection, key, entry.id)
-            alive = head is not None and not head.deleted
-            if head and alive and known_seq and at.generation == head.tail.generation:
+            head, seqs = await self._find(connection, key, entry)
+            replay = find_replay(head, entry, at, tail_origin, seqs.get)
+            if replay is not None:
                 await connection.fetch(self._sql.touch_session, key.user_id, key.session_id)
-                return Appended(Position(at.generation, known_seq), replayed=True)
-            if at != (head.tail if head and alive else Position(head.tail.generation + 1 if head else 0, 0)):
-                raise Conflict(head)
+                return replay
         raise Unavailable(f"{key}: other writers kept changing the session; safe to retry")
 
     async def _try_append(
-        self, connection: Connection, key: SessionKey, entry: Entry, at: Position, snapshot: Snapshot | None
+        self,
+        connection: Connection,
+        key: SessionKey,
+        entry: Entry,
+        at: Position,
+        tail_origin: str | None,
+        snapshot: Snapshot | None,
     ) -> bool:
-        """Write the entry if the head stands at ``at``, else nothing.
+        """Write the entry if the head stands at ``at`` and none of its ids and keys is known, else nothing.
 
         A writer that has changed the head holds its lock until the commit. Other writers wait for the lock, find that
-        the head has moved, and write nothing.
+        the head has moved, and write nothing. They look up ids in the state before their wait. That is enough: where
+        the head has not moved, the log has no other ids.
         """
-        values = (*_snapshot_values(snapshot), encoded(entry.id), entry.payload, key.user_id, key.session_id)
+        values = (
+            *snapshot_values(snapshot),
+            encoded(entry.id),
+            entry.payload,
+            key.user_id,
+            key.session_id,
+            encoded(entry.origin),
+            entry.bookkeeping,
+        )
+        keys = ([encoded(each) for each in entry.keys],) if entry.keys else ()
         if at == Position(0, 0):
-            return bool(await connection.fetch(self._sql.begin, *values))
+            statement = self._sql.begin_with_keys if keys else self._sql.begin
+            return bool(await connection.fetch(statement, *values, *keys))
         recreates = at.seq == 0
-        expected = (_bigint(at.generation - recreates), _seq(at.seq), recreates, _bigint(at.generation))
-        return bool(await connection.fetch(self._sql.append, *values, *expected))
+        expected = (
+            _bigint(at.generation - recreates),
+            _seq(at.seq),
+            recreates,
+            _bigint(at.generation),
+            None if recreates or tail_origin is None else encoded(tail_origin),
+            recreates or not entry.bookkeeping,
+        )
+        statement = self._sql.append_with_keys if keys else self._sql.append
+        return bool(await connection.fetch(statement, *values, *expected, *keys))
 
-    async def _find(self, connection: Connection, key: SessionKey, entry_id: str) -> tuple[Head | None, int | None]:
-        """Return the head, and the seq of the entry with this id."""
-        rows = await connection.fetch(self._sql.find, key.user_id, key.session_id, encoded(entry_id))
-        return (_head(key, rows[0][1:]), rows[0][0]) if rows else (None, None)
+    async def _find(
+        self, connection: Connection, key: SessionKey, entry: Entry
+    ) -> tuple[Head | None, dict[str, int | None]]:
+        """Return the head, and the seqs of those ids of an entry that are known, its keys included."""
+        ids = (entry.id, *entry.keys)
+        rows = await connection.fetch(self._sql.find, key.user_id, key.session_id, [encoded(each) for each in ids])
+        return (head_of(key, rows[0][1:]), dict(zip(ids, rows[0][0], strict=True))) if rows else (None, {})
 
-    async def renew(self, connection: Connection, key: SessionKey, at: Position) -> bool:
-        expected = (_bigint(at.generation), _seq(at.seq))
+    async def renew(self, connection: Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
+        origin = None if tail_origin is None else encoded(tail_origin)
+        expected = (_bigint(at.generation), _seq(at.seq), origin)
         return bool(await connection.fetch(self._sql.renew, key.user_id, key.session_id, *expected))
 
     async def rewrite(
@@ -129,51 +176,20 @@ class Rows:
         key: SessionKey,
         entry: Entry,
         at: Position,
-        rewrites: int,
+        rewrite_id: str,
+        last_rewrite_id: str,
         snapshot: Snapshot | None,
     ) -> Head:
-        values = (*_snapshot_values(snapshot), encoded(entry.id), entry.payload, key.user_id, key.session_id)
-        expected = (_bigint(at.generation), _seq(at.seq), _bigint(rewrites))
-        for _ in range(MAX_TRIES):
-            if rows := await connection.fetch(self._sql.rewrite, *values, *expected):
-                return _head(key, rows[0])
-            head, known_seq = await self._find(connection, key, entry.id)
-            if head is None or (head.tail.generation, head.rewrites, known_seq) != (at.generation, rewrites, at.seq):
-                raise Conflict(head)
-        raise Unavailable(f"{key}: other writers kept changing the session")
-
-    async def list(self, connection: Connection, user_id: str, limit: int, after: ListingCursor | None) -> Page:
-        start = after or ListingCursor(MAX_BIGINT, "")
-        rows = await connection.fetch(
-            self._sql.list, user_id, start.active_us >> PERIOD_BITS, start.active_us, start.session_id, limit + 1
-        )
-        heads = tuple(_head(SessionKey(user_id, row[0]), row[1:]) for row in rows[:limit])
-        return Page(heads, ListingCursor.behind(heads[-1]).encode() if len(rows) > limit else None)
-
-
-def _head(key: SessionKey, row: Row) -> Head:
-    generation, seq, tail_id, deleted, heartbeat, rewrites, active_us, snapshot_seq, snapshot_id, summary = row
-    return Head(
-        key,
-        Position(generation, seq),
-        decoded(tail_id),
-        deleted=deleted,
-        heartbeat=heartbeat,
-        rewrites=rewrites,
-        active_us=active_us,
-        snapshot=None if snapshot_seq is None else Snapshot(snapshot_seq, decoded(snapshot_id), summary),
-    )
-
-
-def _snapshot_values(snapshot: Snapshot | None) -> tuple[int | None, bytes | None, bytes | None]:
-    return (snapshot.seq, encoded(snapshot.entry_id), snapshot.summary) if snapshot else (None, None, None)
-
-
-def _numbered_entry(row: Row) -> tuple[int, Entry]:
-    return row[2], Entry(decoded(row[3]), row[10])
-
-
-_seq_of = operator.itemgetter(2)
+        values = (*snapshot_values(snapshot), encoded(entry.id), entry.payload, key.user_id, key.session_id)
+        ids = (_bigint(at.generation), encoded(rewrite_id), encoded(last_rewrite_id), _seq(at.seq))
+        if rows := await connection.fetch(self._sql.rewrite, *values, encoded(entry.origin), *ids):
+            return head_of(key, rows[0])
+        rows = await connection.fetch(self._sql.head, key.user_id, key.session_id)
+        head = head_of(key, rows[0]) if rows else None
+        if head is None or (head.tail.generation, head.rewrite_id) != (at.generation, rewrite_id):
+            raise Conflict(head)
+        await connection.fetch(self._sql.touch_session, key.user_id, key.session_id)
+        return head
 
 
 def _seq(number: int) -> int:

@@ -20,15 +20,17 @@ MAX_SEQ = 2**31 - 1
 
 HEAD = "session_history_head"
 ENTRY = "session_history_entry"
+STORE = "session_history_store"
 SCHEMA = "session_history_schema"
 
 COLUMNS = {
     SCHEMA: {"version"},
+    STORE: {"incarnation", "shard_number", "shard_count"},
     HEAD: {
-        "log", "user_id", "session_id", "generation", "seq", "tail_id", "deleted", "heartbeat", "rewrites", "active_us",
-        "period", "snapshot_seq", "snapshot_id", "summary",
+        "log", "user_id", "session_id", "generation", "seq", "tail_origin", "deleted", "heartbeat", "rewrite_id",
+        "active_us", "changed_us", "period", "snapshot_seq", "snapshot_origin", "summary",
     },
-    ENTRY: {"log", "seq", "id", "payload"},
+    ENTRY: {"log", "seq", "part", "bookkeeping", "id", "origin", "payload"},
 }  # fmt: skip
 """Columns that this version needs. A newer version may have added others."""
 
@@ -63,12 +65,13 @@ class Tables(NamedTuple):
 
     head: str
     entry: str
+    store: str
     schema: str
 
     @classmethod
     def of(cls, schema: str) -> Tables:
         quoted = schema.replace('"', '""')
-        return cls(*(f'"{quoted}".{name}' for name in (HEAD, ENTRY, SCHEMA)))
+        return cls(*(f'"{quoted}".{name}' for name in (HEAD, ENTRY, STORE, SCHEMA)))
 
 
 class Installed(NamedTuple):
@@ -108,49 +111,79 @@ def migrations(tables: Tables) -> tuple[tuple[str, ...], ...]:
 def _first(tables: Tables) -> tuple[str, ...]:
     """Return the statements that make the tables.
 
-    Keys are text that compares by code point. Entry ids are bytes, since they may hold NUL.
+    User and session ids are text that compares by code point. Other ids and origins are bytes: an id may hold NUL.
+
+    The server makes the incarnation. So a script that an administrator runs on two databases makes two stores.
 
     Each append changes a head. PostgreSQL leaves the indexes unchanged only if no indexed column has changed. So the
     index for the listing contains the period of the last activity, and not the activity. The listing sorts the few
     sessions of a period.
 
     The column ``log`` is unique, since a copy of a database may count its logs from the start again.
-
-    A payload is encoded already, so it is not compressed. Up to the size of a page, it stays in its row: a read of
-    several entries then needs no extra access for each.
     """
     return (
         f"""CREATE TABLE {tables.schema} (
     version integer PRIMARY KEY,
     applied timestamptz NOT NULL DEFAULT now()
 )""",
+        f"""CREATE TABLE {tables.store} (
+    incarnation uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    shard_number integer,
+    shard_count integer
+)""",
+        f"INSERT INTO {tables.store} DEFAULT VALUES",
         f"""CREATE TABLE {tables.head} (
     log        bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
     user_id    text COLLATE "C" NOT NULL,
     session_id text COLLATE "C" NOT NULL,
     generation bigint NOT NULL,
     seq        integer NOT NULL,
-    tail_id    bytea NOT NULL,
+    tail_origin bytea NOT NULL,
     deleted    boolean NOT NULL,
     heartbeat  bigint NOT NULL,
-    rewrites   bigint NOT NULL,
+    rewrite_id bytea NOT NULL,
     active_us  bigint NOT NULL,
+    changed_us bigint NOT NULL,
     period     bigint GENERATED ALWAYS AS (active_us >> {PERIOD_BITS}) STORED,
     snapshot_seq bigint,
-    snapshot_id bytea,
+    snapshot_origin bytea,
     summary    bytea,
     PRIMARY KEY (user_id, session_id)
 )""",
         f"CREATE INDEX session_history_listing ON {tables.head} (user_id, period DESC) WHERE NOT deleted",
+        f"CREATE INDEX session_history_tombstone ON {tables.head} (user_id, session_id) WHERE deleted",
+        *_entry_table(tables),
+    )
+
+
+def _entry_table(tables: Tables) -> tuple[str, ...]:
+    """Return the statements that make the table of entries and their keys.
+
+    The row of an entry is part 0, and the others have only an id, a key each. So a look-up of an id or a key is one
+    access to one index, and an entry without keys costs nothing more.
+
+    That index is not unique: a restored log may hold an id twice. The lock of the head keeps appends from it.
+
+    A planner that has seen only short logs takes any index on ``log`` for as good as the best, and reads a long log
+    whole. So it is told that a log has 20 rows.
+
+    A payload is encoded already, so it is not compressed. Up to the size of a page, it stays in its row: a read of
+    several entries then needs no extra access for each.
+    """
+    return (
         f"""CREATE TABLE {tables.entry} (
     log     bigint NOT NULL,
     seq     integer NOT NULL,
+    part    smallint NOT NULL,
+    bookkeeping boolean,
     id      bytea NOT NULL,
-    payload bytea NOT NULL,
-    PRIMARY KEY (log, seq)
+    origin  bytea,
+    payload bytea,
+    PRIMARY KEY (log, seq, part)
 ) WITH (toast_tuple_target = 8160)""",
         f"ALTER TABLE {tables.entry} ALTER COLUMN payload SET STORAGE EXTERNAL",
-        f"CREATE UNIQUE INDEX session_history_entry_id ON {tables.entry} (log, id)",
+        f"ALTER TABLE {tables.entry} ALTER COLUMN log SET (n_distinct = -0.05)",
+        f"CREATE INDEX session_history_entry_id ON {tables.entry} (log, id)",
     )
 
 

@@ -2,118 +2,185 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import cached_property
+from itertools import product
 
 from session_history.providers.postgresql.schema import Tables
 
 DELETE_BATCH = 100
 """The most sessions of a user that one transaction deletes. A delete that fails keeps the transactions before it."""
 
-NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
+"""The same in all expressions of a statement."""
 
-HEAD_COLUMNS = "generation, seq, tail_id, deleted, heartbeat, rewrites, active_us, snapshot_seq, snapshot_id, summary"
+CHANGED = f"greatest({NOW}, changed_us + 1)"
 
-HEAD_TYPES = "bigint, integer, bytea, boolean, bigint, bigint, bigint, bigint, bytea, bytea"
+HEAD_COLUMNS = (
+    "seq, tail_origin, deleted, rewrite_id, summary,"
+    " generation, heartbeat, active_us, changed_us, snapshot_seq, snapshot_origin"
+)
 
-NEWEST_SEQS = """e.seq >= (SELECT greatest($3::bigint, least($4::bigint, seq + 1) - $5::bigint) FROM head)
-    AND e.seq < (SELECT least($4, seq + 1) FROM head)"""
-
-OLDEST_SEQS = """e.seq >= $3::bigint
-    AND e.seq < (SELECT least($4::bigint, seq + 1, $3 + $5::bigint) FROM head)"""
-"""The seqs of a read, as :func:`~session_history_hooks.select_seqs` has them. Both ends of the range are known, so that
-no plan reads more entries than these."""
+ENTRY_COLUMNS = "log, seq, part, bookkeeping, id, origin, payload"
 
 SESSION = "user_id = $1 AND session_id = $2"
 SESSIONS_OF_USER = "user_id = $1"
 SESSIONS_AFTER = "user_id = $1 AND session_id > $2"
 
 
+class Span(Enum):
+    """The entries that a read returns, as :func:`~session_history_hooks.select_seqs` has them."""
+
+    LAST = "the newest ones, of any size"
+    NEWEST = "a page of the newest ones"
+    OLDEST = "a page of the oldest ones"
+
+
+Reads = dict[tuple[Span, bool], str]
+"""Statements of reads, without and with a match."""
+
+
 class Statements:
-    """Statements on the tables of one schema, each made when it is first used."""
+    """Statements on the tables of one schema.
 
-    def __init__(self, tables: Tables) -> None:
-        self._head = tables.head
-        self._entry = tables.entry
+    :param page_bytes: the most bytes of payload in a page.
+    :ivar reads: a page withholds a payload, as NULL, if it had no room for as many entries of this size.
+    :ivar full_pages: pages that withhold only what they have no room for. These cost more.
+    """
 
-    @cached_property
-    def read_newest(self) -> str:
-        return self._read(NEWEST_SEQS)
+    def __init__(self, tables: Tables, page_bytes: int) -> None:
+        self._head, self._entry, self._store, self._schema = tables
+        self._page_bytes = page_bytes
+        matches = (False, True)
+        self.reads: Reads = {(span, match): self._read(span, match) for span, match in product(Span, matches)}
+        self.full_pages: Reads = {
+            (span, match): self._read(span, match, self._fitting_payload(span))
+            for span, match in product((Span.NEWEST, Span.OLDEST), matches)
+        }
 
-    @cached_property
-    def read_newest_and_match(self) -> str:
-        return self._read(NEWEST_SEQS, match=True)
+    def _read(self, span: Span, match: bool, payload: str = "") -> str:  # noqa: FBT001
+        """Return head, entries and matches as rows of the same columns: a summary then comes only once.
 
-    @cached_property
-    def read_oldest(self) -> str:
-        return self._read(OLDEST_SEQS)
+        Both ends of the range are known, so that no plan reads more entries than these.
 
-    @cached_property
-    def read_oldest_and_match(self) -> str:
-        return self._read(OLDEST_SEQS, match=True)
-
-    def _read(self, seqs: str, *, match: bool = False) -> str:
-        """Return head, entries and the entry with the id as rows of the same columns: a summary then comes only once.
-
-        :param match: also read the entry with the id ``$6``.
+        :param match: also read the entries with the id or key ``$6``. There are several only in a restored log.
         """
-        nulls = [f"NULL::{each}" for each in HEAD_TYPES.split(", ")]
-        one_entry = ", ".join([nulls[0], "e.seq", "e.id", *nulls[3:-1], "e.payload"])
-        entries = f"FROM {self._entry} e WHERE e.log = (SELECT log FROM head)"
-        matched = f"UNION ALL SELECT 2, {one_entry} {entries} AND e.id = $6" if match else ""
+        stop = "least($4::bigint, seq + 1)"
+        low = f"greatest($3::bigint, {stop} - $5::bigint)"
+        if span is Span.OLDEST:
+            low, stop = "$3::bigint", "least($4::bigint, seq + 1, $3::bigint + $5::bigint)"
+        payload = payload or ("e.payload" if span is Span.LAST else self._small_payload)
+        matches = f"""UNION ALL SELECT 2, {_columns("e.payload")} FROM head
+            JOIN {self._entry} found ON found.log = head.log AND found.id = $6
+            JOIN {self._entry} e ON e.log = found.log AND e.seq = found.seq"""
         return f"""WITH head AS MATERIALIZED (
-                SELECT log, {HEAD_COLUMNS} FROM {self._head} WHERE {SESSION}
+                SELECT log, {HEAD_COLUMNS}, {low} AS low, {stop} AS stop FROM {self._head} WHERE {SESSION}
             )
-            SELECT 0, {HEAD_COLUMNS} FROM head
-            UNION ALL SELECT 1, {one_entry} {entries} AND {seqs}
-            {matched}"""
+            SELECT 0, {HEAD_COLUMNS}, NULL::smallint FROM head
+            UNION ALL SELECT 1, {_columns(payload)} FROM head
+            JOIN {self._entry} e ON e.log = head.log AND e.seq >= low AND e.seq < stop
+            {matches if match else ""}"""
+
+    @property
+    def _small_payload(self) -> str:
+        return f"CASE WHEN octet_length(e.payload) * (stop - low) <= {self._page_bytes} THEN e.payload END"
+
+    def _fitting_payload(self, span: Span) -> str:
+        """The first entry always fits. The length of a payload is known without reading it."""
+        order = "ASC" if span is Span.OLDEST else "DESC"
+        total = f"sum(octet_length(e.payload)) OVER (ORDER BY e.seq {order} ROWS UNBOUNDED PRECEDING)"
+        return f"CASE WHEN {total} <= greatest({self._page_bytes}, octet_length(e.payload)) THEN e.payload END"
 
     @cached_property
     def begin(self) -> str:
         """The first entry of a session that never existed."""
-        return f"""WITH changed AS (
-                INSERT INTO {self._head} ({HEAD_COLUMNS}, user_id, session_id)
-                VALUES (0, 1, $4, false, 0, 0, {NOW}, $1, $2, $3, $6, $7)
-                ON CONFLICT (user_id, session_id) DO NOTHING RETURNING log
-            )
-            INSERT INTO {self._entry} (log, seq, id, payload) SELECT log, 1, $4, $5 FROM changed RETURNING seq"""
+        return self._begin()
+
+    @cached_property
+    def begin_with_keys(self) -> str:
+        return self._begin("$10")
+
+    def _begin(self, keys: str = "") -> str:
+        change = f"""INSERT INTO {self._head} ({HEAD_COLUMNS}, user_id, session_id)
+            VALUES (1, $8, false, '', $3, 0, 0, {NOW}, {NOW}, $1, $2, $6, $7)
+            ON CONFLICT (user_id, session_id) DO NOTHING"""
+        return self._add(change, keys)
 
     @cached_property
     def append(self) -> str:
         """Another entry, or the first one after a delete."""
-        return f"""WITH changed AS (
-                UPDATE {self._head} AS h SET generation = $11, seq = seq + 1, tail_id = $4, deleted = false,
-                active_us = greatest({NOW}, active_us + 1),
-                snapshot_seq = coalesce($1, snapshot_seq), snapshot_id = coalesce($2, snapshot_id),
-                summary = coalesce($3, summary)
-                WHERE user_id = $6 AND session_id = $7 AND generation = $8 AND seq = $9 AND deleted = $10
-                AND NOT EXISTS (SELECT FROM {self._entry} e WHERE e.log = h.log AND e.id = $4)
-                RETURNING log, seq
-            )
-            INSERT INTO {self._entry} (log, seq, id, payload) SELECT log, seq, $4, $5 FROM changed RETURNING seq"""
+        return self._append(f"NOT EXISTS (SELECT FROM {self._entry} e WHERE e.log = h.log AND e.id = $4)")
+
+    @cached_property
+    def append_with_keys(self) -> str:
+        ids = "unnest($16::bytea[] || $4::bytea) AS ids (id)"
+        return self._append(f"NOT EXISTS (SELECT FROM {ids} WHERE {self._newest} > 0)", "$16")
+
+    def _append(self, is_new: str, keys: str = "") -> str:
+        change = f"""UPDATE {self._head} AS h SET generation = $13, seq = seq + 1, tail_origin = $8, deleted = false,
+            changed_us = {CHANGED}, active_us = CASE WHEN $15::boolean THEN {CHANGED} ELSE active_us END,
+            snapshot_seq = coalesce($1, snapshot_seq), snapshot_origin = coalesce($2, snapshot_origin),
+            summary = coalesce($3, summary)
+            WHERE user_id = $6 AND session_id = $7 AND generation = $10 AND seq = $11 AND deleted = $12
+            AND coalesce(tail_origin = $14, true) AND {is_new}"""
+        return self._add(change, keys)
+
+    @property
+    def _newest(self) -> str:
+        """The seq of the newest entry of ``h`` with the id or key ``ids.id``.
+
+        One look-up for each id: the planner would take a look-up of all of them for dearer than a read of the log.
+        """
+        return f"(SELECT max(e.seq) FROM {self._entry} e WHERE e.log = h.log AND e.id = ids.id)"
+
+    def _add(self, change: str, keys: str) -> str:
+        """Add an entry if the head changes.
+
+        :param keys: the keys of the entry; ``""`` = it has none.
+        """
+        added = (
+            f"""UNION ALL SELECT log, seq, part, NULL, key, NULL, NULL
+            FROM changed, unnest({keys}::bytea[]) WITH ORDINALITY AS keys (key, part)"""
+            if keys
+            else ""
+        )
+        return f"""WITH changed AS ({change} RETURNING log, seq)
+            INSERT INTO {self._entry} ({ENTRY_COLUMNS})
+            SELECT log, seq, 0, $9::boolean, $4::bytea, $8::bytea, $5::bytea FROM changed {added} RETURNING seq"""
 
     @cached_property
     def find(self) -> str:
-        """The head, and the seq of the entry with an id."""
-        return f"""SELECT (SELECT e.seq FROM {self._entry} e WHERE e.log = h.log AND e.id = $3), {HEAD_COLUMNS}
+        """The head, and for each of some ids the seq of the newest entry that has it."""
+        ids = "unnest($3::bytea[]) WITH ORDINALITY AS ids (id, place)"
+        return f"""SELECT array(SELECT {self._newest} FROM {ids} ORDER BY place), {HEAD_COLUMNS}
             FROM {self._head} AS h WHERE {SESSION}"""
 
     @cached_property
     def renew(self) -> str:
         return f"""UPDATE {self._head} SET heartbeat = heartbeat + 1
-            WHERE {SESSION} AND generation = $3 AND seq = $4 AND NOT deleted RETURNING heartbeat"""
+            WHERE {SESSION} AND generation = $3 AND seq = $4 AND coalesce(tail_origin = $5, true) AND NOT deleted
+            RETURNING heartbeat"""
 
     @cached_property
     def rewrite(self) -> str:
         return f"""WITH changed AS (
-                UPDATE {self._head} AS h SET rewrites = rewrites + 1,
-                snapshot_seq = $1, snapshot_id = $2, summary = $3
-                WHERE user_id = $6 AND session_id = $7 AND generation = $8 AND rewrites = $10 AND NOT deleted
-                AND EXISTS (SELECT FROM {self._entry} e WHERE e.log = h.log AND e.seq = $9 AND e.id = $4)
+                UPDATE {self._head} AS h SET rewrite_id = $10, snapshot_seq = $1, snapshot_origin = $2, summary = $3
+                WHERE user_id = $6 AND session_id = $7 AND generation = $9 AND NOT deleted
+                AND rewrite_id = $11 AND rewrite_id <> $10
+                AND EXISTS (
+                    SELECT FROM {self._entry} e
+                    WHERE e.log = h.log AND e.seq = $12 AND e.part = 0 AND e.id = $4 AND e.origin = $8
+                )
                 RETURNING log, {HEAD_COLUMNS}
             ), replaced AS (
-                UPDATE {self._entry} AS e SET payload = $5 FROM changed WHERE e.log = changed.log AND e.seq = $9
+                UPDATE {self._entry} AS e SET payload = $5 FROM changed
+                WHERE e.log = changed.log AND e.seq = $12 AND e.part = 0
             )
             SELECT {HEAD_COLUMNS} FROM changed"""
+
+    @cached_property
+    def head(self) -> str:
+        return f"SELECT {HEAD_COLUMNS} FROM {self._head} WHERE {SESSION}"
 
     @cached_property
     def list(self) -> str:
@@ -121,6 +188,31 @@ class Statements:
             WHERE user_id = $1 AND NOT deleted AND period <= $2
             AND (active_us < $3 OR (active_us = $3 AND session_id > $4))
             ORDER BY period DESC, active_us DESC, session_id LIMIT $5"""
+
+    @cached_property
+    def list_tombstones(self) -> str:
+        return f"""SELECT session_id, {HEAD_COLUMNS} FROM {self._head}
+            WHERE {SESSIONS_AFTER} AND deleted ORDER BY session_id LIMIT $3"""
+
+    @cached_property
+    def list_users(self) -> str:
+        """The users behind one, each found with one access to the index: a user may have any number of sessions."""
+        return f"""WITH RECURSIVE users AS (
+                (SELECT user_id FROM {self._head} WHERE user_id > $1 ORDER BY user_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT h.user_id FROM {self._head} AS h WHERE h.user_id > users.user_id ORDER BY 1 LIMIT 1)
+                FROM users WHERE users.user_id IS NOT NULL
+            )
+            SELECT user_id FROM users WHERE user_id IS NOT NULL LIMIT $2"""
+
+    @cached_property
+    def info(self) -> str:
+        return f"""SELECT incarnation, (SELECT max(version) FROM {self._schema}), shard_number, shard_count
+            FROM {self._store}"""
+
+    @cached_property
+    def take_shard(self) -> str:
+        return f"UPDATE {self._store} SET shard_number = $1, shard_count = $2 WHERE shard_number IS NULL"
 
     @cached_property
     def ping(self) -> str:
@@ -143,8 +235,8 @@ class Statements:
                 SELECT session_id, seq FROM {self._head} WHERE {which} AND NOT deleted
                 ORDER BY session_id LIMIT {DELETE_BATCH} FOR UPDATE
             )
-            UPDATE {self._head} AS h SET seq = 0, tail_id = '', deleted = true, heartbeat = 0, rewrites = 0,
-            active_us = greatest({NOW}, active_us + 1), snapshot_seq = NULL, snapshot_id = NULL, summary = NULL
+            UPDATE {self._head} AS h SET seq = 0, tail_origin = '', deleted = true, heartbeat = 0, rewrite_id = '',
+            active_us = {CHANGED}, changed_us = {CHANGED}, snapshot_seq = NULL, snapshot_origin = NULL, summary = NULL
             FROM selected WHERE h.user_id = $1 AND h.session_id = selected.session_id
             RETURNING log, selected.seq, selected.session_id"""
 
@@ -170,3 +262,34 @@ class Statements:
             f"UPDATE {self._head} SET heartbeat = heartbeat"
             f" WHERE {which} AND session_id = (SELECT min(session_id) FROM {self._head} WHERE {which})"
         )
+
+    @cached_property
+    def restore_new(self) -> str:
+        """A session that was never here."""
+        return f"""INSERT INTO {self._head} (user_id, session_id, {HEAD_COLUMNS})
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            ON CONFLICT (user_id, session_id) DO NOTHING RETURNING log"""
+
+    @cached_property
+    def lock(self) -> str:
+        """The head, locked. A commit behind it waits for the standbys as that of a change."""
+        return f"SELECT log, {HEAD_COLUMNS} FROM {self._head} WHERE {SESSION} FOR UPDATE"
+
+    @cached_property
+    def origins(self) -> str:
+        return f"""SELECT origin FROM {self._entry}
+            WHERE log = $1 AND seq >= $2 AND seq <= $3 AND part = 0 ORDER BY seq"""
+
+    @cached_property
+    def restore_head(self) -> str:
+        return f"""UPDATE {self._head} SET ({HEAD_COLUMNS}) = ($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            WHERE {SESSION}"""
+
+    @cached_property
+    def restore_row(self) -> str:
+        return f"INSERT INTO {self._entry} ({ENTRY_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+
+
+def _columns(payload: str) -> str:
+    """Return the columns of an entry's row. The first ones have the types of a head's first ones."""
+    return f"e.seq, e.origin, e.bookkeeping, e.id, {payload}, NULL, NULL, NULL, NULL, NULL, NULL, e.part"

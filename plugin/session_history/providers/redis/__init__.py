@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from session_history.providers.common.loops import LoopLocal
 from session_history.providers.common.options import validated
 from session_history.providers.redis import scripts
-from session_history.providers.redis.answers import entries_of, match_of, page_of
+from session_history.providers.redis.answers import page_of, store_info_of
 from session_history.providers.redis.client import Client
-from session_history.providers.redis.codec import decode_head, encode_entry
-from session_history.providers.redis.commands import Argument, new_call_id
+from session_history.providers.redis.codec import FORMAT
+from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.deletion import Deletion
 from session_history.providers.redis.keys import Keys
-from session_history.providers.redis.list_range import PAGE, ListRange
+from session_history.providers.redis.list_range import PAGE
 from session_history.providers.redis.options import SCHEMES, RedisOptions
+from session_history.providers.redis.pieces import Pieces
+from session_history.providers.redis.reading import PAGE_BYTES, Reader
 from session_history.providers.redis.runner import ScriptRunner
-from session_history.providers.redis.scripts import DONE, REPLAYED, UNCHANGED
 from session_history.providers.redis.startup_checks import check_store
+from session_history.providers.redis.walks import Walks
+from session_history.providers.redis.writing import Writer
 from session_history_hooks import (
     Appended,
-    Conflict,
     Durability,
     Entry,
     Head,
+    LimitExceeded,
     Limits,
     ListingCursor,
     Log,
     Page,
     Position,
     ProviderSpec,
+    Restorable,
     SessionKey,
+    Shard,
     Snapshot,
-    StoreFull,
+    StoreInfo,
     Unavailable,
+    UserPage,
+    Users,
+    check_origin,
+    check_restore,
     hookimpl,
-    select_seqs,
+    new_origin,
 )
 
 
@@ -96,8 +106,11 @@ class RedisProvider:
         self._options = validated(RedisOptions, {name: value for name, value in given.items() if value is not None})
         self._keys = Keys(self._options.prefix)
         self._runner = ScriptRunner(self._options, self._keys, self._client)
-        self._deletion = Deletion(self._runner, self._keys)
-        self._ttl_us = (self._options.ttl or 0) * 1_000_000
+        pieces = Pieces(self._options, self._runner, self._keys)
+        self._reader = Reader(self._runner, pieces)
+        self._writer = Writer(self._options, self._keys, self._runner, pieces, self._reader)
+        self._deletion = Deletion(self._runner, self._keys, pieces)
+        self._walks = Walks(self._runner, self._keys, self._client)
         self._clients: LoopLocal[Client] | None = None
         self._limits = _limits(self._options.durability)
 
@@ -144,6 +157,14 @@ class RedisProvider:
         except Exception:
             return False
 
+    def ability(self, kind: object) -> object | None:
+        return self if kind in (Users, Restorable) else None
+
+    async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
+        place = (f"{shard.number}/{shard.count}",) if shard else ()
+        answer = await self._runner.run_on_user(scripts.STORE_INFO, [self._keys.store], new_origin(), FORMAT, *place)
+        return store_info_of(answer)
+
     async def read(
         self,
         key: SessionKey,
@@ -153,80 +174,36 @@ class RedisProvider:
         after: int | None = None,
         entry_id: str | None = None,
     ) -> Log | None:
-        fetched = ListRange.covering(last=last, before=before, after=after)
-        answer, raws = await self._runner.read(key, fetched, entry_id)
-        head = decode_head(answer[1], key)
-        if head is None:
-            return None
-        tail = head.tail.seq
-        if before is not None and before > tail + 1:
-            # The range was too short. A reader names a seq beyond the tail only if the session was re-created.
-            return await self.read(key, last=last, after=after, entry_id=entry_id)
-        seqs = select_seqs(tail, PAGE, last=last, before=before, after=after)
-        entries = entries_of(raws, fetched, seqs, head)
-        return Log(head, seqs.start if entries else tail + 1, entries, match_of(answer[3:], key))
+        return await self._reader.read(key, last=last, before=before, after=after, entry_id=entry_id)
 
     async def append(
-        self, key: SessionKey, entry: Entry, *, at: Position, snapshot: Snapshot | None = None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+        snapshot: Snapshot | None = None,
     ) -> Appended:
         self._limits.check(entry, snapshot, at)
-        try:
-            answer = await self._runner.run_on_session(
-                scripts.APPEND,
-                key,
-                key.user_id.encode(),
-                entry.id.encode(),
-                encode_entry(entry),
-                at.generation,
-                at.seq,
-                self._ttl_us,
-                int(self._options.wait_replicas > 0),
-                *_snapshot_arguments(snapshot),
-            )
-        except StoreFull:
-            replay = await self._find_replay(key, entry.id, at.generation)
-            if replay is None:
-                raise
-            return replay
-        if answer[0] == UNCHANGED:
-            raise Conflict(decode_head(answer[1], key), recreated=answer[2:] == [1])
-        return Appended(Position(int(answer[1]), int(answer[2])), replayed=answer[0] == REPLAYED)
+        return await self._writer.append(key, entry, at, tail_origin, snapshot)
 
-    async def _find_replay(self, key: SessionKey, entry_id: str, generation: int) -> Appended | None:
-        """Return the answer to a repeated append that a full server refused to look up, or ``None`` if it is new."""
-        log = await self.read(key, last=0, entry_id=entry_id)
-        if log is None or log.match is None or log.head.tail.generation != generation:
-            return None
-        if self._options.wait_replicas:
-            raise Unavailable(
-                f"{self._options.redacted_url}: the entry is stored, but the server is out of memory, so replication"
-                " is unconfirmed; safe to retry"
-            )
-        return Appended(Position(log.head.tail.generation, log.match[0]), replayed=True)
-
-    async def renew(self, key: SessionKey, *, at: Position) -> bool:
-        answer = await self._runner.run_on_session(scripts.RENEW, key, at.generation, at.seq)
-        return bool(answer[0] == DONE)
+    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
+        return await self._writer.renew(key, at, tail_origin)
 
     async def rewrite(
-        self, key: SessionKey, entry: Entry, *, at: Position, rewrites: int, snapshot: Snapshot | None
+        self,
+        key: SessionKey,
+        entry: Entry,
+        *,
+        at: Position,
+        rewrite_id: str,
+        last_rewrite_id: str,
+        snapshot: Snapshot | None,
     ) -> Head:
         self._limits.check(entry, snapshot)
-        answer = await self._runner.run_on_session(
-            scripts.REWRITE,
-            key,
-            entry.id.encode(),
-            encode_entry(entry),
-            at.generation,
-            at.seq,
-            rewrites,
-            new_call_id(),
-            *_snapshot_arguments(snapshot),
-        )
-        head = decode_head(answer[1], key)
-        if answer[0] == UNCHANGED or head is None:
-            raise Conflict(head)
-        return head
+        check_origin("rewrite_id", rewrite_id)
+        return await self._writer.rewrite(key, entry, at, rewrite_id, last_rewrite_id, snapshot)
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         start: Sequence[Argument] = ()
@@ -242,23 +219,33 @@ class RedisProvider:
     async def delete_user(self, user_id: str) -> int:
         return await self._deletion.delete_user(user_id)
 
+    async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
+        return await self._walks.users(limit, cursor)
+
+    async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+        return await self._walks.tombstones(user_id, limit, cursor)
+
+    async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
+        first = check_restore(head, entries, behind)
+        for entry in entries:
+            self._limits.check(entry, head.snapshot, replace(head.tail, seq=head.tail.seq - 1))
+        if len(entries) > PAGE:
+            raise LimitExceeded("page entries", len(entries), PAGE)
+        return await self._writer.restore(head, entries, first, behind)
+
 
 def _limits(durability: Durability) -> Limits:
     return Limits(
-        # A round figure above any real turn. While a server receives an entry, all its other clients wait.
-        entry_bytes=16 * 2**20,
+        entry_bytes=64 * 2**20,
         summary_bytes=2**20,
         # The most elements of a list: https://redis.io/docs/latest/develop/data-types/lists/
         entries=2**32 - 1,
         page=PAGE,
+        page_bytes=PAGE_BYTES,
         remembered_ids=None,
         durability=durability,
         atomic_head=True,
     )
-
-
-def _snapshot_arguments(snapshot: Snapshot | None) -> Sequence[Argument]:
-    return (snapshot.seq, snapshot.entry_id.encode(), snapshot.summary) if snapshot else ()
 
 
 def _open(options: RedisOptions) -> RedisProvider:

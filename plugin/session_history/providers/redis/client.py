@@ -42,6 +42,10 @@ class Client:
         self._deadlines = Deadlines(options.timeout)
 
     @property
+    def is_cluster(self) -> bool:
+        return self._options.parts.cluster
+
+    @property
     def addresses(self) -> set[Address]:
         """The servers that the client has connected to."""
         return set(self._pools)
@@ -74,11 +78,11 @@ class Client:
             raise translated(error, self._options.redacted_url) from None
 
     async def masters(self) -> list[ServerPool]:
-        """Return the servers that accept writes."""
-        if not self._options.parts.cluster:
+        """Return the servers that accept writes, by address."""
+        if not self.is_cluster:
             return [self.pool(self._options.parts.addresses[0])]
         await self._load_slots()
-        return [self.pool(address) for address in set(self._slot_owners) if address]
+        return [self.pool(address) for address in sorted(filter(None, set(self._slot_owners)))]
 
     def pool(self, address: Address) -> ServerPool:
         """Return the connections to a server. The first connection is opened at the first use."""
@@ -126,7 +130,7 @@ class Client:
             except Exception as error:
                 # Once a cluster has named its masters, an absent one may be replaced by a replica.
                 absent = starting and isinstance(error, ServerAbsent) and not self._slot_owners
-                if absent or not is_transient(error, cluster=self._options.parts.cluster):
+                if absent or not is_transient(error, cluster=self.is_cluster):
                     raise
                 failures.append(error)
                 self._update_slots(error)
@@ -141,7 +145,7 @@ class Client:
             await pool.drop_idle()
             raise
         except AskError as error:
-            if isinstance(error, MovedError) or not self._options.parts.cluster:
+            if isinstance(error, MovedError) or not self.is_cluster:
                 raise
             host = error.host or pool.address.host  # an empty host is that of the server that answered
             return await self.pool(Address(host, error.port)).run(call, asking=True)
@@ -160,7 +164,7 @@ class Client:
             self.forget_slots()
 
     async def _pool_of(self, key: bytes) -> ServerPool:
-        if not self._options.parts.cluster:
+        if not self.is_cluster:
             return self.pool(self._options.parts.addresses[0])
         if not self._slot_owners:
             await self._load_slots()

@@ -3,111 +3,188 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from session_history_hooks import Corrupt, Entry, Head, IncompatibleStore, Position, SessionKey, Snapshot
 
 FORMAT = 1
 """The first byte of a head and of a tombstone. A store of another format is not changed."""
 
-_HEAD = struct.Struct(">B7dB4I")
+_HEAD = struct.Struct(">B8dB3B")
 """Fields of a head.
 
 1. The format.
-2. generation, seq, heartbeat, rewrites, active_us, expires_us (0 = never), the snapshot's seq (0 = no snapshot).
+2. generation, seq, heartbeat, active_us, changed_us, expires_us (0 = never), number of remembered ids, the snapshot's
+   seq (0 = no snapshot).
 3. 1 if the session follows expired ones, of which none was deleted; else 0.
-4. The sizes of four texts, which come next: tail id, snapshot id, id of the call that rewrote last, user id.
+4. The sizes of three texts, which come next: tail origin, snapshot origin, rewrite id.
 
 The summary stands last.
 """
 
-_TOMBSTONE = struct.Struct(">BBdd")
+_TOMBSTONE = struct.Struct(">BBddd")
 """Fields of a tombstone.
 
 1. The format.
 2. 1 if the session was deleted; 2 if it was not, but one of the same id before it was; 0 if none was.
-3. generation, active_us.
+3. generation, active_us, changed_us.
 
 The ids of the calls that deleted last stand last.
 """
 
-_SIZE = struct.Struct(">I")
-"""The size of an entry's id. The id comes next, and then the payload."""
+_DELETED = 1
+
+_ENTRY = struct.Struct(">BBI")
+"""Flags, and the sizes of origin and id. Id, origin, keys and payload come next."""
+
+_BOOKKEEPING, _WITH_KEYS, _IN_PIECES = 1, 2, 4
+"""Flags of an entry. With keys, their number comes as a byte, and then each with its size. In pieces, a stub stands in
+place of the payload.
+"""
+
+_KEY_SIZE = struct.Struct(">H")
+
+_STUB = struct.Struct(">IH")
+"""Size of the payload and number of its pieces. The id of the upload, of 16 characters, comes next."""
 
 _MAX_EXACT = 2**53
 """Doubles hold whole numbers exactly up to here."""
 
 
-def encode_entry(entry: Entry) -> bytes:
-    name = entry.id.encode()
-    return _SIZE.pack(len(name)) + name + entry.payload
+class Stub(NamedTuple):
+    """The element of the list of entries for a payload that stands in pieces.
+
+    :ivar upload_id: part of the names of the pieces, so that they are never taken for those of another upload.
+    """
+
+    size: int
+    pieces: int
+    upload_id: str
+
+    def encode(self) -> bytes:
+        return _STUB.pack(self.size, self.pieces) + self.upload_id.encode()
 
 
-def decode_entries(raws: Sequence[bytes], key: SessionKey) -> tuple[Entry, ...]:
-    """:raises Corrupt: one of them is not an entry."""
+def encode_entry(entry: Entry, stub: Stub | None = None) -> bytes:
+    flags = _BOOKKEEPING * entry.bookkeeping | _WITH_KEYS * bool(entry.keys) | _IN_PIECES * bool(stub)
+    name, origin = entry.id.encode(), entry.origin.encode()
+    payload = stub.encode() if stub else entry.payload
+    return b"".join((_ENTRY.pack(flags, len(origin), len(name)), name, origin, *_encode_keys(entry), payload))
+
+
+def _encode_keys(entry: Entry) -> Iterator[bytes]:
+    if entry.keys:
+        yield bytes([len(entry.keys)])
+        for key in entry.keys:
+            raw = key.encode()
+            yield _KEY_SIZE.pack(len(raw))
+            yield raw
+
+
+def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[list[Entry], dict[int, Stub]]:
+    """Return entries, and by seq the stubs of those in pieces, whose payload is empty.
+
+    :param first: seq of the first of them.
+    :raises Corrupt: one of them is not an entry.
+    """
     entries = []
-    size_at = _SIZE.unpack_from
+    stubs = {}
+    fields = _ENTRY.unpack_from
     try:
-        for raw in raws:
-            end = 4 + size_at(raw)[0]
-            entries.append(Entry(raw[4:end].decode(), raw[end:]))
+        for seq, raw in enumerate(raws, first):
+            flags, origin_size, name_size = fields(raw)
+            origin_at = 6 + name_size
+            end = origin_at + origin_size
+            name, origin = raw[6:origin_at].decode(), raw[origin_at:end].decode()
+            if flags:
+                keys, end = _decode_keys(raw, end) if flags & _WITH_KEYS else ((), end)
+                payload = raw[end:]
+                if flags & _IN_PIECES:
+                    stubs[seq], payload = _decode_stub(payload), b""
+                entries.append(Entry(name, payload, origin, keys, bookkeeping=bool(flags & _BOOKKEEPING)))
+            else:
+                entries.append(Entry(name, raw[end:], origin))
             if end > len(raw):
                 raise Corrupt(f"an entry of {key} is cut off")
-    except (struct.error, UnicodeDecodeError, TypeError):
+    except (struct.error, IndexError, UnicodeDecodeError, TypeError):
         raise Corrupt(f"an entry of {key} is unreadable") from None
-    return tuple(entries)
+    return entries, stubs
+
+
+def _decode_keys(raw: bytes, start: int) -> tuple[tuple[str, ...], int]:
+    """Return the keys of an entry, and where they end."""
+    keys = []
+    end = start + 1
+    for _ in range(raw[start]):
+        at = end + _KEY_SIZE.size
+        end = at + _KEY_SIZE.unpack_from(raw, end)[0]
+        keys.append(raw[at:end].decode())
+    return tuple(keys), end
+
+
+def _decode_stub(raw: bytes) -> Stub:
+    size, pieces = _STUB.unpack_from(raw)
+    return Stub(size, pieces, raw[_STUB.size :].decode())
+
+
+def encode_head(head: Head) -> bytes:
+    """Return the bytes of a head as a restore takes them: without expiry, and without a number of ids."""
+    tail, times = head.tail, (head.active_us, head.changed_us)
+    if head.deleted:
+        return _TOMBSTONE.pack(FORMAT, _DELETED, tail.generation, *times)
+    snapshot = head.snapshot or Snapshot(0, "", b"")
+    texts = [text.encode() for text in (head.tail_origin, snapshot.origin, head.rewrite_id)]
+    numbers = (tail.generation, tail.seq, head.heartbeat, *times, 0, 0, snapshot.seq)
+    return b"".join((_HEAD.pack(FORMAT, *numbers, 0, *map(len, texts)), *texts, snapshot.summary))
 
 
 def decode_head(raw: bytes, key: SessionKey) -> Head | None:
     """Return the head of a session, also of a deleted one; of no bytes, ``None``."""
     if not raw:
         return None
-    require_known_format(raw)
+    require_known_format(raw[0])
     try:
         return _decode_tombstone(raw, key) if len(raw) < _HEAD.size else _decode_live_head(raw, key)
     except (struct.error, ValueError):
         raise Corrupt(f"the head of {key} is unreadable") from None
 
 
-def decode_listed_head(raw: bytes, user_id: str, session_id: bytes) -> Head:
-    """Return the head of a session in a listing."""
-    try:
-        key = SessionKey(user_id, session_id.decode())
-    except ValueError:
-        raise Corrupt("a head has a name that is not a session id") from None
-    head = decode_head(raw, key)
-    if head is None or head.deleted:
-        raise Corrupt(f"the head of {key} is unreadable")
-    return head
-
-
-def require_known_format(raw: bytes) -> None:
-    """:raises IncompatibleStore: a newer version of this package wrote the bytes."""
-    if raw and raw[0] > FORMAT:
-        raise IncompatibleStore(f"the store has format {raw[0]}; this version reads format {FORMAT}")
+def require_known_format(found: int) -> None:
+    """:raises IncompatibleStore: a newer version of this package wrote the store."""
+    if found > FORMAT:
+        raise IncompatibleStore(f"the store has format {found}; this version reads format {FORMAT}")
 
 
 def _decode_live_head(raw: bytes, key: SessionKey) -> Head:
-    _, generation, seq, heartbeat, rewrites, active_us, _, snapshot_seq, _, *sizes = _HEAD.unpack_from(raw)
-    tail_id, snapshot_id, _, user_id, summary = _split(raw[_HEAD.size :], sizes)
-    if user_id != key.user_id.encode():
-        raise Corrupt(f"the head of {key} belongs to another user")
+    _, generation, seq, heartbeat, active_us, changed_us, _, _, snapshot_seq, _, *sizes = _HEAD.unpack_from(raw)
+    tail_origin, snapshot_origin, rewrite_id, summary = _split(raw[_HEAD.size :], sizes)
     return Head(
         key,
         Position(_integer(generation), _integer(seq)),
-        tail_id.decode(),
+        tail_origin.decode(),
         deleted=False,
         heartbeat=_integer(heartbeat),
-        rewrites=_integer(rewrites),
+        rewrite_id=rewrite_id.decode(),
         active_us=_integer(active_us),
-        snapshot=Snapshot(_integer(snapshot_seq), snapshot_id.decode(), summary) if snapshot_seq else None,
+        changed_us=_integer(changed_us),
+        snapshot=Snapshot(_integer(snapshot_seq), snapshot_origin.decode(), summary) if snapshot_seq else None,
     )
 
 
 def _decode_tombstone(raw: bytes, key: SessionKey) -> Head:
-    _, _, generation, active_us = _TOMBSTONE.unpack_from(raw)
-    tail = Position(_integer(generation), 0)
-    return Head(key, tail, "", deleted=True, heartbeat=0, rewrites=0, active_us=_integer(active_us), snapshot=None)
+    _, _, generation, active_us, changed_us = _TOMBSTONE.unpack_from(raw)
+    return Head(
+        key,
+        Position(_integer(generation), 0),
+        "",
+        deleted=True,
+        heartbeat=0,
+        rewrite_id="",
+        active_us=_integer(active_us),
+        changed_us=_integer(changed_us),
+        snapshot=None,
+    )
 
 
 def _split(raw: bytes, sizes: Sequence[int]) -> list[bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from session_history.providers.redis import scripts
 from session_history.providers.redis.commands import new_call_id
 from session_history.providers.redis.keys import Keys
+from session_history.providers.redis.pieces import Pieces
 from session_history.providers.redis.runner import ScriptRunner
+from session_history.providers.redis.scans import scan_hash
 from session_history.providers.redis.scripts import CORRUPT, DONE
 from session_history_hooks import Corrupt, SessionKey
 
@@ -18,41 +20,51 @@ BATCH = 100
 class Deletion:
     """Deletes sessions of a store."""
 
-    def __init__(self, runner: ScriptRunner, keys: Keys) -> None:
+    def __init__(self, runner: ScriptRunner, keys: Keys, pieces: Pieces) -> None:
         self._runner = runner
         self._keys = keys
+        self._pieces = pieces
 
     async def delete_session(self, key: SessionKey) -> bool:
-        [outcome] = await self._delete(key.user_id, [key.session_id.encode()])
+        outcome = (await self._delete(key.user_id, [key.session_id.encode()]))[0]
+        if isinstance(outcome, bytes):
+            outcome = await self._delete_with_pieces(key, outcome)
         if outcome == CORRUPT:
             raise Corrupt(f"{key} cannot be deleted: its head is missing or unreadable")
         return outcome == DONE
 
     async def delete_user(self, user_id: str) -> int:
-        session_ids = await self._session_ids(user_id)
+        session_ids = list(await scan_hash(self._runner, scripts.SCAN_SESSIONS, self._keys.of_user(user_id)[:1]))
         outcomes: list[int] = []
         for start in range(0, len(session_ids), BATCH):
-            outcomes += await self._delete(user_id, session_ids[start : start + BATCH])
+            batch = session_ids[start : start + BATCH]
+            for session_id, outcome in zip(batch, await self._delete(user_id, batch), strict=True):
+                if isinstance(outcome, bytes):
+                    outcomes.append(await self._delete_with_pieces(SessionKey(user_id, session_id.decode()), outcome))
+                else:
+                    outcomes.append(outcome)
         if CORRUPT in outcomes:
             raise Corrupt(f"{outcomes.count(CORRUPT)} sessions could not be deleted: their heads are unreadable")
         return outcomes.count(DONE)
 
-    async def _session_ids(self, user_id: str) -> Sequence[bytes]:
-        """Return the ids of all sessions of a user, which the server looks up in portions."""
-        heads = self._keys.of_user(user_id)[:1]
-        session_ids: dict[bytes, None] = {}
-        cursor, least = b"0", 0
-        while True:
-            is_first = cursor == b"0"
-            _, found, cursor, total = await self._runner.run_on_user(scripts.SCAN_SESSIONS, heads, cursor)
-            least = total if is_first else min(least, total)  # the scan may miss sessions that began during it
-            session_ids |= dict.fromkeys(found)
-            # Another server, or one that restarted, reads the cursor differently. Too few ids show it: scan again.
-            if cursor == b"0" and len(session_ids) >= least:
-                return list(session_ids)
+    async def _delete_with_pieces(self, key: SessionKey, seqs: bytes) -> int:
+        """Delete a session that has large entries.
 
-    async def _delete(self, user_id: str, session_ids: Sequence[bytes]) -> Sequence[int]:
+        :param seqs: those of the entries.
+        """
+        outcome: int | bytes = seqs
+        while isinstance(outcome, bytes):
+            pieces = self._pieces.of_seqs(key, outcome)
+            [outcome] = await self._delete(key.user_id, [key.session_id.encode()], outcome, pieces)
+        return outcome
+
+    async def _delete(
+        self, user_id: str, session_ids: Sequence[bytes], seqs: bytes = b"", pieces: Iterable[bytes] = ()
+    ) -> Sequence[int | bytes]:
+        """Return for each session the outcome, or if it has other large entries than ``seqs``, their seqs."""
         parts = (key for session_id in session_ids for key in self._keys.of_session(user_id, session_id))
-        keys = [*self._keys.of_user(user_id), *parts]
-        answer: Sequence[int] = await self._runner.run_on_user(scripts.DELETE, keys, new_call_id(), *session_ids)
+        keys = [*self._keys.of_user(user_id), *parts, *pieces]
+        answer: Sequence[int | bytes] = await self._runner.run_on_user(
+            scripts.DELETE, keys, new_call_id(), seqs, *session_ids
+        )
         return answer[1:]

@@ -46,8 +46,10 @@ class ScriptRunner:
             raws = answer[2]
         return answer, raws
 
-    async def run_on_session(self, script: Script, key: SessionKey, *arguments: Argument) -> Sequence[Any]:
-        session_id, keys = key.session_id.encode(), self._keys.for_script(key)
+    async def run_on_session(
+        self, script: Script, key: SessionKey, *arguments: Argument, more_keys: Sequence[bytes] = ()
+    ) -> Sequence[Any]:
+        session_id, keys = key.session_id.encode(), self._keys.for_script(key) + tuple(more_keys)
         call = ScriptCall(script, keys, (session_id, *arguments), follow_up=self._wait_after(script))
         answer, *confirmed = await self._run(call, key)
         if confirmed and answer[0] in {DONE, REPLAYED}:
@@ -55,12 +57,12 @@ class ScriptRunner:
         return cast("Sequence[Any]", answer)
 
     async def run_on_user(self, script: Script, keys: Sequence[bytes], *arguments: Argument) -> Sequence[Any]:
-        [answer] = await self._run(ScriptCall(script, keys, arguments), "a listing")
+        [answer] = await self._run(ScriptCall(script, keys, arguments), "keys of a user")
         return cast("Sequence[Any]", answer)
 
     def _wait_after(self, script: Script) -> Command | None:
         # A server waits only for the writes of the same connection.
-        if script is not scripts.APPEND or not self._options.wait_replicas:
+        if not self._options.wait_replicas or script not in {scripts.APPEND, scripts.RESTORE}:
             return None
         return "WAIT", self._options.wait_replicas, self._options.wait_ms
 
@@ -68,7 +70,8 @@ class ScriptRunner:
         answers = await (await self._client()).call(call)
         if answers[0][0] == CORRUPT:
             _, flaw, raw = answers[0]
-            require_known_format(raw)
+            if raw:
+                require_known_format(raw[0])
             raise Corrupt(f"{subject}: {flaw.decode()}")
         return answers
 

@@ -5,15 +5,19 @@ The keys of a user, all in one slot of a cluster:
 ==============  ==========  =========================================================================
 ``heads``       hash        session id -> head, of live sessions
 ``index``       sorted set  session id, by ``-active_us``; sessions of one moment in the order of their bytes
-``tombstones``  hash        session id -> tombstone, of sessions that were deleted or may expire
+``tombstones``  hash        session id -> tombstone, of sessions that were deleted or may expire; and the user's id
 ==============  ==========  =========================================================================
 
-The keys of a session:
+The keys of a session, in the same slot:
 
-===========  ====  =====================================================
-``entries``  list  the entries, seq 1 first
-``ids``      hash  entry id -> seq
-===========  ====  =====================================================
+================  ====  ======================================================================================
+``entries``       list  the entries, seq 1 first
+``ids``           hash  id or key of an entry -> seq; and the seqs of the entries that ever stood in pieces
+``pieces:seq``    hash  the payload of a large entry
+``staged:id``     hash  a large payload that no entry has yet; the key expires
+================  ====  ======================================================================================
+
+The key ``store`` is a hash with the identity of the store.
 
 See :mod:`~session_history.providers.redis.codec` for heads, tombstones and entries. A number in Lua is a double, exact
 up to 2**53. Lua compares strings by the locale, so the scripts compare bytes one by one.
@@ -25,8 +29,12 @@ import hashlib
 from dataclasses import dataclass, field
 from importlib.resources import files
 
-CORRUPT, UNCHANGED, DONE, REPLAYED = -1, 0, 1, 2
-"""The first element of an answer. After ``CORRUPT`` come the flaw and the damaged bytes."""
+CORRUPT, UNCHANGED, DONE, REPLAYED, PIECES, UNSTAGED = -1, 0, 1, 2, 3, 4
+"""The first element of an answer. After ``CORRUPT`` come the flaw and the damaged bytes.
+
+After ``PIECES`` come the seqs of the session's large entries, and the script wrote nothing: it needs the keys of their
+pieces. After ``UNSTAGED`` it wrote nothing since pieces of the new entries are not there.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +45,13 @@ class Script:
     sha1: str
 
     @classmethod
-    def load(cls, name: str, flags: str = "") -> Script:
-        """Read a script from its file. The text of ``prelude`` comes before it."""
-        text = f"#!lua {flags}".strip() + "\n" + _text("prelude") + "\n" + _text(name)
+    def load(cls, name: str, flags: str = "", *, part: str = "prelude") -> Script:
+        """Read a script from its file. The text of ``prelude`` comes before it.
+
+        :param part: the file of another part that comes between the two.
+        """
+        parts = dict.fromkeys(["prelude", part, name])
+        text = f"#!lua {flags}".strip() + "\n" + "\n".join(map(_text, parts))
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -48,9 +60,16 @@ def _text(name: str) -> str:
 
 
 READ = Script.load("read", "flags=no-writes")
-APPEND = Script.load("append")
+APPEND = Script.load("append", part="writing")
 RENEW = Script.load("renew")
-REWRITE = Script.load("rewrite")
+REWRITE = Script.load("rewrite", part="writing")
+RESTORE = Script.load("restore", part="writing")
 DELETE = Script.load("delete", "flags=allow-oom")
-SCAN_SESSIONS = Script.load("scan_sessions", "flags=no-writes")
 LIST = Script.load("list", "flags=no-writes")
+SCAN_SESSIONS = Script.load("scan_sessions", "flags=no-writes")
+SCAN_TOMBSTONES = Script.load("scan_tombstones", "flags=no-writes")
+FIND_USER = Script.load("find_user", "flags=no-writes")
+STORE_INFO = Script.load("store_info", "flags=allow-oom")
+STAGE = Script.load("stage")
+UNSTAGE = Script.load("unstage", "flags=allow-oom")
+FETCH = Script.load("fetch", "flags=no-writes")

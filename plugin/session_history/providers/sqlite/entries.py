@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import Literal
 
 from session_history_hooks import Corrupt, Entry, SessionKey
@@ -18,27 +19,36 @@ any index.
 
 MAX_SEQ = 2**SEQ_BITS - 1
 
+_COLUMNS = "entry.id, payload, origin, keys, bookkeeping"
 
-def read(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey) -> Iterator[Entry]:
-    """Yield the entries of these seqs in their order, up or down. Each is read only when it is asked for.
+_FIND = f"""SELECT {_COLUMNS}, seq FROM entry_id JOIN entry ON entry.k = entry_id.log << {SEQ_BITS} | entry_id.seq
+    WHERE entry_id.log = ? AND entry_id.id = ?"""
 
+Row = tuple[str, bytes, str, str | None, int, int]
+"""A row of :data:`_COLUMNS`, and the seq or the key of the row."""
+
+
+def read(
+    connection: sqlite3.Connection,
+    log: int,
+    seqs: range,
+    key: SessionKey,
+    take: Callable[[Iterable[Entry]], list[Entry]] = list,
+) -> list[Entry]:
+    """Read entries in the order of their seqs, up or down.
+
+    :param seqs: one or more neighbours.
+    :param take: returns the first of the entries, as many as are wanted. The rest is not read.
     :raises Corrupt: an entry is missing or unreadable.
     """
-    if not seqs:
-        return
+    begin, end = _row_key(log, seqs[0]), _row_key(log, seqs[-1])
     order = "DESC" if seqs.step < 0 else "ASC"
     rows = connection.execute(
-        f"SELECT k, id, payload, origin, keys, bookkeeping FROM entry WHERE k BETWEEN ? AND ? ORDER BY k {order}",
-        (_row_key(log, min(seqs[0], seqs[-1])), _row_key(log, max(seqs[0], seqs[-1]))),
+        f"SELECT {_COLUMNS}, k FROM entry WHERE k BETWEEN ? AND ? ORDER BY k {order}", sorted((begin, end))
     )
-    for seq in seqs:
-        row = rows.fetchone()
-        if row is None or row[0] != _row_key(log, seq):
-            raise Corrupt(f"{key} lacks its entry {seq}")
-        try:
-            yield _entry(*row[1:])
-        except (TypeError, ValueError):
-            raise Corrupt(f"entry {seq} of {key} is unreadable") from None
+    # A statement that is neither at its end nor closed keeps its moment, and later transactions would read in it.
+    with closing(rows):
+        return take(_decoded(rows, range(begin, end + seqs.step, seqs.step), key))
 
 
 def origins(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey) -> list[str]:
@@ -55,11 +65,16 @@ def origins(connection: sqlite3.Connection, log: int, seqs: range, key: SessionK
     return [origin for (origin,) in rows]
 
 
-def known(connection: sqlite3.Connection, log: int, ids: Sequence[str]) -> dict[str, int]:
-    """Return those of these ids and keys that the log has, with the seq of the newest entry that has each."""
-    marks = ", ".join("?" * len(ids))
-    found = connection.execute(f"SELECT id, seq FROM entry_id WHERE log = ? AND id IN ({marks})", (log, *ids))
-    return dict(found.fetchall())
+def find(connection: sqlite3.Connection, log: int, entry_id: str) -> tuple[int, Entry] | None:
+    """Return seq and entry of an id or key; of the newest entry if several have it."""
+    row = connection.execute(_FIND, (log, entry_id)).fetchone()
+    return (row[-1], _decode(row)) if row else None
+
+
+def find_seq(connection: sqlite3.Connection, log: int, entry_id: str) -> int | None:
+    """Return only the seq of an id or key."""
+    row = connection.execute("SELECT seq FROM entry_id WHERE log = ? AND id = ?", (log, entry_id)).fetchone()
+    return row[0] if row else None
 
 
 def add(
@@ -100,13 +115,25 @@ def _row_key(log: int, seq: int) -> int:
     return log << SEQ_BITS | seq
 
 
-def _entry(entry_id: str, payload: bytes, origin: str, keys: str | None, bookkeeping: int) -> Entry:
-    return Entry(entry_id, payload, origin, _decode_keys(keys), bookkeeping=bool(bookkeeping))
+def _decoded(rows: sqlite3.Cursor, row_keys: range, key: SessionKey) -> Iterator[Entry]:
+    for row_key in row_keys:
+        row = rows.fetchone()
+        if row is None or row[-1] != row_key:
+            raise Corrupt(f"{key} lacks its entry {row_key & MAX_SEQ}")
+        yield _decode(row)
+
+
+def _decode(row: Row) -> Entry:
+    entry_id, payload, origin, keys, bookkeeping, _ = row
+    return Entry(entry_id, payload, origin, _decode_keys(keys) if keys else (), None, bookkeeping == 1)
 
 
 def _encode_keys(keys: tuple[str, ...]) -> str | None:
     return json.dumps(keys, ensure_ascii=False) if keys else None
 
 
-def _decode_keys(text: str | None) -> tuple[str, ...]:
-    return tuple(json.loads(text)) if text else ()
+def _decode_keys(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(text))
+    except (TypeError, ValueError):
+        raise Corrupt("the keys of an entry are unreadable") from None

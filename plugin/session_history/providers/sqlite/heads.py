@@ -17,6 +17,9 @@ _INSERT = """INSERT INTO head (generation, seq, tail_origin, deleted, heartbeat,
 _UPDATE = """UPDATE head SET generation = ?, seq = ?, tail_origin = ?, deleted = ?, heartbeat = ?, rewrite_id = ?,
     active_us = ?, changed_us = ?, snapshot_seq = ?, snapshot_origin = ?, summary = ? WHERE log = ?"""
 
+_EXTEND = "UPDATE head SET seq = ?, tail_origin = ?, active_us = ?, changed_us = ?"
+_WITH_SNAPSHOT = ", snapshot_seq = ?, snapshot_origin = ?, summary = ?"
+
 _BURY = """UPDATE head SET seq = 0, tail_origin = '', deleted = 1, heartbeat = 0, rewrite_id = '',
     active_us = max(?, CAST(changed_us AS INTEGER) + 1), changed_us = max(?, CAST(changed_us AS INTEGER) + 1),
     snapshot_seq = NULL, snapshot_origin = NULL, summary = NULL WHERE log = ?"""
@@ -36,7 +39,7 @@ def find(connection: sqlite3.Connection, key: SessionKey) -> Found | None:
     row: Row | None = connection.execute(
         f"{SELECT} WHERE user_id = ? AND session_id = ?", (key.user_id, key.session_id)
     ).fetchone()
-    return Found(row[0], decode(row)) if row else None
+    return Found(row[0], decode(row, key)) if row else None
 
 
 def write(connection: sqlite3.Connection, head: Head, log: int | None) -> int:
@@ -61,6 +64,20 @@ def write(connection: sqlite3.Connection, head: Head, log: int | None) -> int:
     return inserted.lastrowid
 
 
+def extend(
+    connection: sqlite3.Connection, found: Found, origin: str, snapshot: Snapshot | None, *, is_activity: bool
+) -> None:
+    """Move the head of a living log behind one more entry. Without a snapshot the old one stays."""
+    log, head = found
+    changed_us = next_us(head)
+    values: tuple[object, ...] = (head.tail.seq + 1, origin, changed_us if is_activity else head.active_us, changed_us)
+    columns = ""
+    if snapshot:
+        columns = _WITH_SNAPSHOT
+        values += (snapshot.seq, snapshot.origin, snapshot.summary)
+    connection.execute(f"{_EXTEND}{columns} WHERE log = ?", (*values, log))
+
+
 def write_tombstone(connection: sqlite3.Connection, log: int) -> None:
     """Replace a head by its tombstone, without a read of the head: a damaged session can be deleted."""
     now = next_us(None)
@@ -72,18 +89,19 @@ def next_us(head: Head | None) -> int:
     return max(time.time_ns() // 1000, head.changed_us + 1 if head else 0)
 
 
-def decode(row: Row) -> Head:
+def decode(row: Row, key: SessionKey | None = None) -> Head:
     """Return the head of a row.
 
+    :param key: the key by which the row was found: it need not be checked again.
     :raises Corrupt: a column holds a value of another type.
     """
     try:
-        return _readable(row)
+        return _readable(row, key)
     except (TypeError, ValueError):
         raise Corrupt(f"the head of log {row[0]} is unreadable; the session can only be deleted") from None
 
 
-def _readable(row: Row) -> Head:
+def _readable(row: Row, key: SessionKey | None) -> Head:
     (
         _,
         user_id,
@@ -104,7 +122,7 @@ def _readable(row: Row) -> Head:
     if set(map(type, numbers)) != {int} or type(tail_origin) is not str or type(rewrite_id) is not str:
         raise TypeError("a column holds a value of another type")
     return Head(
-        SessionKey(user_id, session_id),
+        key or SessionKey(user_id, session_id),
         Position(generation, seq),
         tail_origin,
         deleted=bool(deleted),

@@ -36,14 +36,16 @@ def read(
         return None
     log, head = found
     seqs = select_seqs(head.tail.seq, limits.page, last=last, before=before, after=after)
-    is_page, newest_first = last is None, last is None and after is None
-    rows = entries.read(connection, log, seqs[::-1] if newest_first else seqs, key)
-    read = limits.fitting(rows) if is_page else list(rows)
+    newest_first = after is None
+    page: list[Entry] = []
+    if seqs:
+        take = limits.fitting if last is None else list
+        page = entries.read(connection, log, seqs[::-1] if newest_first else seqs, key, take)
     if newest_first:
-        read.reverse()
-    first = seqs.stop - len(read) if newest_first else seqs.start
-    match = _match(connection, log, entry_id, key) if entry_id is not None else None
-    return Log(head, first if read else head.tail.seq + 1, tuple(read), match)
+        page.reverse()
+    first = seqs.stop - len(page) if newest_first else seqs.start
+    match = entries.find(connection, log, entry_id) if entry_id is not None else None
+    return Log(head, first if page else head.tail.seq + 1, tuple(page), match)
 
 
 def unchanged_since(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
@@ -62,15 +64,8 @@ def append(
 ) -> Appended:
     found = heads.find(connection, key)
     if found and not found.head.deleted:
-        recorded = _check(connection, found, entry, at, tail_origin)
-        if recorded:
-            return Appended(Position(at.generation, recorded), replayed=True)
-    elif at != (Position(found.head.tail.generation + 1, 0) if found else Position(0, 0)):
-        raise Conflict(found.head if found else None)
-    head = _grown(key, found.head if found else None, entry, at, snapshot)
-    log = heads.write(connection, head, found.log if found else None)
-    entries.add(connection, log, head.tail.seq, entry)
-    return Appended(head.tail, replayed=False)
+        return _extend(connection, found, entry, at, tail_origin, snapshot)
+    return _begin(connection, key, found, entry, at, snapshot)
 
 
 def renew(connection: sqlite3.Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
@@ -137,45 +132,53 @@ def _delete(connection: sqlite3.Connection, condition: str, values: tuple[str, .
     return len(logs)
 
 
-def _match(connection: sqlite3.Connection, log: int, entry_id: str, key: SessionKey) -> tuple[int, Entry] | None:
-    seq = entries.known(connection, log, [entry_id]).get(entry_id)
-    if seq is None:
-        return None
-    [entry] = entries.read(connection, log, range(seq, seq + 1), key)
-    return seq, entry
+def _begin(
+    connection: sqlite3.Connection,
+    key: SessionKey,
+    tombstone: heads.Found | None,
+    entry: Entry,
+    at: Position,
+    snapshot: Snapshot | None,
+) -> Appended:
+    """Append the first entry of a generation."""
+    log, head = tombstone or (None, None)
+    if at != (Position(head.tail.generation + 1, 0) if head else Position(0, 0)):
+        raise Conflict(head)
+    now = heads.next_us(head)
+    position = Position(at.generation, 1)
+    first = Head(
+        key,
+        position,
+        entry.origin,
+        deleted=False,
+        heartbeat=0,
+        rewrite_id="",
+        active_us=now,
+        changed_us=now,
+        snapshot=snapshot,
+    )
+    entries.add(connection, heads.write(connection, first, log), 1, entry)
+    return Appended(position, replayed=False)
 
 
-def _check(
-    connection: sqlite3.Connection, found: heads.Found, entry: Entry, at: Position, tail_origin: str | None
-) -> int | None:
-    """Check that an entry can be appended to a living log, and return the seq of the one that has its id already.
-
-    :raises Conflict: it cannot.
-    """
+def _extend(
+    connection: sqlite3.Connection,
+    found: heads.Found,
+    entry: Entry,
+    at: Position,
+    tail_origin: str | None,
+    snapshot: Snapshot | None,
+) -> Appended:
+    """Append an entry to a living log."""
     log, head = found
     keys: tuple[str, ...] = ()
     if at.generation == head.tail.generation:
-        known = entries.known(connection, log, (entry.id, *entry.keys))
-        if entry.id in known:
-            return known[entry.id]
-        keys = tuple(key for key in entry.keys if key in known)
+        seq = entries.find_seq(connection, log, entry.id)
+        if seq is not None:
+            return Appended(Position(at.generation, seq), replayed=True)
+        keys = tuple(key for key in entry.keys if entries.find_seq(connection, log, key) is not None)
     if keys or head.tail != at or tail_origin not in (None, head.tail_origin):
         raise Conflict(head, keys=keys)
-    return None
-
-
-def _grown(key: SessionKey, head: Head | None, entry: Entry, at: Position, snapshot: Snapshot | None) -> Head:
-    """Return the head behind a new entry. A tombstone's is like that of a session never seen."""
-    changed_us = heads.next_us(head)
-    is_activity = at.seq == 0 or not entry.bookkeeping
-    return Head(
-        key,
-        Position(at.generation, at.seq + 1),
-        entry.origin,
-        deleted=False,
-        heartbeat=head.heartbeat if head else 0,
-        rewrite_id=head.rewrite_id if head else "",
-        active_us=changed_us if is_activity or head is None else head.active_us,
-        changed_us=changed_us,
-        snapshot=snapshot or (head.snapshot if head else None),
-    )
+    entries.add(connection, log, at.seq + 1, entry)
+    heads.extend(connection, found, entry.origin, snapshot, is_activity=not entry.bookkeeping)
+    return Appended(Position(at.generation, at.seq + 1), replayed=False)

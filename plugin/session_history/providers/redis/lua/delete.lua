@@ -1,7 +1,8 @@
 local CALL_IDS_BYTES = 32 -- the newest first; so a delete is recognized after three later ones
+local call_id, given = ARGV[1], ARGV[2]
 
 -- A damaged session can be deleted, too, as long as its generation is known.
-local function delete(session, call_id, entries, ids)
+local function delete(session, entries, ids)
   local head, tombstone, raw, flaw = find(session, entries, ids)
   local before = read_tombstone(session)
   local call_ids = before and before.call_ids or ''
@@ -11,9 +12,14 @@ local function delete(session, call_id, entries, ids)
     return CORRUPT
   elseif not head and tombstone and tombstone.history == DELETED then
     return UNCHANGED
+  end
+  local large = large_seqs(ids)
+  if large ~= given then
+    return large
   elseif head then
-    local kept = call_ids:sub(1, CALL_IDS_BYTES - #call_id)
-    write_tombstone(session, DELETED, head.generation, math.max(now(), head.active + 1), call_id .. kept)
+    local deleted = math.max(now(), head.changed + 1)
+    local times = {generation = head.generation, active = deleted, changed = deleted}
+    write_tombstone(session, DELETED, times, call_id .. call_ids:sub(1, CALL_IDS_BYTES - #call_id))
     if head.expires == 0 then
       redis.call('PERSIST', tombstones) -- another session may have given the key an expiry
     end
@@ -26,7 +32,12 @@ end
 
 require_key_types()
 local answer = {DONE}
-for place = 2, #ARGV do
-  answer[place] = delete(ARGV[place], ARGV[1], KEYS[2 * place], KEYS[2 * place + 1])
+for place = 3, #ARGV do
+  answer[place - 1] = delete(ARGV[place], KEYS[2 * place - 2], KEYS[2 * place - 1])
+end
+if given ~= '' and type(answer[2]) == 'number' then -- the pieces of the one session
+  for place = 6, #KEYS do
+    redis.call('UNLINK', KEYS[place])
+  end
 end
 return answer

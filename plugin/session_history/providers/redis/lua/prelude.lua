@@ -1,7 +1,8 @@
-local CORRUPT, UNCHANGED, DONE, REPLAYED = -1, 0, 1, 2
-local HEAD, HEAD_BYTES = '>BdddddddBI4I4I4I4', 74
-local TOMBSTONE, TOMBSTONE_BYTES = '>BBdd', 18
+local CORRUPT, UNCHANGED, DONE, REPLAYED, PIECES, UNSTAGED = -1, 0, 1, 2, 3, 4
+local HEAD, HEAD_BYTES = '>BddddddddBBBB', 69
+local TOMBSTONE, TOMBSTONE_BYTES = '>BBddd', 26
 local NEVER_DELETED, DELETED, DELETED_BEFORE = 0, 1, 2
+local OWNER, LARGE = '\255', '\255' -- fields of `tombstones` and `ids`; no id has this byte
 local heads, index, tombstones, entries, ids = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
 local function integer(number)
@@ -22,27 +23,31 @@ local function decode_head(raw, without_summary)
   if #raw < HEAD_BYTES or string.byte(raw) ~= 1 then
     return nil
   end
-  local _, generation, seq, heartbeat, rewrites, active, expires, snapshot_seq, follows_expired, a, b, c, d =
+  local _, generation, seq, heartbeat, active, changed, expires, id_count, snapshot_seq, follows_expired, a, b, c =
     struct.unpack(HEAD, raw)
-  b, c, d = a + b, a + b + c, a + b + c + d
-  if not (generation >= 0 and seq > 0 and active >= 0 and expires >= 0) or d > #raw - HEAD_BYTES then
+  b, c = a + b, a + b + c
+  if not (generation >= 0 and seq > 0 and active >= 0 and expires >= 0) or c > #raw - HEAD_BYTES then
     return nil
   end
   return {
-    generation = generation, seq = seq, heartbeat = heartbeat, rewrites = rewrites, active = active, expires = expires,
-    snapshot_seq = snapshot_seq, follows_expired = follows_expired,
-    tail_id = raw:sub(HEAD_BYTES + 1, HEAD_BYTES + a),
-    snapshot_id = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + b),
+    generation = generation, seq = seq, heartbeat = heartbeat, active = active, changed = changed, expires = expires,
+    id_count = id_count, snapshot_seq = snapshot_seq, follows_expired = follows_expired,
+    tail_origin = raw:sub(HEAD_BYTES + 1, HEAD_BYTES + a),
+    snapshot_origin = raw:sub(HEAD_BYTES + a + 1, HEAD_BYTES + b),
     rewrite_id = raw:sub(HEAD_BYTES + b + 1, HEAD_BYTES + c),
-    user = raw:sub(HEAD_BYTES + c + 1, HEAD_BYTES + d),
-    summary = not without_summary and raw:sub(HEAD_BYTES + d + 1) or nil,
+    summary = not without_summary and raw:sub(HEAD_BYTES + c + 1) or nil,
   }
 end
 
 local function encode_head(head)
-  return struct.pack(HEAD, 1, head.generation, head.seq, head.heartbeat, head.rewrites, head.active, head.expires,
-      head.snapshot_seq, head.follows_expired, #head.tail_id, #head.snapshot_id, #head.rewrite_id, #head.user)
-    .. head.tail_id .. head.snapshot_id .. head.rewrite_id .. head.user .. head.summary
+  return struct.pack(HEAD, 1, head.generation, head.seq, head.heartbeat, head.active, head.changed, head.expires,
+      head.id_count, head.snapshot_seq, head.follows_expired, #head.tail_origin, #head.snapshot_origin,
+      #head.rewrite_id)
+    .. head.tail_origin .. head.snapshot_origin .. head.rewrite_id .. head.summary
+end
+
+local function is_live(head)
+  return head.expires == 0 or head.expires > now()
 end
 
 -- The history of a session that expired with this head.
@@ -50,20 +55,31 @@ local function history_of(head)
   return head.generation > 0 and head.follows_expired == 0 and DELETED_BEFORE or NEVER_DELETED
 end
 
+-- Return nil if the bytes are not a tombstone.
+local function decode_tombstone(raw)
+  if #raw < TOMBSTONE_BYTES or string.byte(raw) ~= 1 then
+    return nil
+  end
+  local _, history, generation, active, changed = struct.unpack(TOMBSTONE, raw)
+  return {
+    generation = generation, active = active, changed = changed, history = history,
+    call_ids = raw:sub(TOMBSTONE_BYTES + 1),
+  }
+end
+
 -- Return the tombstone of a session or nil, its bytes, and a flaw or nil.
 local function read_tombstone(session)
   local raw = redis.call('HGET', tombstones, session)
   if not raw then
     return nil, ''
-  elseif #raw < TOMBSTONE_BYTES or string.byte(raw) ~= 1 then
-    return nil, raw, 'its tombstone is unreadable'
   end
-  local _, history, generation, active = struct.unpack(TOMBSTONE, raw)
-  return {generation = generation, active = active, history = history, call_ids = raw:sub(TOMBSTONE_BYTES + 1)}, raw
+  local tombstone = decode_tombstone(raw)
+  return tombstone, raw, not tombstone and 'its tombstone is unreadable' or nil
 end
 
-local function write_tombstone(session, history, generation, active, call_ids)
-  redis.call('HSET', tombstones, session, struct.pack(TOMBSTONE, 1, history, generation, active) .. call_ids)
+local function write_tombstone(session, history, times, call_ids)
+  local raw = struct.pack(TOMBSTONE, 1, history, times.generation, times.active, times.changed)
+  redis.call('HSET', tombstones, session, raw .. call_ids)
 end
 
 -- Return four values: the head of a live session; or else its tombstone, if it was deleted or expired; the bytes of
@@ -74,10 +90,11 @@ local function find(session, entries, ids)
     local head = decode_head(raw)
     if not head then
       return nil, nil, raw, 'its head is unreadable'
-    elseif head.expires == 0 or head.expires > now() then
+    elseif is_live(head) then
       return head, nil, raw
     end
-    return nil, {generation = head.generation, active = head.active, history = history_of(head)}, raw
+    local history = history_of(head)
+    return nil, {generation = head.generation, active = head.active, changed = head.changed, history = history}, raw
   end
   if redis.call('ZSCORE', index, session) or redis.call('EXISTS', entries, ids) > 0 then
     return nil, nil, '', 'its head is missing'
@@ -87,9 +104,19 @@ end
 
 -- Return the flaw of a session of which a part was lost.
 local function missing_part(head)
-  if redis.call('LLEN', entries) ~= head.seq or redis.call('HLEN', ids) ~= head.seq then
+  if redis.call('LLEN', entries) ~= head.seq or redis.call('HLEN', ids) ~= head.id_count then
     return 'entries or ids are missing'
   end
+end
+
+-- Return true if the log of a head ends at a place: seq, and '=' with an origin, or '' for any origin.
+local function ends_at(head, seq, origin)
+  return head.seq == seq and (origin == '' or origin == '=' .. head.tail_origin)
+end
+
+-- Return the seqs of the entries that ever stood in pieces, each with a space behind it.
+local function large_seqs(ids)
+  return redis.call('HGET', ids, LARGE) or ''
 end
 
 -- Return the bytes that a caller may see of a session without a live head: none if it expired.
