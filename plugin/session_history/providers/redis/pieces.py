@@ -17,7 +17,7 @@ from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.options import RedisOptions
 from session_history.providers.redis.runner import ScriptRunner
-from session_history.providers.redis.scripts import PIECES, UNSTAGED, Script
+from session_history.providers.redis.scripts import PIECES, RESTORE, UNSTAGED, Script
 from session_history_hooks import Corrupt, Entry, SessionKey, StoreFull, Unavailable, new_origin
 
 INLINE_BYTES = 2**16
@@ -79,8 +79,9 @@ class Pieces:
         """
         places = (self._keys.staged(key, upload.id), self._keys.pieces(key, upload.seq)) if upload else ()
         asked, stagings = b"", 0
-        if upload and upload.stub.pieces == 1:
-            await self._stage(key, upload)  # one piece costs little more than the question if it is needed
+        if upload and upload.stub.pieces == 1 and script is not RESTORE:
+            # One piece costs little more than the question if it is needed. For a restore it often is not.
+            await self._stage(key, upload)
         while True:
             more = (*more_keys, *self.of_seqs(key, asked), *places)
             answer = await self._runner.run_on_session(script, key, asked, *arguments, more_keys=more)

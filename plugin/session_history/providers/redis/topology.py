@@ -20,7 +20,6 @@ class _ServerState(NamedTuple):
     :ivar slots: the ranges of slots that it has.
     """
 
-    address: str
     run_id: bytes
     node_id: bytes = b""
     epoch: bytes = b""
@@ -61,5 +60,5 @@ async def _server_state(server: ServerPool, *, is_cluster: bool) -> _ServerState
         if b"myself" in flags.split(b","):
             if any(each.startswith(b"[") for each in slots):
                 raise TryAgainError("TRYAGAIN slots are moving")
-            return _ServerState(str(server.address), run_id, node_id, epoch, tuple(slots))
-    return _ServerState(str(server.address), run_id)
+            return _ServerState(run_id, node_id, epoch, tuple(slots))
+    return _ServerState(run_id)
