@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from session_history_hooks.abilities import check_restore
@@ -27,6 +27,7 @@ __all__ = [
     "find_replay",
     "head_after",
     "list_page",
+    "overlap_to_compare",
     "read_log",
     "rewritten",
     "tombstone_of",
@@ -89,15 +90,25 @@ def rewritten(head: Head | None, old: Entry | None, entry: Entry, at: Position, 
     return replace(old, payload=entry.payload, text=entry.text)
 
 
+def overlap_to_compare(found: Head | None, head: Head, entries: Sequence[Entry]) -> range:
+    """Return the seqs of the stored entries whose origins :func:`entries_to_restore` needs.
+
+    :param found: the current head.
+    """
+    if found is None or found.deleted or head.deleted:
+        return range(0)
+    return range(max(head.tail.seq - len(entries), 1), min(found.tail.seq, head.tail.seq) + 1)
+
+
 def entries_to_restore(
-    found: Head | None, origins: Callable[[int, int], Sequence[str]], head: Head, entries: Sequence[Entry], behind: str
+    found: Head | None, origins: Sequence[str], head: Head, entries: Sequence[Entry], behind: str
 ) -> Sequence[Entry] | None:
     """Return the entries that a restore has to add; ``None`` if there is nothing to write.
 
     Tell a tombstone, for which there are no entries to add but the head, by ``head.deleted``.
 
     :param found: the current head.
-    :param origins: returns the origins of the stored entries between two seqs, both included.
+    :param origins: the origins of the entries that :func:`overlap_to_compare` names, in this order.
     :raises Conflict: the session may not be restored.
     :raises ValueError: see :func:`~session_history_hooks.check_restore`.
     """
@@ -110,9 +121,8 @@ def entries_to_restore(
         return entries
     if head.deleted or (found.tail.generation, found.rewrite_id) != (head.tail.generation, head.rewrite_id):
         raise Conflict(found)
-    low, high = max(first - 1, 1), min(found.tail.seq, head.tail.seq)
     expected = [behind][: first - 1] + [entry.origin for entry in entries]
-    if found.tail.seq < first - 1 or list(origins(low, high)) != expected[: high - low + 1]:
+    if found.tail.seq < first - 1 or list(origins) != expected[: len(overlap_to_compare(found, head, entries))]:
         raise Conflict(found)
     return entries[found.tail.seq - first + 1 :] or None
 

@@ -40,6 +40,7 @@ from session_history_hooks.rules import (
     find_replay,
     head_after,
     list_page,
+    overlap_to_compare,
     read_log,
     rewritten,
     tombstone_of,
@@ -226,10 +227,9 @@ class MemoryProvider:
         with self._lock:
             session = self._session(head.key)
             found = session.head if session else None
-            stored = session.entries if session else []
-            new = entries_to_restore(
-                found, lambda low, high: [each.origin for each in stored[low - 1 : high]], head, entries, behind
-            )
+            overlap = overlap_to_compare(found, head, entries)
+            origins = [session.entries[seq - 1].origin for seq in overlap] if session else []
+            new = entries_to_restore(found, origins, head, entries, behind)
             if new is None:
                 return False
             session = self._stored(head, session)

@@ -45,7 +45,7 @@ class Restoration:
         connection.extend_deadline()
         low = head.tail.seq - len(entries)
         origins = [decoded(row[0]) for row in await connection.fetch(self._sql.origins, log, low, head.tail.seq)]
-        missing = entries_to_restore(found, lambda _low, _high: origins, head, entries, behind)
+        missing = entries_to_restore(found, origins, head, entries, behind)
         if missing is None:
             return False
         await connection.fetch(self._sql.restore_head, *key, *head_values(head))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Literal
 
 from session_history.providers.common.loops import LoopLocal
@@ -28,7 +27,6 @@ from session_history_hooks import (
     Durability,
     Entry,
     Head,
-    LimitExceeded,
     Limits,
     ListingCursor,
     Log,
@@ -227,10 +225,7 @@ class RedisProvider:
 
     async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
         first = check_restore(head, entries, behind)
-        for entry in entries:
-            self._limits.check(entry, head.snapshot, replace(head.tail, seq=head.tail.seq - 1))
-        if len(entries) > PAGE:
-            raise LimitExceeded("page entries", len(entries), PAGE)
+        self._limits.check_restore(head, entries)
         return await self._writer.restore(head, entries, first, behind)
 
 

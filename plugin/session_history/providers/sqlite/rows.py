@@ -21,7 +21,7 @@ from session_history_hooks import (
     Snapshot,
     select_seqs,
 )
-from session_history_hooks.rules import entries_to_restore, find_replay, head_after
+from session_history_hooks.rules import entries_to_restore, find_replay, head_after, overlap_to_compare
 
 
 def read(
@@ -108,9 +108,9 @@ def rewrite(
 
 def restore(connection: sqlite3.Connection, head: Head, page: Sequence[Entry], behind: str) -> bool:
     log, stored = heads.find(connection, head.key) or (0, None)
-    new = entries_to_restore(
-        stored, lambda low, high: entries.origins(connection, log, range(low, high + 1), head.key), head, page, behind
-    )
+    overlap = overlap_to_compare(stored, head, page)
+    origins = entries.origins(connection, log, overlap, head.key) if overlap else []
+    new = entries_to_restore(stored, origins, head, page, behind)
     if new is None:
         return False
     log = heads.write(connection, head, log)

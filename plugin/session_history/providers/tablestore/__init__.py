@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -41,7 +40,6 @@ from session_history_hooks import (
     Durability,
     Entry,
     Head,
-    LimitExceeded,
     Limits,
     ListingCursor,
     Log,
@@ -238,13 +236,10 @@ class TablestoreProvider:
         return await running.thread.run(lambda: running.walks.tombstones(user_id, limit, after))
 
     async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
-        first = check_restore(head, entries, behind)
-        for entry in entries:
-            LIMITS.check(entry, head.snapshot, replace(head.tail, seq=head.tail.seq - 1))
-        if len(entries) > PAGE:
-            raise LimitExceeded("page entries", len(entries), PAGE)
+        check_restore(head, entries, behind)
+        LIMITS.check_restore(head, entries)
         running = self._require_running()
-        return await running.thread.finish(lambda: running.restorer.restore(head, entries, first, behind))
+        return await running.thread.finish(lambda: running.restorer.restore(head, entries, behind))
 
     def _require_running(self) -> _Running:
         if self._running is None:

@@ -17,7 +17,8 @@ from session_history.providers.tablestore.rows import EntryRow, HeadRow, random_
 from session_history.providers.tablestore.staging import Staging
 from session_history.providers.tablestore.state import SessionState
 from session_history.providers.tablestore.table import Backoff
-from session_history_hooks import Conflict, Entry, Head, LimitExceeded, Position, SessionKey
+from session_history_hooks import Entry, Head, LimitExceeded, Position, SessionKey
+from session_history_hooks.rules import entries_to_restore, overlap_to_compare
 
 ABANDONED_AFTER = 1.0
 """Seconds after which entries that another restore has staged are removed. It needs a few requests to end."""
@@ -32,24 +33,21 @@ class Restorer:
         self._chunks = chunks
         self._staging = staging
 
-    async def restore(self, head: Head, entries: Sequence[Entry], first: int, behind: str) -> bool:
-        """Restore a tombstone or a page of a log.
-
-        :param first: the seq of the first of these entries.
-        """
+    async def restore(self, head: Head, entries: Sequence[Entry], behind: str) -> bool:
+        """Restore a tombstone or a page of a log."""
         if head.tail.generation > keys.MAX_GENERATION:
             raise LimitExceeded("generations", head.tail.generation, keys.MAX_GENERATION)
         async with self._heads.lock(head.key):
-            return await self._restore(head, entries, first, behind)
+            return await self._restore(head, entries, behind)
 
-    async def _restore(self, head: Head, entries: Sequence[Entry], first: int, behind: str) -> bool:
+    async def _restore(self, head: Head, entries: Sequence[Entry], behind: str) -> bool:
         key, backoff = head.key, Backoff()
         own: set[int] = set()
         others, seen_at = own, 0.0
         may_have_ended = False
         while True:
             state = await self._reader.state(key)
-            missing = await self._missing(state, head, entries, first, behind)
+            missing = await self._missing(state, head, entries, behind)
             if missing is None:
                 return may_have_ended
             staged = {row.etag for row in state.staged}
@@ -67,28 +65,16 @@ class Restorer:
             await backoff.wait("another restore of the session is running, or the outcome of this one is unknown")
 
     async def _missing(
-        self, state: SessionState, head: Head, entries: Sequence[Entry], first: int, behind: str
+        self, state: SessionState, head: Head, entries: Sequence[Entry], behind: str
     ) -> Sequence[Entry] | None:
         """Return the entries that a restore has to add; ``None`` if there is nothing to write.
 
         :raises Conflict: see :meth:`~session_history_hooks.Restorable.restore`.
         """
         found = state.head
-        if found is None or found.deleted:
-            if found == head:
-                return None
-            if first > 1 or (found and found.tail.generation >= head.tail.generation + head.deleted):
-                raise Conflict(found)
-            return entries
-        same_life = not head.deleted and found.tail.generation == head.tail.generation
-        if not same_life or found.rewrite_id != head.rewrite_id or found.tail.seq < first - 1:
-            raise Conflict(found)
-        seqs = range(max(first - 1, 1), min(found.tail.seq, head.tail.seq) + 1)
-        expected = ([behind] if first > 1 else []) + [entry.origin for entry in entries]
-        stored = await self._reader.entries(head.key, found.tail.generation, seqs)
-        if [row.entry.origin for row in stored] != expected[: len(seqs)]:
-            raise Conflict(found)
-        return entries[found.tail.seq - first + 1 :] or None
+        overlap = overlap_to_compare(found, head, entries)
+        stored = await self._reader.entries(head.key, found.tail.generation, overlap) if found and overlap else []
+        return entries_to_restore(found, [row.entry.origin for row in stored], head, entries, behind)
 
     async def _rows(self, key: SessionKey, entries: Sequence[Entry], tail: Position) -> list[EntryRow]:
         """Return the rows of the last entries of a log. Large payloads are stored."""
