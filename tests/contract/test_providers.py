@@ -16,6 +16,9 @@ from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks import Restorable, Searchable, Users
 from session_history_hooks.testing import Connect, ProviderContract, provider_machine
+from session_history_hooks.testing.claims import ClaimsContract
+from session_history_hooks.testing.lifecycle import LifecycleContract
+from session_history_hooks.testing.processes import ProcessesContract
 
 
 class TestMemory(ProviderContract):
@@ -44,8 +47,9 @@ class TestSqlite(ProviderContract):
         return partial(SqliteProvider, tmp_path / "history.db")
 
 
-class TestSqliteNormal(ProviderContract):
-    abilities = (Users, Restorable)
+@pytest.mark.asyncio
+class TestSqliteNormal(ClaimsContract, LifecycleContract, ProcessesContract):
+    """The parts of the contract that synchronous=NORMAL could change."""
 
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Connect:

@@ -34,8 +34,8 @@ TIMEOUT = 0.4
 
 LARGE = {
     "test_append_of_the_largest_entry_and_summary_is_stored": 10.0,
-    "test_page_holds_no_more_bytes_than_claimed": 10.0,
-    "test_restore_over_a_limit_is_refused": 10.0,
+    "test_page_holds_no_more_bytes_than_claimed": 4.0,
+    "test_listing_page_holds_at_most_the_claimed_number": 2.0,
 }
 """Tests whose calls need more time, and the seconds that they need."""
 

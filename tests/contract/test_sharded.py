@@ -61,13 +61,6 @@ class TestSqliteShards(ProviderContract):
         return partial(sharded, tmp_path)
 
 
-class TestMemoryShards(ProviderContract):
-    @pytest.fixture
-    def connect(self) -> Connect:
-        store = ShardedProvider([MemoryProvider(), MemoryProvider()])
-        return lambda: store
-
-
 class TestShardsWithDifferentLimits(ProviderContract):
     """The wrapper keeps the limits of the smallest shard, also in the other shards."""
 

@@ -17,9 +17,7 @@ async def main(endpoint: str, work: str) -> None:
     provider = TablestoreProvider(create_client(endpoint, "inst", "ak", "sk"))
     await provider.start()
     if work == "third":
-        await provider.append(
-            KEY, entry(3), at=Position(0, 2), snapshot=covering(3)
-        )
+        await provider.append(KEY, entry(3), at=Position(0, 2), snapshot=covering(3))
     elif work == "large":
         await provider.append(KEY, entry(3, LARGE), at=Position(0, 2), snapshot=covering(3))
     else:

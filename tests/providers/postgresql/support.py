@@ -20,8 +20,8 @@ from servers.proxy import Proxy
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.postgresql.connection import Connection
 from session_history.providers.postgresql.pool import Pool
-from session_history_hooks import Unavailable
-from session_history_hooks.testing.subject import opened
+from session_history_hooks import Position, SessionHistoryProvider, SessionKey, Unavailable
+from session_history_hooks.testing.subject import entry, opened
 
 OUTSIDE = os.environ.get("SESSION_HISTORY_TEST_POSTGRESQL_URL")
 """A database of the user's, in place of ours where no test has to break the server. The user must be a superuser, and
@@ -138,6 +138,13 @@ async def busy(pool: Pool) -> AsyncIterator[None]:
     finally:
         done.set()
         await holding
+
+
+async def fill_sessions(provider: SessionHistoryProvider, user: str, lengths: list[int]) -> None:
+    """Append to sessions of a user, s0, s1 …, so many entries each."""
+    for number, length in enumerate(lengths):
+        for seq in range(length):
+            await provider.append(SessionKey(user, f"s{number}"), entry(seq + 1), at=Position(0, seq))
 
 
 async def on_each_connection(pool: Pool, count: int, statement: str) -> None:

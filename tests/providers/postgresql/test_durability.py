@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -10,8 +11,8 @@ import pytest
 
 from providers.postgresql.support import hurried, open_provider_of, provider_of, shared_machine
 from servers.postgresql import PASSWORD, USER, replicated, running
-from session_history_hooks import Appended, Entry, Position, SessionKey, StoreReadOnly, Unavailable
-from session_history_hooks.testing.subject import KEY, append, entry, fill, read
+from session_history_hooks import Appended, Position, SessionKey, StoreReadOnly, Unavailable
+from session_history_hooks.testing.subject import KEY, append, entry, fill, read, rewrite
 
 
 class TestDurability:
@@ -33,6 +34,7 @@ class TestDurability:
             async with open_provider_of(url, None, durability="disk", timeout=30.0) as provider:
                 await fill(provider, 1)
                 await provider.append(other, entry(1), at=Position(0, 0))
+                restored = replace((await read(provider)).head, key=SessionKey("restored", "s"))
                 async with hurried(primary.url(), None, durability="disk", timeout=1.0) as hasty:
                     standby.freeze()
                     try:
@@ -44,6 +46,8 @@ class TestDurability:
                             hasty.delete(other),
                             hasty.delete(other),
                             hasty.delete_user(other.user_id),
+                            hasty.restore(restored, [entry(1)]),
+                            hasty.restore(restored, [entry(1)]),
                         ):
                             with pytest.raises(Unavailable):
                                 await call
@@ -51,37 +55,39 @@ class TestDurability:
                         standby.thaw()
                 assert await append(provider, 2) == Appended(Position(0, 2), replayed=True)
                 assert await provider.delete(other) is False
+                assert await provider.restore(restored, [entry(1)]) is False
                 primary.kill()
                 standby.promote()
                 assert (await read(provider)).entries == (entry(1), entry(2))
                 assert (await read(provider, other)).head.deleted
+                assert (await read(provider, restored.key)).entries == (entry(1),)
                 await append(provider, 3)
 
     async def test_write_whose_wait_for_the_standby_is_cancelled_is_not_acknowledged(self) -> None:
-        rewritten, deleted = SessionKey("u", "rewritten"), SessionKey("u", "deleted")
+        deleted = SessionKey("u", "deleted")
         with replicated(shared_machine()) as (primary, standby):
             admin = await asyncpg.connect(primary.url())
             async with open_provider_of(primary.url(), None, durability="disk", timeout=30.0) as provider:
-                for key in (KEY, rewritten, deleted):
+                for key in (KEY, deleted):
                     await provider.append(key, entry(1), at=Position(0, 0))
+                restored = replace((await read(provider)).head, key=SessionKey("u", "restored"))
                 standby.freeze()
                 try:
-                    for call in (
-                        provider.rewrite(rewritten, Entry("e1", b"new"), at=Position(0, 1), rewrites=0, snapshot=None),
-                        provider.delete(deleted),
-                    ):
+                    for call in (provider.delete(deleted), provider.restore(restored, [entry(1)])):
                         writing = asyncio.create_task(call)
                         await cancel_wait_for_standby(admin)
                         with pytest.raises(Unavailable, match="whether a standby has it"):
                             await writing
-                    appending = asyncio.create_task(append(provider, 2))
-                    for _ in range(3):
+                    writes = (asyncio.create_task(append(provider, 2)), asyncio.create_task(rewrite(provider, 1)))
+                    for _ in range(6):
                         await cancel_wait_for_standby(admin)
-                    assert not appending.done()
+                    assert not any(each.done() for each in writes)
                 finally:
                     standby.thaw()
-                assert await appending == Appended(Position(0, 2), replayed=True)
+                assert await writes[0] == Appended(Position(0, 2), replayed=True)
+                assert (await writes[1]).rewrite_id == "r1"
                 assert await provider.delete(deleted) is False
+                assert await provider.restore(restored, [entry(1)]) is False
             await admin.close()
 
 

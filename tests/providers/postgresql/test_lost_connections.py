@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from itertools import repeat
 from typing import Any
 
@@ -29,7 +30,7 @@ from session_history.providers.postgresql.connection import Connection
 from session_history.providers.postgresql.errors import DRIVER_ERRORS
 from session_history.providers.postgresql.pool import Pool
 from session_history_hooks import Appended, Conflict, Entry, Position, SessionKey, StoreReadOnly, Unavailable
-from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, read
+from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, read, rewrite
 
 
 class TestCalls(OnOwnServer):
@@ -70,26 +71,40 @@ class TestCalls(OnOwnServer):
             assert (await append(provider, 2)).position == Position(0, 2)
             assert proxy.connections > logins
 
-    async def test_rewrite_and_delete_are_not_repeated_after_a_lost_answer(
+    async def test_rewrite_whose_answer_is_lost_is_done_once(self, proxy: Proxy, proxied: str, schema: str) -> None:
+        async with open_provider_of(proxied, schema) as provider:
+            await fill(provider, 2)
+            await rewrite(provider, 1, b"old")
+            proxy.mishaps = repeat(Mishap.CUT_AFTER)
+            rewriting = asyncio.create_task(rewrite(provider, 1, rewrite_id="r2", last="r1"))
+            await until(lambda: proxy.connections > 1)
+            proxy.mishaps = repeat(None)
+            head = await rewriting
+            assert head.rewrite_id == "r2"
+            log = await read(provider)
+            assert (log.head, log.entries) == (head, (entry(1, b"new"), entry(2)))
+
+    async def test_delete_and_restore_are_not_repeated_after_a_lost_answer(
         self, proxy: Proxy, proxied: str, schema: str
     ) -> None:
         async with open_provider_of(proxied, schema) as provider:
             await fill(provider, 2)
-            await provider.rewrite(KEY, Entry("e1", b"old"), at=Position(0, 1), rewrites=0, snapshot=None)
+            log = await read(provider)
+            longer = replace(log.head, tail=Position(0, 3), tail_origin="o3")
             proxy.mishaps = repeat(Mishap.CUT_AFTER)
-            with pytest.raises(Unavailable):
-                await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), rewrites=1, snapshot=None)
-            assert proxy.connections == 1
-            proxy.mishaps = repeat(None)
-            head = (await read(provider)).head
-            assert (head.rewrites, proxy.connections) == (2, 2)
-            proxy.mishaps = repeat(Mishap.CUT_AFTER)
-            for call, logins in ((provider.delete(KEY), 2), (provider.delete_user(KEY.user_id), 3)):
+            for logins, call in enumerate(
+                (
+                    provider.delete(KEY),
+                    provider.delete_user(KEY.user_id),
+                    provider.restore(longer, [entry(3)], behind="o2"),
+                ),
+                start=1,
+            ):
                 with pytest.raises(Unavailable):
                     await call
                 assert proxy.connections == logins
             proxy.mishaps = repeat(None)
-            assert (await read(provider)).head == head, "its first statement is not yet the delete"
+            assert await read(provider) == log, "its first statement changes nothing yet"
 
     async def test_delete_of_a_user_keeps_its_finished_steps_when_its_connection_breaks(
         self, home: str, schema: str, provider: PostgresqlProvider, admin: Any, monkeypatch: pytest.MonkeyPatch

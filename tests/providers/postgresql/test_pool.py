@@ -33,7 +33,7 @@ from providers.postgresql.support import (
 )
 from servers.postgresql import Server
 from servers.proxy import Mishap, Proxy
-from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.postgresql import PAGE_BYTES, PostgresqlProvider
 from session_history.providers.postgresql.connection import Connection, statement_name
 from session_history.providers.postgresql.pool import Pool
 from session_history.providers.postgresql.schema import Tables
@@ -293,7 +293,7 @@ class TestPreparedStatements(OnServer):
         prepared = []
 
         async def prepare(connection: Connection) -> None:
-            statement = Statements(Tables.of(schema)).append
+            statement = Statements(Tables.of(schema), PAGE_BYTES).append
             prepared.append(await connection.driver.prepare(statement, name=statement_name(statement)))
 
         async with open_provider_of(home, schema) as provider:

@@ -29,9 +29,12 @@ from session_history_hooks import (
     Corrupt,
     IncompatibleStore,
     Position,
+    Shard,
     StoreReadOnly,
 )
 from session_history_hooks.testing.subject import KEY, append, fill, opened, read
+
+ALL = "SELECT, INSERT, UPDATE, DELETE"
 
 
 class TestMigrations(OnServer):
@@ -129,6 +132,7 @@ class TestMigrations(OnServer):
             ("DROP TABLE session_history_schema", IncompatibleStore, "tables of another application"),
             ("ALTER TABLE session_history_schema RENAME version TO v", IncompatibleStore, "another application"),
             ("DROP TABLE session_history_entry", Corrupt, "session_history_entry is missing"),
+            ("DROP TABLE session_history_store", Corrupt, "session_history_store is missing"),
             (
                 "ALTER TABLE session_history_head DROP COLUMN heartbeat",
                 Corrupt,
@@ -147,16 +151,30 @@ class TestMigrations(OnServer):
                 await provider.start()
             assert not await provider.health()
 
+    async def test_stores_that_one_script_made_have_incarnations_of_their_own(
+        self, home: str, schema: str, admin: Any
+    ) -> None:
+        statements = await provider_of(home, schema).migration()
+        other = await create_schema(home)
+        await execute(home, *statements)
+        await execute(home, *(statement.replace(schema, other) for statement in statements))
+        async with open_provider_of(home, schema) as one, open_provider_of(home, other) as two:
+            assert (await one.store_info()).incarnation != (await two.store_info()).incarnation
+            await admin.execute(f"DELETE FROM {schema}.session_history_store")
+            with pytest.raises(Corrupt, match="session_history_store must have one row"):
+                await one.store_info()
+
     async def test_column_of_a_newer_version_is_ignored(
         self, provider: PostgresqlProvider, admin: Any, schema: str
     ) -> None:
         await fill(provider, 1)
-        for table in ("head", "entry"):
+        for table in ("head", "entry", "store"):
             await admin.execute(
                 f"ALTER TABLE {schema}.session_history_{table} ADD COLUMN new integer NOT NULL DEFAULT 0"
             )
         await append(provider, 2)
         assert len((await read(provider)).entries) == 2
+        assert (await provider.store_info(shard=Shard(0, 1))).shard == Shard(0, 1)
 
 
 class TestRights(OnOwnServer):
@@ -176,13 +194,11 @@ class TestRights(OnOwnServer):
             pass
         with pytest.raises(StoreReadOnly, match="may not read and write"):
             await provider_of(limited, schema).start()
-        await admin.execute(
-            f"GRANT SELECT ON {schema}.session_history_schema TO {role};"
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_head TO {role};"
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.session_history_entry TO {role}"
-        )
+        for rights, table in (("SELECT", "schema"), *((ALL, table) for table in ("store", "head", "entry"))):
+            await admin.execute(f"GRANT {rights} ON {schema}.session_history_{table} TO {role}")
         async with open_provider_of(limited, schema) as provider:
             await fill(provider, 2)
+            assert (await provider.store_info(shard=Shard(0, 1))).shard == Shard(0, 1)
             await admin.execute(f"REVOKE INSERT ON {schema}.session_history_entry FROM {role}")
             with pytest.raises(StoreReadOnly, match="42501"):
                 await append(provider, 3)
@@ -235,7 +251,7 @@ class TestRights(OnOwnServer):
         async with open_provider_of(f"{server.url(user=role)}?options={options}", schema):
             pass
 
-    @pytest.mark.parametrize("table", ["schema", "head", "entry"])
+    @pytest.mark.parametrize("table", ["schema", "store", "head", "entry"])
     async def test_row_level_security_raises_configuration_error(self, server: Server, admin: Any, table: str) -> None:
         schema = await create_schema(server.url())
         async with open_provider_of(server.url(), schema) as provider:

@@ -1,60 +1,57 @@
-"""The cost of statements on PostgreSQL, and the rows that they leave."""
+"""The cost of statements on PostgreSQL: round trips, plans and index updates."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import asyncpg
 import pytest
 
 from providers.postgresql.support import (
     OnServer,
-    backends_waiting_for_lock,
     create_schema,
+    fill_sessions,
     open_provider_of,
 )
 from servers.postgresql import Server
 from servers.proxy import Proxy
-from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.postgresql import PAGE_BYTES, PostgresqlProvider
 from session_history.providers.postgresql.schema import Tables
-from session_history.providers.postgresql.statements import Statements
-from session_history_hooks import (
-    Appended,
-    Corrupt,
-    Entry,
-    LimitExceeded,
-    Position,
-    SessionHistoryProvider,
-    SessionKey,
-    Snapshot,
-)
-from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, read
+from session_history.providers.postgresql.statements import Span, Statements
+from session_history_hooks import Position, SessionKey
+from session_history_hooks.testing.subject import KEY, append, covering, entry, fill, read, rewrite
+
+LONG = "'u1', 's1'"
+"""The session that :func:`fill_tables` makes long."""
 
 
 class TestCost(OnServer):
     """Round trips, plans and index updates."""
 
-    async def test_read_append_and_renew_take_one_round_trip_each(
+    async def test_read_append_renew_and_rewrite_take_one_round_trip_each(
         self, server: Server, proxy: Proxy, proxied: str
     ) -> None:
         schema = await create_schema(server.url())
         async with open_provider_of(proxied, schema) as provider:
-            for number in range(1, 4):
-                await append(provider, number, covering(number))
-                await read(provider, last=20, entry_id="e1")
-                await provider.renew(KEY, at=Position(0, number))
-            for call in (
-                lambda: append(provider, 4, covering(4)),
-                lambda: read(provider, last=20, entry_id="e1"),
-                lambda: provider.renew(KEY, at=Position(0, 4)),
-            ):
-                proxy.requests = 0
-                await call()
-                assert proxy.requests == 1
+            await fill(provider, 2)
+            requests: list[int] = []
+            for number, last in ((3, ""), (5, "r3")):
+                for call in (
+                    append(provider, number, covering(number)),
+                    provider.append(KEY, replace(entry(number + 1), keys=(f"k{number}",)), at=Position(0, number)),
+                    read(provider, last=20, entry_id="e1"),
+                    read(provider, after=number, entry_id="k3"),
+                    read(provider),
+                    provider.renew(KEY, at=Position(0, number + 1)),
+                    rewrite(provider, 1, rewrite_id=f"r{number}", last=last),
+                ):
+                    proxy.requests = 0
+                    await call
+                    requests.append(proxy.requests)
+            assert requests[7:] == [1] * 7, "the first calls have prepared their statements"
             assert proxy.connections == 1
 
     async def test_delete_takes_four_round_trips(self, server: Server, proxy: Proxy, proxied: str) -> None:
@@ -71,38 +68,91 @@ class TestCost(OnServer):
                 nothing = proxy.requests - one - all_others
             assert (one, all_others, nothing) == (4, 4, 4)
 
-    async def test_read_of_a_range_in_a_long_log_reads_only_that_range(
+    @pytest.mark.usefixtures("provider")
+    async def test_read_of_a_range_in_a_long_log_reads_only_that_range(self, admin: Any, schema: str) -> None:
+        await fill_tables(admin, schema)
+        sql = Statements(Tables.of(schema), PAGE_BYTES)
+        for reads, span, low in (
+            (sql.reads, Span.LAST, 1),
+            (sql.reads, Span.NEWEST, 1),
+            (sql.reads, Span.OLDEST, 101),
+            (sql.full_pages, Span.NEWEST, 1),
+            (sql.full_pages, Span.OLDEST, 101),
+        ):
+            values = f"{LONG}, {low}, {2**31 - 1}, 20"
+            assert rows_read(await explain(admin, reads[span, False], values), "entry") == 20
+            matched = await explain(admin, reads[span, True], f"{values}, 'e7'")
+            assert rows_read(matched, "entry") == 22, "also the row that has the id, and the entry"
+
+    @pytest.mark.usefixtures("provider")
+    async def test_look_up_of_ids_in_a_long_log_reads_only_rows_that_have_them(self, admin: Any, schema: str) -> None:
+        await fill_tables(admin, schema)
+        sql = Statements(Tables.of(schema), PAGE_BYTES)
+        append = f"NULL, NULL, NULL, 'new', '', {LONG}, 'o', false, 0, 2000, false, 0, 'o', true"
+        assert rows_read(await explain(admin, sql.append, append), "entry") == 0
+        keyed = await explain(admin, sql.append_with_keys, f"{append}, '{{k1,k2,k3,k4,k5,k6,k7,k8,k9}}'")
+        assert rows_read(keyed, "entry") == 0
+        find = await explain(admin, sql.find, f"{LONG}, '{{k1,e7,k2,k3,k4,k5,k6,k7,e9}}'")
+        assert round(rows_read(find, "entry")) == 2
+
+    async def test_page_with_large_entries_reads_only_what_it_returns(
         self, provider: PostgresqlProvider, admin: Any, schema: str
     ) -> None:
-        await fill(provider, 150)
-        sql = Statements(Tables.of(schema))
-        for statement, values in ((sql.read_newest, (1, 2**31 - 1, 20)), (sql.read_oldest, (101, 2**31 - 1, 20))):
-            [[plan]] = await admin.fetch(
-                f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", KEY.user_id, KEY.session_id, *values
-            )
-            assert entries_read(json.loads(plan)[0]["Plan"]) == 20
+        for seq in range(6):
+            await provider.append(KEY, entry(seq + 1, bytes([seq]) * 2**20), at=Position(0, seq))
+        pages = Statements(Tables.of(schema), 3 * 2**20).full_pages
+        for span in (Span.NEWEST, Span.OLDEST):
+            plan = await explain(admin, pages[span, False], f"'{KEY.user_id}', '{KEY.session_id}', 1, {2**31 - 1}, 200")
+            assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 60, "their lengths need no read of them"
+            rows = await admin.fetch(pages[span, False], KEY.user_id, KEY.session_id, 1, 2**31 - 1, 200)
+            assert sum(row[5] is not None for row in rows if row[0] == 1) == 3
 
-    async def test_every_statement_uses_an_index(self, provider: PostgresqlProvider, admin: Any, schema: str) -> None:
-        await admin.execute(
-            f"""SET search_path TO {schema};
-            INSERT INTO session_history_head
-                (user_id, session_id, generation, seq, tail_id, deleted, heartbeat, rewrites, active_us)
-                SELECT 'u' || i % 100, 's' || i, 0, 1, 'e', false, 0, 0, i FROM generate_series(1, 20000) i;
-            INSERT INTO session_history_entry SELECT log, 1, 'e', 'x' FROM session_history_head;
-            INSERT INTO session_history_entry
-                SELECT 0, i, decode(md5('' || i), 'hex'), 'x' FROM generate_series(1, 20000) i;
-            ANALYZE session_history_head, session_history_entry;
-            SET plan_cache_mode TO force_generic_plan"""
-        )
-        sql = Statements(Tables.of(schema))
+    async def test_page_takes_a_second_round_trip_only_for_entries_that_it_may_have_no_room_for(
+        self, server: Server, proxy: Proxy, proxied: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("session_history.providers.postgresql.PAGE_BYTES", 1000)
+        schema = await create_schema(server.url())
+        async with open_provider_of(proxied, schema) as provider:
+            sizes = [100, 100, 100, 501, 100, 400, 100, 100]
+            for number, size in enumerate(sizes, start=1):
+                await provider.append(KEY, entry(number, bytes(size)), at=Position(0, number - 1))
+            for _ in range(2):
+                found = []
+                for before, after in ((4, None), (4, 0), (None, None), (None, 0), (5, 3), (None, 7), (None, 8)):
+                    proxy.requests = 0
+                    log = await read(provider, before=before, after=after, entry_id="e2")
+                    assert log.match == (2, entry(2, bytes(100)))
+                    found.append((log.first, len(log.entries), proxy.requests))
+            assert found == [(1, 3, 1), (1, 3, 1), (5, 4, 2), (1, 5, 2), (4, 1, 1), (8, 1, 1), (9, 0, 1)]
+            await provider.append(KEY, entry(9, bytes(2000)), at=Position(0, 8))
+            for after in (None, 8):
+                assert [each.id for each in (await read(provider, after=after)).entries] == ["e9"]
+            assert [each.id for each in (await read(provider, after=7)).entries] == ["e8"]
+
+    @pytest.mark.usefixtures("provider")
+    async def test_every_statement_uses_an_index(self, admin: Any, schema: str) -> None:
+        await fill_tables(admin, schema)
+        sql = Statements(Tables.of(schema), PAGE_BYTES)
         names = [name for name, each in vars(Statements).items() if isinstance(each, cached_property)]
-        assert {"read_newest", "append", "list", "delete_session"} < set(names)
-        for name in set(names) - {"ping"}:
-            statement = getattr(sql, name)
+        assert {"append", "list", "delete_session"} < set(names)
+        names = [name for name in names if name not in {"ping", "info", "take_shard"}]
+        for statement in (*(getattr(sql, name) for name in names), *sql.reads.values(), *sql.full_pages.values()):
             nulls = ", ".join(["NULL"] * len((await admin.prepare(statement)).get_parameters()))
-            await admin.execute(f'PREPARE "{name}" AS {statement}')
-            plan = "\n".join(row[0] for row in await admin.fetch(f'EXPLAIN EXECUTE "{name}" ({nulls})'))
-            assert "Seq Scan" not in plan, f"{name}: {plan}"
+            await admin.execute(f"PREPARE planned AS {statement}")
+            plan = "\n".join(row[0] for row in await admin.fetch(f"EXPLAIN EXECUTE planned ({nulls})"))
+            await admin.execute("DEALLOCATE planned")
+            assert "Seq Scan on session_history_" not in plan, f"{statement}: {plan}"
+
+    @pytest.mark.usefixtures("provider")
+    async def test_list_of_users_or_tombstones_reads_no_other_heads(self, admin: Any, schema: str) -> None:
+        await fill_tables(admin, schema)
+        await admin.execute(
+            f"UPDATE {schema}.session_history_head SET deleted = true WHERE user_id = 'u7' AND log % 200 = 7"
+        )
+        sql = Statements(Tables.of(schema), PAGE_BYTES)
+        assert rows_read(await explain(admin, sql.list_users, "'u', 50"), "head") <= 51
+        assert rows_read(await explain(admin, sql.list_tombstones, "'u7', '', 9"), "head") == 9
+        assert rows_read(await explain(admin, sql.list_tombstones, "'u8', '', 9"), "head") == 0
 
     async def test_append_updates_no_index_of_heads(self, home: str, schema: str, admin: Any) -> None:
         async with open_provider_of(home, schema) as provider:
@@ -120,141 +170,34 @@ class TestCost(OnServer):
         assert hot >= 90
 
 
-class TestRows(OnServer):
-    """Entries and sessions, as rows of the tables."""
-
-    async def test_entry_ids_may_hold_any_character(self, provider: PostgresqlProvider) -> None:
-        for seq, name in enumerate(["", "\0", "a\0b", "\ud800", "'; --", "\\x00", "x" * 2048]):
-            appended = await provider.append(
-                KEY, Entry(name, b"x"), at=Position(0, seq), snapshot=Snapshot(seq + 1, name, b"")
-            )
-            assert appended == Appended(Position(0, seq + 1), replayed=False)
-            log = await read(provider, last=1, entry_id=name)
-            assert (log.entries[0].id, log.head.tail_id) == (name, name)
-            assert log.match == (seq + 1, Entry(name, b"x"))
-            assert log.head.current_snapshot is not None
-        with pytest.raises(LimitExceeded, match="entry id bytes: 2049"):
-            await provider.append(KEY, Entry("x" * 2049, b""), at=Position(0, 7))
-
-    async def test_sessions_of_the_same_activity_are_listed_by_code_point(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        names = ["B", "a", "ab", "b", "é", "\uffff", "\U00010000", "Z", "_"]
-        for name in names:
-            await provider.append(SessionKey("u", name), entry(1), at=Position(0, 0))
-        await admin.execute(f"UPDATE {schema}.session_history_head SET active_us = 5")
-        pages = [page async for page in walk(provider, "u", 2)]
-        assert [name for page in pages for name in page] == sorted(names)
-
-    async def test_list_continues_from_period_to_period(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        names = [f"s{number}" for number in range(9)]
-        for number, name in enumerate(names):
-            await provider.append(SessionKey("u", name), entry(1), at=Position(0, 0))
-            await admin.execute(
-                f"UPDATE {schema}.session_history_head SET active_us = $2::bigint WHERE session_id = $1",
-                name,
-                number << 29,
-            )
-        pages = [page async for page in walk(provider, "u", 2)]
-        assert [name for page in pages for name in page] == names[::-1]
-
-    async def test_append_between_two_statements_of_a_delete_is_deleted_too(
-        self, provider: PostgresqlProvider, admin: Any, home: str, schema: str
-    ) -> None:
-        await fill(provider, 2)
-        other = await asyncpg.connect(home)
-        async with other.transaction():
-            await other.execute(f"UPDATE {schema}.session_history_head SET seq = 3, tail_id = 'e3'")
-            await other.execute(
-                f"INSERT INTO {schema}.session_history_entry SELECT log, 3, 'e3', '' FROM {schema}.session_history_head"
-            )
-            deleting = asyncio.create_task(provider.delete(KEY))
-            await backends_waiting_for_lock(admin)
-        assert await deleting is True
-        await other.close()
-        assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 0
-
-    @pytest.mark.parametrize("page", [1, 2, 3, 4, 100])
-    async def test_delete_in_many_steps_leaves_no_entry(
-        self, home: str, admin: Any, schema: str, page: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("session_history.providers.postgresql.PAGE", page)
-        monkeypatch.setattr("session_history.providers.postgresql.statements.DELETE_BATCH", 3)
-        async with open_provider_of(home, schema) as provider:
-            await fill_sessions(provider, "other", [3])
-            await fill_sessions(provider, "u", [1, 4, 3, 1, 2, 7, 1])
-            await admin.execute(
-                f"INSERT INTO {schema}.session_history_entry"
-                f" SELECT log, 9, 'behind', '' FROM {schema}.session_history_head WHERE user_id = 'u'"
-            )
-            assert await provider.delete(SessionKey("u", "s1")) is True
-            assert await provider.delete_user("u") == 6
-            assert await provider.delete_user("u") == 0
-            assert (await provider.list("u", limit=9)).heads == ()
-            assert await admin.fetchval(f"SELECT count(*) FROM {schema}.session_history_entry") == 3
-
-    async def test_deletes_of_a_user_at_once_share_the_sessions(
-        self, provider: PostgresqlProvider, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("session_history.providers.postgresql.statements.DELETE_BATCH", 3)
-        await fill_sessions(provider, "u", [2] * 20)
-        assert sum(await asyncio.gather(*(provider.delete_user("u") for _ in range(4)))) == 20
-
-    async def test_tombstone_and_recreated_session_have_a_head_without_traces(
-        self, provider: PostgresqlProvider
-    ) -> None:
-        await append(provider, 1, covering(1))
-        await provider.renew(KEY, at=Position(0, 1))
-        await provider.rewrite(KEY, Entry("e1", b"new"), at=Position(0, 1), rewrites=0, snapshot=covering(1))
-        await provider.delete(KEY)
-        head = (await read(provider)).head
-        assert (head.heartbeat, head.rewrites, head.snapshot, head.tail_id) == (0, 0, None, "")
-        await provider.append(KEY, entry(1), at=Position(1, 0))
-        head = (await read(provider)).head
-        assert (head.heartbeat, head.rewrites, head.snapshot, head.deleted) == (0, 0, None, False)
-
-    async def test_database_copy_with_restarted_log_numbers_mixes_no_sessions(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        other = SessionKey("other", "s")
-        await provider.append(other, entry(1), at=Position(0, 0))
-        await provider.delete(other)
-        await admin.execute(f"ALTER TABLE {schema}.session_history_head ALTER log RESTART")
-        with pytest.raises(Corrupt, match="one log of two sessions"):
-            await append(provider, 1)
-        await append(provider, 1)
-        assert (await read(provider, other, entry_id="e1")).match is None
-
-    async def test_read_of_a_log_with_a_missing_entry_raises_corrupt(
-        self, provider: PostgresqlProvider, admin: Any, schema: str
-    ) -> None:
-        await fill(provider, 3)
-        await admin.execute(f"DELETE FROM {schema}.session_history_entry WHERE seq = 2")
-        with pytest.raises(Corrupt, match="lacks entries"):
-            await provider.read(KEY)
-        assert len((await read(provider, last=1)).entries) == 1
+async def fill_tables(admin: Any, schema: str) -> None:
+    """Insert many sessions of 100 users with one entry each, and make one of them long."""
+    await admin.execute(
+        f"""SET search_path TO {schema};
+        INSERT INTO session_history_head
+            (user_id, session_id, generation, seq, tail_origin, deleted, heartbeat, rewrite_id, active_us, changed_us)
+            SELECT 'u' || i % 100, 's' || i, 0, 1, 'o', false, 0, '', i, i FROM generate_series(1, 20000) i;
+        INSERT INTO session_history_entry
+            SELECT log, 1, 0, false, decode(md5(session_id), 'hex'), 'o', 'x' FROM session_history_head;
+        UPDATE session_history_head SET seq = 2000 WHERE session_id = 's1';
+        INSERT INTO session_history_entry SELECT log, i, 0, false, convert_to('e' || i, 'UTF8'), 'o', 'x'
+            FROM session_history_head, generate_series(2, 2000) i WHERE session_id = 's1';
+        ANALYZE session_history_head, session_history_entry;
+        SET plan_cache_mode TO force_generic_plan"""
+    )
 
 
-async def fill_sessions(provider: SessionHistoryProvider, user: str, lengths: list[int]) -> None:
-    """Append to sessions of a user, s0, s1 …, so many entries each."""
-    for number, length in enumerate(lengths):
-        for seq in range(length):
-            await provider.append(SessionKey(user, f"s{number}"), entry(seq + 1), at=Position(0, seq))
+async def explain(admin: Any, statement: str, values: str) -> dict[str, Any]:
+    """Run a statement and undo it. Return its plan, with what each node did."""
+    await admin.execute(f"BEGIN; PREPARE planned AS {statement}")
+    [[plan]] = await admin.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE planned ({values})")
+    await admin.execute("DEALLOCATE planned; ROLLBACK")
+    found: dict[str, Any] = json.loads(plan)[0]["Plan"]
+    return found
 
 
-def entries_read(plan: dict[str, Any]) -> float:
-    rows = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
-    own = rows if plan.get("Relation Name") == "session_history_entry" else 0
-    return float(own + sum(entries_read(each) for each in plan.get("Plans", ())))
-
-
-async def walk(provider: PostgresqlProvider, user: str, limit: int) -> AsyncIterator[list[str]]:
-    cursor = None
-    while True:
-        page = await provider.list(user, limit=limit, cursor=cursor)
-        yield [head.key.session_id for head in page.heads]
-        cursor = page.cursor
-        if cursor is None:
-            return
+def rows_read(plan: dict[str, Any], table: str) -> float:
+    """Return how many rows of a table the scans of a plan have read."""
+    rows = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
+    own = rows if "Scan" in plan["Node Type"] and plan.get("Relation Name") == f"session_history_{table}" else 0
+    return float(own + sum(rows_read(each, table) for each in plan.get("Plans", ())))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -94,13 +95,18 @@ class TestTimeouts(OnServer):
         monkeypatch.setattr("session_history.providers.postgresql.PAGE", 2)
         async with hurried(home, schema, timeout=2.5) as provider:
             await fill(provider, 12)
-            await admin.execute(
-                f"""CREATE FUNCTION {schema}.slow() RETURNS trigger LANGUAGE plpgsql
-                    AS $$ BEGIN PERFORM pg_sleep(0.25); RETURN NULL; END $$;
-                CREATE TRIGGER slow AFTER DELETE ON {schema}.session_history_entry
-                    FOR EACH ROW EXECUTE FUNCTION {schema}.slow()"""
-            )
+            await slow_down(admin, schema, f"DELETE ON {schema}.session_history_entry", 0.25)
             assert await provider.delete(KEY) is True, "six steps, of half a second each"
+
+
+async def slow_down(admin: Any, schema: str, event: str, seconds: float) -> None:
+    """Let the server take this time for each row."""
+    name = f"{schema}.slow{uuid4().hex}"
+    await admin.execute(
+        f"""CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
+        CREATE TRIGGER slow AFTER {event} FOR EACH ROW EXECUTE FUNCTION {name}()"""
+    )
 
 
 async def append_next(provider: Any) -> Position:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from session_history_hooks import (
     SessionKey,
     Unavailable,
 )
-from session_history_hooks.testing.subject import append, entry, read
+from session_history_hooks.testing.subject import KEY, append, entry, read
 
 
 async def add(provider: RedisProvider, user: str, *numbers: int) -> list[bool]:
@@ -152,7 +153,26 @@ async def test_append_with_too_few_replicas_raises_unavailable_and_is_stored(ser
         assert await append(provider, 1) == Appended(Position(0, 1), replayed=True)
 
 
-async def test_repeated_append_waits_for_a_replica_that_lags(own_server: ValkeyServer, prefix: str) -> None:
+async def test_restore_with_too_few_replicas_raises_unavailable_and_is_stored(
+    server: ValkeyServer, prefix: str
+) -> None:
+    async with started(server.url, prefix=prefix) as provider:
+        await append(provider, 1)
+        log = await read(provider)
+        copy = replace(log.head, key=SessionKey("user", "copy"))
+        await provider.delete(KEY)
+        deleted = replace((await read(provider)).head, key=SessionKey("user", "deleted"))
+    async with started(server.url, prefix=prefix, wait_replicas=1, wait_timeout=0.05) as provider:
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                await provider.restore(copy, log.entries)
+            with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                await provider.restore(deleted)
+        assert (await read(provider, copy.key)).head == copy
+        assert (await read(provider, deleted.key)).head == deleted
+
+
+async def test_repeated_append_or_restore_waits_for_a_replica_that_lags(own_server: ValkeyServer, prefix: str) -> None:
     options = {"prefix": prefix, "wait_replicas": 1, "wait_timeout": 1}
     with ValkeyServer() as replica, replica.client() as follower, own_server.client() as client:
         client.config_set("repl-diskless-sync-delay", 0)
@@ -166,6 +186,14 @@ async def test_repeated_append_waits_for_a_replica_that_lags(own_server: ValkeyS
                 async with started(own_server.url, **options) as other:  # its connection has written nothing yet
                     with pytest.raises(Unavailable, match="0 of 1 replicas"):
                         await append(other, 2)
+                log = await read(provider)
+                copy = replace(log.head, key=SessionKey("user", "copy"))
+                with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                    await provider.restore(copy, log.entries)
+                async with started(own_server.url, **options) as other:
+                    with pytest.raises(Unavailable, match="0 of 1 replicas"):
+                        await other.restore(copy, log.entries)
+            assert await provider.restore(copy, log.entries) is False
             assert (await append(provider, 2)).replayed is True
 
 

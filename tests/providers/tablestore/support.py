@@ -14,6 +14,7 @@ from tablestore import (
     INF_MIN,
     AsyncOTSClient,
     BatchWriteRowRequest,
+    DeleteRowItem,
     OTSClientError,
     PutRowItem,
     Row,
@@ -44,6 +45,9 @@ def connect_to(server: TablestoreServer, **options: Any) -> Connect:
 def service_on(server: TablestoreServer) -> SessionHistoryService:
     return SessionHistoryService(provider(server.endpoint))
 
+
+Make = Callable[[], Awaitable[TablestoreProvider]]
+"""Starts another provider on the server of a test."""
 
 # Requests that a test disturbs
 
@@ -96,6 +100,10 @@ class HookedClient(AsyncOTSClient):  # type: ignore[misc] # the SDK is untyped
         self.on_write = hook
 
 
+MakeHooked = Callable[[], Awaitable[tuple[TablestoreProvider, HookedClient]]]
+"""Starts another provider, and returns its client as well."""
+
+
 async def _write(items: list[Any], send: Send) -> Any:
     return await send(items)
 
@@ -115,6 +123,11 @@ DIED = "OTSClientError"
 def puts(number: int) -> Callable[[list[Any]], bool]:
     """Return a test for writes that put a row with this number."""
     return lambda items: any(isinstance(item, PutRowItem) and decoding.row_number(item.row) == number for item in items)
+
+
+def deletes(items: list[Any]) -> bool:
+    """Return whether a write deletes rows."""
+    return isinstance(items[0], DeleteRowItem)
 
 
 @dataclass

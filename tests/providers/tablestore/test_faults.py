@@ -42,7 +42,7 @@ from session_history.providers.tablestore import TablestoreProvider
 from session_history.providers.tablestore import rows as layout
 from session_history.providers.tablestore.digests import IdDigests
 from session_history.providers.tablestore.rows import ABSENT, ALWAYS, EntryRow, HeadRow, random_id
-from session_history_hooks import Appended, Conflict, Entry, Head, Position, Snapshot
+from session_history_hooks import Appended, Conflict, Entry, Head, Position, Shard, Snapshot
 from session_history_hooks.testing import Connect, provider_machine
 from session_history_hooks.testing.restorable_logs import made, tombstone
 from session_history_hooks.testing.subject import KEY, covering, entry, opened, read, rewrite
@@ -51,12 +51,6 @@ from support import PROGRAMS
 KINDS: tuple[Kind, ...] = (
     "before", "after", "drop before", "drop after", "row before", "row after", "refused", "delay"
 )  # fmt: skip
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 def counts(server: TablestoreServer) -> str:
@@ -534,6 +528,59 @@ async def test_rivals_under_one_id_store_one_entry(
                 if not any_order:  # in any order, the loser's head may be written after the winner's, before its entry
                     assert log.head == listed
                     assert listed.current_snapshot == snapshot
+
+
+@pytest.mark.parametrize("any_order", [False, True])
+async def test_entry_from_two_processes_is_stored_once(server: TablestoreServer, *, any_order: bool) -> None:
+    """Both have the origin of its author. Only the answers differ."""
+    server.apart, server.any_order = 0.01, any_order
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for seq in range(1, 26):
+            server.faults, at = Faults(KINDS, share=0.5, seed=seq, delay=0.003), Position(0, seq - 1)
+            works = [each.append(KEY, entry(seq), at=at, snapshot=covering(seq)) for each in (one, other)]
+            answers = await asyncio.gather(*works)
+            server.faults = None
+            assert sorted(answer.replayed for answer in answers) == [False, True]
+            for each in (one, other):
+                [listed] = (await each.list(KEY.user_id, limit=9)).heads
+                log = await read(each, last=1)
+                assert (log.entries, log.head) == ((entry(seq),), listed)
+                assert listed.current_snapshot == covering(seq)
+
+
+@pytest.mark.parametrize("any_order", [False, True])
+async def test_message_that_two_processes_deliver_is_stored_once(server: TablestoreServer, *, any_order: bool) -> None:
+    server.apart, server.any_order = 0.01, any_order
+    async with opened(connect_to(server)) as one, opened(connect_to(server)) as other:
+        for seq in range(1, 26):
+            server.faults, at = Faults(KINDS, share=0.5, seed=seq, delay=0.003), Position(0, seq - 1)
+            rivals = [Entry(f"{seq}{by}", b"", keys=(f"new {by}{seq}", f"message {seq}")) for by in "ab"]
+            answers = await together(
+                *(each.append(KEY, rival, at=at) for each, rival in zip((one, other), rivals, strict=True))
+            )
+            server.faults = None
+            [winner] = [rival for rival, answer in zip(rivals, answers, strict=True) if isinstance(answer, Appended)]
+            [conflict] = [answer for answer in answers if isinstance(answer, Conflict)]
+            assert conflict.keys == (f"message {seq}",)
+            assert (await read(one, last=1)).entries == (await read(other, last=1)).entries == (winner,)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_store_has_one_identity_and_one_place_though_requests_fail(server: TablestoreServer, seed: int) -> None:
+    server.faults = Faults(KINDS, share=0.4, seed=seed, delay=0.003)
+    providers = [connect_to(server)() for _ in range(4)]
+    await asyncio.gather(*(each.start() for each in providers))
+    infos = [await each.store_info() for each in providers]
+    claims = [Shard(number, 4) for number in range(4)]
+    claimed = await asyncio.gather(
+        *(each.store_info(shard=claim) for each, claim in zip(providers, claims, strict=True))
+    )
+    server.faults = None
+    assert len(set(infos)) == len(set(claimed)) == 1
+    assert claimed[0] == replace(infos[0], shard=claimed[0].shard)
+    assert claimed[0].shard in claims
+    for each in providers:
+        await each.stop()
 
 
 async def test_rivals_for_a_new_generation_have_one_winner(server: TablestoreServer) -> None:

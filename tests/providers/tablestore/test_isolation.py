@@ -6,7 +6,7 @@ could confuse a key of Tablestore.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -35,12 +35,6 @@ NASTY = [
 ]  # fmt: skip
 
 SOME = NASTY[::11]
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -27,11 +27,12 @@ from servers.tablestore.faults import Kind
 from servers.tablestore.signatures import Account
 from servers.tablestore_client import batch, sync_client
 from session_history import SessionHistoryService
-from session_history.providers.tablestore import LIMITS
+from session_history.providers.tablestore import LIMITS, TablestoreProvider, reader
 from session_history.providers.tablestore import rows as layout
-from session_history.providers.tablestore.digests import IdDigests
+from session_history.providers.tablestore.digests import REMEMBERED_IDS, IdDigests
 from session_history.providers.tablestore.rows import ALWAYS, EntryRow, HeadRow, random_id
 from session_history_hooks import (
+    ENTRY_KEYS,
     Appended,
     Conflict,
     Entry,
@@ -42,20 +43,16 @@ from session_history_hooks import (
     SessionHistoryProvider,
     SessionKey,
     Snapshot,
+    Users,
 )
 from session_history_hooks.testing import Connect, provider_machine
 from session_history_hooks.testing.restorable_logs import made
-from session_history_hooks.testing.subject import KEY, entry, opened, read, rewrite
+from session_history_hooks.testing.subject import KEY, entry, opened, read, require, rewrite
+from session_history_hooks.testing.users import walk_tombstones, walk_users
 
 LOAD = ["GetRange"]
 APPEND = ["BatchWriteRow"]
 MB = 2**20
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -653,3 +650,129 @@ async def test_repeat_of_the_oldest_remembered_id_is_found_by_a_new_process(
         assert await fresh.append(KEY, entry(3), at=Position(0, 2)) == Appended(Position(0, 3), replayed=True)
         assert len(count.taken()) <= 3
     assert len((await read(provider)).entries) == total
+
+
+async def test_entry_with_keys_takes_one_request(server: TablestoreServer, provider: SessionHistoryProvider) -> None:
+    await provider.append(KEY, entry(1), at=Position(0, 0))
+    count = Count(server)
+    keys = tuple(f"k{number}" for number in range(ENTRY_KEYS))
+    await provider.append(KEY, replace(entry(2), keys=keys), at=Position(0, 1), tail_origin="o1")
+    await provider.append(KEY, entry(3), at=Position(0, 2), tail_origin="o2")
+    assert count.taken() == [*APPEND, *APPEND]
+    with pytest.raises(Conflict) as conflict:
+        await provider.append(KEY, replace(entry(4), keys=("new", *keys[:9])), at=Position(0, 3))
+    assert conflict.value.keys == keys[:9]
+    assert count.taken() == ["GetRange", "GetRange"]
+    assert (await read(provider, last=0, entry_id="k9")).match == (2, replace(entry(2), keys=keys))
+    assert count.taken() == ["GetRange", "GetRange"]
+
+
+async def test_forgotten_keys_behind_the_position_are_found(
+    server: TablestoreServer, provider: SessionHistoryProvider
+) -> None:
+    entries = [entry(number) for number in range(1, REMEMBERED_IDS + 41)]
+    entries[9] = replace(entries[9], keys=("a", "b"))
+    fill_directly(server, entries)
+    for at in (Position(0, 9), Position(0, 3)):
+        with pytest.raises(Conflict) as conflict:
+            await provider.append(KEY, Entry("new", b"", keys=("e300", "b", "c", "a")), at=at)
+        assert conflict.value.keys == ("b", "a")
+        assert (await provider.append(KEY, Entry("b", b""), at=at)).position == Position(0, 10)
+    assert (await read(provider, entry_id="a")).match is not None  # it is in the page that was read
+    assert (await read(provider, last=1, entry_id="a")).match is None
+    stored = await provider.append(KEY, Entry("new", b"", keys=("a",)), at=Position(0, len(entries)))
+    assert stored.replayed is False
+    for last in (None, 0, 400):  # two entries have the key, and the newest is found
+        found = await read(provider, last=last, entry_id="a")
+        assert found.match is not None
+        assert found.match[0] == stored.position.seq
+    assert (await read(provider, last=20, before=20, entry_id="a")).match == found.match
+
+
+# Pages
+
+
+@pytest.fixture
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "PAGE_BYTES", 6 * MB)
+
+
+@pytest.mark.usefixtures("_small_pages")
+@pytest.mark.parametrize("size", [MB, 3 * MB], ids=["rows", "chunks"])
+async def test_page_reads_no_more_than_it_holds(
+    server: TablestoreServer, provider: SessionHistoryProvider, size: int
+) -> None:
+    total, held = 16, 6 * MB // size
+    entries = [entry(number, bytes([number]) * size) for number in range(1, total + 1)]
+    for number, each in enumerate(entries):
+        await provider.append(KEY, each, at=Position(0, number))
+    windows: list[tuple[dict[str, Any], int]] = [
+        ({}, total - held),
+        ({"before": 9}, 8 - held),
+        ({"after": 0}, 0),
+        ({"after": 5}, 5),
+        ({"after": 2, "before": 4}, 2),
+    ]
+    for window, skipped in windows:
+        count = Count(server)
+        log = await read(provider, **window)
+        shown = min(held, window.get("before", 99) - 1 - skipped)
+        assert (log.first, log.entries) == (skipped + 1, tuple(entries[skipped : skipped + shown]))
+        assert len(count.taken()) <= 5
+    log = await read(provider, last=7)
+    assert log.entries == tuple(entries[-7:])
+
+
+@pytest.mark.usefixtures("_small_pages")
+async def test_page_has_an_entry_that_is_larger_than_a_page(provider: SessionHistoryProvider) -> None:
+    entries = [entry(1), entry(2, b"x" * 7 * MB), entry(3)]
+    for number, each in enumerate(entries):
+        await provider.append(KEY, each, at=Position(0, number))
+    windows: dict[int, dict[str, Any]] = {3: {}, 2: {"before": 3}, 1: {"after": 0}}
+    for seq, window in windows.items():
+        assert (await read(provider, **window)).entries == (entries[seq - 1],)
+
+
+# Walks
+
+
+async def test_walks_take_few_requests(server: TablestoreServer, provider: SessionHistoryProvider) -> None:
+    assert isinstance(provider, TablestoreProvider)
+    fill_directly(server, [entry(number) for number in range(1, 5001)])
+    keys = [SessionKey(KEY.user_id, f"t{number:03}") for number in range(60)]
+    for key in keys:
+        await provider.append(key, entry(1), at=Position(0, 0))
+        if key in keys[:40]:
+            await provider.delete(key)
+    for number in range(10):
+        await provider.append(SessionKey(f"user {number}", "s"), entry(1), at=Position(0, 0))
+    count = Count(server)
+    found, cursor = await provider.list_users(limit=99), None
+    assert (sorted(found.user_ids), found.cursor) == (["user", *(f"user {number}" for number in range(10))], None)
+    assert count.taken() == ["GetRange"] * (11 + 2)  # the row of the store, and the end
+    heads: list[Head] = []
+    while True:
+        page = await provider.list_tombstones(KEY.user_id, limit=30, cursor=cursor)
+        heads += page.heads
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert [head.key for head in heads] == keys[:40]
+    assert count.taken() == ["GetRange"] * 3  # the first one ends in the long session, and the second one with 30 heads
+
+
+@pytest.mark.parametrize("scan_limit", [1, 2, 7])
+async def test_walks_go_on_behind_short_pages(
+    server: TablestoreServer, provider: SessionHistoryProvider, scan_limit: int
+) -> None:
+    users = require(provider, Users)
+    for user in ("a", "b"):
+        for session in ("s1", "s2", "s3"):
+            for number in range(1, 4):
+                await provider.append(SessionKey(user, session), entry(number), at=Position(0, number - 1))
+    await provider.delete(SessionKey("b", "s1"))
+    await provider.delete(SessionKey("b", "s3"))
+    server.scan_limit = scan_limit
+    assert await walk_users(users, 9) == {"a", "b"}
+    assert await walk_tombstones(users, "a", 9) == {}
+    assert {key.session_id for key in await walk_tombstones(users, "b", 1)} == {"s1", "s3"}

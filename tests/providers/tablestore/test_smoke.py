@@ -27,12 +27,6 @@ SCRIPT = ROOT / "examples" / "tablestore_smoke.py"
 
 
 @pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
-
-
-@pytest.fixture
 def smoke(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Import the script as a module."""
     monkeypatch.syspath_prepend(SCRIPT.parent)

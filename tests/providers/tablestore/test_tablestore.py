@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,19 +31,13 @@ from session_history.providers.tablestore import TablestoreOptions, TablestorePr
 from session_history.providers.tablestore import columns as col
 from session_history.providers.tablestore.digests import IdDigests
 from session_history.providers.tablestore.rows import ALWAYS, HeadRow
-from session_history_hooks import Appended, Corrupt, Entry, LimitExceeded, Position, SessionKey, Snapshot
+from session_history_hooks import Appended, Corrupt, Entry, LimitExceeded, Position, SessionKey, Shard, Snapshot
 from session_history_hooks.testing import Connect, ProviderContract
 from session_history_hooks.testing.restorable_logs import tombstone
 from session_history_hooks.testing.subject import opened
 
 KEY = SessionKey("u", "s")
 SECRET = "a-secret-of-ours"
-
-
-@pytest.fixture
-def server() -> Iterator[TablestoreServer]:
-    with TablestoreServer() as server:
-        yield server
 
 
 class TestTablestore(ProviderContract):
@@ -149,6 +142,38 @@ async def test_providers_with_two_tables_share_nothing(server: TablestoreServer)
     assert await other.read(KEY) is None
     assert (await other.list("u", limit=5)).heads == ()
     await asyncio.gather(one.stop(), other.stop())
+
+
+async def test_table_that_is_created_again_has_another_incarnation(server: TablestoreServer) -> None:
+    made = provider(server.endpoint)
+    await made.start()
+    before = await made.store_info(shard=Shard(1, 2))
+    assert (before.format, before.shard) == (1, Shard(1, 2))
+    async with async_client(server) as client:
+        await client.delete_secondary_index("session_history", "session_history_recent")
+        await client.delete_table("session_history")
+        other = provider(server.endpoint)
+        await other.start()
+        after = await made.store_info()
+        assert after == await other.store_info()
+        assert after.incarnation != before.incarnation
+        assert after.shard is None
+        await client.delete_row("session_history", Row(keys.STORE), None)
+    again = await made.store_info(shard=Shard(0, 2))
+    assert again.incarnation not in (before.incarnation, after.incarnation)
+    assert await other.store_info() == replace(again, shard=Shard(0, 2))
+    await asyncio.gather(made.stop(), other.stop())
+
+
+async def test_store_of_a_newer_layout_is_not_started(server: TablestoreServer) -> None:
+    made = provider(server.endpoint)
+    await made.start()
+    await made.stop()
+    for columns, error in (([(col.LAYOUT_VERSION, 2)], IncompatibleStore), ([(col.SHARD, 1)], Corrupt)):
+        async with async_client(server) as client:
+            await client.put_row("session_history", Row(keys.STORE, columns), None)
+        with pytest.raises(error, match=r"the row of the store|identifies the store"):
+            await made.start()
 
 
 async def test_start_after_a_failed_start_succeeds(server: TablestoreServer) -> None:
@@ -480,6 +505,10 @@ async def test_calls_without_a_server_raise_unavailable(monkeypatch: pytest.Monk
         made.list("u", limit=1),
         made.delete(KEY),
         made.delete_user("u"),
+        made.store_info(),
+        made.list_users(limit=1),
+        made.list_tombstones("u", limit=1),
+        made.restore(tombstone(1)),
     ]
     for call in calls:
         with pytest.raises(Unavailable, match="no success within"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from session_history.providers.postgresql.connection import Connection
 from session_history.providers.postgresql.deleting import Deletion
-from session_history.providers.postgresql.ids import decoded, encoded
+from session_history.providers.postgresql.ids import encoded
 from session_history.providers.postgresql.listing import Listing
 from session_history.providers.postgresql.records import Found, head_of, snapshot_values
 from session_history.providers.postgresql.restoring import Restoration
@@ -157,14 +157,13 @@ class Rows:
         statement = self._sql.append_with_keys if keys else self._sql.append
         return bool(await connection.fetch(statement, *values, *expected, *keys))
 
-    async def _find(self, connection: Connection, key: SessionKey, entry: Entry) -> tuple[Head | None, dict[str, int]]:
+    async def _find(
+        self, connection: Connection, key: SessionKey, entry: Entry
+    ) -> tuple[Head | None, dict[str, int | None]]:
         """Return the head, and the seqs of those ids of an entry that are known, its keys included."""
-        ids = [encoded(each) for each in (entry.id, *entry.keys)]
-        rows = await connection.fetch(self._sql.find, key.user_id, key.session_id, ids)
-        if not rows:
-            return None, {}
-        known, seqs, *head = rows[0]
-        return head_of(key, head), dict(zip(map(decoded, known), seqs, strict=True))
+        ids = (entry.id, *entry.keys)
+        rows = await connection.fetch(self._sql.find, key.user_id, key.session_id, [encoded(each) for each in ids])
+        return (head_of(key, rows[0][1:]), dict(zip(ids, rows[0][0], strict=True))) if rows else (None, {})
 
     async def renew(self, connection: Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
         origin = None if tail_origin is None else encoded(tail_origin)

@@ -28,9 +28,6 @@ SESSIONS_OF_USER = "user_id = $1"
 SESSIONS_AFTER = "user_id = $1 AND session_id > $2"
 
 
-Reads = dict[tuple["Span", bool], str]
-
-
 class Span(Enum):
     """The entries that a read returns, as :func:`~session_history_hooks.select_seqs` has them."""
 
@@ -39,13 +36,16 @@ class Span(Enum):
     OLDEST = "a page of the oldest ones"
 
 
+Reads = dict[tuple[Span, bool], str]
+"""Statements of reads, without and with a match."""
+
+
 class Statements:
-    """Statements on the tables of one schema, each made when it is first used.
+    """Statements on the tables of one schema.
 
     :param page_bytes: the most bytes of payload in a page.
-    :ivar reads: the reads, each without and with a match. A payload is NULL if a page of such entries would have no
-        room for them.
-    :ivar full_pages: the same for pages with such entries. A payload is NULL if the page has no room for it.
+    :ivar reads: a page withholds a payload, as NULL, if it had no room for as many entries of this size.
+    :ivar full_pages: pages that withhold only what they have no room for. These cost more.
     """
 
     def __init__(self, tables: Tables, page_bytes: int) -> None:
@@ -109,22 +109,29 @@ class Statements:
     @cached_property
     def append(self) -> str:
         """Another entry, or the first one after a delete."""
-        return self._append("= $4")
+        return self._append(f"NOT EXISTS (SELECT FROM {self._entry} e WHERE e.log = h.log AND e.id = $4)")
 
     @cached_property
     def append_with_keys(self) -> str:
-        return self._append("= ANY($16::bytea[] || $4::bytea)", "$16")
+        ids = "unnest($16::bytea[] || $4::bytea) AS ids (id)"
+        return self._append(f"NOT EXISTS (SELECT FROM {ids} WHERE {self._newest} > 0)", "$16")
 
-    def _append(self, known: str, keys: str = "") -> str:
-        """:param known: the condition of an id that must not be there."""
+    def _append(self, is_new: str, keys: str = "") -> str:
         change = f"""UPDATE {self._head} AS h SET generation = $13, seq = seq + 1, tail_origin = $8, deleted = false,
             changed_us = {CHANGED}, active_us = CASE WHEN $15::boolean THEN {CHANGED} ELSE active_us END,
             snapshot_seq = coalesce($1, snapshot_seq), snapshot_origin = coalesce($2, snapshot_origin),
             summary = coalesce($3, summary)
             WHERE user_id = $6 AND session_id = $7 AND generation = $10 AND seq = $11 AND deleted = $12
-            AND coalesce(tail_origin = $14, true)
-            AND NOT EXISTS (SELECT FROM {self._entry} e WHERE e.log = h.log AND e.id {known})"""
+            AND coalesce(tail_origin = $14, true) AND {is_new}"""
         return self._add(change, keys)
+
+    @property
+    def _newest(self) -> str:
+        """The seq of the newest entry of ``h`` with the id or key ``ids.id``.
+
+        One look-up for each id: the planner would take a look-up of all of them for dearer than a read of the log.
+        """
+        return f"(SELECT max(e.seq) FROM {self._entry} e WHERE e.log = h.log AND e.id = ids.id)"
 
     def _add(self, change: str, keys: str) -> str:
         """Add an entry if the head changes.
@@ -143,14 +150,10 @@ class Statements:
 
     @cached_property
     def find(self) -> str:
-        """The head, and which of some ids are known, those of the newest entries last."""
-        return f"""WITH head AS MATERIALIZED (
-                SELECT log, {HEAD_COLUMNS} FROM {self._head} WHERE {SESSION}
-            ), known AS MATERIALIZED (
-                SELECT e.id, e.seq FROM head JOIN {self._entry} e ON e.log = head.log AND e.id = ANY($3::bytea[])
-            )
-            SELECT array(SELECT id FROM known ORDER BY seq), array(SELECT seq FROM known ORDER BY seq), {HEAD_COLUMNS}
-            FROM head"""
+        """The head, and for each of some ids the seq of the newest entry that has it."""
+        ids = "unnest($3::bytea[]) WITH ORDINALITY AS ids (id, place)"
+        return f"""SELECT array(SELECT {self._newest} FROM {ids} ORDER BY place), {HEAD_COLUMNS}
+            FROM {self._head} AS h WHERE {SESSION}"""
 
     @cached_property
     def renew(self) -> str:

@@ -53,7 +53,7 @@ _MAX_EXACT = 2**53
 
 
 class Stub(NamedTuple):
-    """What the list of entries has of a payload that stands in pieces.
+    """The element of the list of entries for a payload that stands in pieces.
 
     :ivar upload_id: part of the names of the pieces, so that they are never taken for those of another upload.
     """

@@ -19,31 +19,43 @@ class StateCache:
     """States by session. The least recently used ones are dropped first."""
 
     def __init__(self) -> None:
-        self._states: OrderedDict[SessionKey, SessionState] = OrderedDict()
+        self._states: OrderedDict[SessionKey, tuple[int, SessionState]] = OrderedDict()
         self._bytes = 0
+        self._time = 0
+
+    def now(self) -> int:
+        """Return a number that is larger than all before."""
+        self._time += 1
+        return self._time
 
     def get(self, key: SessionKey) -> SessionState | None:
-        if key in self._states:
-            self._states.move_to_end(key)
-        return self._states.get(key)
+        if key not in self._states:
+            return None
+        self._states.move_to_end(key)
+        return self._states[key][1]
 
-    def put(self, key: SessionKey, state: SessionState) -> None:
-        """Store a state, unless a newer one is stored. A slow answer may arrive after a later one.
+    def put(self, key: SessionKey, state: SessionState, read_at: int | None = None) -> None:
+        """Store a state, unless a later one is stored: a slow answer may arrive after the answer to a later request.
 
-        A state with staged entries is not stored, because each use of it would need to know if they are still there.
+        A state with staged entries is not stored, so that the next append reads the session and removes them.
+
+        :param read_at: the time by :meth:`now` before the state was read; ``None`` if this process wrote it just now.
         """
-        if state.staged or (key in self._states and self._states[key].append_at > state.append_at):
+        time = self.now() if read_at is None else read_at
+        if key in self._states and self._states[key][0] > time:
             return
         self._remove(key)
-        self._states[key] = state
+        if state.staged:
+            return
+        self._states[key] = time, state
         self._bytes += _size(state)
         while len(self._states) > MAX_SESSIONS or self._bytes > MAX_BYTES:
-            _, oldest = self._states.popitem(last=False)
+            _, (_, oldest) = self._states.popitem(last=False)
             self._bytes -= _size(oldest)
 
     def _remove(self, key: SessionKey) -> None:
-        state = self._states.pop(key, None)
-        if state is not None:
+        if key in self._states:
+            _, state = self._states.pop(key)
             self._bytes -= _size(state)
 
 

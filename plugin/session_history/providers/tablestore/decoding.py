@@ -1,4 +1,4 @@
-"""How the rows of a table are read.
+"""Reading of the rows of a table.
 
 Each function that decodes a row raises :class:`Corrupt` if the row is unreadable, and :class:`IncompatibleStore` if a
 newer version of this library wrote it.

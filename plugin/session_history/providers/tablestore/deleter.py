@@ -38,9 +38,10 @@ class Deleter:
             except Corrupt:
                 state, applied = await self._replace_corrupt_head(key), True
             else:
-                unchanged = HeadUpdate(state, applied=False)
+                unchanged, staged = HeadUpdate(state, applied=False), state.staged
                 state, applied = await self._write_tombstone(key, state) if state.live_head else unchanged
-            await self._discard_staged(key, state)
+                if staged:
+                    state = await self._discard_staged(key)
             newer_chunks = await self._remove_rows(key, state.append_at.generation - 1)
             if newer_chunks and state.live_head is None:
                 state, _ = await self._write_tombstone(key, state)
@@ -64,12 +65,13 @@ class Deleter:
 
         return await self._heads.update(key, state, tombstone)
 
-    async def _discard_staged(self, key: SessionKey, state: SessionState) -> None:
-        """Remove what a restore left of a session that was never seen, or of the life after a tombstone."""
+    async def _discard_staged(self, key: SessionKey) -> SessionState:
+        """Remove what a restore left, also of a session that was never seen, or of a life after this one."""
         backoff = Backoff()
-        while state.staged and state.live_head is None:
-            state = await self._staging.discard(key, state)
+        while (state := await self._reader.state(key)).staged:
+            await self._staging.discard(key, state)
             await backoff.wait("a restore of the session is running")
+        return state
 
     async def _replace_corrupt_head(self, key: SessionKey) -> SessionState:
         """Write a tombstone without a condition, so that an unreadable session can be deleted."""

@@ -177,17 +177,17 @@ class Reader:
         if scan.head is None or head is None or (head.tail, head.tail_origin) != (cached.tail, cached.tail_origin):
             return await self._newest(key, 1, max_bytes)
         state = SessionState.of(scan.head, scan.staged)
-        self._cache.put(key, state)
+        self._cache.put(key, state, scan.read_at)
         return state, []
 
     async def _derive(self, key: SessionKey, scan: Scan) -> SessionState:
         state = derive(key, scan)
         if not state.head_is_current:
-            full = await self._scan(key, REMEMBERED_IDS, columns=col.WITHOUT_PAYLOAD)
-            first, state = state, derive(key, full)
+            scan = await self._scan(key, REMEMBERED_IDS, columns=col.WITHOUT_PAYLOAD)
+            first, state = state, derive(key, scan)
             if _rewrite_id(state) != _rewrite_id(first):
                 raise TornReadError  # the head is newer than the entries of the first scan
-        self._cache.put(key, state)
+        self._cache.put(key, state, scan.read_at)
         return state
 
     async def _scan(
@@ -227,12 +227,14 @@ class Reader:
     async def _scan_rows(
         self, key: SessionKey, count: int, floor: int, max_bytes: int, columns: list[str] | None
     ) -> Scan:
+        read_at = self._cache.now()
         newest = await self._rows_down(key, HEAD_NUMBER, floor, count + 1, max_bytes, columns)
         has_head = bool(newest) and decoding.row_number(newest[0]) == HEAD_NUMBER
         head = decoding.read_head(newest.pop(0)) if has_head else None
         read = list(map(decoding.read_entry, newest[:count]))
+        entries = [row for row in read if row.appended_us is not None or (head and head.counts(row))]
         staged = [row for row in read if row.appended_us is None and not (head and head.counts(row))]
-        return Scan(head, [row for row in read if row not in staged] if staged else read, staged)
+        return Scan(read_at, head, entries, staged)
 
     async def _select(
         self, key: SessionKey, head: Head, seqs: range, already_read: Iterable[EntryRow], max_bytes: int

@@ -5,6 +5,7 @@ Many entries are staged in few requests. Then the head is replaced, which makes 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from session_history.providers.tablestore import keys
@@ -12,11 +13,14 @@ from session_history.providers.tablestore.chunks import ChunkStore
 from session_history.providers.tablestore.errors import Outcome
 from session_history.providers.tablestore.heads import Heads
 from session_history.providers.tablestore.reader import Reader
-from session_history.providers.tablestore.rows import EntryRow, random_id
+from session_history.providers.tablestore.rows import EntryRow, HeadRow, random_id
 from session_history.providers.tablestore.staging import Staging
 from session_history.providers.tablestore.state import SessionState
 from session_history.providers.tablestore.table import Backoff
 from session_history_hooks import Conflict, Entry, Head, LimitExceeded, Position, SessionKey
+
+ABANDONED_AFTER = 1.0
+"""Seconds after which entries that another restore has staged are removed. It needs a few requests to end."""
 
 
 class Restorer:
@@ -40,7 +44,8 @@ class Restorer:
 
     async def _restore(self, head: Head, entries: Sequence[Entry], first: int, behind: str) -> bool:
         key, backoff = head.key, Backoff()
-        in_the_way: set[int] = set()
+        own: set[int] = set()
+        others, seen_at = own, 0.0
         may_have_ended = False
         while True:
             state = await self._reader.state(key)
@@ -48,18 +53,17 @@ class Restorer:
             if missing is None:
                 return may_have_ended
             staged = {row.etag for row in state.staged}
-            if staged & in_the_way:
-                await self._staging.discard(key, state)
-                in_the_way = set()
-            elif staged:
-                in_the_way = staged  # another restore may be about to end
-            else:
+            if not staged:
                 new = await self._rows(key, missing, head.tail)
                 outcome = await self._stage_and_end(state, head, new)
                 if outcome is Outcome.DONE:
                     return True
                 may_have_ended = may_have_ended or outcome is Outcome.UNKNOWN
-                in_the_way = {row.etag for row in new}
+                own = {row.etag for row in new}
+            elif staged & own or (staged == others and time.monotonic() - seen_at > ABANDONED_AFTER):
+                await self._staging.discard(key, state)
+            elif staged != others:
+                others, seen_at = staged, time.monotonic()
             await backoff.wait("another restore of the session is running, or the outcome of this one is unknown")
 
     async def _missing(
@@ -104,7 +108,16 @@ class Restorer:
         """Stage entries and replace the head. Remove the entries, unless they count, or may count."""
         outcome = Outcome.REFUSED
         if await self._staging.stage(head.key, new):
-            outcome = await self._heads.replace(state.restored_head(head, new), state.etag)
+            outcome = await self._end(state, state.restored_head(head, new))
         if outcome is Outcome.REFUSED:
             await self._staging.remove(head.key, new)
+        return outcome
+
+    async def _end(self, state: SessionState, row: HeadRow) -> Outcome:
+        """Replace the head. As long as it stays as it was before the entries were staged, they all are still there."""
+        backoff = Backoff()
+        while (outcome := await self._heads.replace(row, state.etag)) is Outcome.UNKNOWN:
+            await backoff.wait("the outcome of a write to the head is unknown")
+            if (await self._reader.state(row.head.key)).etag != state.etag:
+                break
         return outcome

@@ -56,15 +56,10 @@ class HeadRow:
     previous_rewrite_id: str = ""
     restored: int = 0
 
-    def counts(self, entry: EntryRow) -> bool:
-        """Return whether an entry is part of the log, or was part of an earlier one, as far as the head decides that.
-
-        An appended entry counts once it is stored. A restored entry counts once the head names it.
-        """
-        if entry.appended_us is not None:
-            return True
+    def counts(self, restored: EntryRow) -> bool:
+        """Return whether a restored entry is part of the log, or of an earlier one that was deleted."""
         tail = self.head.tail
-        return entry.position <= Position(tail.generation, MAX_SEQ if self.head.deleted else self.restored)
+        return restored.position <= Position(tail.generation, MAX_SEQ if self.head.deleted else self.restored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from session_history.providers.tablestore.errors import Outcome
 from session_history.providers.tablestore.reader import Reader
 from session_history.providers.tablestore.rows import ABSENT, EntryRow
 from session_history.providers.tablestore.state import SessionState
-from session_history.providers.tablestore.table import Table
+from session_history.providers.tablestore.table import Backoff, Table
 from session_history_hooks import SessionKey
 
 
@@ -23,11 +23,23 @@ class Staging:
         self._chunks = chunks
 
     async def stage(self, key: SessionKey, entries: Sequence[EntryRow]) -> bool:
-        """Store restored entries in few requests. Return true if each of them is stored."""
-        for batch in rows.batches(rows.put_entry(key, row, ABSENT) for row in entries):
-            if set(await self._table.write(batch)) != {Outcome.DONE}:
+        """Store restored entries, neighbours, in few requests. Return false if another entry stands at a position."""
+        missing, backoff = list(entries), Backoff()
+        while missing and not await self._put_all(key, missing):
+            first, last = entries[0].position, entries[-1].position
+            found = await self._reader.entries(key, first.generation, range(first.seq, last.seq + 1))
+            etags = {row.position: row.etag for row in found}
+            if any(etags.get(row.position, row.etag) != row.etag for row in entries):
                 return False
+            missing = [row for row in entries if row.position not in etags]
+            await backoff.wait("the outcome of a write of restored entries is unknown")
         return True
+
+    async def _put_all(self, key: SessionKey, entries: Sequence[EntryRow]) -> bool:
+        outcomes: set[Outcome] = set()
+        for batch in rows.batches(rows.put_entry(key, row, ABSENT) for row in entries):
+            outcomes.update(await self._table.write(batch))
+        return outcomes == {Outcome.DONE}
 
     async def delete(self, key: SessionKey, entries: Sequence[EntryRow]) -> None:
         """Delete those of these entries that nothing changed. Their chunks stay."""

@@ -28,14 +28,16 @@ class TornReadError(Exception):
 class Scan(NamedTuple):
     """Rows that were read from the head on backward.
 
+    :ivar read_at: the time before the rows were read, by the clock of the cache.
     :ivar head: ``None`` if there is no such row.
     :ivar entries: the newest first.
     :ivar staged: restored entries that do not count yet.
     """
 
+    read_at: int
     head: HeadRow | None
     entries: Sequence[EntryRow]
-    staged: Sequence[EntryRow] = ()
+    staged: Sequence[EntryRow]
 
 
 @dataclass(frozen=True, slots=True)

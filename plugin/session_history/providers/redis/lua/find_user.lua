@@ -22,8 +22,7 @@ local function has_deleted_session()
     local answer = redis.call('HSCAN', tombstones, cursor, 'COUNT', COUNT)
     for place = 1, #answer[2], 2 do
       local session, tombstone = answer[2][place], decode_tombstone(answer[2][place + 1])
-      local is_deleted = session ~= OWNER and (not tombstone or tombstone.history == DELETED)
-      if is_deleted and redis.call('HEXISTS', heads, session) == 0 then
+      if session ~= OWNER and (not tombstone or tombstone.history == DELETED) then
         return true
       end
     end
