@@ -1,4 +1,4 @@
-"""A caller that retries sees no fault of the network: the contract suite behind proxies that lose and delay calls."""
+"""A caller that retries sees no fault of the network: the suite behind proxies that lose and delay calls."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ from servers.valkey import ValkeyCluster, ValkeyServer, binary
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.redis import RedisProvider
 from session_history_hooks import Restorable, Users
-from session_history_hooks.testing import Connect, ProviderContract, ProviderMachine
+from session_history_hooks.testing import Connect, ProviderMachine
+from session_history_hooks.testing.appending import AppendingContract
+from session_history_hooks.testing.concurrency import ConcurrencyContract
+from session_history_hooks.testing.deleting import DeletingContract
+from session_history_hooks.testing.entry_keys import EntryKeysContract
+from session_history_hooks.testing.listing import ListingContract
+from session_history_hooks.testing.processes import ProcessesContract
+from session_history_hooks.testing.reading import ReadingContract
+from session_history_hooks.testing.restoring import RestoringContract
+from session_history_hooks.testing.retrying import RetryingContract
+from session_history_hooks.testing.rewriting import RewritingContract
+from session_history_hooks.testing.users import UsersContract
 
 TIMEOUT = 0.4
 """Seconds for a call. A connection that falls silent costs this time."""
-
-LARGE = {
-    "test_append_of_the_largest_entry_and_summary_is_stored": 10.0,
-    "test_page_holds_no_more_bytes_than_claimed": 4.0,
-    "test_listing_page_holds_at_most_the_claimed_number": 2.0,
-}
-"""Tests whose calls need more time, and the seconds that they need."""
 
 SEED = os.environ.get("SESSION_HISTORY_TEST_SEED") or str(random.getrandbits(32))
 """The seed of the mishaps in this run. A test that fails shows it."""
@@ -137,8 +141,21 @@ def _short_farewells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("session_history.providers.postgresql.pool.CLOSE_TIMEOUT", 0.1)
 
 
-class Flaky(ProviderContract):
-    """The whole contract suite, unchanged."""
+@pytest.mark.asyncio
+class Flaky(
+    AppendingContract,
+    EntryKeysContract,
+    RetryingContract,
+    ReadingContract,
+    DeletingContract,
+    RewritingContract,
+    ListingContract,
+    UsersContract,
+    RestoringContract,
+    ConcurrencyContract,
+    ProcessesContract,
+):
+    """The parts of the contract suite whose calls read and write, unchanged."""
 
     abilities = (Users, Restorable)
 
@@ -159,7 +176,7 @@ class Flaky(ProviderContract):
         print(f"SESSION_HISTORY_TEST_SEED={SEED}")
         store = flaky(self.kind)
         store.set_seed(f"{SEED} {request.node.name}", share=0.055)
-        return store.connect(LARGE.get(request.node.originalname, TIMEOUT))
+        return store.connect()
 
 
 @ON_POSTGRESQL
