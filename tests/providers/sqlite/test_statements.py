@@ -73,7 +73,7 @@ async def test_entry_without_keys_costs_five_statements(
     entry = Entry("e2", b"x")
     snapshot = Snapshot(2, entry.origin, b"summary")
     traced = statements(connection, lambda: rows.append(connection, KEY, entry, Position(0, 1), None, snapshot))
-    assert traced == ["SELECT log,", "SELECT seq", "UPDATE head", "INSERT INTO", "INSERT OR"]
+    assert traced == ["SELECT generation,", "SELECT seq", "UPDATE head", "INSERT INTO", "INSERT OR"]
 
 
 async def test_deleted_session_leaves_only_its_tombstone(

@@ -105,32 +105,54 @@ async def test_failure_after_the_begin_of_a_transaction_releases_the_lock(
         await each.stop()
 
 
-async def test_read_of_head_with_wrong_column_raises_corrupt(tmp_path: Path) -> None:
+DAMAGES: list[tuple[str, object]] = [
+    ("seq", "many"),
+    ("tail_origin", b"hunter2\xff"),
+    ("rewrite_id", b"x"),
+    ("snapshot_seq", "x"),
+    ("active_us", b"x"),
+    ("changed_us", b"x"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), DAMAGES)
+async def test_read_of_head_with_wrong_column_raises_corrupt(tmp_path: Path, column: str, value: object) -> None:
     provider = SqliteProvider(tmp_path / "h.db")
     await provider.start()
-    await provider.append(KEY, Entry("e", b"x"), at=Position(0, 0))
-    damages: list[tuple[str, object]] = [
-        ("seq", "many"),
-        ("tail_origin", b"hunter2\xff"),
-        ("rewrite_id", b"x"),
-        ("snapshot_seq", "x"),
-        ("active_us", b"x"),
-        ("changed_us", b"x"),
-    ]
-    for column, value in damages:
-        with sqlite3.connect(tmp_path / "h.db") as other:
-            kept = other.execute(f"SELECT {column} FROM head").fetchone()
-            cast = "CAST(? AS TEXT)" if isinstance(value, bytes) and column == "tail_origin" else "?"
-            other.execute(f"UPDATE head SET {column} = {cast}", (value,))
-        other.close()
-        with pytest.raises(Corrupt) as error:
-            await provider.read(KEY)
-        assert "hunter2" not in str(error.value)
-        with sqlite3.connect(tmp_path / "h.db") as other:
-            other.execute(f"UPDATE head SET {column} = ?", kept)
-        other.close()
-        assert await provider.read(KEY)
+    await provider.append(KEY, Entry("e", b"x", "origin"), at=Position(0, 0))
+    kept = run_sql(tmp_path, f"SELECT {column} FROM head")
+    damage(tmp_path, column, value)
+    with pytest.raises(Corrupt) as error:
+        await provider.read(KEY)
+    assert "hunter2" not in str(error.value)
+    run_sql(tmp_path, f"UPDATE head SET {column} = ?", *kept[0])
+    assert await provider.read(KEY)
     await provider.stop()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [each for each in DAMAGES if each[0] not in ("rewrite_id", "snapshot_seq")]
+)
+async def test_append_to_head_with_wrong_column_raises_corrupt(tmp_path: Path, column: str, value: object) -> None:
+    provider = SqliteProvider(tmp_path / "h.db")
+    await provider.start()
+    await provider.append(KEY, Entry("e1", b"x", "origin"), at=Position(0, 0))
+    damage(tmp_path, column, value)
+    before = run_sql(tmp_path, "SELECT seq, CAST(tail_origin AS BLOB), active_us, changed_us FROM head")
+    with pytest.raises(Corrupt):
+        await provider.append(KEY, Entry("e2", b"x"), at=Position(0, 1), tail_origin="origin")
+    assert run_sql(tmp_path, "SELECT seq, CAST(tail_origin AS BLOB), active_us, changed_us FROM head") == before
+    await provider.stop()
+
+
+def damage(folder: Path, column: str, value: object) -> None:
+    cast = "CAST(? AS TEXT)" if column == "tail_origin" else "?"
+    run_sql(folder, f"UPDATE head SET {column} = {cast}", value)
+
+
+def run_sql(folder: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(folder / "h.db", isolation_level=None)) as other:
+        return other.execute(statement, values).fetchall()
 
 
 async def test_delete_of_damaged_sessions_succeeds(tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ def find_seq(connection: sqlite3.Connection, log: int, entry_id: str) -> int | N
     return row[0] if row else None
 
 
+def has_any(connection: sqlite3.Connection, log: int, entry: Entry) -> bool:
+    """Return whether the log has the id or a key of an entry already."""
+    return any(find_seq(connection, log, each) is not None for each in (entry.id, *entry.keys))
+
+
 def add(
     connection: sqlite3.Connection,
     log: int,

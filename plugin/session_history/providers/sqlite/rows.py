@@ -64,13 +64,14 @@ def append(
     tail_origin: str | None,
     snapshot: Snapshot | None,
 ) -> Appended:
-    log, head = heads.find(connection, key) or (0, None)
-    replay = find_replay(head, entry, at, tail_origin, lambda known: entries.find_seq(connection, log, known))
-    if replay:
-        return replay
-    if head and not head.deleted:
+    log = heads.find_end(connection, key, at, tail_origin)
+    if log and not entries.has_any(connection, log, entry):
         heads.extend(connection, log, entry, snapshot)
     else:
+        log, head = heads.find(connection, key) or (0, None)
+        replay = find_replay(head, entry, at, tail_origin, lambda known: entries.find_seq(connection, log, known))
+        if replay:
+            return replay
         log = heads.write(connection, head_after(head, key, entry, snapshot), log)
     entries.add(connection, log, at.seq + 1, entry)
     return Appended(Position(at.generation, at.seq + 1), replayed=False)
