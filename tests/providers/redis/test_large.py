@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any
@@ -21,6 +20,7 @@ from session_history.providers.redis.codec import Stub
 from session_history.providers.redis.commands import Command
 from session_history.providers.redis.pieces import INLINE_BYTES, PIECE_BYTES, STAGED_SECONDS, Pieces, Upload
 from session_history.providers.redis.pool import ServerPool
+from session_history.providers.redis.runner import ScriptRunner
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -81,11 +81,14 @@ async def test_only_large_entries_take_more_than_one_round_trip(
     assert await round_trips(read(provider, last=0)) == 1
     assert await round_trips(append_large(provider, 4)) == 1 + 3 + 1, "a question, three pieces, the entry"
     assert await round_trips(append_large(provider, 4)) == 1, "a repeated append uploads nothing"
-    assert await round_trips(read(provider, last=2)) == 1 + 1, "up to four pieces at a time"
+    assert await round_trips(read(provider, last=2)) == 1 + 1, "up to 4 MiB at a time"
     await append_large(provider, 5)
     assert await round_trips(read(provider, last=2)) == 1 + 2
     assert await round_trips(rewrite(provider, 5, large(6).payload, rewrite_id="r2", last="r1")) == 1 + 3 + 1
     assert await round_trips(provider.delete(KEY)) == 2
+    for number in range(1, 21):
+        await provider.append(KEY, entry(number, bytes(INLINE_BYTES + 1)), at=Position(1, number - 1))
+    assert await round_trips(read(provider)) == 2, "many pieces of up to 4 MiB together"
 
 
 async def test_restore_that_is_repeated_uploads_nothing(own_server: ValkeyServer) -> None:
@@ -128,22 +131,26 @@ async def test_pieces_live_and_end_with_their_entry(server: ValkeyServer, provid
 
 
 async def test_pieces_of_a_writer_that_died_expire(
-    server: ValkeyServer, proxy: Proxy, provider: RedisProvider, prefix: str
+    server: ValkeyServer, provider: RedisProvider, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run, pieces = ScriptRunner.run_commands, 0
+
+    async def die_after_two(runner: ScriptRunner, *commands: Command, **options: bool) -> Sequence[Any]:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 3:
+            raise Unavailable("the writer died")
+        return await run(runner, *commands, **options)
+
     await append(provider, 1)
-    async with started(url_of(proxy), prefix=prefix, timeout=0.5) as dying:
-        await append(dying, 2)
-        arrived = 0  # how many requests come before the first piece depends on the connection
-        while not staged(server, prefix):
-            arrived += 1
-            assert arrived < 20
-            proxy.mishaps = chain([None] * arrived, repeat(Mishap.CUT_BEFORE))
-            with suppress(Unavailable):
-                await append_large(dying, 3)
+    monkeypatch.setattr(ScriptRunner, "run_commands", die_after_two)
+    with pytest.raises(Unavailable, match="died"):
+        await append_large(provider, 2)
+    [name] = staged(server, prefix)
     with server.client() as client:
-        for name in staged(server, prefix):
-            assert 0 < client.pttl(name) <= (STAGED_SECONDS + 2 * 0.5) * 1000
-    assert (await read(provider)).entries == (entry(1), entry(2))
+        assert client.hlen(name) == 2
+        assert 0 < client.pttl(name) <= (STAGED_SECONDS + 2 * 5.0) * 1000
+    assert (await read(provider)).entries == (entry(1),)
 
 
 async def test_refused_appends_and_rewrites_leave_no_pieces(

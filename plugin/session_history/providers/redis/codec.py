@@ -62,6 +62,11 @@ class Stub(NamedTuple):
     pieces: int
     upload_id: str
 
+    @property
+    def piece_size(self) -> int:
+        """The size of a piece on average."""
+        return self.size // self.pieces
+
     def encode(self) -> bytes:
         return _STUB.pack(self.size, self.pieces) + self.upload_id.encode()
 
@@ -87,11 +92,11 @@ def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[
     :param first: seq of the first of them.
     :raises Corrupt: one of them is not an entry.
     """
-    entries = []
-    stubs = {}
+    entries: list[Entry] = []
+    stubs: dict[int, Stub] = {}
     fields = _ENTRY.unpack_from
     try:
-        for seq, raw in enumerate(raws, first):
+        for raw in raws:
             flags, origin_size, name_size = fields(raw)
             origin_at = 6 + name_size
             end = origin_at + origin_size
@@ -100,7 +105,7 @@ def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[
                 keys, end = _decode_keys(raw, end) if flags & _WITH_KEYS else ((), end)
                 payload = raw[end:]
                 if flags & _IN_PIECES:
-                    stubs[seq], payload = _decode_stub(payload), b""
+                    stubs[first + len(entries)], payload = _decode_stub(payload), b""
                 entries.append(Entry(name, payload, origin, keys, bookkeeping=bool(flags & _BOOKKEEPING)))
             else:
                 entries.append(Entry(name, raw[end:], origin))

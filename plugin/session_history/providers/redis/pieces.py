@@ -8,9 +8,9 @@ clients are served between two pieces.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from session_history.providers.redis.codec import Stub
 from session_history.providers.redis.commands import Argument
@@ -20,14 +20,16 @@ from session_history.providers.redis.runner import ScriptRunner
 from session_history.providers.redis.scripts import PIECES, RESTORE, UNSTAGED, Script
 from session_history_hooks import Corrupt, Entry, SessionKey, StoreFull, Unavailable, new_origin
 
+T = TypeVar("T")
+
 INLINE_BYTES = 2**16
 """The largest payload in the list of entries. So the elements of a page have no more bytes than a page may hold."""
 
 PIECE_BYTES = 2**20
 """The size of a piece. While a server receives it, all its other clients wait."""
 
-FETCHED_PIECES = 4
-"""The most pieces that one call fetches."""
+FETCHED_BYTES = 4 * 2**20
+"""The most bytes that one call fetches."""
 
 STAGED_SECONDS = 60
 """The time that a writer has for the next piece, in addition to the timeout of two calls."""
@@ -106,11 +108,10 @@ class Pieces:
         """Return payloads by seq, or ``None`` if one of them is no longer there."""
         pieces = [(seq, number) for seq, stub in stubs.items() for number in range(stub.pieces)]
         found: list[bytes] = []
-        for start in range(0, len(pieces), FETCHED_PIECES):
-            batch = pieces[start : start + FETCHED_PIECES]
-            fields = ((self._keys.pieces(key, seq), _field(stubs[seq].upload_id, number)) for seq, number in batch)
+        for portion in portions(pieces, lambda piece: stubs[piece[0]].piece_size, FETCHED_BYTES):
+            fields = ((self._keys.pieces(key, seq), _field(stubs[seq].upload_id, number)) for seq, number in portion)
             found += await self._runner.run_commands(*(("HGET", name, field) for name, field in fields))
-            if None in found[start:]:
+            if None in found[-len(portion) :]:
                 return None
         return _joined(stubs, found, key)
 
@@ -127,6 +128,19 @@ class Pieces:
         except StoreFull:
             await self._runner.run_commands(("UNLINK", name))
             raise
+
+
+def portions(items: Sequence[T], size_of: Callable[[T], int], limit: int) -> Iterator[Sequence[T]]:
+    """Yield neighbours whose sizes are within a limit together. A larger item has a portion of its own."""
+    start = total = 0
+    for place, item in enumerate(items):
+        size = size_of(item)
+        total += size
+        if place > start and total > limit:
+            yield items[start:place]
+            start, total = place, size
+    if items:
+        yield items[start:]
 
 
 def _field(upload_id: str, number: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from session_history.providers.redis.codec import decode_head, encode_entry, enc
 from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.options import RedisOptions
-from session_history.providers.redis.pieces import INLINE_BYTES, Pieces, Upload
+from session_history.providers.redis.pieces import INLINE_BYTES, Pieces, Upload, portions
 from session_history.providers.redis.reading import Reader
 from session_history.providers.redis.runner import ScriptRunner
 from session_history.providers.redis.scripts import DONE, REPLAYED, UNCHANGED
@@ -28,8 +28,11 @@ from session_history_hooks import (
     Unavailable,
 )
 
-PORTION_BYTES, PORTION_ENTRIES = 2**20, 250
+PORTION_BYTES = 2**20
 """The most that one script restores. Other clients wait while a script runs."""
+
+LEAST_BYTES = 2**12
+"""The bytes that count at least for an entry, since a small entry takes time, too."""
 
 
 class Writer:
@@ -122,7 +125,7 @@ class Writer:
         if head.deleted:
             return await self._restore_tombstone(head)
         written = False
-        for portion in _portions(entries):
+        for portion in portions(entries, _weight, PORTION_BYTES):
             stop = first + len(portion)
             part = replace(head, tail=replace(head.tail, seq=stop - 1), tail_origin=portion[-1].origin)
             written |= await self._restore(part, portion, first, behind)
@@ -170,13 +173,7 @@ def _snapshot_arguments(snapshot: Snapshot | None) -> Sequence[Argument]:
     return (snapshot.seq, snapshot.origin.encode(), snapshot.summary) if snapshot else (b"", b"", b"")
 
 
-def _portions(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Yield neighbours that one call restores. At most one of them is large."""
-    start = size = 0
-    for place, entry in enumerate(entries):
-        weight = len(entry.payload) if len(entry.payload) <= INLINE_BYTES else PORTION_BYTES
-        size += weight
-        if place > start and (size > PORTION_BYTES or place - start == PORTION_ENTRIES):
-            yield entries[start:place]
-            start, size = place, weight
-    yield entries[start:]
+def _weight(entry: Entry) -> int:
+    """Return the bytes that count for an entry in a portion, so that at most one entry of a portion is large."""
+    size = len(entry.payload)
+    return max(size, LEAST_BYTES) if size <= INLINE_BYTES else PORTION_BYTES
