@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Literal
 
-from session_history_hooks import Corrupt, Entry, SessionKey
+from session_history_hooks import Corrupt, Entry, Limits, SessionKey
 
 SEQ_BITS = 24
 """An entry's key is ``log << SEQ_BITS | seq``: 2**24 - 1 entries in a log, 2**39 logs in a file.
@@ -25,30 +25,30 @@ _FIND = f"""SELECT {_COLUMNS}, seq FROM entry_id JOIN entry ON entry.k = entry_i
     WHERE entry_id.log = ? AND entry_id.id = ?"""
 
 Row = tuple[str, bytes, str, str | None, int, int]
-"""A row of :data:`_COLUMNS`, and the seq or the key of the row."""
+"""A row of :data:`_COLUMNS`, and the seq."""
 
 
-def read(
-    connection: sqlite3.Connection,
-    log: int,
-    seqs: range,
-    key: SessionKey,
-    take: Callable[[Iterable[Entry]], list[Entry]] = list,
-) -> list[Entry]:
-    """Read entries in the order of their seqs, up or down.
+def read(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey) -> list[Entry]:
+    """Read entries.
 
-    :param seqs: one or more neighbours.
-    :param take: returns the first of the entries, as many as are wanted. The rest is not read.
+    :param seqs: one or more neighbours, ascending.
     :raises Corrupt: an entry is missing or unreadable.
     """
-    begin, end = _row_key(log, seqs[0]), _row_key(log, seqs[-1])
-    order = "DESC" if seqs.step < 0 else "ASC"
-    rows = connection.execute(
-        f"SELECT {_COLUMNS}, k FROM entry WHERE k BETWEEN ? AND ? ORDER BY k {order}", sorted((begin, end))
-    )
+    rows = _select(connection, log, seqs).fetchall()
+    if len(rows) != len(seqs):
+        raise Corrupt(f"{key} lacks {len(seqs) - len(rows)} of its entries {seqs[0]} to {seqs[-1]}")
+    return [_decode(row) for row in rows]
+
+
+def read_page(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey, limits: Limits) -> list[Entry]:
+    """Read the first of these entries, as many as a page may hold. The rest is not read.
+
+    :param seqs: one or more neighbours, ascending or descending.
+    :raises Corrupt: an entry is missing or unreadable.
+    """
     # A statement that is neither at its end nor closed keeps its moment, and later transactions would read in it.
-    with closing(rows):
-        return take(_decoded(rows, range(begin, end + seqs.step, seqs.step), key))
+    with closing(_select(connection, log, seqs)) as rows:
+        return limits.fitting(_decode_each(rows, seqs, key))
 
 
 def origins(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey) -> list[str]:
@@ -120,11 +120,19 @@ def _row_key(log: int, seq: int) -> int:
     return log << SEQ_BITS | seq
 
 
-def _decoded(rows: sqlite3.Cursor, row_keys: range, key: SessionKey) -> Iterator[Entry]:
-    for row_key in row_keys:
+def _select(connection: sqlite3.Connection, log: int, seqs: range) -> sqlite3.Cursor:
+    order = "DESC" if seqs.step < 0 else "ASC"
+    return connection.execute(
+        f"SELECT {_COLUMNS}, k & {MAX_SEQ} FROM entry WHERE k BETWEEN ? AND ? ORDER BY k {order}",
+        sorted((_row_key(log, seqs[0]), _row_key(log, seqs[-1]))),
+    )
+
+
+def _decode_each(rows: sqlite3.Cursor, seqs: range, key: SessionKey) -> Iterator[Entry]:
+    for seq in seqs:
         row = rows.fetchone()
-        if row is None or row[-1] != row_key:
-            raise Corrupt(f"{key} lacks its entry {row_key & MAX_SEQ}")
+        if row is None or row[-1] != seq:
+            raise Corrupt(f"{key} lacks its entry {seq}")
         yield _decode(row)
 
 

@@ -38,14 +38,8 @@ def read(
         return None
     log, head = found
     seqs = select_seqs(head.tail.seq, limits.page, last=last, before=before, after=after)
-    newest_first = after is None
-    page: list[Entry] = []
-    if seqs:
-        take = limits.fitting if last is None else list
-        page = entries.read(connection, log, seqs[::-1] if newest_first else seqs, key, take)
-    if newest_first:
-        page.reverse()
-    first = seqs.stop - len(page) if newest_first else seqs.start
+    page = _read_range(connection, found, seqs, limits, whole=last is not None, oldest_first=after is not None)
+    first = seqs.start if after is not None else seqs.stop - len(page)
     match = entries.find(connection, log, entry_id) if entry_id is not None else None
     return Log(head, first if page else head.tail.seq + 1, tuple(page), match)
 
@@ -149,3 +143,17 @@ def _delete(connection: sqlite3.Connection, condition: str, values: tuple[str, .
         entries.delete(connection, log)
         heads.write_tombstone(connection, log)
     return len(logs)
+
+
+def _read_range(
+    connection: sqlite3.Connection, found: heads.Found, seqs: range, limits: Limits, *, whole: bool, oldest_first: bool
+) -> list[Entry]:
+    """Read these entries; only those that fit into a page unless ``whole``."""
+    log, head = found
+    if not seqs:
+        return []
+    if whole:
+        return entries.read(connection, log, seqs, head.key)
+    if oldest_first:
+        return entries.read_page(connection, log, seqs, head.key, limits)
+    return entries.read_page(connection, log, seqs[::-1], head.key, limits)[::-1]
