@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from session_history_hooks.errors import InvalidKey, LimitExceeded
-from session_history_hooks.log import Entry, Head, Position, Snapshot, check_key
+from session_history_hooks.log import Entry, Head, Position, Snapshot, check_key, utf8_bytes
 
 ENTRY_KEYS = 128
 """The most keys of an entry: a store that remembers 256 ids then remembers those of the newest entry, whole."""
@@ -76,7 +76,7 @@ class Limits:
         self._check("entries", at.seq + 1 if at else 0, self.entries)
         check_origin("origin", entry.origin)
         if entry.text is not None:
-            self._check("text bytes", _utf8_bytes(entry.text), TEXT_BYTES)
+            self._check("text bytes", utf8_bytes("text", entry.text), TEXT_BYTES)
         if entry.keys:
             self._check("entry keys", len(entry.keys), ENTRY_KEYS)
             _check_keys(entry)
@@ -126,10 +126,3 @@ def _check_keys(entry: Entry) -> None:
         check_key("entry key", key)
     if len({entry.id, *entry.keys}) <= len(entry.keys):
         raise InvalidKey("entry key", "must not be there twice, nor be the id of the entry")
-
-
-def _utf8_bytes(text: str) -> int:
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:
-        raise InvalidKey("text", "must not contain a lone surrogate") from None

@@ -29,13 +29,14 @@ def check_key(field: str, value: object) -> str:
         raise InvalidKey(field, "must not be blank")
     if "\0" in value:
         raise InvalidKey(field, "must not contain NUL")
-    size = _utf8_bytes(field, value)
+    size = utf8_bytes(field, value)
     if size > KEY_BYTES:
         raise InvalidKey(field, f"must have at most {KEY_BYTES} UTF-8 bytes, not {size}")
     return value
 
 
-def _utf8_bytes(field: str, value: str) -> int:
+def utf8_bytes(field: str, value: str) -> int:
+    """Return the size of a text. :raises InvalidKey: it contains a lone surrogate."""
     try:
         return len(value.encode())
     except UnicodeEncodeError:
@@ -176,7 +177,7 @@ class Conflict(SessionHistoryError, RuntimeError):
     """The log does not end with the expected entry, or holds some keys of the new one. Nothing was written.
 
     :ivar head: the current head; ``None`` if the session was never seen.
-    :ivar keys: the keys of the entry that this generation has already, in the order of the entry. None if the append
+    :ivar keys: the keys of the entry that this generation has already, in the order of the entry. Empty if the append
         names another generation.
     :ivar recreated: true if an earlier session of this id expired without a tombstone, and the current one was created
         since then. An append at ``(0, 0)``, whose author saw no session, may then go behind the current tail. Never
