@@ -235,3 +235,15 @@ class MissingDriver(SessionHistoryError, ImportError):
 
 class PluginError(SessionHistoryError, RuntimeError):
     """A plugin cannot be loaded, or does not provide what its entry point promises."""
+
+
+def _adopt_contract_errors() -> None:
+    """Show the errors of the contract in tracebacks and pickles under the one name that users import.
+
+    A process that uses only ``session_history_hooks`` shows them under the names of their own modules.
+    """
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_adopt_contract_errors()
