@@ -20,8 +20,8 @@ from session_history.log.reader import window_size
 from session_history.records.record import Status
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.service import SessionHistoryService, check_service
+from session_history.turns.lifecycle import Concurrent, check_options
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import Concurrent, check_concurrent
 from session_history.view.budget import TokenBudget
 from session_history_hooks import check_key
 
@@ -67,8 +67,9 @@ class SessionHistoryMiddleware(MiddlewareBase):
         check_service(service)
         self._service = service
         self._user_id = check_key("user_id", user_id)
+        check_options(concurrent=concurrent)
         self._by_step = _check_save(save) == "step"
-        self._concurrent = check_concurrent(concurrent)
+        self._concurrent = concurrent
         self._is_whole = window_size(last_turns, token_budget) is None
         self._window: dict[str, Any] = {"last_turns": last_turns, "token_budget": token_budget}
         self._running: dict[int, _RunningReply] = {}
