@@ -188,7 +188,7 @@ class Turn(Generic[M]):
 
     @property
     def markers(self) -> list[Marker]:
-        """What was added to this turn and is not stored as it was: each part with its path and its type."""
+        """The parts of what was added that are not stored as they were, each with its path and its type."""
         return list(self._draft.markers)
 
     def add(self, messages: MessageInput) -> None:

@@ -20,7 +20,8 @@ from session_history.log.reader import window_size
 from session_history.records.record import Status
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.service import SessionHistoryService, check_service
-from session_history.turns.lifecycle import Concurrent, check_options
+from session_history.turns.lifecycle import check_options
+from session_history.turns.options import Concurrent
 from session_history.turns.recorder import TurnRecorder
 from session_history.view.budget import TokenBudget
 from session_history_hooks import check_key
