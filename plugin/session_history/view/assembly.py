@@ -23,6 +23,7 @@ class TurnView:
     :ivar retryable: the turn has no answer, and its id is free for another attempt.
     :ivar continuations: for each further entry its seq and the index of the message at which it begins.
     :ivar concurrent_seq: seq of the newest entry whose author did not know all entries of the turn; 0 without one.
+    :ivar hidden: the indexes of the messages that a window leaves out. ``messages`` and :meth:`refs` have them.
     """
 
     start: MessageRef
@@ -33,6 +34,14 @@ class TurnView:
     retryable: bool = False
     continuations: list[tuple[int, int]] = field(default_factory=list)
     concurrent_seq: int = 0
+    hidden: range = range(0)
+
+    @property
+    def shown(self) -> Sequence[StoredMessage]:
+        """Return the messages that are not hidden."""
+        if not self.hidden:
+            return self.messages
+        return [*self.messages[: self.hidden.start], *self.messages[self.hidden.stop :]]
 
     @property
     def may_have_effect(self) -> bool:
@@ -194,9 +203,15 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
 
 
 def with_refs(turns: Iterable[TurnView]) -> list[tuple[MessageRef, StoredMessage]]:
-    """Return the messages of turns, each with its reference."""
-    return [each for turn in turns for each in zip(turn.refs(), turn.messages, strict=True)]
+    """Return the messages of turns that are not hidden, each with its reference."""
+    return [
+        each
+        for turn in turns
+        for index, each in enumerate(zip(turn.refs(), turn.messages, strict=True))
+        if index not in turn.hidden
+    ]
 
 
 def messages_of(turns: Iterable[TurnView]) -> list[StoredMessage]:
-    return [message for turn in turns for message in turn.messages]
+    """Return the messages of turns that are not hidden."""
+    return [message for turn in turns for message in turn.shown]

@@ -22,7 +22,7 @@ from session_history.errors import Corrupt, NotStorable
 from session_history.records.messages import Message, StoredMessage, TextContent
 from session_history.records.record import MessageRef
 from session_history.records.values import check
-from session_history.view.toolcalls import UNKNOWN_OUTCOME
+from session_history.view.shapes import UNKNOWN_OUTCOME
 
 FORMAT = "agentscope.msg/2"
 """Format of a ``Msg`` of AgentScope 2: exactly its ``model_dump(mode="json")``."""

@@ -22,7 +22,7 @@ from session_history import InMemorySessionHistoryService, SessionHistoryService
 from session_history.errors import InvalidKey
 from session_history.records.record import Record, Status
 from session_history.runtimes.agentscope_runtime import FORMAT, with_session_history
-from session_history.view.toolcalls import UNKNOWN_OUTCOME
+from session_history.view.shapes import UNKNOWN_OUTCOME
 from session_history_hooks import SessionKey
 from support import json_lines, same
 
