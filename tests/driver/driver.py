@@ -125,6 +125,9 @@ class Driver:
             books = books[:1] * count
         plans = [self._planner.plan(book, self._batch, is_alone=count == 1) for book in books]
         first, *others = plans
+        if others and self._store.shares_provider:
+            for plan in plans:
+                plan.end = "returns" if plan.end == "is stopped" else plan.end
         if others and others[0].book is first.book and first.turn_id is not None and random.random() < 0.4:
             others[0].options["turn_id"] = first.turn_id
             others[0].input, others[0].question, others[0].first = first.input, first.question, None
@@ -173,7 +176,8 @@ class Driver:
                 is_sure = outcome != "interrupted" or not plan.end.endswith("from outside")
                 kept = outcome if is_sure else "completed or interrupted"
                 before = book.ids.get(plan.turn_id, ("",))[0]
-                if before != "completed" and (kept != "failed" or before in {"", "failed"}):
+                rank = ["", "failed", "interrupted", "completed or interrupted", "completed"].index
+                if before != "completed" and rank(kept) >= rank(before):
                     book.ids[plan.turn_id] = (kept, plan)
 
     def _outcome(self, run: Run) -> str:

@@ -31,6 +31,11 @@ class Store:
     url: str | None = None
     kills: float = 0.004
 
+    @property
+    def shares_provider(self) -> bool:
+        """Tell whether the services have one provider, which a stop of one takes from the other."""
+        return self.services[0].provider is self.services[1].provider
+
     @staticmethod
     def another(service: SessionHistoryService) -> SessionHistoryService:
         return SessionHistoryService(service.provider)
@@ -52,7 +57,6 @@ async def _started(
 
 @asynccontextmanager
 async def memory() -> AsyncIterator[Store]:
-    # Each service stops the provider that it has; so a stop of one is felt by the other.
     provider = MemoryProvider()
     async with _started([provider, provider]) as store:
         yield store

@@ -207,7 +207,8 @@ def deviations(given: Any, kept: Any, path: str) -> list[Deviation]:
 
 def _deviations(given: Any, kept: Any, path: str, around: tuple[int, ...]) -> Iterator[Deviation]:
     text = marker_text(kept)
-    if text is not None and ", too large: " in text and not same(given, kept):
+    is_inside = isinstance(given, dict) and isinstance(kept, dict) and given.keys() == kept.keys()
+    if text is not None and ", too large: " in text and not is_inside and not same(given, kept):
         yield Deviation(path, None, "too large")
         return
     if isinstance(given, BaseModel):

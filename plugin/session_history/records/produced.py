@@ -53,7 +53,7 @@ def produced_or_refused(values: Any, first: int, *, native: bool) -> tuple[list[
     """
     one = isinstance(values, (str, bytes)) or not isinstance(values, Sequence)
     items = [values] if one else list(values)
-    if not any(looks_like_message(item, native=native) and not _is_words(item) for item in items):
+    if not any(looks_like_message(item, native=native) and not is_words(item) for item in items):
         return freeze(values, native=native), []  # which raises
     kept = [produced(item, f"messages[{first + index}]", native=native) for index, item in enumerate(items)]
     return [message for message, _ in kept], [marker for _, markers in kept for marker in markers]
@@ -67,7 +67,7 @@ def looks_like_message(value: object, *, native: bool) -> bool:
     return isinstance(plainer, dict) and (native or isinstance(plainer.get("role"), str))
 
 
-def _is_words(value: object) -> bool:
+def is_words(value: object) -> bool:
     """Tell whether a message comes before the model: it is of a user or of the system, and holds no result."""
     message = dumped_model(value)
     fields = raw_fields(message) if isinstance(message, Message) else message

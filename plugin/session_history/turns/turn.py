@@ -12,7 +12,7 @@ from session_history.errors import InvalidMessage, NotStorable
 from session_history.log.reader import TurnWindow
 from session_history.records.markers import Marker
 from session_history.records.messages import WORDS, Message, MessageInput, StoredMessage, check_fits, freeze, thaw
-from session_history.records.produced import produced_or_refused
+from session_history.records.produced import is_words, produced_or_refused
 from session_history.records.record import HistoryStart, MessageRef, Status
 from session_history.records.values import check, copied
 from session_history.turns.draft import Draft
@@ -209,7 +209,7 @@ class Turn(Generic[M]):
             kept = freeze(messages, native=self._native)
         except (InvalidMessage, NotStorable):
             kept, markers = produced_or_refused(messages, len(self._draft.messages), native=self._native)
-        if all([message.role in WORDS for message in kept]):  # noqa: C419 - a list is faster
+        if all([message.role in WORDS and is_words(message.value) for message in kept]):  # noqa: C419 - a list is faster
             check_fits(kept, self._writer.entry_bytes)
         self._draft.add(kept)
         if markers:
