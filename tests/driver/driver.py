@@ -22,7 +22,7 @@ from session_history.errors import SessionBusy, SessionDeleted, TurnIdReused, Un
 
 USERS = ("u0", "u1", "u2")
 SESSIONS_PER_USER = 2
-LIFE = 14
+LIFE = 10
 """Turns of a session, after which another one takes its place."""
 
 BATCH_TIMEOUT = 90.0
