@@ -52,7 +52,9 @@ def run(name: str, turns: int, seed: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make turns", description=__doc__)
     parser.add_argument("--turns", type=int, default=10_000, help="for each provider")
-    parser.add_argument("--seed", type=int, default=SystemRandom().randrange(1 << 32), help="draws the same turns again")
+    parser.add_argument(
+        "--seed", type=int, default=SystemRandom().randrange(1 << 32), help="draws the same turns again"
+    )
     parser.add_argument("stores", nargs="*", choices=[[], *STORES], help="memory, sqlite and valkey by default")
     given = parser.parse_args()
     held = [run(name, given.turns, given.seed) for name in given.stores or ("memory", "sqlite", "valkey")]

@@ -161,9 +161,7 @@ class Book:
         if turns is None:
             return self.told
         batches = [told.batch for told in self.told]
-        return [
-            told for told in self.told if sum(batch >= (told.since or told.batch) for batch in batches) <= turns
-        ]
+        return [told for told in self.told if sum(batch >= (told.since or told.batch) for batch in batches) <= turns]
 
 
 def _compare(tool: Tool, output: Any, where: str) -> None:

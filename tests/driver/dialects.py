@@ -68,7 +68,9 @@ def extra(saying: Saying) -> Json:
 
 class Chat(Dialect):
     def said(self, saying: Saying, name: str) -> list[Json]:
-        calls = [{"id": c.id, "type": "function", "function": {"name": c.name, "arguments": "{}"}} for c in saying.calls]
+        calls = [
+            {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": "{}"}} for c in saying.calls
+        ]
         message: Json = {"role": "assistant", "content": saying.text, **extra(saying)}
         if calls:
             message["tool_calls"] = calls
@@ -146,6 +148,7 @@ class Anthropic(Dialect):
 
 class Msgs(Dialect):
     holds_extra_parts = True
+
     def question(self, text: Any, name: str) -> Json:
         return self._msg("user", text, name)
 
@@ -160,7 +163,9 @@ class Msgs(Dialect):
 
     def results(self, tools: list[Tool], name: str) -> list[Json]:
         return [
-            self._msg("system", [{"type": "tool_result", "id": t.id, "name": t.name, "output": t.output}], f"{name}.{t.id}")
+            self._msg(
+                "system", [{"type": "tool_result", "id": t.id, "name": t.name, "output": t.output}], f"{name}.{t.id}"
+            )
             for t in tools
         ]
 
@@ -171,6 +176,7 @@ class Msgs(Dialect):
 
 class Bedrock(Dialect):
     holds_extra_parts = True
+
     def question(self, text: Any, name: str) -> Json:
         return {"role": "user", "content": [{"text": text}]}
 
@@ -190,6 +196,7 @@ class Bedrock(Dialect):
 
 class Gemini(Dialect):
     holds_extra_parts = True
+
     def question(self, text: Any, name: str) -> Json:
         return {"role": "user", "parts": [{"text": text}]}
 
@@ -309,7 +316,11 @@ class UIMessages(Dialect):
             parts.append({"type": "data-extra", "data": saying.extra})
         known = {tool.id for tool in answered}
         for tool in saying.calls:
-            told = {"state": "output-available", "output": tool.output} if tool.id in known else {"state": "input-available"}
+            told = (
+                {"state": "output-available", "output": tool.output}
+                if tool.id in known
+                else {"state": "input-available"}
+            )
             parts.append({"type": "tool-f", "toolCallId": tool.id, "input": {}, **told})
         return {"id": name, "role": "assistant", "parts": parts}
 

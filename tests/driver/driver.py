@@ -157,7 +157,9 @@ class Driver:
         plan, book = run.plan, run.plan.book
         outcome = self._outcome(run)
         self.report.outcomes[outcome] += 1
-        book.past.append(f"{self._batch}: {plan}: {outcome}{' as another run' if run.entered and run.is_replay else ''}")
+        book.past.append(
+            f"{self._batch}: {plan}: {outcome}{' as another run' if run.entered and run.is_replay else ''}"
+        )
         for error in [*run.refused, *([run.error] if run.error else [])]:
             notes = " ".join(getattr(error, "__notes__", []))
             require("«" not in f"{error} {error!r} {notes}", f"{plan}: the error holds content: {error!r}")
@@ -172,8 +174,8 @@ class Driver:
         if is_alone:
             self._check_repeat(run, outcome)
         if plan.turn_id is not None and plan.input is not None and plan.refusal is None:
-            if outcome in {"completed", "failed", "interrupted"} and not book.deleted and run.entered:
-                is_sure = outcome != "interrupted" or not plan.end.endswith("from outside")
+            if outcome in {"completed", "failed", "interrupted", "stopped"} and not book.deleted and run.entered:
+                is_sure = outcome != "stopped" and (outcome != "interrupted" or not plan.end.endswith("from outside"))
                 kept = outcome if is_sure else "completed or interrupted"
                 before = book.ids.get(plan.turn_id, ("",))[0]
                 rank = ["", "failed", "interrupted", "completed or interrupted", "completed"].index
@@ -184,8 +186,10 @@ class Driver:
         """Return how a turn ended. :raises Flaw: it must not end so."""
         plan, error = run.plan, run.error
         lost = [note for note in getattr(error, "__notes__", []) if "could not be stored" in note]
-        if plan.refusal is not None and plan.input is not None and not isinstance(
-            error, (Unavailable, asyncio.CancelledError, TimeoutError)
+        if (
+            plan.refusal is not None
+            and plan.input is not None
+            and not isinstance(error, (Unavailable, asyncio.CancelledError, TimeoutError))
         ):
             check_refusal(run, error, plan.refusal.error, plan.refusal.path)
             require(not run.entered, f"{plan}: the handler ran before its input was refused")

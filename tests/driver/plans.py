@@ -154,7 +154,7 @@ class Planner:
             for end, weight in ENDS.items()
             if not (end == "is left" and way != "stream")
             and not (end == "is dropped" and way not in {"turn", "recorder"})
-            and not (end == "is deleted" and not book.told)
+            and not (end == "is deleted" and not any(told.texts or told.tools for told in book.told))
         }
         return self.random.choices(list(ends), list(ends.values()))[0]
 
@@ -257,7 +257,12 @@ class Planner:
             one = random.random() < 0.5
             plan.input = bad if one else [question, bad]
             plan.refusal = Refusal(NotStorable, f"{'message' if one else 'messages[1]'}.metadata.it{rest}")
-        if plan.way == "turn" and book.dialect.has_roles and isinstance(plan.input, (dict, list)) and random.random() < 0.5:
+        if (
+            plan.way == "turn"
+            and book.dialect.has_roles
+            and isinstance(plan.input, (dict, list))
+            and random.random() < 0.5
+        ):
             plan.first, plan.input = Act([plan.input]), None  # the turn itself refuses it
 
     # What the model and the tools say
@@ -296,14 +301,14 @@ class Planner:
         name = self._name()
         if isinstance(dialect, UIMessages):
             answered = [tool for tool in tools if random.random() < 0.9]
-            return [Act([dialect.message(saying, answered, name)], answered, texts, draft=dialect.message(saying, [], name))]
+            return [
+                Act([dialect.message(saying, answered, name)], answered, texts, draft=dialect.message(saying, [], name))
+            ]
         said = Act(dialect.said(saying, name), saying.handed, texts)
         random.shuffle(tools)
         answered = [tool for tool in tools if random.random() < 0.95]
         parts = [answered[:1], answered[1:]] if random.random() < 0.15 else [answered]
-        results = [
-            Act(dialect.results(part, f"{name}.r{index}"), part) for index, part in enumerate(parts) if part
-        ]
+        results = [Act(dialect.results(part, f"{name}.r{index}"), part) for index, part in enumerate(parts) if part]
         return self._split([said, *results])
 
     def _split(self, acts: list[Act]) -> list[Act]:
@@ -356,7 +361,9 @@ class Planner:
         self._number += 1
         plan = Plan(self._number, book, batch, 0, "recorder", "is killed", 0, [])
         plan.input, plan.question = self._question(plan)
-        tool = Tool(f"c{book.generation}k{self._number}e", f"c{book.generation}k{self._number}e", {"paid": book.token()})
+        tool = Tool(
+            f"c{book.generation}k{self._number}e", f"c{book.generation}k{self._number}e", {"paid": book.token()}
+        )
         dialect, name = book.dialect, self._name()
         said = dialect.said(Saying(calls=[tool]), name)
         if isinstance(dialect, UIMessages):

@@ -247,7 +247,9 @@ class Runner:
         """Read the state, and set another one."""
         book = run.plan.book
         book.check_tokens(turn.state, f"state of {run.plan}")
-        require(turn.state is None or turn.state["n"] in book.states, f"{run.plan}: the state is not one of this session")
+        require(
+            turn.state is None or turn.state["n"] in book.states, f"{run.plan}: the state is not one of this session"
+        )
         if run.plan.style == 0:
             with self._refusal(run, NotStorable, "state.when"):
                 turn.state = {"when": (1,)}
@@ -442,7 +444,11 @@ def check_markers(run: Run, messages: list[str]) -> int:
     listed = {(marker.path, marker.type, marker.kind) for marker in turn.markers}
     large = [path for path, _, how in listed if how == "too large"]
     for path, kind, how in found:
-        is_listed = any(one.startswith(path) or path.startswith(one) for one in large) if kind is None else (path, kind, how) in listed
+        is_listed = (
+            any(one.startswith(path) or path.startswith(one) for one in large)
+            if kind is None
+            else (path, kind, how) in listed
+        )
         require(is_listed, f"{run.plan}: no marker says that {path} of type {kind} is {how}; there are {listed}")
     if not any(how == "too large" for _, _, how in listed):
         more = listed - {tuple(each) for each in found}

@@ -101,7 +101,7 @@ async def valkey() -> AsyncIterator[Store]:
 @asynccontextmanager
 async def postgresql() -> AsyncIterator[Store]:
     with servers() as machine, running(machine, *FAST) as server:
-        async with _at(server.url()) as store:
+        async with _at(f"{server.url()}?durability=host") as store:
             yield store
 
 

@@ -21,7 +21,6 @@ from session_history.turns.input import Input, frozen_input
 from session_history.turns.options import PATIENCE, Concurrent, OnRepeat
 from session_history.turns.turn import M, Prompt, SlotState, Turn
 from session_history.turns.writer import Writer, enter, own_writer
-from session_history.view.assembly import TurnView
 from session_history.view.budget import TokenBudget
 from session_history.view.transcript import recorded_part, unsaid
 from session_history_hooks import SessionKey, check_key
@@ -148,16 +147,11 @@ class OpenTurn(Generic[M]):
         :raises TranscriptEdited: the input repeats the session's messages, but not as they are.
         """
         recorded = self.writer.recorded
-        new = recorded_part(given, recorded.inputs) if recorded else unsaid(given, self._others())
+        new = recorded_part(given, recorded.inputs) if recorded else unsaid(given, self.window.turns, self.turn.id)
         self.draft.add_input(new)
         if recorded and new:
             self.writer.require_same_input()
         return len(new) < len(given)
-
-    def _others(self) -> list[TurnView]:
-        """Return the turns of the window without earlier attempts at this one, whose input it has, too."""
-        named = self.writer.is_named
-        return [turn for turn in self.window.turns if not (named and turn.turn_id == self.turn.id)]
 
 
 class TurnContext(AbstractAsyncContextManager[T_co]):

@@ -13,17 +13,20 @@ from session_history.view.assembly import TurnView, messages_of
 _TOOL_FIELDS = ("type", "id", "toolCallId", "tool_use_id", "state", "input", "output", "content", "errorText")
 
 
-def unsaid(messages: Sequence[StoredMessage], turns: Sequence[TurnView]) -> Sequence[StoredMessage]:
+def unsaid(
+    messages: Sequence[StoredMessage], turns: Sequence[TurnView], turn_id: str | None = None
+) -> Sequence[StoredMessage]:
     """Return the messages of an input that the session lacks. Messages are known by their ids.
 
     All that the input has ahead of a message that is known is older. An answer may have another id in the client.
 
     :param turns: those of the window that was read.
+    :param turn_id: the id of the turn that has the input. Earlier attempts at this turn had the same one.
     :raises TranscriptEdited: the input repeats the session's messages, but not as they are.
     """
     if not any("id" in message.value for message in messages):
         return messages
-    history = messages_of(turns)
+    history = messages_of(turn for turn in turns if turn.turn_id is None or turn.turn_id != turn_id)
     places = {_id(message): place for place, message in enumerate(history) if _id(message) is not None}
     known = [(index, places[_id(message)]) for index, message in enumerate(messages) if _id(message) in places]
     if not known:
