@@ -58,6 +58,7 @@ class TurnWindow:
     :ivar recorded: the turn of the id that was asked for, if it was answered before.
     :ivar state: the state that was asked for.
     :ivar answer_id: the id of the entry that answers the turn, if it runs again.
+    :ivar omitted: how many messages of the session the window leaves out.
     """
 
     head: Head | None
@@ -67,6 +68,7 @@ class TurnWindow:
     recorded: RecordedTurn | None = None
     state: StoredState | None = None
     answer_id: str | None = None
+    omitted: int = 0
 
     @property
     def tail_seq(self) -> int:
@@ -271,7 +273,8 @@ class Reader:
                     entries = await self._later(key, entries)
                     continue
                 start = _start(window, end, head) if len(window) < len(turns) else None
-                return TurnWindow(head, summary, window, start), entries
+                omitted = 0 if is_all and window is seen else _omitted(summary, seen, window)
+                return TurnWindow(head, summary, window, start, omitted=omitted), entries
             if len(seen) < len(turns):
                 take = 2 * len(seen)
             else:
@@ -316,6 +319,13 @@ def _shorter(
         choose(turns, turn_count) if choose else None,
     ]
     return min((window for window in windows if window is not None), key=len, default=None)
+
+
+def _omitted(summary: SessionSummary, turns: Sequence[TurnView], window: Sequence[TurnView]) -> int:
+    """Return how many messages a window leaves out. It does not leave out those of failed turns among its own."""
+    shown = [turn for turn in turns if window and turn.start >= window[0].start]
+    hidden = sum(len(turn.hidden) for turn in window)
+    return max(0, summary.messages - sum(len(turn.messages) for turn in shown) + hidden)
 
 
 def _start(window: Sequence[TurnView], end: MessageRef | None, head: Head) -> MessageRef:

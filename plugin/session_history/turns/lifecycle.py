@@ -149,8 +149,8 @@ class OpenTurn(Generic[M]):
         recorded = self.writer.recorded
         new = recorded_part(given, recorded.inputs) if recorded else unsaid(given, self.window.turns)
         self.draft.add_input(new)
-        if recorded and new:
-            self.writer.require_same_input()
+        if recorded:
+            self.writer.require_same_input(is_whole=bool(new))
         return len(new) < len(given)
 
 
