@@ -209,9 +209,8 @@ def with_refs(turns: Iterable[TurnView]) -> list[tuple[MessageRef, StoredMessage
     """Return the messages of turns that are not hidden, each with its reference."""
     found: list[tuple[MessageRef, StoredMessage]] = []
     for turn in turns:
-        pairs = list(zip(turn.refs(), turn.messages, strict=True))
-        del pairs[turn.hidden.start : turn.hidden.stop]
-        found += pairs
+        pairs = zip(turn.refs(), turn.messages, strict=True)
+        found += [pair for index, pair in enumerate(pairs) if index not in turn.hidden] if turn.hidden else pairs
     return found
 
 
