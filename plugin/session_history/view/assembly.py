@@ -216,4 +216,4 @@ def with_refs(turns: Iterable[TurnView]) -> list[tuple[MessageRef, StoredMessage
 
 def messages_of(turns: Iterable[TurnView]) -> list[StoredMessage]:
     """Return the messages of turns that are not hidden."""
-    return [message for turn in turns for message in turn.shown]
+    return [message for turn in turns for message in (turn.shown if turn.hidden else turn.messages)]
