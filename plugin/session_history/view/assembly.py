@@ -199,7 +199,8 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
         else:
             given_up = turn.status is Status.FAILED or (named and turn.turn_id in superseded)
             is_shown = not given_up or turn.may_have_effect
-            superseded.add(turn.turn_id)
+            if is_shown:
+                superseded.add(turn.turn_id)
         if is_shown:
             kept.append(turn)
     return kept[::-1]

@@ -52,7 +52,7 @@ def repaired(
 
     :param alternate: merge neighbours of one role, for chat templates that insist on it.
     """
-    readings = [None if message.is_text else reading_of(message) for message in messages]
+    readings = list(map(reading_of, messages))
     found: Sequence[StoredMessage] = messages
     repairs: list[Repair] = []
     kinds = {part.kind for reading in readings if reading is not None for part in reading.parts}

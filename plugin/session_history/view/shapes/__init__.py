@@ -55,6 +55,8 @@ def read(value: Json) -> Reading | None:
 
 def reading_of(message: StoredMessage) -> Reading | None:
     """Return what a message holds. It is read once: turns of a process share the messages of their history."""
+    if message.is_text:
+        return None
     if message.reading is UNREAD:
         message.reading = read(message.value)
     reading: Reading | None = message.reading
