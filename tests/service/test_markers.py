@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
+from numbers import Integral
 from typing import Any
 from uuid import UUID
 
@@ -35,6 +37,19 @@ class Mood(Enum):
     GOOD = "good"
 
 
+class Int64:
+    """An integer as numpy has it: none of Python's, but registered as one."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __int__(self) -> int:
+        return self.value
+
+
+Integral.register(Int64)
+
+
 @dataclass
 class Seat:
     row: int = 12
@@ -55,13 +70,15 @@ async def history(service: SessionHistoryService) -> list[Json]:
 
 
 ODD: dict[str, tuple[object, object, str, str]] = {
-    "datetime": (WHEN, str(WHEN), "datetime.datetime", "replaced"),
-    "decimal": (PRICE, str(PRICE), "decimal.Decimal", "replaced"),
-    "uuid": (NUMBER, str(NUMBER), "uuid.UUID", "replaced"),
+    "datetime": (WHEN, str(WHEN), "datetime.datetime", "converted"),
+    "decimal": (PRICE, str(PRICE), "decimal.Decimal", "converted"),
+    "uuid": (NUMBER, str(NUMBER), "uuid.UUID", "converted"),
+    "fraction": (Fraction(1, 3), "1/3", "fractions.Fraction", "converted"),
+    "int of a library": (Int64(3), 3, f"{__name__}.Int64", "converted"),
     "bytes": (b"\xff\xfe", "2 bytes", "bytes", "replaced"),
     "object": (object(), "object", "object", "replaced"),
     "error": (ValueError("secret"), "ValueError", "ValueError", "replaced"),
-    "nan": (float("nan"), "nan", "float", "replaced"),
+    "nan": (float("nan"), "nan", "float", "converted"),
     "large number": (1 << 9000, "9001 bits", "int", "replaced"),
     "tuple": ((1, "a"), [1, "a"], "tuple", "converted"),
     "set": ({1}, [1], "set", "converted"),
@@ -225,6 +242,26 @@ async def test_marker_among_parts_is_a_text_part_of_the_shape(
     assert found[0].get("type") == part
     assert marker.type == "datetime.datetime"
     StoredMessage.checked(NATIVE, value)
+
+
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [
+        ({"type": "image_url", "image_url": object()}, {"type": "text", "text": "[not stored: object]"}),
+        ({"image": {"format": "png", "source": {"bytes": b"12"}}}, {"text": "[not stored: bytes, 2 bytes]"}),
+        ({"inline_data": {"mime_type": "a/b", "data": b"12"}}, {"text": "[not stored: bytes, 2 bytes]"}),
+    ],
+    ids=["openai", "bedrock", "gemini"],
+)
+async def test_media_that_cannot_be_stored_become_a_text_part(
+    service: SessionHistoryService, part: Json, kept: Json
+) -> None:
+    key = "parts" if "inline_data" in part else "content"
+    message = {"role": "assistant", key: [{**kept, "text": "before"}, part]}
+    async with service.turn("u", "s", native=True) as turn:
+        turn.add([{"role": "user", "content": "q"}, message])
+    assert (await stored(service))[1][key] == [{**kept, "text": "before"}, kept]
+    assert len(turn.markers) == 1
 
 
 def _dicts(value: Any) -> list[Json]:

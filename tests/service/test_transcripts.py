@@ -154,6 +154,23 @@ async def test_repeat_of_a_turn_with_a_transcript_gets_its_answer(service: Sessi
     assert await stored(service) == EXPECTED[:6]
 
 
+async def test_transcript_that_a_turn_adds_first_is_not_stored_twice(service: SessionHistoryService) -> None:
+    transcript: list[Json] = []
+    for number in range(1, 6):
+        transcript.append(ui(f"u{number}", "user", f"question {number}"))
+        async with service.turn("u", "s", native=True) as turn:
+            turn.add(transcript)
+            answer = ui(f"a{number}", "assistant", f"answer {number}")
+            turn.add(answer)
+        transcript.append(answer)
+    assert await stored(service) == EXPECTED
+    transcript[0]["parts"][0]["text"] = "edited"
+    async with service.turn("u", "s", native=True) as turn:
+        with pytest.raises(TranscriptEdited):
+            turn.add(transcript)
+    assert await stored(service) == EXPECTED
+
+
 async def test_messages_without_ids_are_always_new(service: SessionHistoryService) -> None:
     for _ in range(2):
         async with service.turn("u", "s", native=True, input=[{"role": "user", "content": "same"}]):

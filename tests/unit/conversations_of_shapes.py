@@ -38,8 +38,8 @@ RESPONSES: list[Json] = [
     {"type": "function_call_output", "call_id": "a", "output": "done"},
     {"type": "function_call_output", "call_id": "b", "output": "done"},
     {"type": "reasoning", "id": "rs_3", "summary": []},
-    {"type": "web_search_call", "id": "ws_1", "status": "completed"},
-    {"type": "mcp_call", "id": "mcp_1", "name": "f", "arguments": "{}", "output": "done"},
+    {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}},
+    {"type": "mcp_call", "id": "mcp_1", "server_label": "s", "name": "f", "arguments": "{}", "output": "done"},
     {
         "type": "message",
         "id": "msg_1",
@@ -151,7 +151,14 @@ def _tool_result(call_id: str) -> Json:
 
 
 BEDROCK: list[Json] = [
-    {"role": "user", "content": [{"text": "look"}, {"document": {"name": "d"}}, {"cachePoint": {"type": "default"}}]},
+    {
+        "role": "user",
+        "content": [
+            {"text": "look"},
+            {"document": {"name": "d", "source": {"text": "x"}}},
+            {"cachePoint": {"type": "default"}},
+        ],
+    },
     {
         "role": "assistant",
         "content": [
@@ -170,13 +177,13 @@ BEDROCK: list[Json] = [
 ]
 
 GEMINI: list[Json] = [
-    {"role": "user", "parts": [{"text": "look"}, {"inlineData": {"mimeType": "image/png", "data": "x"}}]},
+    {"role": "user", "parts": [{"text": "look"}, {"inlineData": {"mimeType": "image/png", "data": "eA=="}}]},
     {
         "role": "model",
         "parts": [
             {"text": "hm", "thought": True},
             {"text": "let me see"},
-            {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "s"},
+            {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "cw=="},
             {"functionCall": {"name": "f", "args": {}}},
             {"functionCall": {"name": "g", "args": {}}},
         ],
@@ -188,7 +195,7 @@ GEMINI: list[Json] = [
     {"role": "model", "parts": [{"function_call": {"id": "c", "name": "f", "args": {}}}]},
     {"role": "user", "parts": [{"function_response": {"id": "c", "name": "f", "response": {}}}]},
     {"role": "model", "parts": [{"executableCode": {"code": "1"}}, {"codeExecutionResult": {"output": "1"}}]},
-    {"role": "model", "parts": [{"text": "Done."}, {"text": "", "thoughtSignature": "s"}]},
+    {"role": "model", "parts": [{"text": "Done."}, {"text": "", "thoughtSignature": "cw=="}]},
     {"role": "user", "parts": [{"text": "thanks"}]},
     {"role": "model", "parts": [{"text": "Bye."}]},
 ]

@@ -219,9 +219,9 @@ async def test_decorated_handler_gets_the_turns_that_fit(service: SessionHistory
     async def handler(messages: list[Message]) -> str:
         return str(len(messages))
 
-    assert [await handler("q", **NAMES) for _ in range(4)] == ["1", "3", "5", "5"]
-    await handler("a long question", **NAMES)
-    assert await handler("q", **NAMES) == "2"  # its answer
+    assert [await handler("q", **NAMES) for _ in range(4)] == ["1", "3", "3", "3"]  # the input counts, too
+    assert await handler("a long question", **NAMES) == "1"
+    assert await handler("q", **NAMES) == "2"  # the answer to it
 
 
 @pytest.mark.parametrize("wrong", [1.0, True, None, "5", -1])
@@ -346,3 +346,35 @@ def test_agents_own_history_of_a_cut_turn_begins_at_its_first_shown_message() ->
     assert own_history([cut], start) == [(MessageRef(1, 3), messages[3])]
     cut = dataclasses.replace(turn, hidden=range(2, 4))
     assert [message.value["content"] for _, message in own_history([cut], start)] == [blocks[2:]]
+
+
+def one_each(_: Json) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("options", "omitted"),
+    [
+        ({}, 0),
+        ({"token_budget": TokenBudget(100, one_each)}, 0),
+        ({"token_budget": TokenBudget(4, one_each)}, 4),
+        ({"token_budget": TokenBudget(1, one_each)}, 7),
+        ({"token_budget": TokenBudget(0, one_each)}, 9),
+        ({"token_budget": TokenBudget(3, one_each), "input": "q"}, 6),
+        ({"token_budget": TokenBudget(3, one_each), "input": [{"role": "user", "content": "q"}] * 4}, 9),
+        ({"last_turns": 2}, 4),
+        ({"last_turns": 0}, 9),
+    ],
+)
+async def test_turn_tells_how_many_messages_its_window_leaves_out(
+    service: SessionHistoryService, options: Any, omitted: int
+) -> None:
+    for number in range(4):
+        async with service.turn(*HERE) as turn:
+            turn.add([{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": "a"}])
+    with pytest.raises(RuntimeError):
+        async with service.turn(*HERE) as turn:
+            turn.add({"role": "user", "content": "fails"})
+            raise RuntimeError
+    async with service.turn(*HERE, **options) as turn:
+        assert turn.omitted == omitted

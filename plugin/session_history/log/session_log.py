@@ -48,7 +48,14 @@ class SessionLog:
         self.leases: LeaseObserver = LeaseObserver()
         self.name: str = uuid4().hex
         self._incarnation: str | None = None
+        self._has_warned = False
         self._queues: WeakValueDictionary[tuple[int, SessionKey], _AppendQueue] = WeakValueDictionary()
+
+    def warn_once(self, text: str) -> None:
+        """Log a warning, unless this log has warned before."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(text)
 
     def forget(self) -> None:
         """Drop what was read from the store. Reads that are under way go on with the old cache."""

@@ -49,6 +49,9 @@ _PARTS = {"content", "parts", "contents", "blocks"}
 _OBJECTS = {"response", "input", "args", "metadata", "additional_kwargs", "response_metadata", "providerMetadata"}
 """Keys whose values must be objects in the messages of some runtime."""
 
+_MEDIA = ("image", "audio", "video", "file", "document", "binary", "media", "inline")
+"""Pieces of the names of parts with media: by type, in Bedrock and Gemini by the name of their field."""
+
 _TEXT_PARTS = {"output_text": "output_text", "input_text": "input_text", "input_image": "input_text"}
 """Types of text parts in OpenAI's Responses, by the type of a neighbour. Elsewhere it is ``text``."""
 
@@ -62,6 +65,13 @@ def marker_at(place: Place, text: str) -> Any:
     if place.key in _OBJECTS and isinstance(place.holder, dict) and _is_object_field(place.holder):
         return {"not_stored": text}
     return text
+
+
+def is_media_part(place: Place, part: dict[str, Any]) -> bool:
+    """Tell whether a part of a message, standing at a place, holds an image, a file or the like."""
+    is_part = isinstance(place.holder, list) and place.outer is not None and place.outer.key in _PARTS
+    names = [str(part.get("type", "")), *(part if "type" not in part else ())]
+    return is_part and any(word in name.lower() for name in names for word in _MEDIA)
 
 
 def list_marker_at(place: Place, text: str) -> Any:

@@ -8,25 +8,26 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any, ClassVar
 from uuid import UUID
 
-from session_history.records.markers import Marker, MarkerKind, Place, list_marker_at, marker_at
+from session_history.records.markers import Marker, MarkerKind, Place, is_media_part, list_marker_at, marker_at
 from session_history.records.values import DEPTH, INT_BITS, copied, flaw_of, plain, step
 
-_SHOWN = (date, datetime, time, timedelta, Decimal, UUID, Number)
-"""Types whose text tells the value, and is short."""
+_TOLD = (date, datetime, time, timedelta, Decimal, UUID, Number)
+"""Types whose text is the value. A loader that wants such a type reads the text."""
 
-_SHOWN_CHARACTERS = 200
+_TOLD_CHARACTERS = 200
 
 
 def salvaged(value: object, path: str) -> tuple[Any, list[Marker]]:
     """Return a storable copy of a value, and what it lacks.
 
-    JSON's nearest kin is converted: tuples, sets and subclasses of ``list`` to lists, mappings and dataclasses to
-    dicts, keys to ``str``, subclasses of ``str``, ``int`` and ``float`` to these. Models of pydantic, such as the
-    messages of an SDK, are dumped. Anything else becomes a text that says its type, and dates and numbers their value.
+    What has a near kin in JSON is converted: tuples, sets and subclasses of ``list`` to lists, mappings and dataclasses
+    to dicts, keys to ``str``, subclasses of ``str``, ``int`` and ``float`` to these, integers of other libraries to
+    ``int``, dates, other numbers and UUIDs to their text. Models of pydantic, such as the messages of an SDK, are
+    dumped. Anything else becomes a text that says its type.
 
     :param path: the name of the value.
     """
@@ -45,6 +46,7 @@ def type_name(value: object) -> str:
 class _Salvage:
     def __init__(self) -> None:
         self.markers: list[Marker] = []
+        self._texts: list[str] = []  # of the markers that say nothing of a value
         self._around: set[int] = set()  # identities of the containers around the value at hand
 
     def kept(self, value: Any, path: str, depth: int, place: Place) -> Any:
@@ -71,7 +73,7 @@ class _Salvage:
     def _number(self, value: float, path: str, place: Place) -> Any:
         if type(value) is int and value.bit_length() > INT_BITS:
             return self._marker(value, path, place, f"{value.bit_length()} bits")
-        return value if type(value) is int or isfinite(value) else self._marker(value, path, place, str(value))
+        return value if type(value) is int or isfinite(value) else self._text_of(value, path, place)
 
     def _container(self, original: object, value: Any, path: str, depth: int, place: Place) -> Any:
         """Keep a dict or a list. :param original: the object that it was converted from, or it itself."""
@@ -82,13 +84,20 @@ class _Salvage:
         self._around.add(id(original))
         try:
             if type(value) is dict:
-                return self._dict(value, path, depth, place)
+                return self._part_or_dict(value, path, depth, place)
             return [
                 self.kept(item, f"{path}[{index}]", depth - 1, Place(value, index, place))
                 for index, item in enumerate(value)
             ]
         finally:
             self._around.discard(id(original))
+
+    def _part_or_dict(self, value: dict[Any, Any], path: str, depth: int, place: Place) -> Any:
+        """Keep a dict. A part with media of which something is replaced is no such part any more: it becomes a text."""
+        known = len(self._texts)
+        kept = self._dict(value, path, depth, place)
+        texts = self._texts[known:]
+        return marker_at(place, " ".join(texts)) if texts and is_media_part(place, kept) else kept
 
     def _dict(self, value: dict[Any, Any], path: str, depth: int, place: Place) -> dict[str, Any]:
         kept: dict[str, Any] = {}
@@ -105,7 +114,7 @@ class _Salvage:
         self._note(key, f"{path}: a key", "converted")
         if isinstance(key, str):
             return self._text(plain(key), f"{path}: a key")
-        return _shown(key) if key is None or isinstance(key, _SHOWN) else f"[{type_name(key)}]"
+        return _text_of(key) if key is None or isinstance(key, _TOLD) else f"[{type_name(key)}]"
 
     def _converted(self, value: Any, path: str, depth: int, place: Place) -> Any:
         try:
@@ -113,16 +122,22 @@ class _Salvage:
         except Exception:  # of the value's own methods
             return self._marker(value, path, place, "not readable")
         if plainer is value:
-            return self._marker(value, path, place, _shown(value) if isinstance(value, _SHOWN) else _length(value))
+            is_told = isinstance(value, _TOLD)
+            return self._text_of(value, path, place) if is_told else self._marker(value, path, place, _length(value))
         if not _is_model(value):
             self._note(value, path, "converted")
         if type(plainer) in (dict, list):
             return self._container(value, plainer, path, depth, place)
         return self.kept(plainer, path, depth, place)
 
+    def _text_of(self, value: object, path: str, place: Place) -> Any:
+        self._note(value, path, "converted")
+        return marker_at(place, self._text(_text_of(value), path))
+
     def _marker(self, value: object, path: str, place: Place, told: str) -> Any:
         self._note(value, path, "replaced", _size(value))
         text = marker_text(value, told)
+        self._texts.append(text)
         return list_marker_at(place, text) if isinstance(value, list) else marker_at(place, text)
 
     def _note(self, value: object, path: str, kind: MarkerKind, size: int | None = None) -> None:
@@ -152,6 +167,7 @@ class _Conversions:
         (int, int.__int__),
         (float, float.__float__),
         (Enum, lambda value: value.value),
+        (Integral, int),
         (Mapping, dict),
         ((list, tuple, set, frozenset), list),
     ]
@@ -162,11 +178,11 @@ def _is_model(value: object) -> bool:
     return callable(getattr(type(value), "model_dump", None))
 
 
-def _shown(value: object) -> str:
+def _text_of(value: object) -> str:
     try:
-        return str(value)[:_SHOWN_CHARACTERS]
+        return str(value)[:_TOLD_CHARACTERS]
     except Exception:  # of the value's own method
-        return ""
+        return f"[{type_name(value)}]"
 
 
 def _length(value: object) -> str:

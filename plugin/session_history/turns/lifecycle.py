@@ -149,8 +149,8 @@ class OpenTurn(Generic[M]):
         recorded = self.writer.recorded
         new = recorded_part(given, recorded.inputs) if recorded else unsaid(given, self.window.turns, self.turn.id)
         self.draft.add_input(new)
-        if recorded and new:
-            self.writer.require_same_input()
+        if recorded:
+            self.writer.require_same_input(is_whole=bool(new))
         return len(new) < len(given)
 
 
@@ -210,7 +210,7 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         if opened.writer.is_exclusive:
             enter(opened.writer)
         if request.messages and opened.take_input(request.messages):
-            self._turns.warn_of_transcripts(opened.key)
+            opened.writer.warn_of_transcript()
         if request.durable and opened.writer.recorded is None:
             await run_to_completion(lambda: opened.writer.store(Status.OPEN))
 
@@ -272,19 +272,12 @@ class OpenTurns:
     def __init__(self, ready: Callable[[], Awaitable[None]]) -> None:
         self.ready = ready
         self._open: set[OpenTurn[Any]] = set()
-        self._has_warned = False
 
     def add(self, opened: OpenTurn[Any]) -> None:
         self._open.add(opened)
 
     def discard(self, opened: OpenTurn[Any]) -> None:
         self._open.discard(opened)
-
-    def warn_of_transcripts(self, key: SessionKey) -> None:
-        """Tell once that a client sends messages again which the session has."""
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning("%s: the input repeats messages of the session; only the new ones are stored", key)
 
     async def end(self, opened: OpenTurn[Any], status: Status) -> None:
         """Store a turn, unless it has ended. It is stored also if the caller is cancelled meanwhile."""

@@ -20,6 +20,7 @@ from session_history.turns.writer import Writer
 from session_history.view.assembly import messages_of, with_refs
 from session_history.view.repair import Repair, repaired
 from session_history.view.selection import own_history
+from session_history.view.transcript import unsaid
 from session_history_hooks import SessionKey
 
 M = TypeVar("M", default=Message)
@@ -47,10 +48,21 @@ class Prompt:
     def repairs(self) -> list[Repair]:
         return self._repaired_now()[1]
 
+    @property
+    def omitted(self) -> int:
+        return self._window.omitted
+
     def replace(self, messages: Sequence[StoredMessage]) -> None:
         """Take these messages in place of the history."""
         is_text = all([message.is_text for message in messages])  # noqa: C419 - a list is faster
-        self._repaired = (messages, []) if is_text else repaired(messages)
+        is_fine = is_text and not self._alternate
+        self._repaired = (messages, []) if is_fine else repaired(messages, alternate=self._alternate)
+
+    def unsaid(self, messages: Sequence[StoredMessage], turn_id: str) -> Sequence[StoredMessage]:
+        """Return messages without those that the session has already, by their ids."""
+        if not any(["id" in message.value for message in messages]):  # noqa: C419 - a list is faster
+            return messages
+        return unsaid(messages, self._window.turns, turn_id)
 
     def said(self) -> list[StoredMessage]:
         """Return the messages before the turn as they were said."""
@@ -137,13 +149,18 @@ class Turn(Generic[M]):
 
     @cached_property
     def history(self) -> list[M]:
-        """The messages before this turn, for the model to see: every tool call in it has one result."""
+        """The messages before this turn, as the model's API accepts them."""
         return thaw(self._prompt.messages, native=self._native)
 
     @property
     def repairs(self) -> list[Repair]:
-        """The changes that give every tool call in the history one result. The log stays as it is."""
+        """The changes without which the model's API would refuse the history. The log stays as it is."""
         return self._prompt.repairs
+
+    @property
+    def omitted(self) -> int:
+        """The number of the session's messages that the window leaves out, by turns or by tokens."""
+        return self._prompt.omitted
 
     @property
     def recorded(self) -> list[M] | None:
@@ -195,20 +212,26 @@ class Turn(Generic[M]):
         """Add messages to the turn. They are stored when the turn ends, all or none.
 
         Words of the user are checked. What a model or a tool produced is kept in any case: a part that cannot be
-        stored is named in :attr:`markers`.
+        stored is named in :attr:`markers`. If the first call brings a whole transcript, what the session has already is
+        not added again.
 
         :raises InvalidMessage: words of the user are not a message, or nothing is. Nothing was added.
         :raises NotStorable: words of the user would not come back equal. Nothing was added.
         :raises LimitExceeded: words of the user are larger than an entry. Nothing was added.
         :raises TurnIdReused: the turn was recorded with other words of the user.
+        :raises TranscriptEdited: it repeats messages of the session, but not as they are. Nothing was added.
         :raises TurnClosed: the turn has ended.
         :raises Unavailable: the service was stopped during the turn.
         """
         markers: list[Marker] = []
         try:
-            kept = freeze(messages, native=self._native)
+            kept: Sequence[StoredMessage] = freeze(messages, native=self._native)
         except (InvalidMessage, NotStorable):
             kept, markers = produced_or_refused(messages, len(self._draft.messages), native=self._native)
+        if not self._draft.messages and self._writer.recorded is None:
+            given, kept = kept, self._prompt.unsaid(kept, self.id)
+            if len(kept) < len(given):
+                self._writer.warn_of_transcript()
         if all([message.role in WORDS and is_words(message.value) for message in kept]):  # noqa: C419 - a list is faster
             check_fits(kept, self._writer.entry_bytes)
         self._draft.add(kept)

@@ -116,6 +116,10 @@ class Writer:
         """The largest entry of the store."""
         return self._log.provider.limits.entry_bytes
 
+    def warn_of_transcript(self) -> None:
+        """Tell, once for all turns of the service, that a client sends messages again which the session has."""
+        self._log.warn_once(f"{self._key}: the input repeats messages of the session; only the new ones are stored")
+
     async def claim(self) -> None:
         """Claim the session's lease for this turn. Doing it again changes nothing.
 

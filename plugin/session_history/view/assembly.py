@@ -185,7 +185,10 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
 
     :param turn_id: the id of the turn that is about to begin.
     """
-    if not any([not turn.is_final or turn.turn_id == turn_id is not None for turn in turns]):  # noqa: C419 - a list is faster
+    interrupted = Status.INTERRUPTED
+    if not any(
+        [turn.retryable or turn.status is interrupted or turn.turn_id == turn_id is not None for turn in turns]  # noqa: C419 - a list is faster
+    ):
         return list(turns)
     kept = []
     superseded = {turn_id} | {turn.turn_id for turn in turns if turn.is_final}
@@ -196,7 +199,8 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
         else:
             given_up = turn.status is Status.FAILED or (named and turn.turn_id in superseded)
             is_shown = not given_up or turn.may_have_effect
-            superseded.add(turn.turn_id)
+            if is_shown:
+                superseded.add(turn.turn_id)
         if is_shown:
             kept.append(turn)
     return kept[::-1]
@@ -204,14 +208,13 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
 
 def with_refs(turns: Iterable[TurnView]) -> list[tuple[MessageRef, StoredMessage]]:
     """Return the messages of turns that are not hidden, each with its reference."""
-    return [
-        each
-        for turn in turns
-        for index, each in enumerate(zip(turn.refs(), turn.messages, strict=True))
-        if index not in turn.hidden
-    ]
+    found: list[tuple[MessageRef, StoredMessage]] = []
+    for turn in turns:
+        pairs = zip(turn.refs(), turn.messages, strict=True)
+        found += [pair for index, pair in enumerate(pairs) if index not in turn.hidden] if turn.hidden else pairs
+    return found
 
 
 def messages_of(turns: Iterable[TurnView]) -> list[StoredMessage]:
     """Return the messages of turns that are not hidden."""
-    return [message for turn in turns for message in turn.shown]
+    return [message for turn in turns for message in (turn.shown if turn.hidden else turn.messages)]

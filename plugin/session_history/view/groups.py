@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from session_history.records.messages import StoredMessage
-from session_history.view.shapes import Kind, Reading, Speaker, read, speaker
+from session_history.view.shapes import Kind, Speaker, reading_of, speaker
 
 _CALLS = {Kind.CALL, Kind.HOSTED_CALL}
 
@@ -16,7 +16,7 @@ def group_starts(messages: Sequence[StoredMessage]) -> list[int]:
     """Return the index of the first message of each group: of calls with all their results, or of a single message."""
     joined: set[int] = set()
     calls: dict[str | None, int] = {}
-    for index, reading in enumerate(map(_read, messages)):
+    for index, reading in enumerate(map(reading_of, messages)):
         if reading is None:
             continue
         if all(part.kind is Kind.REASONING for part in reading.parts):
@@ -34,10 +34,6 @@ def group_starts(messages: Sequence[StoredMessage]) -> list[int]:
 def input_count(messages: Sequence[StoredMessage]) -> int:
     """Return how many messages are input: those up to the first that is not of a user, developer or system."""
     for index, message in enumerate(messages):
-        if speaker(message, _read(message)) is not Speaker.INPUT:
+        if speaker(message, reading_of(message)) is not Speaker.INPUT:
             return index
     return len(messages)
-
-
-def _read(message: StoredMessage) -> Reading | None:
-    return None if message.is_text else read(message.value)

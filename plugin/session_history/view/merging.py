@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from session_history.records.messages import StoredMessage
-from session_history.view.shapes import Kind, Reading, Speaker, read, speaker
+from session_history.view.shapes import Kind, Reading, Speaker, reading_of, speaker
 
 _LISTS = ("content", "parts", "tool_calls", "invalid_tool_calls")
 
@@ -18,7 +18,7 @@ def neighbours(messages: Sequence[StoredMessage], *, alternate: bool) -> set[int
     """Return the indexes of the messages that are to be merged into the one ahead."""
     if not any([_role(ahead) == _role(behind) for ahead, behind in pairwise(messages)]):  # noqa: C419 - a list is faster
         return set()
-    readings = [None if message.is_text else read(message.value) for message in messages]
+    readings = list(map(reading_of, messages))
     found: set[int] = set()
     for index in reversed(range(1, len(messages))):
         first, second = readings[index - 1 : index + 1]

@@ -11,7 +11,7 @@ from session_history.records.messages import StoredMessage
 from session_history.view.leftovers import leave_out
 from session_history.view.merging import insists, merged, neighbours
 from session_history.view.pairing import Call, Pairing, Round, Slot
-from session_history.view.shapes import Kind, read, speaker
+from session_history.view.shapes import Kind, reading_of, speaker
 
 RepairKind = Literal[
     "result added",
@@ -52,7 +52,7 @@ def repaired(
 
     :param alternate: merge neighbours of one role, for chat templates that insist on it.
     """
-    readings = [None if message.is_text else read(message.value) for message in messages]
+    readings = list(map(reading_of, messages))
     found: Sequence[StoredMessage] = messages
     repairs: list[Repair] = []
     kinds = {part.kind for reading in readings if reading is not None for part in reading.parts}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from session_history.records.messages import StoredMessage
+from session_history.records.messages import UNREAD, StoredMessage
 from session_history.view.shapes.ai_sdk import ModelMessages, UIMessages
 from session_history.view.shapes.anthropic import Blocks, Converse, Msgs
 from session_history.view.shapes.base import (
@@ -21,7 +21,7 @@ from session_history.view.shapes.langchain import LangChain
 from session_history.view.shapes.openai import Chat, Items, Neutral
 from session_history.view.shapes.pydantic_ai import Exchanges
 
-__all__ = ["UNKNOWN_OUTCOME", "Kind", "Part", "Place", "Reading", "Shape", "Speaker", "read", "speaker"]
+__all__ = ["UNKNOWN_OUTCOME", "Kind", "Part", "Place", "Reading", "Shape", "Speaker", "read", "reading_of", "speaker"]
 
 CHAT: Shape = Chat()
 
@@ -51,6 +51,16 @@ def read(value: Json) -> Reading | None:
         if reading is not None:
             return reading
     return None
+
+
+def reading_of(message: StoredMessage) -> Reading | None:
+    """Return what a message holds. It is read once: turns of a process share the messages of their history."""
+    if message.is_text:
+        return None
+    if message.reading is UNREAD:
+        message.reading = read(message.value)
+    reading: Reading | None = message.reading
+    return reading
 
 
 def speaker(message: StoredMessage, reading: Reading | None) -> Speaker:

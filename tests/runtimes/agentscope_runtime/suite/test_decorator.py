@@ -259,7 +259,7 @@ class TestVerbatim:
     async def test_every_attribute_of_a_message_comes_back(self, service: SessionHistoryService) -> None:
         msg = Msg("friday", "plain", "assistant", {"a": [1, None]}, invocation_id="call 7")
         msg.usage = {"input_tokens": 3}
-        bare = Msg("friday", [], "assistant", timestamp="t")
+        bare = Msg("friday", "bare", "assistant", timestamp="t")
         bare.metadata = None  # as ReActAgent does
         bare.id = bare.timestamp = ""
         handler = Handler([(msg, True), (bare, True)], [])
