@@ -41,6 +41,7 @@ __all__ = [
     "SessionNotFound",
     "StoreFull",
     "StoreReadOnly",
+    "TranscriptEdited",
     "TurnClosed",
     "TurnIdReused",
     "TurnOvertaken",
@@ -130,15 +131,46 @@ class TurnIdReused(_SessionError, ValueError):
 
 
 class SessionBusy(_SessionError, RuntimeError):
-    """Another turn holds the lease of this session. Nothing was written."""
+    """Another turn holds the lease of this session. Nothing was written.
+
+    :ivar own: that turn is one that the running task is in. It would wait for itself.
+    """
 
     text = "is in use: another turn holds its lease"
+
+    def __init__(self, key: SessionKey, *, own: bool = False) -> None:
+        super().__init__(key)
+        self.own: bool = own
+
+    def __str__(self) -> str:
+        if self.own:
+            return self._describe(
+                "is in use by an exclusive turn of this very task, for which another turn would wait for ever"
+            )
+        return super().__str__()
 
 
 class TurnOvertaken(_SessionError, RuntimeError):
     """An exclusive turn sent no heartbeat for too long, so another turn took its lease. This turn was not stored."""
 
     text = "was taken over by another turn, because this turn sent no heartbeat"
+
+
+class TranscriptEdited(SessionHistoryError, ValueError):
+    """The input repeats messages that the session has, but not as the session has them. Nothing was written.
+
+    :ivar path: the message of the input that differs, e.g. ``"input[2]"``.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} does not go on from the messages of the session that the input repeats; "
+            "send what is new, or the whole transcript as it is"
+        )
 
 
 class TurnClosed(SessionHistoryError, RuntimeError):

@@ -30,18 +30,12 @@ from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, Record, new_id
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
-from session_history.turns.lifecycle import (
-    Concurrent,
-    OpenTurns,
-    TurnContext,
-    TurnOptions,
-    TurnRequest,
-    run_to_completion,
-)
+from session_history.turns.lifecycle import OpenTurns, TurnContext, run_to_completion
+from session_history.turns.own import own_writer
 from session_history.turns.recorder import TurnRecorder
+from session_history.turns.request import TurnOptions, TurnRequest
 from session_history.turns.turn import Turn
 from session_history.view.assembly import messages_of
-from session_history.view.budget import TokenBudget
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 from session_history_hooks.provider import missing_members
 
@@ -243,8 +237,7 @@ class SessionHistoryService:
             raise SessionNotFound(key)
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
-            entry = record.entry(new_id())
-            head = await run_to_completion(lambda: self._log.append(key, entry, record, known=head)) or head
+            head = await run_to_completion(partial(self._append_record, key, record, head, new_id())) or head
         return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
@@ -291,8 +284,8 @@ class SessionHistoryService:
         is_known = source is not None and (source.log, source.key) == (self._log.name, key)
         known = source.head if source and is_known else await self._living_head(key)
         record = Record(Author.APPEND, base=known.tail.seq if known else 0, messages=tuple(messages))
-        entry = record.entry(new_id())
-        await run_to_completion(lambda: self._append(session, key, record, known, entry))
+        entry_id = new_id()
+        await run_to_completion(lambda: self._append(session, key, record, known, entry_id))
 
     async def delete_session(self, user_id: str, session_id: str) -> None:
         """Delete a session with all that was said in it. A session that does not exist is not an error."""
@@ -322,47 +315,42 @@ class SessionHistoryService:
         self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[Turn[Any]]: ...
     def turn(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        turn_id: str | None = None,
-        last_turns: int | None = None,
-        token_budget: TokenBudget | None = None,
-        native: bool = False,
-        slot: str | None = None,
-        concurrent: Concurrent = "keep",
+        self, user_id: str, session_id: str, *, native: bool = False, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[Turn[Any]]:
         """Open one turn: load the session, let the body add what is said, store it as one entry.
 
         When the body ends, the turn is stored as completed. When it raises, as failed: kept, and not shown to the
-        model. When it is cancelled or left early, as interrupted, with what was said so far.
+        model, unless a tool may have had an effect. When it is cancelled or left early, as interrupted, with what was
+        said so far. A turn that is larger than an entry becomes several; only the last says that the turn ended.
 
+        :param input: what the turn answers, added to the turn. It is checked before anything else. A repeat of the turn
+            must bring the same one. What a client sent again, by the ids of its messages, is not stored twice.
         :param turn_id: makes the turn safe to repeat: :attr:`~session_history.Turn.recorded` holds what it recorded
             the first time, and nothing is stored twice.
         :param last_turns: how many turns of history the model sees: as many, or up to half as many more, so that the
             start of the history seldom moves.
-        :param token_budget: instead, as many of the newest turns as fit into a number of tokens.
+        :param token_budget: instead, as many of the newest turns as fit into a number of tokens, with the input.
         :param native: history and messages are any JSON objects instead of :class:`~session_history.Message`.
         :param slot: the name of an agent, whose :attr:`~session_history.Turn.state` is read and stored with the turn.
         :param concurrent: the policy while another turn of the session goes on. ``"keep"``: store both, in the order
             in which they end. ``"reject"``: refuse this one. ``"queue"``: let this one wait. With the last two, the
             turn is exclusive: it holds the session's lease, and nobody else appends before it ends or counts as dead,
             30 s after its last heartbeat. Turns with ``"keep"`` do not announce themselves.
-        :raises SessionBusy: with ``"reject"``, if another turn holds the session's lease.
+        :param patience: the seconds that ``"queue"`` waits at most; 300 by default.
+        :param durable: store the input before the body runs. After the death of the process the next turn shows it.
+        :param on_repeat: the policy for the id of a turn that was interrupted. ``"replay"``: its partial answer is
+            recorded. ``"rerun"``: it runs again, and its answer counts from then on.
+        :param alternate: merge neighbouring messages of one role, for models that insist on alternation.
+        :raises SessionBusy: with ``"reject"``, if another turn holds the session's lease; with ``"queue"``, if it holds
+            it for longer than ``patience``; always if the running task is in an exclusive turn of this session.
         :raises TurnOvertaken: this turn counted as dead; what it said was not stored.
+        :raises TurnIdReused: the turn was recorded with another input.
+        :raises TranscriptEdited: the input repeats messages of the session, but not as they are.
+        :raises LimitExceeded: the input is larger than an entry.
         :raises SessionDeleted: the session was deleted, before the turn or during it.
-        :raises ValueError: both ``last_turns`` and ``token_budget`` were given; or a count of tokens is not a number.
+        :raises ValueError: an option has a wrong value; or a count of tokens is not a number.
         """
-        request = TurnRequest.of(
-            SessionKey(user_id, session_id),
-            native=native,
-            turn_id=turn_id,
-            last_turns=last_turns,
-            token_budget=token_budget,
-            slot=slot,
-            concurrent=concurrent,
-        )
+        request = TurnRequest.of(SessionKey(user_id, session_id), native=native, **options)
         return TurnContext(self._log, self._reader, self._turns, request, lambda opened: opened.turn)
 
     @overload
@@ -378,30 +366,14 @@ class SessionHistoryService:
         self, user_id: str, session_id: str, *, native: bool, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[TurnRecorder[Any]]: ...
     def record_turn(
-        self,
-        user_id: str,
-        session_id: str,
-        *,
-        turn_id: str | None = None,
-        last_turns: int | None = None,
-        token_budget: TokenBudget | None = None,
-        native: bool = True,
-        slot: str | None = None,
-        concurrent: Concurrent = "keep",
+        self, user_id: str, session_id: str, *, native: bool = True, **options: Unpack[TurnOptions]
     ) -> AbstractAsyncContextManager[TurnRecorder[Any]]:
         """Open one turn for a driver, such as the adapter of a runtime. Parameters and errors: see :meth:`turn`.
 
-        Unlike :meth:`turn` it is native by default: a runtime has messages of its own.
+        Unlike :meth:`turn` it is native by default: a runtime has messages of its own. The input may be a list of
+        :class:`~session_history.StoredMessage`.
         """
-        request = TurnRequest.of(
-            SessionKey(user_id, session_id),
-            native=native,
-            turn_id=turn_id,
-            last_turns=last_turns,
-            token_budget=token_budget,
-            slot=slot,
-            concurrent=concurrent,
-        )
+        request = TurnRequest.of(SessionKey(user_id, session_id), native=native, **options)
         return TurnContext(self._log, self._reader, self._turns, request, partial(TurnRecorder, turns=self._turns))
 
     async def _ready(self) -> None:
@@ -441,14 +413,21 @@ class SessionHistoryService:
                 return begun
 
     async def _append(
-        self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry: Entry
+        self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry_id: str
     ) -> None:
-        head = await self._log.append(key, entry, record, known=known)
+        head = await self._append_record(key, record, known, entry_id)
         native = session.source is not None and session.source.native
         session.messages.extend(thaw(record.messages, native=native))
         # Without a head the next append asks the store for it.
         name = self._log.name if head else ""
         session.bind(SessionSource(name, key, head, native))
+
+    async def _append_record(self, key: SessionKey, record: Record, known: Head | None, entry_id: str) -> Head | None:
+        """Append a record of its own. In an exclusive turn of the running task it belongs to that turn's lease."""
+        own = own_writer(self._log, key)
+        if own is not None:
+            return await own.append_within(record, entry_id)
+        return await self._log.append(key, record.entry(entry_id), record, known=known)
 
     async def _living_head(self, key: SessionKey) -> Head | None:
         head = await self._log.head(key)

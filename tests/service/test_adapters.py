@@ -144,17 +144,29 @@ class TestMixedAnswer:
 
 class TestUncheckedMessage:
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), (1, 2), {1: 2}, object(), b"\xff", "\ud800"])
-    async def test_unchecked_message_is_refused_and_the_session_stays_readable(
+    async def test_unchecked_message_is_stored_with_a_marker(
         self, service: SessionHistoryService, value: object
     ) -> None:
         bad = StoredMessage("parley.line/1", {"role": "assistant", "content": value})
         async with service.record_turn("u", "s", native=True) as recorder:
             recorder.add_input([message("user", "q")])
+            index = recorder.add([bad])
+            recorder.revise(index, bad)
+        assert {marker.path.partition(":")[0] for marker in recorder.turn.markers} == {"messages[1].content"}
+        session = await SessionHistoryService(service.provider).get_session("u", "s", native=True)
+        assert session is not None
+        assert session.messages[0] == {"role": "user", "content": "q"}
+        assert session.messages[1].keys() == {"role", "content"}
+
+    async def test_unchecked_input_is_refused(self, service: SessionHistoryService) -> None:
+        bad = StoredMessage("parley.line/1", {"role": "user", "content": {"when": {1, 2}}})
+        with pytest.raises(NotStorable, match=r"messages\[0\]\.content\.when"):
+            async with service.record_turn("u", "s", native=True, input=[bad]):
+                pytest.fail("the turn was opened")
+        async with service.record_turn("u", "s", native=True) as recorder:
             with pytest.raises(NotStorable):
-                recorder.add([bad])
-            with pytest.raises(NotStorable):
-                recorder.revise(0, bad)
-        assert await recorded(SessionHistoryService(service.provider)) == ["q"]
+                recorder.add_input([bad])
+        assert await recorded(service) == []
 
 
 class TestResumedTurn:

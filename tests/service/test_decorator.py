@@ -101,7 +101,7 @@ class TestAnswering:
         assert calls == [1]
         assert await native(service) == before
 
-    @pytest.mark.parametrize("answer", [5, ("a", True), b"bytes", object(), ["fine", 5]])
+    @pytest.mark.parametrize("answer", [5, (5, True), b"bytes", object(), [[5]], {"content": "no role"}])
     async def test_another_answer_is_an_error_and_a_failed_turn(
         self, service: SessionHistoryService, answer: Any
     ) -> None:
@@ -400,14 +400,14 @@ class TestStreaming:
             assert turn.history == []
 
     async def test_stream_with_a_wrong_piece_raises_invalid_message(self, service: SessionHistoryService) -> None:
-        for bad in (5, "\ud800"):
+        for bad in (5, b"bytes"):
 
             @with_session_history(service)
             async def handler(messages: list[Message], bad: Any = bad) -> AsyncIterator[Any]:
                 yield "fine"
                 yield bad
 
-            with pytest.raises(ValueError, match=r"handler's answer|streamed text"):
+            with pytest.raises(ValueError, match=r"handler's answer"):
                 [item async for item in handler("q", **HERE)]
 
 

@@ -85,7 +85,7 @@ async def is_free(service: SessionHistoryService) -> bool:
 
 async def hang(context: Context) -> Recorder:
     """Open an exclusive turn that gives no sign of life, as if its process hung."""
-    hung = await context.__aenter__()
+    hung = await asyncio.create_task(context.__aenter__())  # a task of its own, as another process would be
     stop_heartbeats()
     await asyncio.sleep(0)
     return hung
@@ -227,16 +227,20 @@ class TestOthersWait:
         await asyncio.wait_for(waiting, SOON)
         assert (await recorded(one))[:2] == ["q0", "q1"]
 
-    async def test_append_in_the_own_exclusive_turn_raises_session_busy(
-        self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("session_history.log.session_log.RETRY_TIMEOUT", 0.2)
+    async def test_append_in_the_own_exclusive_turn_belongs_to_it(self, service: SessionHistoryService) -> None:
         await say(service, "q0")
         async with opened(service, concurrent="queue") as turn:
             turn.add([said("q1")])
-            with pytest.raises(SessionBusy):
-                await asyncio.wait_for(service.update_session("u", "s", title="never"), SOON)
-        assert await recorded(service) == ["q0", "q1"]
+            await asyncio.wait_for(service.update_session("u", "s", title="new"), SOON)
+            await asyncio.wait_for(append(service, "q2"), SOON)
+            await turn.checkpoint()
+            await asyncio.wait_for(append(service, "q3"), SOON)
+            turn.add([said("a1")])
+        assert await recorded(service) == ["q0", "q2", "q1", "a1", "q3"]
+        session = await service.get_session("u", "s")
+        assert session is not None
+        assert session.title == "new"
+        assert await is_free(service)
 
     async def test_append_with_an_old_head_waits_for_a_living_turn(self, pair: Pair) -> None:
         one, other = pair

@@ -194,7 +194,7 @@ class TestText:
 
 class TestErrors:
     @pytest.mark.parametrize(
-        ("item", "error"), [(object(), InvalidMessage), ("\ud800", NotStorable), (3, InvalidMessage)]
+        ("item", "error"), [(object(), InvalidMessage), (b"\xff", InvalidMessage), (3, InvalidMessage)]
     )
     async def test_piece_that_cannot_be_stored_is_refused_and_the_rest_is_kept(
         self, service: SessionHistoryService, item: object, error: type[Exception]

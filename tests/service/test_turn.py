@@ -95,7 +95,7 @@ class TestCompleted:
         async with service.turn("u", "s") as turn:
             turn.add(message)
             message["content"] = "after"
-            for bad in (5, "text", [message, {"content": 1}]):
+            for bad in (5, "text", [message, {"content": 1}], [message, {"role": "user", "content": 1}]):
                 with pytest.raises(InvalidMessage):
                     turn.add(bad)  # type: ignore[arg-type]
             with pytest.raises(NotStorable):

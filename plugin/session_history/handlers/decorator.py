@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import wraps
 from typing import Any, Concatenate, Literal, Protocol, TypedDict, TypeVar, overload
@@ -13,13 +13,12 @@ from typing_extensions import Unpack
 from session_history.configured import configured_service
 from session_history.errors import InvalidMessage
 from session_history.handlers.protocols import Decorator, RequestDecorator
-from session_history.handlers.signature import AnyIdentity, HandlerCall, HandlerSignature, Input
-from session_history.log.reader import window_size
-from session_history.records.messages import Message, Role, StoredMessage, freeze, text_message, thaw
-from session_history.records.values import plain
+from session_history.handlers.signature import AnyIdentity, HandlerCall, HandlerSignature
+from session_history.records.messages import Message, thaw
 from session_history.service import SessionHistoryService, check_service
-from session_history.turns.lifecycle import Concurrent, check_concurrent
 from session_history.turns.recorder import TurnRecorder
+from session_history.turns.request import Concurrent, Input, OnRepeat, check_options
+from session_history.turns.turn import Turn
 from session_history.view.budget import TokenBudget
 
 A = TypeVar("A")
@@ -28,13 +27,21 @@ Recorder = TurnRecorder[Any]
 Identify = Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentity]
 
 
+OnReplay = Callable[[Turn[Any], Any], Any]
+
+
 class HandlerOptions(TypedDict, total=False):
-    """Options of :func:`with_session_history`, the same as those of a turn."""
+    """Options of :func:`with_session_history`: those of a turn, but what a call names."""
 
     last_turns: int | None
     token_budget: TokenBudget | None
     slot: str | None
     concurrent: Concurrent
+    patience: float
+    durable: bool
+    on_repeat: OnRepeat
+    alternate: bool
+    on_replay: OnReplay | None
 
 
 @overload
@@ -73,11 +80,9 @@ def with_session_history(
     service: SessionHistoryService | None = None,
     *,
     identify: Callable[..., AnyIdentity] | None = None,
-    last_turns: int | None = None,
-    token_budget: TokenBudget | None = None,
-    slot: str | None = None,
-    concurrent: Concurrent = "keep",
     native: bool = False,
+    on_replay: OnReplay | None = None,
+    **options: Any,
 ) -> Any:
     """Give a handler the history of its session, and store what the turn says.
 
@@ -92,31 +97,27 @@ def with_session_history(
     :param service: where to keep history; without it the one that the runtime config names, on first use.
     :param identify: maps another call shape to an :class:`Identity`. It gets the arguments of the call. The messages
         take the place of the first one, which the handler may still have as a parameter called ``request``.
-    :param last_turns: see :meth:`SessionHistoryService.turn`.
-    :param token_budget: see :meth:`SessionHistoryService.turn`.
-    :param slot: see :meth:`SessionHistoryService.turn`.
-    :param concurrent: see :meth:`SessionHistoryService.turn`.
     :param native: messages are any JSON objects, and text becomes ``{"role": …, "content": text}``.
-    :raises ValueError: ``last_turns`` is not a number of turns, or was given beside ``token_budget``.
+    :param on_replay: called with the turn and the recorded answer, in place of the handler. The caller gets what it
+        returns. ``turn.recorded_status`` tells a whole answer from one that was interrupted.
+    :param options: ``last_turns``, ``token_budget``, ``slot``, ``concurrent``, ``patience``, ``durable``,
+        ``on_repeat``, ``alternate``: see :meth:`SessionHistoryService.turn`.
+    :raises ValueError: an option has a wrong value.
     :raises TurnIdReused: when called with the id of a turn that had another input.
     """
     check_decorated(service)
-    if inspect.iscoroutinefunction(identify):
-        raise TypeError("identify must be an ordinary function, not an async one")
-    window_size(last_turns, token_budget)
-    options: dict[str, Any] = {
-        "last_turns": last_turns,
-        "token_budget": token_budget,
-        "slot": slot,
-        "concurrent": check_concurrent(concurrent),
-        "native": native,
-    }
+    for name, function in {"identify": identify, "on_replay": on_replay}.items():
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"{name} must be an ordinary function, not an async one")
+    for name in options.keys() - HandlerOptions.__annotations__.keys():
+        raise TypeError(f"with_session_history() got an unexpected keyword argument {name!r}")
+    check_options(native=native, **options)
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(handler, (classmethod, staticmethod)):
             raise TypeError(f"put @{type(handler).__name__} above @with_session_history")
         signature = HandlerSignature(handler, identify)
-        driver = _HandlerDriver(service, signature, options)
+        driver = _HandlerDriver(service, signature, on_replay, {"native": native, **options})
         if inspect.isasyncgenfunction(handler):
             wrapper: Callable[..., Any] = streaming(driver)
         elif inspect.iscoroutinefunction(handler):
@@ -146,7 +147,7 @@ class Driver(Protocol):
     def open(self, call: Any, /) -> AbstractAsyncContextManager[Recorder]: ...
 
     def prompt(self, call: Any, recorder: Recorder, /) -> list[Any]:
-        """Record the input, and return history and input as the handler gets them."""
+        """Return history and input as the handler gets them."""
 
     def invoke(self, call: Any, messages: list[Any], recorder: Recorder, /) -> Any:
         """Call the handler: return its coroutine or its generator."""
@@ -154,14 +155,22 @@ class Driver(Protocol):
     def record(self, call: Any, recorder: Recorder, item: object, /) -> None:
         """Record an item that the handler yielded."""
 
+    def replay(self, recorder: Recorder, /) -> Any:
+        """Return what the caller of a repeated turn gets."""
+
 
 class _HandlerDriver:
     """Drives the turns of a handler that takes messages of ours."""
 
     def __init__(
-        self, service: SessionHistoryService | None, signature: HandlerSignature, options: dict[str, Any]
+        self,
+        service: SessionHistoryService | None,
+        signature: HandlerSignature,
+        on_replay: OnReplay | None,
+        options: dict[str, Any],
     ) -> None:
         self._service = service
+        self._on_replay = on_replay
         self._options = options
         self._native: bool = options["native"]
         self.read = signature.read
@@ -169,19 +178,21 @@ class _HandlerDriver:
 
     def open(self, call: HandlerCall) -> AbstractAsyncContextManager[Recorder]:
         service = self._service if self._service is not None else configured_service()
-        user_id, session_id, _, turn_id = call.identity
-        return service.record_turn(user_id, session_id, turn_id=turn_id, **self._options)
+        user_id, session_id, new, turn_id = call.identity
+        return service.record_turn(user_id, session_id, input=_given(new), turn_id=turn_id, **self._options)
 
-    def prompt(self, call: HandlerCall, recorder: Recorder) -> list[Any]:
-        new = _input(call.identity.input, native=self._native)
-        recorder.add_input(new)
-        return thaw(recorder.prompt(new), native=self._native)
+    def prompt(self, call: HandlerCall, recorder: Recorder) -> list[Any]:  # noqa: ARG002 - see Driver
+        return thaw(recorder.prompt(recorder.input), native=self._native)
 
     def invoke(self, call: HandlerCall, messages: list[Any], recorder: Recorder) -> Any:
         return self._invoke(call, messages, recorder.turn)
 
     def record(self, call: HandlerCall, recorder: Recorder, item: object) -> None:  # noqa: ARG002 - see Driver
         recorder.add_piece(item)
+
+    def replay(self, recorder: Recorder) -> Any:
+        answer = recorder.replay()
+        return answer if self._on_replay is None else self._on_replay(recorder.turn, answer)
 
 
 def answering(driver: Driver) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -196,7 +207,7 @@ def answering(driver: Driver) -> Callable[..., Coroutine[Any, Any, Any]]:
                 answer = await driver.invoke(call, messages, recorder)
                 recorder.add_answer(answer)
         # Asked again: another run of the same turn may have been stored first.
-        return recorder.replay() if recorder.is_replay else answer
+        return driver.replay(recorder) if recorder.is_replay else answer
 
     return wrapper
 
@@ -214,20 +225,17 @@ def streaming(driver: Driver) -> Callable[..., AsyncGenerator[Any, None]]:
                         driver.record(call, recorder, item)
                         yield item
                 return
-        for item in _items(recorder.replay()):
+        for item in _items(driver.replay(recorder)):
             yield item
 
     return wrapper
 
 
-def _input(value: Input, *, native: bool) -> list[StoredMessage]:
-    if isinstance(value, bytes) or not isinstance(value, (str, Message, dict, Sequence)):
-        raise InvalidMessage(
-            "the input", f"must be text, a Message, a dict or a list of them, not {type(value).__name__}"
-        )
-    if isinstance(value, str):
-        return freeze(text_message(Role.USER, plain(value), native=native), native=native)
-    return freeze(value, native=native)
+def _given(value: Input) -> Input:
+    """Return the input of a call. :raises InvalidMessage: there is none."""
+    if value is None:
+        raise InvalidMessage("the input", "must be text, a Message, a dict or a list of them, not NoneType")
+    return value
 
 
 def _items(answer: Any) -> list[Any]:

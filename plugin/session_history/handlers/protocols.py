@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Concatenate, Protocol, TypeVar, overload
 
-from session_history.handlers.signature import Input
 from session_history.records.messages import Message
+from session_history.turns.request import Input
 
 M = TypeVar("M")
 S = TypeVar("S")

@@ -9,11 +9,8 @@ from dataclasses import dataclass, field
 from inspect import Parameter
 from typing import Any, NamedTuple
 
-from session_history.records.messages import MessageInput
+from session_history.turns.request import Input
 from session_history.turns.turn import Turn
-
-Input = str | MessageInput
-"""The new input of a turn: text of the user, or messages."""
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -78,6 +78,7 @@ class RecordedTurn:
     """A turn that was answered before.
 
     :ivar shape: the shape of its answer, see :mod:`session_history.turns.answer`.
+    :ivar rerun_id: the id of the entry that answers the turn if it runs again.
     """
 
     status: Status | None
@@ -85,6 +86,7 @@ class RecordedTurn:
     inputs: Sequence[StoredMessage] = field(repr=False)
     answer: Sequence[StoredMessage] = field(repr=False)
     shape: Any
+    rerun_id: str = ""
 
     @classmethod
     def of(cls, record: Record, messages: Mapping[MessageRef, StoredMessage], key: SessionKey) -> RecordedTurn:
@@ -109,6 +111,7 @@ class TurnWindow:
     :ivar start: the message at which the window begins, if older turns lie before it.
     :ivar recorded: the turn of the id that was asked for, if it was answered before.
     :ivar state: the state that was asked for.
+    :ivar answer_id: the id of the entry that answers the turn, if it runs again.
     """
 
     head: Head | None
@@ -117,6 +120,7 @@ class TurnWindow:
     start: MessageRef | None = None
     recorded: RecordedTurn | None = None
     state: StoredState | None = None
+    answer_id: str | None = None
 
     @property
     def tail_seq(self) -> int:
@@ -156,21 +160,34 @@ class Reader:
         return window
 
     async def for_turn(
-        self, key: SessionKey, size: WindowSize, turn_id: str | None, slot: str | None = None
+        self,
+        key: SessionKey,
+        size: WindowSize,
+        turn_id: str | None,
+        slot: str | None = None,
+        *,
+        input: Sequence[StoredMessage] = (),  # noqa: A002 - the field's word
+        rerun: bool = False,
     ) -> TurnWindow:
         """Read what a model gets to see before a turn, and what a turn of this id recorded before.
 
         :param size: a number of turns makes a window that suits prompt caches, see
             :func:`session_history.view.selection.steady`.
         :param slot: the agent whose state is read, too. The window begins where the agent's own history does.
+        :param input: what the model gets behind the history. It counts to a budget.
+        :param rerun: a turn of this id that was interrupted is to run again.
         """
         if size is None:
             window = await self._newest(key, FIRST_TURNS if slot else None, None, turn_id, slot)
         elif isinstance(size, TokenBudget):
-            window = await self._newest(key, FIRST_TURNS, BudgetedWindow(size, turn_id).newest, turn_id, slot)
+            window = await self._newest(
+                key, FIRST_TURNS, BudgetedWindow(size, turn_id, input=input).newest, turn_id, slot
+            )
         else:
             steady = partial(selection.steady, count=size, turn_id=turn_id)
             window = await self._newest(key, size + size // 2, steady, turn_id, slot)
+        if rerun and window.recorded and window.recorded.status is Status.INTERRUPTED:
+            window = replace(window, recorded=None, answer_id=window.recorded.rerun_id)
         turns = for_model(window.turns, turn_id)
         pending = window.state.pending if window.state else None
         if pending is not None and not any(turn.contains(pending) for turn in turns):
@@ -239,9 +256,16 @@ class Reader:
         return replace(window, recorded=recorded, state=state) if recorded or state else window
 
     async def _recorded(self, key: SessionKey, log: Log) -> RecordedTurn:
+        """Return the newest answer under the id that was asked for: an interrupted turn may have run again."""
         assert log.match is not None
         seq, entry = log.match
-        return await self.recorded_turn(key, log.head, seq, Record.decode(entry.payload, key, seq))
+        while True:
+            recorded = await self.recorded_turn(key, log.head, seq, Record.decode(entry.payload, key, seq))
+            rerun_id = f"rerun {entry.origin}"
+            again = await self._log.find(key, rerun_id) if recorded.status is Status.INTERRUPTED else None
+            if again is None:
+                return replace(recorded, rerun_id=rerun_id)
+            _, seq, entry = again
 
     async def _state(self, key: SessionKey, tail: EntryRange, slot: str, seq: int) -> StoredState | None:
         """Return the state that an entry holds; ``None`` for seq 0."""

@@ -114,8 +114,8 @@ class Message(_Model):
 
 _DEFAULTS = {name: field.default for name, field in Message.model_fields.items()}
 
-MessageInput = Message | dict[str, Any] | Sequence[Message | dict[str, Any]]
-"""What can be appended: a message, a dict, or a sequence of both."""
+MessageInput = Message | BaseModel | dict[str, Any] | Sequence[Message | BaseModel | dict[str, Any]]
+"""What can be appended: a message, a dict, a message of an SDK that is a model of pydantic, or a sequence of these."""
 
 
 _TEXT = {"role", "content"}
@@ -172,6 +172,7 @@ def freeze(messages: MessageInput, *, native: bool) -> list[StoredMessage]:
     :raises InvalidMessage: something is no message.
     :raises NotStorable: something would not come back equal.
     """
+    messages = dumped_model(messages)
     if isinstance(messages, (Message, dict)):
         return [_freeze(messages, "message", native=native)]
     if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
@@ -202,7 +203,35 @@ def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, A
     return Message(role=role, content=[TextContent(text=text)])
 
 
+def dumped_model(value: Any) -> Any:
+    """Return a message of an SDK, a model of pydantic, as the dict that its API sent; any other value as it is."""
+    if isinstance(value, Message) or not callable(getattr(type(value), "model_dump", None)):
+        return value
+    try:
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    except Exception:  # of the model's own serializers
+        return value
+
+
+def is_message(value: dict[str, Any]) -> bool:
+    """Tell whether a dict is a :class:`Message`."""
+    try:
+        Message.model_validate(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def raw_fields(message: Message) -> dict[str, Any]:
+    """Return the fields of a message as they were set, parts of its content as dicts."""
+    fields = _without_unset(message, dict(message))
+    if isinstance(fields.get("content"), list):
+        fields["content"] = [dict(part) if isinstance(part, _Model) else part for part in fields["content"]]
+    return fields
+
+
 def _freeze(message: object, path: str, *, native: bool) -> StoredMessage:
+    message = dumped_model(message)
     if isinstance(message, Message):
         value = _dump(message, path)
         kept = StoredMessage.checked(NEUTRAL, value, path)
@@ -220,7 +249,10 @@ def _dump(message: Message, path: str) -> dict[str, Any]:
     """Return a message as a dict: all that was set, and all that a subclass adds."""
     for name, free in _free_values(message):
         check(free, f"{path}.{name}")
-    value = message.model_dump(by_alias=True, serialize_as_any=True, warnings=False)
+    return _without_unset(message, message.model_dump(by_alias=True, serialize_as_any=True, warnings=False))
+
+
+def _without_unset(message: Message, value: dict[str, Any]) -> dict[str, Any]:
     unset = {"id", "type", "content", "metadata"} - message.model_fields_set
     return {name: item for name, item in value.items() if name not in unset or item != _DEFAULTS[name]}
 

@@ -41,7 +41,7 @@ encode_checked = to_json
 
 def check(value: object, path: str) -> None:
     """Check that a value is storable. :raises NotStorable: see :func:`encode`."""
-    flaw = _flaw(value, DEPTH)
+    flaw = flaw_of(value)
     if flaw is not None:
         steps, reason = flaw
         raise NotStorable(path + "".join(reversed(steps)), reason)
@@ -78,6 +78,11 @@ def decode(data: bytes) -> Any:
 
 
 _Flaw = tuple[list[str], str]
+
+
+def flaw_of(value: object) -> _Flaw | None:
+    """Return the flaw of a value that is not storable: the steps that lead to it, innermost first, and the reason."""
+    return _flaw(value, DEPTH)
 
 
 def _flaw(value: object, depth: int) -> _Flaw | None:
@@ -119,7 +124,7 @@ def _flaw_of_dict(value: dict[object, object], depth: int) -> _Flaw | None:
             return [], f"has a key of type {type(key).__name__}, not str"
         flaw = _flaw_of_text(key) or _flaw(item, depth - 1)
         if flaw:
-            flaw[0].append(_step(key))
+            flaw[0].append(step(key))
             return flaw
     return None
 
@@ -133,7 +138,8 @@ def _flaw_of_list(value: list[object], depth: int) -> _Flaw | None:
     return None
 
 
-def _step(key: str) -> str:
+def step(key: str) -> str:
+    """Return the step of a path to the item of a dict."""
     if len(key) > _SHOWN_KEY:
         key = key[:_SHOWN_KEY] + "…"
     return f".{key}" if key.isidentifier() else f"[{key!a}]"

@@ -30,7 +30,9 @@ from session_history.configured import configured_service
 from session_history.errors import InvalidMessage, MissingDriver
 from session_history.handlers.decorator import Recorder, check_decorated, streaming
 from session_history.log.reader import window_size
+from session_history.records.markers import Marker
 from session_history.records.messages import NEUTRAL, Message, StoredMessage, TextContent, freeze
+from session_history.records.salvage import salvaged
 from session_history.service import SessionHistoryService
 from session_history.view.budget import TokenBudget
 
@@ -106,13 +108,14 @@ class _QueryDriver:
         service = self._service if self._service is not None else configured_service()
         user_id, session_id = getattr(query.request, "user_id", None), getattr(query.request, "session_id", None)
         # A missing id raises InvalidKey.
-        return service.record_turn(cast("str", user_id), cast("str", session_id), native=True, **self._window)
-
-    def prompt(self, query: _Query, recorder: Recorder) -> list[Any]:
         new = self._msgs.freeze(query.msgs, "the input")
-        recorder.add_input(new)
+        return service.record_turn(
+            cast("str", user_id), cast("str", session_id), input=new, native=True, **self._window
+        )
+
+    def prompt(self, query: _Query, recorder: Recorder) -> list[Any]:  # noqa: ARG002 - see Driver
         # Repaired as Msgs: their rules are stricter, since a call is answered before the next one.
-        return list(map(self._msgs.thaw, recorder.prompt(new, convert=self._msgs.converted)))
+        return list(map(self._msgs.thaw, recorder.prompt(recorder.input, convert=self._msgs.converted)))
 
     def invoke(self, query: _Query, messages: list[Any], recorder: Recorder) -> Any:  # noqa: ARG002 - see Driver
         return self._handler(query.runner, msgs=messages, request=query.request, **query.keywords)
@@ -121,12 +124,16 @@ class _QueryDriver:
         """Record a ``Msg``, or a later version of it in the place of the first."""
         if not isinstance(item, tuple) or not item:
             raise InvalidMessage("the handler's answer", f"must be (msg, last), not {type(item).__name__}")
-        (message,) = self._msgs.freeze([item[0]], "the handler's answer")
+        message, markers = self._msgs.produced(item[0], f"messages[{len(recorder.messages)}]")
+        recorder.note_markers(markers)
         msg_id = item[0].id
         if msg_id in query.indexes:
             recorder.revise(query.indexes[msg_id], message)
         else:
             query.indexes[msg_id] = recorder.add([message], answer=True)
+
+    def replay(self, recorder: Recorder) -> Any:
+        return recorder.replay()
 
 
 class _Msgs:
@@ -148,9 +155,24 @@ class _Msgs:
         :raises InvalidMessage: something is not a ``Msg``.
         :raises NotStorable: something would not come back equal.
         """
-        if not isinstance(msgs, list) or not all(isinstance(msg, self._runtime.Msg) for msg in msgs):
-            raise InvalidMessage(path, "must be of agentscope's Msg; other frameworks have no messages of this kind")
+        if not isinstance(msgs, list):
+            raise InvalidMessage(path, f"must be a list of agentscope's Msg, not {type(msgs).__name__}")
+        for msg in msgs:
+            self._require_msg(msg, path)
         return [StoredMessage(FORMAT, kept.value) for kept in freeze([_value(msg) for msg in msgs], native=True)]
+
+    def produced(self, msg: Any, path: str) -> tuple[StoredMessage, list[Marker]]:
+        """Return what a handler yielded as it can be stored, and what it lacks.
+
+        :raises InvalidMessage: it is not a ``Msg``.
+        """
+        self._require_msg(msg, "the handler's answer")
+        value, markers = salvaged(_value(msg), path)
+        return StoredMessage(FORMAT, value), markers
+
+    def _require_msg(self, msg: object, path: str) -> None:
+        if not isinstance(msg, self._runtime.Msg):
+            raise InvalidMessage(path, "must be of agentscope's Msg; other frameworks have no messages of this kind")
 
     def converted(self, message: StoredMessage) -> StoredMessage:
         """Return a message of any format as a ``Msg``; one that the runtime cannot read becomes text with a role."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from session_history.errors import InvalidMessage
-from session_history.records.messages import Message, Role, StoredMessage, freeze, text_message, thaw
+from session_history.records.markers import Marker
+from session_history.records.messages import Message, Role, StoredMessage, dumped_model, freeze, text_message, thaw
+from session_history.records.produced import looks_like_message, produced
+from session_history.records.salvage import salvaged, type_name
 from session_history.records.values import DEPTH, plain
 
 TEXT = "text"
@@ -20,29 +23,36 @@ Neighbouring pieces of a streamed text are one message.
 """
 
 
-def to_messages(answer: object, *, native: bool, depth: int = DEPTH) -> tuple[AnswerShape, list[StoredMessage]]:
-    """Return the shape of an answer and its messages.
+class Answer(NamedTuple):
+    """An answer as messages.
 
-    :param depth: the deepest nesting of lists.
-    :raises InvalidMessage: not text, a message, a list of these, or ``None``.
-    :raises NotStorable: it would not come back equal.
+    :ivar markers: what the messages lack of it.
     """
-    if answer is None:
-        return None, []
-    if isinstance(answer, str):
-        return TEXT, freeze(text_message(Role.ASSISTANT, plain(answer), native=native), native=native)
-    if isinstance(answer, Message):
-        return MESSAGE, freeze(answer, native=native)
-    if isinstance(answer, dict):
-        return VALUE, freeze(answer, native=native)
-    if isinstance(answer, list):
-        if depth == 0:
-            raise InvalidMessage("the handler's answer", f"is nested more than {DEPTH} levels deep")
-        parts = [to_messages(part, native=native, depth=depth - 1) for part in answer]
-        return [shape for shape, _ in parts], [message for _, messages in parts for message in messages]
-    raise InvalidMessage(
-        "the handler's answer", f"is of type {type(answer).__name__}, not text, a message or a list of them"
-    )
+
+    shape: AnswerShape
+    messages: list[StoredMessage]
+    markers: list[Marker]
+
+
+def to_messages(answer: object, *, native: bool, first: int = 0) -> Answer:
+    """Return an answer as messages. A part that cannot be stored is marked, and the rest is kept.
+
+    :param first: the index of the first message in the turn.
+    :raises InvalidMessage: nothing in it is text, a message, or ``None``.
+    """
+    if not _holds_message(answer, native=native, depth=DEPTH):
+        value = answer[0] if isinstance(answer, (list, tuple)) else answer
+        raise InvalidMessage(
+            "the handler's answer", f"is of type {type(value).__name__}, not text, a message or a list of them"
+        )
+    return _part(answer, native=native, first=first, depth=DEPTH)
+
+
+def text_answer(text: str, path: str, *, native: bool) -> tuple[StoredMessage, list[Marker]]:
+    """Return a text of the assistant as a message."""
+    kept, markers = salvaged(plain(text), path)
+    (message,) = freeze(text_message(Role.ASSISTANT, kept, native=native), native=native)
+    return message, markers
 
 
 def from_messages(shape: AnswerShape, messages: Iterator[StoredMessage]) -> Any:
@@ -55,6 +65,42 @@ def from_messages(shape: AnswerShape, messages: Iterator[StoredMessage]) -> Any:
     if shape == TEXT:
         return _text(message)
     return thaw([message], native=shape != MESSAGE)[0]
+
+
+def _holds_message(answer: object, *, native: bool, depth: int) -> bool:
+    """Tell whether an answer is one, or a list in which at least one part is."""
+    if isinstance(answer, (list, tuple)):
+        parts = answer if depth else ()
+        return not answer or any(_holds_message(part, native=native, depth=depth - 1) for part in parts)
+    return answer is None or isinstance(answer, str) or looks_like_message(answer, native=native)
+
+
+def _part(answer: object, *, native: bool, first: int, depth: int) -> Answer:
+    path = f"messages[{first}]"
+    if answer is None:
+        return Answer(None, [], [])
+    if isinstance(answer, str):
+        message, markers = text_answer(answer, path, native=native)
+        return Answer(TEXT, [message], markers)
+    if isinstance(answer, (list, tuple)) and depth:
+        return _list(answer, native=native, first=first, depth=depth)
+    message, markers = produced(answer, path, native=native)
+    if isinstance(answer, Message):
+        return Answer(MESSAGE, [message], markers)
+    return Answer(VALUE if isinstance(dumped_model(answer), dict) else TEXT, [message], markers)
+
+
+def _list(answer: list[Any] | tuple[Any, ...], *, native: bool, first: int, depth: int) -> Answer:
+    shapes: list[Any] = []
+    messages: list[StoredMessage] = []
+    kind = type_name(answer)
+    markers = [] if type(answer) is list else [Marker(f"messages[{first}]", kind, "converted")]
+    for part in answer:
+        shape, more, lacking = _part(part, native=native, first=first + len(messages), depth=depth - 1)
+        shapes.append(shape)
+        messages += more
+        markers += lacking
+    return Answer(shapes, messages, markers)
 
 
 def _text(message: StoredMessage) -> str:

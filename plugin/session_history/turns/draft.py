@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from session_history.errors import TurnClosed, Unavailable
-from session_history.records.messages import Role, StoredMessage, freeze, text_message
+from session_history.records.fitting import fitted, room_of, size_of
+from session_history.records.markers import Marker
+from session_history.records.messages import StoredMessage
 from session_history.records.record import (
     Author,
     Continuation,
@@ -18,7 +21,7 @@ from session_history.records.record import (
     Status,
 )
 from session_history.records.values import encode_checked
-from session_history.turns.answer import TEXT, AnswerShape
+from session_history.turns.answer import TEXT, AnswerShape, text_answer
 
 
 class Draft:
@@ -31,6 +34,7 @@ class Draft:
     :ivar status: how the turn ended; ``None`` while it takes more.
     :ivar stop_error: why the turn takes no more, if the service was stopped.
     :ivar stored_status: status of the newest record that stands in the log.
+    :ivar markers: what is not stored as it was produced, each once, in order.
     """
 
     def __init__(self, *, turn_id: str | None, base: int, state_seq: int, native: bool) -> None:
@@ -38,6 +42,7 @@ class Draft:
         self.status: Status | None = None
         self.stop_error: Unavailable | None = None
         self.stored_status: Status | None = None
+        self.markers: dict[Marker, None] = {}
         self.state_seq = state_seq
         self._turn_id = turn_id
         self._base = base
@@ -60,16 +65,20 @@ class Draft:
             raise self.stop_error or TurnClosed("the turn has ended; open another one")
 
     def close(self, status: Status) -> None:
-        self._end_text()
+        self.end_text()
         self.status = status
 
     def add(self, messages: Sequence[StoredMessage]) -> int:
         """Add messages; return the index of the first."""
         self.require_open()
         if self._pieces:
-            self._end_text()
+            self.end_text()
         self.messages += messages
         return len(self.messages) - len(messages)
+
+    def note(self, markers: Iterable[Marker]) -> None:
+        """Note what is not stored as it was produced."""
+        self.markers.update(dict.fromkeys(markers))
 
     def add_input(self, messages: Sequence[StoredMessage]) -> None:
         first = self.add(messages)
@@ -100,8 +109,9 @@ class Draft:
         """Make a message of the streamed text so far. Further pieces revise it."""
         if not self._pieces:
             return
-        text = text_message(Role.ASSISTANT, "".join(self._pieces), native=self._native)
-        (message,) = freeze(text, native=self._native)
+        index = len(self.messages) if self._text_index is None else self._text_index
+        message, markers = text_answer("".join(self._pieces), f"messages[{index}]", native=self._native)
+        self.note(markers)
         if self._text_index is None:
             self._item_shapes().append(TEXT)
             self._text_index = len(self.messages)
@@ -110,7 +120,8 @@ class Draft:
         else:
             self._replace(self._text_index, message)
 
-    def _end_text(self) -> None:
+    def end_text(self) -> None:
+        """End the text that is being streamed: further pieces are another message."""
         self.flush_text()
         self._pieces, self._text_index = [], None
 
@@ -157,6 +168,10 @@ class Draft:
         self.require_open()
         self._slots[slot] = Slot(state, 0, start, pending)
 
+    @property
+    def has_state(self) -> bool:
+        return bool(self._slots)
+
     def ref(self, index: int) -> MessageRef:
         """Return a reference to a message. A seq of 0 stands for the record that is made next."""
         stored = len(self._refs)
@@ -191,17 +206,92 @@ class Draft:
             lease=lease,
         )
 
+    def part(self, record: Record, limit: int, lease: float | None) -> Record | None:
+        """Return the first part of a record that is too large for one entry. The turn stays open behind it.
+
+        :param limit: the bytes of an entry.
+        :param lease: see :class:`~session_history.records.record.Record`.
+        :returns: ``None`` if there is nothing to part.
+        """
+        sizes = [*map(size_of, record.messages), *(size_of(revision.message) for revision in record.revisions)]
+        count = _fitting(sizes, room_of(limit))
+        if count == len(sizes) and not record.slots:
+            count -= 1
+        if count <= 0:
+            return None
+        messages = record.messages[:count]
+        return replace(
+            record,
+            messages=messages,
+            revisions=record.revisions[: count - len(messages)],
+            status=Status.OPEN,
+            inputs=(),
+            shape=None,
+            answer=(),
+            slots={},
+            lease=lease,
+        )
+
+    def fit(self, limit: int) -> bool:
+        """Put markers in the place of what is too large for any entry; return whether there was something.
+
+        :param limit: the bytes of an entry.
+        """
+        room = room_of(limit)
+        known = len(self.markers)
+        for index in range(len(self._refs), len(self.messages)):
+            self.messages[index] = self._fitted(self.messages[index], room, index)
+        for index, earlier in self._stored.items():
+            self._fit_revision(index, earlier, room)
+        if len(self.markers) == known and self._slots:
+            self.note([Marker("state", "dict", "too large")])
+            self._slots = {}
+        return len(self.markers) > known
+
+    def _fit_revision(self, index: int, earlier: StoredMessage, room: int) -> None:
+        _, kept, new = _revision(self._refs[index], earlier, self.messages[index])
+        message = self._fitted(new, room, index)
+        if message is new:
+            return
+        value = message.value
+        if kept:
+            content = value["content"] if isinstance(value["content"], list) else [value["content"]]
+            value = value | {"content": [*self.messages[index].value["content"][:kept], *content]}
+        self.messages[index] = StoredMessage(new.format, value)
+
+    def _fitted(self, message: StoredMessage, room: int, index: int) -> StoredMessage:
+        if size_of(message) <= room:
+            return message
+        value, markers = fitted(message.value, room, f"messages[{index}]")
+        smaller = StoredMessage(message.format, value)
+        if size_of(smaller) >= size_of(message):
+            return message
+        self.note(markers)
+        return smaller
+
     def mark_stored(self, seq: int, record: Record) -> None:
         """Note that the newest record stands in the log. It lacks what was said since it was made."""
+        revised = {self._refs.index(revision.ref) for revision in record.revisions}
+        left = {index: earlier for index, earlier in self._stored.items() if index not in revised}
         self._refs += [MessageRef(seq, index) for index in range(len(record.messages))]
         pairs = enumerate(zip(self._recorded[: len(self._refs)], self.messages, strict=False))
-        self._stored = {index: earlier for index, (earlier, message) in pairs if _differ(earlier, message)}
+        self._stored = {index: earlier for index, (earlier, message) in pairs if _differ(earlier, message)} | left
         if self._slots:
-            new = [(name, slot) for name, slot in self._slots.items() if slot is not self._recorded_slots.get(name)]
+            stored = self._recorded_slots if record.slots else {}
+            new = [(name, slot) for name, slot in self._slots.items() if slot is not stored.get(name)]
             self._slots = {name: _moved(slot, seq, len(record.messages)) for name, slot in new}
         self.stored_status = record.status
         if record.messages or self._continues:
             self._continues = Continuation(self._continues.first if self._continues else seq, seq)
+
+
+def _fitting(sizes: Sequence[int], room: int) -> int:
+    """Return how many of the first parts fit into a room together."""
+    for count, size in enumerate(sizes):
+        room -= size
+        if room < 0:
+            return count
+    return len(sizes)
 
 
 def _moved(slot: Slot, seq: int, count: int) -> Slot:

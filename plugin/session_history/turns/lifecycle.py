@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Literal, TypedDict, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
-from session_history.errors import Conflict, SessionBusy, SessionDeleted, SessionHistoryError, Unavailable
-from session_history.log.reader import Reader, TurnWindow, WindowSize, window_size
+from session_history.errors import (
+    Conflict,
+    SessionBusy,
+    SessionDeleted,
+    SessionHistoryError,
+    Unavailable,
+)
+from session_history.log.reader import Reader, TurnWindow
 from session_history.log.session_log import POLL_INTERVAL, RETRY_TIMEOUT, SessionLog
+from session_history.records.fitting import check_fits
+from session_history.records.messages import StoredMessage
 from session_history.records.record import Status, new_id
 from session_history.turns.draft import Draft
+from session_history.turns.own import enter, own_writer
+from session_history.turns.request import TurnRequest
 from session_history.turns.turn import M, Prompt, SlotState, Turn
 from session_history.turns.writer import Writer
-from session_history.view.budget import TokenBudget
-from session_history_hooks import SessionKey, check_key
+from session_history.view.transcript import recorded_part, unsaid
+from session_history_hooks import SessionKey
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -29,60 +38,8 @@ logger: logging.Logger = logging.getLogger("session_history")
 _STOP_POLL_INTERVAL = 0.005
 """Seconds between two looks at turns that are being stored, perhaps by another event loop."""
 
-Concurrent = Literal["keep", "reject", "queue"]
-"""The policy for turns of one session that go on at once: keep both, in the order in which they end; reject the later
-one; or let it wait for the earlier one."""
-
 INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
 """The exceptions that end a turn from outside: its partial answer counts. Any other one is the handler's failure."""
-
-
-class TurnOptions(TypedDict, total=False):
-    """Options of a turn, see :meth:`session_history.SessionHistoryService.turn`."""
-
-    turn_id: str | None
-    last_turns: int | None
-    token_budget: TokenBudget | None
-    slot: str | None
-    concurrent: Concurrent
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRequest:
-    """A turn that is asked for, with checked options."""
-
-    key: SessionKey
-    turn_id: str | None
-    size: WindowSize
-    native: bool
-    slot: str | None
-    concurrent: Concurrent
-
-    @classmethod
-    def of(
-        cls,
-        key: SessionKey,
-        *,
-        native: bool,
-        turn_id: str | None = None,
-        last_turns: int | None = None,
-        token_budget: TokenBudget | None = None,
-        slot: str | None = None,
-        concurrent: Concurrent = "keep",
-    ) -> TurnRequest:
-        """Check the options.
-
-        :raises InvalidKey: the turn id or the slot cannot be a key.
-        :raises ValueError: the window or the policy is not one.
-        """
-        return cls(
-            key,
-            check_key("turn_id", turn_id) if turn_id is not None else None,
-            window_size(last_turns, token_budget),
-            native,
-            check_key("slot", slot) if slot is not None else None,
-            check_concurrent(concurrent),
-        )
 
 
 class OpenTurn(Generic[M]):
@@ -94,6 +51,7 @@ class OpenTurn(Generic[M]):
 
     def __init__(self, log: SessionLog, reader: Reader, request: TurnRequest, window: TurnWindow) -> None:
         turn_id = request.turn_id if request.turn_id is not None else new_id()
+        self.input: Sequence[StoredMessage] = request.input
         self.key: SessionKey = request.key
         self.native: bool = request.native
         self.window: TurnWindow = window
@@ -112,11 +70,11 @@ class OpenTurn(Generic[M]):
             self.draft,
             head=window.head,
             recorded=window.recorded,
-            turn_id=turn_id,
+            answer_id=window.answer_id or turn_id,
             is_named=request.turn_id is not None,
             slot=request.slot,
         )
-        self.prompt: Prompt = Prompt(window)
+        self.prompt: Prompt = Prompt(window, alternate=request.alternate)
         self.state: SlotState = SlotState(request.slot, window, self.draft)
         self.turn: Turn[M] = Turn(
             request.key,
@@ -127,6 +85,22 @@ class OpenTurn(Generic[M]):
             draft=self.draft,
             writer=self.writer,
         )
+
+    def take_input(self) -> bool:
+        """Add the input that was given, without what the session has already; return whether it has a part of it.
+
+        :raises TurnIdReused: the turn was recorded with another input.
+        :raises TranscriptEdited: the input repeats the session's messages, but not as they are.
+        """
+        new = self.input
+        if self.writer.recorded is not None:
+            new = recorded_part(new, self.writer.recorded.inputs)
+        else:
+            new = unsaid(new, self.window.turns)
+        self.draft.add_input(new)
+        if self.writer.recorded is not None and new:
+            self.writer.require_same_input()
+        return len(new) < len(self.input)
 
 
 class TurnContext(AbstractAsyncContextManager[T_co]):
@@ -152,16 +126,52 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         self._opened: OpenTurn[Any] | None = None
 
     async def __aenter__(self) -> T_co:
+        """Open the turn.
+
+        :raises SessionBusy: another turn goes on for too long; or the running task is in an exclusive turn of the
+            session.
+        :raises LimitExceeded: the input is larger than an entry.
+        """
+        check_fits(self._request.input, self._log.provider.limits.entry_bytes)
+        if own_writer(self._log, self._request.key) is not None:
+            raise SessionBusy(self._request.key, own=True)
+        opened = await self._open_alone()
+        try:
+            await self._begin(opened)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, None)
+            raise
+        return self._handle(opened)
+
+    async def _open_alone(self) -> OpenTurn[Any]:
+        """Open the turn, and claim the session's lease if the turn is to be exclusive."""
+        deadline = time.monotonic() + self._request.patience
         while True:
             opened = self._opened = await self._open()
             is_shared = self._request.concurrent == "keep" or opened.writer.recorded is not None
-            if is_shared or await self._claim(opened):
-                return self._handle(opened)
+            if is_shared or await self._claim(opened, deadline):
+                return opened
+
+    async def _begin(self, opened: OpenTurn[Any]) -> None:
+        """Take the input, and store it now if the turn is durable."""
+        if opened.writer.is_exclusive:
+            enter(opened.writer)
+        if opened.take_input():
+            self._turns.warn_of_transcripts(opened.key)
+        if self._request.durable and opened.writer.recorded is None:
+            await run_to_completion(lambda: opened.writer.store(Status.OPEN))
 
     async def _open(self) -> OpenTurn[Any]:
         request = self._request
         await self._turns.ready()
-        window = await self._reader.for_turn(request.key, request.size, request.turn_id, request.slot)
+        window = await self._reader.for_turn(
+            request.key,
+            request.size,
+            request.turn_id,
+            request.slot,
+            input=request.input,
+            rerun=request.on_repeat == "rerun",
+        )
         await self._turns.ready()  # the service may have been stopped meanwhile
         if window.head is not None and window.head.deleted:
             raise SessionDeleted(request.key)
@@ -169,15 +179,18 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         self._turns.add(opened)
         return opened
 
-    async def _claim(self, opened: OpenTurn[Any]) -> bool:
-        """Claim the session's lease; return whether that worked. If not, the session is read again."""
+    async def _claim(self, opened: OpenTurn[Any], deadline: float) -> bool:
+        """Claim the session's lease; return whether that worked. If not, the session is read again.
+
+        :param deadline: the monotonic time until which the turn waits for another one.
+        """
         try:
             await run_to_completion(opened.writer.claim)
         except asyncio.CancelledError as cancelled:
             await self._turns.end_early(opened, Status.INTERRUPTED, cancelled)
             raise
         except SessionBusy:
-            if self._request.concurrent == "reject":
+            if self._request.concurrent == "reject" or time.monotonic() >= deadline:
                 raise
             await asyncio.sleep(POLL_INTERVAL)
         except Conflict:
@@ -210,12 +223,19 @@ class OpenTurns:
     def __init__(self, ready: Callable[[], Awaitable[None]]) -> None:
         self.ready = ready
         self._open: set[OpenTurn[Any]] = set()
+        self._has_warned = False
 
     def add(self, opened: OpenTurn[Any]) -> None:
         self._open.add(opened)
 
     def discard(self, opened: OpenTurn[Any]) -> None:
         self._open.discard(opened)
+
+    def warn_of_transcripts(self, key: SessionKey) -> None:
+        """Tell once that a client sends messages again which the session has."""
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning("%s: the input repeats messages of the session; only the new ones are stored", key)
 
     async def end(self, opened: OpenTurn[Any], status: Status) -> None:
         """Store a turn, unless it has ended. It is stored also if the caller is cancelled meanwhile."""
@@ -290,13 +310,6 @@ async def run_to_completion(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if cancelled is not None:
         raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
-
-
-def check_concurrent(concurrent: Concurrent) -> Concurrent:
-    """Return the policy. :raises ValueError: not one of those that there are."""
-    if concurrent not in get_args(Concurrent):
-        raise ValueError(f"concurrent must be one of {', '.join(map(repr, get_args(Concurrent)))}")
-    return concurrent
 
 
 def _is_loop_running() -> bool:

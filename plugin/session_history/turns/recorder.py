@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic
 
 from session_history.errors import Corrupt
 from session_history.log.reader import StoredState
+from session_history.records.markers import Marker
 from session_history.records.messages import StoredMessage
 from session_history.records.record import Continuation, HistoryStart, MessageRef, Status
-from session_history.records.values import check, plain
+from session_history.records.salvage import salvaged
+from session_history.records.values import flaw_of, plain
 from session_history.turns.answer import VALUE, from_messages, to_messages
 from session_history.turns.lifecycle import OpenTurn, OpenTurns, run_to_completion
+from session_history.turns.request import checked_messages, require_stored
 from session_history.turns.turn import M, Turn
 from session_history_hooks import SessionKey
 
@@ -60,13 +63,18 @@ class TurnRecorder(Generic[M]):
         head = self._opened.window.head
         return head.tail_origin if head else None
 
+    @property
+    def input(self) -> Sequence[StoredMessage]:
+        """The input of this turn, without what a client sent again."""
+        return self._draft.inputs()
+
     def add_input(self, messages: Sequence[StoredMessage]) -> None:
-        """Add the input. A repeat of this turn's id must bring the same one.
+        """Add input that was not known when the turn was opened. A repeat of this turn's id must bring the same one.
 
         :raises TurnIdReused: the turn was recorded with another input.
         :raises TurnClosed: the turn has ended.
         """
-        self._draft.add_input(_checked(messages))
+        self._draft.add_input(checked_messages(messages))
         if self.is_replay:
             self._writer.require_same_input(is_whole=False)
 
@@ -95,38 +103,49 @@ class TurnRecorder(Generic[M]):
     def add(self, messages: Sequence[StoredMessage], *, answer: bool = False) -> int:
         """Add messages; return the index of the first in this turn, for :meth:`revise`.
 
+        What cannot be stored of them is marked, see :meth:`note_markers`.
+
         :param answer: they are the answer, or a part of it: :meth:`replay` gives their values to a repeat of this turn.
-        :raises NotStorable: a message would not come back equal. Nothing was added.
         :raises TurnClosed: the turn has ended.
         """
+        first = len(self._draft.messages)
+        kept = [self._kept(message, first + at) for at, message in enumerate(require_stored(messages))]
         if not answer:
-            return self._draft.add(_checked(messages))
-        indexes = [self._draft.add_answer([message], VALUE, streamed=True) for message in _checked(messages)]
-        return indexes[0] if indexes else len(self._draft.messages)
+            return self._draft.add(kept)
+        indexes = [self._draft.add_answer([message], VALUE, streamed=True) for message in kept]
+        return indexes[0] if indexes else first
+
+    def note_markers(self, markers: Iterable[Marker]) -> None:
+        """Note what the messages of this turn lack of what was produced.
+
+        ``turn.markers`` lists it, and the log warns of it.
+        """
+        self._draft.note(markers)
 
     def add_answer(self, answer: object) -> None:
         """Add the answer as a handler returned it: text, messages, lists of them, or ``None``.
 
-        :raises InvalidMessage: it is something else.
-        :raises NotStorable: it would not come back equal.
+        What cannot be stored of it is marked, see :meth:`note_markers`.
+
+        :raises InvalidMessage: nothing in it is any of these.
         """
-        shape, messages = to_messages(answer, native=self._opened.native)
+        shape, messages, markers = to_messages(answer, native=self._opened.native, first=len(self._draft.messages))
         self._draft.add_answer(messages, shape)
+        self._draft.note(markers)
 
     def add_piece(self, item: object) -> None:
         """Add an item of a streamed answer. Pieces of text up to the next message are one message.
 
         :raises InvalidMessage: see :meth:`add_answer`.
-        :raises NotStorable: see :meth:`add_answer`.
         """
         self._draft.require_open()
         if isinstance(item, str):
-            text = plain(item)
-            check(text, "the streamed text")
-            self._draft.add_piece(text)
-        else:
-            shape, messages = to_messages(item, native=self._opened.native)
-            self._draft.add_answer(messages, shape, streamed=True)
+            self._draft.add_piece(plain(item))
+            return
+        self._draft.end_text()
+        shape, messages, markers = to_messages(item, native=self._opened.native, first=len(self._draft.messages))
+        self._draft.add_answer(messages, shape, streamed=True)
+        self._draft.note(markers)
 
     def revise(self, index: int, message: StoredMessage) -> None:
         """Put a later version in the place of a message of this turn, also of one that is stored already.
@@ -134,7 +153,16 @@ class TurnRecorder(Generic[M]):
         :param index: the index of the message in this turn.
         :raises IndexError: this turn has no such message.
         """
-        self._draft.revise(index, *_checked([message]))
+        (given,) = require_stored([message])
+        self._draft.revise(index, self._kept(given, index))
+
+    def _kept(self, message: StoredMessage, index: int) -> StoredMessage:
+        """Return a message of an adapter as it can be stored."""
+        if flaw_of(message.value) is None:
+            return message
+        value, markers = salvaged(message.value, f"messages[{index}]")
+        self._draft.note(markers)
+        return StoredMessage(message.format, value)
 
     def resume(self, ref: MessageRef) -> int:
         """Continue the turn of a message of the history. What is added from now on belongs to that turn.
@@ -228,19 +256,3 @@ class TurnRecorder(Generic[M]):
     def is_in_sync(self) -> bool:
         """Tell whether the log holds just the loaded history and what this turn stored, state included."""
         return self._writer.is_contiguous and self._writer.state_kept is not False and self._writer.is_idle
-
-
-def _checked(messages: Sequence[StoredMessage]) -> list[StoredMessage]:
-    """Return the messages.
-
-    :raises TypeError: not a list of stored messages.
-    :raises NotStorable: one was made past the checks, and would not come back equal.
-    """
-    if isinstance(messages, StoredMessage) or not isinstance(messages, Sequence):
-        raise TypeError(f"messages must be a list of StoredMessage, not {type(messages).__name__}")
-    for index, message in enumerate(messages):
-        if not isinstance(message, StoredMessage):
-            kind = type(message).__name__
-            raise TypeError(f"messages[{index}] must be a StoredMessage, not {kind}; StoredMessage.checked makes one")
-        check(message.value, f"messages[{index}]")
-    return list(messages)

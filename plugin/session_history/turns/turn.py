@@ -10,7 +10,10 @@ from typing_extensions import TypeVar
 
 from session_history.errors import NotStorable
 from session_history.log.reader import TurnWindow
-from session_history.records.messages import Message, MessageInput, StoredMessage, freeze, thaw
+from session_history.records.fitting import check_fits
+from session_history.records.markers import Marker
+from session_history.records.messages import Message, MessageInput, StoredMessage, thaw
+from session_history.records.produced import checked_or_produced, is_input_role
 from session_history.records.record import HistoryStart, MessageRef, Status
 from session_history.records.values import check, copied
 from session_history.turns.draft import Draft
@@ -26,8 +29,9 @@ M = TypeVar("M", default=Message)
 class Prompt:
     """The messages that a model gets: the history of a window, and perhaps new input, repaired together."""
 
-    def __init__(self, window: TurnWindow) -> None:
+    def __init__(self, window: TurnWindow, *, alternate: bool = False) -> None:
         self._window = window
+        self._alternate = alternate
         self._repaired: tuple[Sequence[StoredMessage], list[Repair]] | None = None
 
     @cached_property
@@ -183,12 +187,27 @@ class Turn(Generic[M]):
         """The messages that were added to this turn so far."""
         return thaw(self._draft.messages, native=self._native)
 
+    @property
+    def markers(self) -> list[Marker]:
+        """What was added to this turn and is not stored as it was: each part with its path and its type."""
+        return list(self._draft.markers)
+
     def add(self, messages: MessageInput) -> None:
         """Add messages to the turn. They are stored when the turn ends, all or none.
 
-        :raises InvalidMessage: something is not a message. Nothing was added.
-        :raises NotStorable: something would not come back equal. Nothing was added.
+        Words of the user are checked. What a model or a tool produced is kept in any case: a part that cannot be
+        stored is named in :attr:`markers`.
+
+        :raises InvalidMessage: words of the user are not a message, or nothing is. Nothing was added.
+        :raises NotStorable: words of the user would not come back equal. Nothing was added.
+        :raises LimitExceeded: words of the user are larger than an entry. Nothing was added.
+        :raises TurnIdReused: the turn was recorded with other words of the user.
         :raises TurnClosed: the turn has ended.
         :raises Unavailable: the service was stopped during the turn.
         """
-        self._draft.add(freeze(messages, native=self._native))
+        kept, markers = checked_or_produced(messages, len(self._draft.messages), native=self._native)
+        if all(map(is_input_role, kept)):
+            check_fits(kept, self._writer.entry_bytes)
+        self._draft.add(kept)
+        self._draft.note(markers)
+        self._writer.require_same_words()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 from typing import NamedTuple
 
 from session_history.errors import Conflict, SessionDeleted, TurnIdReused
@@ -10,12 +14,17 @@ from session_history.log import leases
 from session_history.log.reader import Reader, RecordedTurn
 from session_history.log.session_log import SessionLog
 from session_history.records.messages import StoredMessage
+from session_history.records.produced import is_input_role
 from session_history.records.record import Author, Record, Status, new_id
 from session_history.records.values import encode
 from session_history.turns.draft import Draft
 from session_history_hooks import Entry, Head, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
+
+
+_LOGGED_MARKERS = 20
+"""The most markers of a turn that are logged one by one."""
 
 
 class _Pending(NamedTuple):
@@ -32,7 +41,7 @@ class _Pending(NamedTuple):
 class Writer:
     """Stores the draft of one turn.
 
-    :param turn_id: the id of the turn.
+    :param answer_id: the id of the entry that answers the turn: the turn's own, or another one if it runs again.
     :param is_named: the caller gave the turn its id, so that it can be repeated.
     :param slot: the name of the agent whose state the draft may hold.
     :ivar is_named: the caller gave the turn its id.
@@ -51,7 +60,7 @@ class Writer:
         *,
         head: Head | None,
         recorded: RecordedTurn | None,
-        turn_id: str,
+        answer_id: str,
         is_named: bool,
         slot: str | None,
     ) -> None:
@@ -64,13 +73,15 @@ class Writer:
         self._reader = reader
         self._key = key
         self._draft = draft
-        self._turn_id = turn_id
+        self._answer_id = answer_id
         self._slot = slot
         self._base = head.tail.seq if head else 0
         self._claim: _Pending | None = None
         self._lease: leases.Lease | None = None
         self._pending: _Pending | None = None
-        self._is_answered = False  # an entry with the id of the turn stands in the log
+        self._is_answered = False  # an entry with the id of the answer stands in the log
+        self._told = 0  # how many markers were logged
+        self._owned = asyncio.Lock()  # appends behind an entry of one's own
 
     @property
     def is_exclusive(self) -> bool:
@@ -80,6 +91,11 @@ class Writer:
     def is_idle(self) -> bool:
         """Tell whether no record is on its way to the log."""
         return self._pending is None
+
+    @property
+    def entry_bytes(self) -> int:
+        """The largest entry of the store."""
+        return self._log.provider.limits.entry_bytes
 
     async def claim(self) -> None:
         """Claim the session's lease for this turn. Doing it again changes nothing.
@@ -123,6 +139,18 @@ class Writer:
         if given != (recorded if is_whole else recorded[: len(given)]):
             raise TurnIdReused(self._key)
 
+    def require_same_words(self) -> None:
+        """Check what a turn without a declared input added, if it was recorded before: its first words are its input.
+
+        :raises TurnIdReused: it is another input.
+        """
+        if self.recorded is None or self._draft.inputs() or self.recorded.inputs:
+            return
+        given, recorded = _first_words(self._draft.messages), _first_words(self.recorded.messages)
+        is_whole = len(given) < len(self._draft.messages)
+        if given != (recorded if is_whole else recorded[: len(given)]):
+            raise TurnIdReused(self._key)
+
     async def store(self, status: Status) -> None:
         """Store what is not stored yet. Doing it again changes nothing.
 
@@ -131,17 +159,25 @@ class Writer:
         while pending := self._pending or self._next(status):
             self._pending = pending
             record, entry = pending
-            head = await self._append(pending)
-            stored = (head, head.tail.seq, entry) if head else await self._find(entry.id)
+            head, seq, found = await self._append(pending)
             if self._pending is not pending:
                 continue  # another task that stores this turn saw the outcome first
             self._pending = None
-            head, seq, found = stored
             if found.origin == entry.origin:  # also if it was there already, since an acknowledgement was lost
-                self._is_answered = self._is_answered or entry.id == self._turn_id
+                self._is_answered = self._is_answered or entry.id == self._answer_id
                 await self._mark_stored(head, seq, record)
             else:
                 await self._yield_to_first(head, seq, Record.decode(found.payload, self._key, seq))
+        self._log_markers()
+
+    def _log_markers(self) -> None:
+        """Tell what is not stored as it was produced, without its content."""
+        new = list(self._draft.markers)[self._told :]
+        self._told += len(new)
+        for marker in new[:_LOGGED_MARKERS]:
+            logger.warning("%s: not stored as it was produced: %s", self._key, marker)
+        if len(new) > _LOGGED_MARKERS:
+            logger.warning("%s: and %d more, see turn.markers", self._key, len(new) - _LOGGED_MARKERS)
 
     def _next(self, status: Status) -> _Pending | None:
         draft = self._draft
@@ -152,24 +188,66 @@ class Writer:
         is_open = status is Status.OPEN and draft.status is None
         record = draft.record(
             status,
-            lease=leases.LEASE_SECONDS if self.is_exclusive and is_open else None,
+            lease=self._lease_seconds() if is_open else None,
             required=self.is_exclusive and draft.status is not None,
         )
-        return _Pending.of(record, self._entry_id(record)) if record else None
+        return self._fitted(record, status) if record else None
+
+    def _fitted(self, record: Record, status: Status) -> _Pending | None:
+        """Return a record as an entry; of one that is too large for an entry its first part, or less of it."""
+        pending = _Pending.of(record, self._entry_id(record))
+        limit = self.entry_bytes
+        if len(pending.entry.payload) <= limit:
+            return pending
+        if (part := self._draft.part(record, limit, self._lease_seconds())) is not None:
+            return _Pending.of(part, self._entry_id(part))
+        if not self._draft.fit(limit):
+            return pending  # the store says what is too large
+        if record.slots and not self._draft.has_state:
+            self.state_kept = False
+        return self._next(status)
+
+    def _lease_seconds(self) -> float | None:
+        return leases.LEASE_SECONDS if self.is_exclusive else None
 
     def _entry_id(self, record: Record) -> str:
         """Return the id of the turn for the entry that answers it, so that a repeat finds it; else a new id."""
         may_be_asked_for = record.continues is None or self.is_named
         if record.is_answered and may_be_asked_for and not self._is_answered:
-            return self._turn_id
+            return self._answer_id
         return new_id()
 
-    async def _append(self, pending: _Pending) -> Head | None:
+    async def _append(self, pending: _Pending) -> tuple[Head, int, Entry]:
+        """Append an entry; return the head, and seq and entry that the log has under its id."""
         record, entry = pending
-        if self._lease is None:
-            return await self._log.append(self._key, entry, record, known=self.head)
-        assert self.head is not None
-        return await self._log.append_owned(self._key, entry, record, own=self.head)
+        if self._lease is not None:
+            return await self._append_owned(pending)
+        head = await self._log.append(self._key, entry, record, known=self.head)
+        return (head, head.tail.seq, entry) if head else await self._find(entry.id)
+
+    async def _append_owned(self, pending: _Pending) -> tuple[Head, int, Entry]:
+        record, entry = pending
+        async with self._owned:
+            assert self.head is not None
+            head = await self._log.append_owned(self._key, entry, record, own=self.head)
+            stored = (head, head.tail.seq, entry) if head else await self._find(entry.id)
+            self.head = stored[0]
+            return stored
+
+    async def append_within(self, record: Record, entry_id: str) -> Head:
+        """Append what is no part of the turn behind its newest entry, and keep the session's lease.
+
+        :raises SessionDeleted: the session was deleted since.
+        :raises TurnOvertaken: another turn took it over.
+        """
+        leased = replace(record, lease=leases.LEASE_SECONDS)
+        head, _, _ = await self._append_owned(_Pending.of(leased, entry_id))
+        self.is_contiguous = False
+        return head
+
+    def holds(self, log: SessionLog, key: SessionKey) -> bool:
+        """Tell whether the turn holds the lease of a session."""
+        return self.is_exclusive and self._log is log and self._key == key
 
     async def _find(self, entry_id: str) -> tuple[Head, int, Entry]:
         """Return what an earlier attempt stored whose outcome was not known."""
@@ -180,7 +258,8 @@ class Writer:
 
     async def _mark_stored(self, head: Head, seq: int, record: Record) -> None:
         self._draft.mark_stored(seq, record)
-        self.is_contiguous = self.is_contiguous and seq == (self.head.tail.seq if self.head else 0) + 1
+        if not self.is_exclusive:  # nobody else appends during an exclusive turn
+            self.is_contiguous = self.is_contiguous and seq == (self.head.tail.seq if self.head else 0) + 1
         self.head = head
         if record.lease is None:
             self.end_lease()
@@ -205,6 +284,12 @@ class Writer:
         self._draft.withdraw_answer()
         if self._draft.inputs():
             self.require_same_input()
+        self.require_same_words()
+
+
+def _first_words(messages: Sequence[StoredMessage]) -> list[tuple[str, bytes]]:
+    """Return what identifies the first messages of a turn: those of a user, or else the first one."""
+    return list(map(_identity, takewhile(is_input_role, messages))) or list(map(_identity, messages[:1]))
 
 
 def _identity(message: StoredMessage) -> tuple[str, bytes]:

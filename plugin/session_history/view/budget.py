@@ -42,7 +42,13 @@ class BudgetedWindow:
     :param turn_id: see :func:`session_history.view.assembly.for_model`.
     """
 
-    def __init__(self, budget: TokenBudget, turn_id: str | None) -> None:
+    def __init__(
+        self,
+        budget: TokenBudget,
+        turn_id: str | None,
+        *,
+        input: Sequence[StoredMessage] = (),  # noqa: A002 - the field's word
+    ) -> None:
         self._budget = budget
         self._turn_id = turn_id
         self._counted: dict[MessageRef, int] = {}

@@ -1,0 +1,92 @@
+"""Fitting of a message into an entry: its largest parts give way to markers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from session_history.errors import LimitExceeded
+from session_history.records.markers import Marker, Place, list_marker_at, marker_at
+from session_history.records.messages import StoredMessage
+from session_history.records.salvage import marker_text
+from session_history.records.values import encode_checked, step
+
+_ENVELOPE = 4096
+"""Bytes of an entry that are left for what is not its messages: the turn's id, times, references."""
+
+_SHARE = 16
+"""A part gives way if it takes at least one so-manieth of what is around it."""
+
+
+def room_of(limit: int) -> int:
+    """Return how many bytes of messages fit into an entry of ``limit`` bytes."""
+    return limit - min(_ENVELOPE, limit // 4)
+
+
+def size_of(message: StoredMessage) -> int:
+    """Return about the bytes that a message takes in a record."""
+    return len(encode_checked(message.value)) + len(message.format) + 8
+
+
+def check_fits(messages: Iterable[StoredMessage], limit: int) -> None:
+    """Check that an input fits into an entry of ``limit`` bytes. :raises LimitExceeded: it does not."""
+    size = sum(map(size_of, messages))
+    if size > room_of(limit):
+        raise LimitExceeded("bytes of the input", size, room_of(limit))
+
+
+def fitted(value: dict[str, Any], limit: int, path: str) -> tuple[dict[str, Any], list[Marker]]:
+    """Return a message of at most ``limit`` bytes. As few of its parts as possible give way, the largest first.
+
+    :param path: the name of the message.
+    """
+    fit = _Fit()
+    reduced = fit.reduced(value, limit, path, Place())
+    if _size(reduced) <= limit:
+        return reduced, fit.markers
+    # It consists of very many small parts.
+    named = {name: value[name] for name in _NAMES if name in value and _size(value[name]) * _SHARE < limit}
+    text = marker_text(value, f"too large: {_size(value)} bytes of JSON")
+    return {**named, "content": text}, [Marker(path, "dict", "too large", _size(value))]
+
+
+_NAMES = ("id", "role", "type", "name", "tool_call_id", "call_id")
+"""Fields by which a message is recognized."""
+
+
+class _Fit:
+    def __init__(self) -> None:
+        self.markers: list[Marker] = []
+
+    def reduced(self, value: Any, limit: int, path: str, place: Place) -> Any:
+        size = _size(value)
+        if size <= limit:
+            return value
+        if not isinstance(value, (dict, list)):
+            return self._marker(value, size, path, place)
+        steps = value if isinstance(value, dict) else range(len(value))
+        sizes = {key: _size(value[key]) for key in steps}
+        if place.holder is not None and max(sizes.values()) * _SHARE < size:
+            return self._marker(value, size, path, place)
+        reduced = value.copy()
+        excess = size - limit
+        for key in sorted(sizes, key=lambda key: sizes[key], reverse=True):
+            if excess <= 0 or sizes[key] * _SHARE < size:
+                break
+            name = step(key) if isinstance(key, str) else f"[{key}]"
+            reduced[key] = self.reduced(
+                value[key], max(0, sizes[key] - excess), path + name, Place(reduced, key, place)
+            )
+            excess -= sizes[key] - _size(reduced[key])
+        return reduced
+
+    def _marker(self, value: Any, size: int, path: str, place: Place) -> Any:
+        characters = len(value) if isinstance(value, str) else None
+        self.markers.append(Marker(path, type(value).__name__, "too large", characters or size))
+        told = f"{characters} characters" if characters is not None else f"{size} bytes of JSON"
+        text = marker_text(value, f"too large: {told}")
+        return list_marker_at(place, text) if isinstance(value, list) else marker_at(place, text)
+
+
+def _size(value: Any) -> int:
+    return len(encode_checked(value))

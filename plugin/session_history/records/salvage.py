@@ -1,0 +1,180 @@
+"""Salvage of values that a handler, a tool or a model produced: all that can be stored is kept, the rest is marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from numbers import Number
+from typing import Any, ClassVar
+from uuid import UUID
+
+from session_history.records.markers import Marker, MarkerKind, Place, list_marker_at, marker_at
+from session_history.records.values import DEPTH, INT_BITS, copied, flaw_of, plain, step
+
+_SHOWN = (date, datetime, time, timedelta, Decimal, UUID, Number)
+"""Types whose text tells the value, and is short."""
+
+_SHOWN_CHARACTERS = 200
+
+
+def salvaged(value: object, path: str) -> tuple[Any, list[Marker]]:
+    """Return a storable copy of a value, and what it lacks.
+
+    JSON's nearest kin is converted: tuples, sets and subclasses of ``list`` to lists, mappings and dataclasses to
+    dicts, keys to ``str``, subclasses of ``str``, ``int`` and ``float`` to these. Models of pydantic, such as the
+    messages of an SDK, are dumped. Anything else becomes a text that says its type, and dates and numbers their value.
+
+    :param path: the name of the value.
+    """
+    if flaw_of(value) is None:
+        return copied(value), []
+    salvage = _Salvage()
+    return salvage.kept(value, path, DEPTH, Place()), salvage.markers
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's type, with its module unless it is a builtin."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _Salvage:
+    def __init__(self) -> None:
+        self.markers: list[Marker] = []
+        self._around: set[int] = set()  # identities of the containers around the value at hand
+
+    def kept(self, value: Any, path: str, depth: int, place: Place) -> Any:
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is str:
+            return self._text(value, path)
+        if kind is int or kind is float:
+            return self._number(value, path, place)
+        if kind is dict or kind is list:
+            return self._container(value, value, path, depth, place)
+        return self._converted(value, path, depth, place)
+
+    def _text(self, value: str, path: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self._note(value, path, "converted", len(value))
+            # A pair of surrogates is a character; one without the other is none.
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return value
+
+    def _number(self, value: float, path: str, place: Place) -> Any:
+        if type(value) is int and value.bit_length() > INT_BITS:
+            return self._marker(value, path, place, f"{value.bit_length()} bits")
+        return value if type(value) is int or isfinite(value) else self._marker(value, path, place, str(value))
+
+    def _container(self, original: object, value: Any, path: str, depth: int, place: Place) -> Any:
+        """Keep a dict or a list. :param original: the object that it was converted from, or it itself."""
+        if id(original) in self._around:
+            return self._marker(original, path, place, "contains itself")
+        if depth == 0:
+            return self._marker(original, path, place, f"nested more than {DEPTH} levels deep")
+        self._around.add(id(original))
+        try:
+            if type(value) is dict:
+                return self._dict(value, path, depth, place)
+            return [
+                self.kept(item, f"{path}[{index}]", depth - 1, Place(value, index, place))
+                for index, item in enumerate(value)
+            ]
+        finally:
+            self._around.discard(id(original))
+
+    def _dict(self, value: dict[Any, Any], path: str, depth: int, place: Place) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key, item in value.items():
+            name = self._key(key, path)
+            while name in kept or (name is not key and name in value):
+                name += "'"
+            kept[name] = self.kept(item, path + step(name), depth - 1, Place(value, name, place))
+        return kept
+
+    def _key(self, key: Any, path: str) -> str:
+        if type(key) is str:
+            return self._text(key, f"{path}: a key")
+        self._note(key, f"{path}: a key", "converted")
+        if isinstance(key, str):
+            return self._text(plain(key), f"{path}: a key")
+        return _shown(key) if key is None or isinstance(key, _SHOWN) else f"[{type_name(key)}]"
+
+    def _converted(self, value: Any, path: str, depth: int, place: Place) -> Any:
+        try:
+            plainer = _plainer(value)
+        except Exception:  # of the value's own methods
+            return self._marker(value, path, place, "not readable")
+        if plainer is value:
+            return self._marker(value, path, place, _shown(value) if isinstance(value, _SHOWN) else _length(value))
+        if not _is_model(value):
+            self._note(value, path, "converted")
+        if type(plainer) in (dict, list):
+            return self._container(value, plainer, path, depth, place)
+        return self.kept(plainer, path, depth, place)
+
+    def _marker(self, value: object, path: str, place: Place, told: str) -> Any:
+        self._note(value, path, "replaced", _size(value))
+        text = marker_text(value, told)
+        return list_marker_at(place, text) if isinstance(value, list) else marker_at(place, text)
+
+    def _note(self, value: object, path: str, kind: MarkerKind, size: int | None = None) -> None:
+        self.markers.append(Marker(path, type_name(value), kind, size))
+
+
+def marker_text(value: object, told: str) -> str:
+    """Return the text of a marker. :param told: what else it says of the value; perhaps nothing."""
+    return f"[not stored: {type_name(value)}{', ' if told else ''}{told}]"
+
+
+def _plainer(value: Any) -> Any:
+    """Return the value of JSON that is nearest to a value; the value itself if there is none."""
+    if _is_model(value):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    for kinds, convert in _Conversions.ALL:
+        if isinstance(value, kinds):
+            return convert(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    return value
+
+
+class _Conversions:
+    ALL: ClassVar[list[tuple[type | tuple[type, ...], Callable[[Any], Any]]]] = [
+        (str, plain),
+        (int, int.__int__),
+        (float, float.__float__),
+        (Enum, lambda value: value.value),
+        (Mapping, dict),
+        ((list, tuple, set, frozenset), list),
+    ]
+
+
+def _is_model(value: object) -> bool:
+    """Tell whether it is a model of pydantic."""
+    return callable(getattr(type(value), "model_dump", None))
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)[:_SHOWN_CHARACTERS]
+    except Exception:  # of the value's own method
+        return ""
+
+
+def _length(value: object) -> str:
+    size = _size(value)
+    return "" if size is None else f"{size} bytes"
+
+
+def _size(value: object) -> int | None:
+    if isinstance(value, memoryview):
+        return value.nbytes
+    return len(value) if isinstance(value, (bytes, bytearray)) else None
