@@ -7,8 +7,11 @@ from typing import Any
 
 from agentscope.message import (
     AssistantMsg,
+    ContentBlock,
+    HintBlock,
     Msg,
     TextBlock,
+    ThinkingBlock,
     ToolCallBlock,
     ToolCallState,
     ToolResultBlock,
@@ -16,7 +19,7 @@ from agentscope.message import (
     UserMsg,
 )
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from session_history.errors import Corrupt, NotStorable
 from session_history.records.messages import Message, StoredMessage, TextContent
@@ -95,6 +98,74 @@ def awaits(msg: Msg) -> bool:
 
 
 def repair(msg: Msg) -> int:
+    """Leave out of a message what a model's API refuses, and give every call in it one result.
+
+    Refused are text of white space, thoughts that nothing follows, and arguments that are not JSON, such as those of a
+    call that was cut.
+
+    :returns: how many blocks were made up, changed or left out.
+    """
+    changes = _pair(msg) + sum(map(_mend, msg.content))
+    shown = _shown(msg.content)
+    changes += len(msg.content) - len(shown)
+    msg.content = shown
+    return changes
+
+
+def needs_repair(msg: Msg) -> bool:
+    """Tell whether a model's API may refuse a message as it is."""
+    copy = msg.model_copy(update={"content": [block.model_copy() for block in msg.content]})
+    return repair(copy) > 0
+
+
+def first_kept(stored: list[dict[str, Any]], msg: Msg) -> int:
+    """Return how many blocks of a stored message an agent dropped from the beginning, given what it has of it.
+
+    The number of blocks does not tell: a repair may have made some up, and left some out.
+    """
+    estimate = max(0, len(stored) - len(msg.content))
+    for block in msg.content:
+        same = [at for at, each in enumerate(stored) if (each.get("type"), each.get("id")) == (block.type, block.id)]
+        if same:
+            return min(same, key=lambda at: abs(at - estimate))
+    return estimate
+
+
+def _shown(content: list[ContentBlock]) -> list[ContentBlock]:
+    """Return the blocks that an API takes. A thought needs a text or a call behind it, before the next result."""
+    shown: list[ContentBlock] = []
+    is_followed = False
+    for block in reversed(content):
+        if isinstance(block, ThinkingBlock):
+            if is_followed:
+                shown.append(block)
+        elif not _is_blank(block):
+            is_followed = not isinstance(block, (ToolResultBlock, HintBlock))
+            shown.append(block)
+    return shown[::-1]
+
+
+def _is_blank(block: ContentBlock) -> bool:
+    text = block.text if isinstance(block, TextBlock) else block.hint if isinstance(block, HintBlock) else None
+    return isinstance(text, str) and not text.strip()
+
+
+def _mend(block: ContentBlock) -> bool:
+    """Give a call arguments, if it has none that are JSON; return whether that was so."""
+    if not isinstance(block, ToolCallBlock) or _is_object(block.input):
+        return False
+    block.input = "{}"
+    return True
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(from_json(text), dict)
+    except ValueError:
+        return False
+
+
+def _pair(msg: Msg) -> int:
     """Give every call in a message one result, where models look for it.
 
     :returns: how many results were made up or left out.

@@ -20,7 +20,17 @@ from session_history.errors import NotStorable, SessionHistoryError
 from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef
 from session_history.runtimes.agentscope.accumulator import MessageAccumulator
-from session_history.runtimes.agentscope.messages import FORMAT, awaits, dumped, id_of, repair, restored, with_content
+from session_history.runtimes.agentscope.messages import (
+    FORMAT,
+    awaits,
+    dumped,
+    first_kept,
+    id_of,
+    needs_repair,
+    repair,
+    restored,
+    with_content,
+)
 from session_history.runtimes.agentscope.state import SyncMarker, owner_of, restore
 from session_history.runtimes.agentscope.state import dumped as dumped_state
 from session_history.turns.recorder import TurnRecorder
@@ -170,7 +180,11 @@ class Reply:
         history = [restored(*each) for each in self._recorder.history]
         repairs = sum(repair(msg) for msg in history if not self._is_own_parked(msg))
         if repairs:
-            logger.info("%s: %d tool calls or results had no counterpart", self._recorder.key, repairs)
+            logger.info(
+                "%s: %d blocks were made up, mended or left out, since a model's API would refuse the history",
+                self._recorder.key,
+                repairs,
+            )
         return history
 
     @property
@@ -292,12 +306,15 @@ class Reply:
             return _OwnStart(accumulator.index, accumulator.dropped(msg.content))
         if not any(msg is old for old in self._old):
             return self._start
-        ref, stored = self._find(msg.id)
+        try:
+            ref, stored = self._find(msg.id)
+        except LookupError:  # another middleware loaded more than this one, see _join
+            return self._start
         if stored.format != FORMAT:
             return HistoryStart(ref, 0)  # its blocks are not those of the agent
         state = self._recorder.stored_state
         before = state.start.skip if state and state.start and state.start.ref == ref else 0
-        return HistoryStart(ref, before + max(0, len(stored.value.get("content", ())) - len(msg.content)))
+        return HistoryStart(ref, before + first_kept(stored.value["content"], msg))
 
     def save_state(self) -> None:
         """Have the agent's state stored, if it has changed."""
@@ -343,6 +360,12 @@ class Reply:
         if tail_origin is None or self._nested or SyncMarker.owner_in(self._state) != self._owner:
             return
         is_current = self._recorder.is_in_sync and self._saves_state
-        # A tool that outlived its own reply may have put its result into this one.
-        clean = well and is_current and not any(each.has_orphan_result for _, each in self._new.values())
+        clean = well and is_current and not any(self._is_flawed(*each) for each in self._new.values())
         SyncMarker.put(self._state, self._owner, tail_origin if is_current else "", self._context, clean=clean)
+
+    def _is_flawed(self, msg: Msg, accumulator: MessageAccumulator) -> bool:
+        """Tell whether a message is shown otherwise than the agent has it."""
+        if self._is_own_parked(msg):
+            return False
+        # A tool that outlived its own reply may have put its result into this one.
+        return accumulator.has_orphan_result or needs_repair(msg)
