@@ -181,7 +181,7 @@ class TestLive:
         self, service: SessionHistoryService, save: str
     ) -> None:
         """The agent keeps a message from which a block was left out; its next process begins there, too."""
-        said = [UserMsg("user", "word " * 4000), AssistantMsg("friday", [text(" "), *reply()])]
+        said = [UserMsg("user", "word " * 4000), AssistantMsg("friday", [text("First."), text(" "), *reply()])]
         await say_in_log(service, said, Status.COMPLETED)
         speaker = Speaker(service, text("a2"), context_size=5000, context=CONTEXT, save=save)
         await speaker.say("q2")
@@ -189,5 +189,5 @@ class TestLive:
         again = Speaker(service, text("a3"), save=save)
         await again.say("q3")
         kept = told(speaker.agent.state.context)
-        assert kept[:2] == ["I look.", "call weather"]
+        assert kept[:3] == ["First.", "I look.", "call weather"]
         assert told(again.seen)[-len(kept) - 1 :] == [*kept, "q3"]
