@@ -179,7 +179,11 @@ class TurnClosed(SessionHistoryError, RuntimeError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of an error about an unknown name; ``""`` if no known name is similar."""
-    close = " or ".join(map(repr, get_close_matches(name.lower(), known)))
+    return _suggestion(get_close_matches(name.lower(), known))
+
+
+def _suggestion(names: Iterable[str]) -> str:
+    close = " or ".join(map(repr, names))
     return close and f": did you mean {close}?"
 
 
@@ -195,10 +199,27 @@ class _UnknownPlugin(ConfigurationError, LookupError):
     def __str__(self) -> str:
         unknown = f"{self.kind} {self.name!r}"
         installed = f"Installed: {', '.join(self.installed) or 'none'}."
-        if close := did_you_mean(self.name, self.installed):
+        if close := self._suggest():
             return f"{unknown}{close} {installed}"
         remedy = f"Install a package with an entry point {self.name!r} in the group {self.group!r}."
         return f"{unknown}. {installed} {remedy}"
+
+    def _suggest(self) -> str:
+        return did_you_mean(self.name, self.installed)
+
+
+OTHER_NAMES = {
+    "inmemory": "memory",
+    "mem": "memory",
+    "ots": "tablestore",
+    "pg": "postgresql",
+    "pgsql": "postgresql",
+    "postgres": "postgresql",
+    "psql": "postgresql",
+    "sqlite3": "sqlite",
+    "unix": "redis",
+}
+"""Schemes that other libraries use, each with ours."""
 
 
 class UnknownScheme(_UnknownPlugin):
@@ -214,6 +235,19 @@ class UnknownScheme(_UnknownPlugin):
     @property
     def scheme(self) -> str:
         return self.name
+
+    def _suggest(self) -> str:
+        """Suggest similar schemes, or the database of a scheme in the style of SQLAlchemy: ``sqlite+aiosqlite``."""
+        database = self.name.partition("+")[0]
+        names = (OTHER_NAMES.get(self.name), database, OTHER_NAMES.get(database))
+        same = [name for name in names if name in self.installed]
+        # A misspelt scheme with a plus, such as redis+clustr, is nearer to one that has a plus.
+        near = get_close_matches(self.name, self.installed, cutoff=0.8)
+        return (
+            _suggestion(near or same[:1])
+            or did_you_mean(self.name, self.installed)
+            or did_you_mean(database, self.installed)
+        )
 
 
 class UnknownWrapper(_UnknownPlugin):
@@ -233,3 +267,15 @@ class MissingDriver(SessionHistoryError, ImportError):
 
 class PluginError(SessionHistoryError, RuntimeError):
     """A plugin cannot be loaded, or does not provide what its entry point promises."""
+
+
+def _adopt_contract_errors() -> None:
+    """Show the errors of the contract in tracebacks and pickles under the one name that users import.
+
+    A process that uses only ``session_history_hooks`` shows them under the names of their own modules.
+    """
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_adopt_contract_errors()

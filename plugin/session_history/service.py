@@ -58,6 +58,13 @@ class WindowOptions(TypedDict, total=False):
     before: str | None
 
 
+class CreateOptions(TypedDict, total=False):
+    """Options of a new session, see :meth:`SessionHistoryService.create_session`."""
+
+    title: str | None
+    metadata: Mapping[str, Any] | None
+
+
 class SessionHistoryService:
     """Keeps conversations in the store of a provider.
 
@@ -148,6 +155,28 @@ class SessionHistoryService:
         except Exception:
             return False
 
+    @overload
+    async def create_session(
+        self,
+        user_id: str,
+        session_id: str | None = None,
+        *,
+        native: Literal[False] = False,
+        **options: Unpack[CreateOptions],
+    ) -> Session: ...
+    @overload
+    async def create_session(
+        self,
+        user_id: str,
+        session_id: str | None = None,
+        *,
+        native: Literal[True],
+        **options: Unpack[CreateOptions],
+    ) -> Session[JsonObject]: ...
+    @overload
+    async def create_session(
+        self, user_id: str, session_id: str | None = None, *, native: bool, **options: Unpack[CreateOptions]
+    ) -> Session[Any]: ...
     async def create_session(
         self,
         user_id: str,
@@ -155,10 +184,13 @@ class SessionHistoryService:
         *,
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Session:
+        native: bool = False,
+    ) -> Session[Any]:
         """Create a session, or re-create one that was deleted.
 
         :param session_id: if missing or blank, a new id is made.
+        :param native: appends to the returned session take any JSON object instead of
+            :class:`~session_history.Message`.
         :raises SessionExists: there is one with this id; it is not touched.
         :raises NotStorable: the title or the metadata cannot be stored exactly.
         """
@@ -168,7 +200,7 @@ class SessionHistoryService:
         await self._ready()
         entry = record.entry(new_id())
         head = await run_to_completion(lambda: self._begin(key, record, entry))
-        return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
+        return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=native)
 
     @overload
     async def get_session(
@@ -267,8 +299,8 @@ class SessionHistoryService:
 
         Once the store has confirmed, ``session.messages`` is extended too.
 
-        :param message: a :class:`~session_history.Message`, a dict, or a list of both. A session read with
-            ``native=True`` takes any dict.
+        :param message: a :class:`~session_history.Message`, a dict, or a list of both. A session read or created
+            with ``native=True`` takes any dict.
         :raises InvalidMessage: something is not a message.
         :raises NotStorable: something would not come back equal.
         :raises SessionDeleted: the session was deleted since it was read.

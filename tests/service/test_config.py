@@ -324,6 +324,38 @@ class TestProviderPlugins:
         with pytest.raises(UnknownScheme, match=f"'{scheme.lower()}': did you mean '{similar}.* Installed: "):
             registry.open_provider(f"{scheme}://x", {})
 
+    @pytest.mark.parametrize(
+        ("scheme", "meant"),
+        [
+            ("sqlite+aiosqlite", "'sqlite'"),
+            ("sqlite+pysqlite", "'sqlite'"),
+            ("postgresql+asyncpg", "'postgresql'"),
+            ("postgres+psycopg", "'postgres'"),
+            ("pgsql", "'postgresql'"),
+            ("psql+x", "'postgresql'"),
+            ("redis+unix", "'redis'"),
+            ("redis+sentinel", "'redis'"),
+            ("valkey+unix", "'valkey'"),
+            ("unix", "'redis'"),
+            ("redis+clustr", "'redis+cluster' or 'rediss+cluster'"),
+            ("sqlit+aiosqlite", "'sqlite'"),
+            ("inmemory", "'memory'"),
+        ],
+    )
+    def test_scheme_of_another_library_suggests_ours(self, scheme: str, meant: str) -> None:
+        with pytest.raises(UnknownScheme, match=rf"'{re.escape(scheme)}': did you mean {re.escape(meant)}\? Inst"):
+            registry.open_provider(f"{scheme}://x", {})
+
+    @pytest.mark.parametrize("scheme", ["mysql+pymysql", "mongodb+srv", "+"])
+    def test_scheme_of_an_unsupported_database_suggests_none(self, scheme: str) -> None:
+        with pytest.raises(UnknownScheme, match=r"Install a package with an entry point") as error:
+            registry.open_provider(f"{scheme}://x", {})
+        assert "did you mean" not in str(error.value)
+
+    def test_other_name_of_a_store_that_is_not_installed_is_not_suggested(self) -> None:
+        assert "did you mean" not in str(UnknownScheme("pgsql", ("memory", "sqlite")))
+        assert "did you mean 'postgresql'?" in str(UnknownScheme("postgres", ("memory", "postgresql")))
+
     def test_unknown_option_suggests_similar_ones(self) -> None:
         with pytest.raises(
             ConfigurationError, match=r"'sinchronous': did you mean 'synchronous'\? .*; unknown .*Options:"

@@ -21,7 +21,7 @@ from service.opening import (
     stop_heartbeats,
 )
 from session_history import SessionHistoryService
-from session_history.errors import InvalidMessage, NotStorable, TurnClosed, TurnIdReused, Unavailable
+from session_history.errors import InvalidMessage, TurnClosed, TurnIdReused, Unavailable
 from session_history.records.record import Status
 
 Pair = list[SessionHistoryService]

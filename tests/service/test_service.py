@@ -71,6 +71,27 @@ class TestCreate:
         assert all(UUID(each).version == 4 for each in made_up)
 
     @pytest.mark.every_store
+    async def test_native_session_takes_any_dict(self, service: SessionHistoryService) -> None:
+        item = {"type": "reasoning", "encrypted_content": "…", "summary": []}
+        for _ in range(2):  # The second one re-creates a deleted session.
+            session = await service.create_session("u", "s", title="t", native=True)
+            assert (session.title, session.messages) == ("t", [])
+            await service.append_message(session, item)
+            await service.append_message(session, [item])
+            assert session.messages == [item, item]
+            read = await service.get_session("u", "s", native=True)
+            assert read is not None
+            assert read.messages == [item, item]
+            await service.delete_session("u", "s")
+
+    async def test_session_that_is_not_native_takes_only_messages(self, service: SessionHistoryService) -> None:
+        arguments: list[dict[str, Any]] = [{}, {"native": False}]
+        for options in arguments:
+            session = await service.create_session("u", **options)
+            with pytest.raises(InvalidMessage):
+                await service.append_message(session, {"type": "reasoning", "summary": []})
+
+    @pytest.mark.every_store
     async def test_create_stores_title_and_metadata(self, service: SessionHistoryService) -> None:
         begun = await service.create_session("u", "s", title="旅行", metadata={"tags": ["a", 1, None]})
         read = await service.get_session("u", "s")
@@ -120,10 +141,10 @@ class TestCreate:
         with pytest.raises(NotStorable, match="title"):
             await service.create_session("u", "s", title="\ud800")
         with pytest.raises(NotStorable, match="title"):
-            await service.create_session("u", "s", title=5)  # type: ignore[arg-type]
+            await service.create_session("u", "s", title=5)  # type: ignore[call-overload]
         for no_dict in ("x", ["x"], 5):
             with pytest.raises(NotStorable, match="metadata must be a dict"):
-                await service.create_session("u", "s", metadata=no_dict)  # type: ignore[arg-type]
+                await service.create_session("u", "s", metadata=no_dict)  # type: ignore[call-overload]
         with pytest.raises(LimitExceeded, match="summary bytes"):
             await service.create_session("u", "s", metadata={"a": "x" * 2**21})
         assert await service.list_sessions("u") == []

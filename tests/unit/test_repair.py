@@ -493,7 +493,7 @@ async def test_turn_shows_a_result_for_an_interrupted_call_and_the_log_keeps_non
 
 
 async def test_failed_turn_that_is_shown_has_valid_messages(service: SessionHistoryService) -> None:
-    await say(service, [USER, block("x")], RuntimeError)
+    await say(service, [USER, SAID], RuntimeError)
     await say(service, [USER, block("a"), block_result("a"), block("b", "c")], RuntimeError)
     await say(service, [USER, SAID])
     shown, repairs = await history(service, native=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import field_validator
 
+from session_history.providers.common.forks import ForkGuard
 from session_history_hooks import (
     Appended,
     Conflict,
@@ -61,6 +62,8 @@ LIMITS = Limits(
 
 FORMAT = 1
 
+REMEDY = "each process has a memory store of its own: start it after the fork, or use another store, e.g. sqlite://"
+
 
 @dataclass(slots=True)
 class _Session:
@@ -91,12 +94,48 @@ class _Session:
         return (seq, self.entries[seq - 1]) if seq else None
 
 
+class _Lock:
+    """The lock of a store that was started, if it was, in this process.
+
+    A process that was forked meanwhile has a copy of the store, and perhaps of a lock that nobody will release. So it
+    must not wait for the lock.
+    """
+
+    __slots__ = ("_guard", "_lock")
+
+    def __init__(self) -> None:
+        self._guard: ForkGuard | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if self._guard is not None:
+            self._guard.require_own_process()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def start(self) -> None:
+        """Remember this process. :raises Unavailable: the store was started in a parent of it."""
+        with self:
+            self._guard = self._guard or ForkGuard("the memory store", REMEDY)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Tell whether a parent of this process started the store."""
+        return self._guard is not None and self._guard.inherited
+
+
 class MemoryProvider:
-    """Keeps all sessions in a dict. Several threads and event loops may share it."""
+    """Keeps all sessions in a dict. Several threads and event loops may share it.
+
+    Processes cannot share it. A process that was forked after the first start has a copy of the sessions, which would
+    differ from those of the parent from then on. So there the provider raises ``Unavailable``.
+    """
 
     def __init__(self) -> None:
         self._users: defaultdict[str, dict[str, _Session]] = defaultdict(dict)
-        self._lock = threading.Lock()
+        self._lock = _Lock()
         self._started = False
         self._info = StoreInfo(new_origin(), FORMAT)
 
@@ -105,13 +144,14 @@ class MemoryProvider:
         return LIMITS
 
     async def start(self) -> None:
+        self._lock.start()
         self._started = True
 
     async def stop(self) -> None:
         self._started = False
 
     async def health(self) -> bool:
-        return self._started
+        return self._started and not self._lock.is_inherited
 
     def ability(self, kind: object) -> object | None:
         return self if kind in (Users, Restorable) else None

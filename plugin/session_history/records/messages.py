@@ -120,7 +120,7 @@ MessageInput = Message | BaseModel | dict[str, Any] | Sequence[Message | BaseMod
 
 _TEXT = {"role", "content"}
 
-_NO_TEXT = {None, Role.TOOL}
+_SPEAKERS = {Role.USER, Role.ASSISTANT, Role.SYSTEM, "developer"}
 
 
 @dataclass(slots=True)
@@ -130,7 +130,7 @@ class StoredMessage:
     :ivar format: the message format of a runtime, e.g. ``"agentscope.msg/2"``.
     :ivar value: the message. The cache shares it, so nobody may change it; :meth:`to_dict` returns a copy.
     :ivar is_text: the message has only a role, which is not a tool's, and text: a ``str``, or parts of the type
-        ``text``. Computed once, since each turn asks every message of its history.
+        ``text``; that of the assistant is not blank. Computed once, since each turn asks every message of its history.
     """
 
     format: str
@@ -139,7 +139,10 @@ class StoredMessage:
 
     def __post_init__(self) -> None:
         self.is_text = (
-            self.value.keys() == _TEXT and self.role not in _NO_TEXT and _is_text_content(self.value["content"])
+            self.value.keys() == _TEXT
+            and self.role in _SPEAKERS
+            and _is_text_content(self.value["content"])
+            and (self.role != Role.ASSISTANT or not _has_blank_text(self.value["content"]))
         )
 
     @classmethod
@@ -194,6 +197,14 @@ def _is_text_content(content: object) -> bool:
     if type(content) is str:
         return True
     return type(content) is list and all([type(part) is dict and part.get("type") == "text" for part in content])  # noqa: C419 - a list is faster
+
+
+def _has_blank_text(content: str | list[dict[str, Any]]) -> bool:
+    """Tell whether text is missing, or white space: many models' APIs refuse that."""
+    if type(content) is str:
+        return not content or content.isspace()
+    texts = [part.get("text") for part in content if type(part) is dict]
+    return not texts or any([type(text) is str and (not text or text.isspace()) for text in texts])  # noqa: C419 - a list is faster
 
 
 def text_message(role: str, text: str, *, native: bool) -> Message | dict[str, Any]:

@@ -169,6 +169,14 @@ class Writer:
             else:
                 await self._yield_to_first(head, seq, Record.decode(found.payload, self._key, seq))
         self._log_markers()
+        if self.recorded is not None and self._draft.status is not None:
+            self._log_discarded(self.recorded)
+
+    def _log_discarded(self, recorded: RecordedTurn) -> None:
+        """Tell that a turn was recorded before, and that what it added now is not what stands there."""
+        added = list(map(_identity, self._draft.messages))
+        if added and added != list(map(_identity, recorded.messages))[: len(added)]:
+            logger.warning("%s: the turn was recorded before; what was added to it now is not stored", self._key)
 
     def _log_markers(self) -> None:
         """Tell what is not stored as it was produced, without its content."""

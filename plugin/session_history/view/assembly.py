@@ -10,6 +10,7 @@ from typing import Any
 from session_history.records.messages import StoredMessage
 from session_history.records.record import Author, Continuation, MessageRef, Record, Revision, Status
 from session_history.records.summary import turn_starts
+from session_history.view.effects import is_harmless
 
 
 @dataclass(slots=True)
@@ -34,8 +35,14 @@ class TurnView:
     concurrent_seq: int = 0
 
     @property
-    def has_tool_result(self) -> bool:
-        return any(map(_is_tool_result, self.messages))
+    def may_have_effect(self) -> bool:
+        """Tell whether a tool may have run in the turn, see :mod:`session_history.view.effects`."""
+        return not all(map(is_harmless, self.messages))
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether no other attempt can take the place of the turn."""
+        return not self.retryable and self.status is not Status.INTERRUPTED
 
     @property
     def newest_seq(self) -> int:
@@ -136,7 +143,8 @@ def _has_block(content: list[Any], block: Any) -> bool:
     if block in content:
         return True
     name = _type_and_id(block)
-    return name is not None and not _names_result(str(name[0])) and name in map(_type_and_id, content)
+    is_result = name is not None and str(name[0]).endswith(("_output", "tool_result"))
+    return name is not None and not is_result and name in map(_type_and_id, content)
 
 
 def _type_and_id(block: Any) -> tuple[object, object] | None:
@@ -163,23 +171,23 @@ def _add_plain(turns: list[TurnView], seq: int, record: Record, *, plain: bool, 
 def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
     """Return the turns that a model gets to see.
 
-    Left out are failed turns, and attempts at a turn that another attempt followed or that was answered in the end.
-    But a turn with the result of a tool stays: the tool had an effect.
+    Left out are failed turns, and attempts at a turn that another attempt followed or that was completed in the end.
+    But a turn that may have had an effect stays, see :mod:`session_history.view.effects`.
 
     :param turn_id: the id of the turn that is about to begin.
     """
-    if not any([turn.retryable or turn.turn_id == turn_id is not None for turn in turns]):  # noqa: C419 - a list is faster
+    if not any([not turn.is_final or turn.turn_id == turn_id is not None for turn in turns]):  # noqa: C419 - a list is faster
         return list(turns)
     kept = []
-    superseded = {turn_id} | {turn.turn_id for turn in turns if not turn.retryable}
+    superseded = {turn_id} | {turn.turn_id for turn in turns if turn.is_final}
     for turn in reversed(turns):
         named = turn.turn_id is not None
-        if turn.retryable:
-            given_up = turn.status is Status.FAILED or (named and turn.turn_id in superseded)
-            is_shown = not given_up or turn.has_tool_result
-            superseded.add(turn.turn_id)
-        else:
+        if turn.is_final:
             is_shown = not named or turn.turn_id != turn_id
+        else:
+            given_up = turn.status is Status.FAILED or (named and turn.turn_id in superseded)
+            is_shown = not given_up or turn.may_have_effect
+            superseded.add(turn.turn_id)
         if is_shown:
             kept.append(turn)
     return kept[::-1]
@@ -192,22 +200,3 @@ def with_refs(turns: Iterable[TurnView]) -> list[tuple[MessageRef, StoredMessage
 
 def messages_of(turns: Iterable[TurnView]) -> list[StoredMessage]:
     return [message for turn in turns for message in turn.messages]
-
-
-def _is_tool_result(message: StoredMessage) -> bool:
-    types = [message.value.get("type"), *(_type(part) for part in _parts(message))]
-    return message.role == "tool" or any(isinstance(each, str) and _names_result(each) for each in types)
-
-
-def _names_result(type_: str) -> bool:
-    """Recognize ``function_call_output`` (OpenAI, AgentScope Runtime), ``tool_result`` (Anthropic, AgentScope)."""
-    return type_.endswith(("_output", "tool_result"))
-
-
-def _parts(message: StoredMessage) -> list[Any]:
-    content = message.value.get("content")
-    return content if isinstance(content, list) else []
-
-
-def _type(part: Any) -> object:
-    return part.get("type") if isinstance(part, dict) else None

@@ -152,7 +152,10 @@ async def sessions() -> None:
     TokenBudget(2000)  # type: ignore[call-arg]
     TokenBudget("2000", length)  # type: ignore[arg-type]
     TokenBudget(2000, lambda message: message.text)  # type: ignore[attr-defined]
-    await service.create_session("u", title=5)  # type: ignore[arg-type]
+    native_session = await service.create_session("u", native=True, title="t", metadata={"a": 1})
+    assert_type(native_session, Session[dict[str, Any]])
+    assert_type(await service.create_session("u", "s", native=False), Session)
+    await service.create_session("u", title=5)  # type: ignore[call-overload]
     Message(content="hi")  # type: ignore[call-arg]
 
 

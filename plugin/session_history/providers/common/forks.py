@@ -15,11 +15,13 @@ class ForkGuard:
     reads an attribute: a system call on each use costs a microsecond where a sandbox watches them.
 
     :param name: the store's name in the error, without a password.
+    :param remedy: what to do instead, for the error.
     :ivar inherited: True in a process that was forked after the guard was made.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, remedy: str = "open it after the fork, or spawn") -> None:
         self._name = name
+        self._remedy = remedy
         self.inherited = False
         _GUARDS.add(self)
 
@@ -29,7 +31,7 @@ class ForkGuard:
         :raises Unavailable: a parent of this process made the guard.
         """
         if self.inherited:
-            raise Unavailable(f"{self._name} was open when this process was forked; open it after the fork, or spawn")
+            raise Unavailable(f"{self._name} was open when this process was forked; {self._remedy}")
 
 
 def keep_after_fork(resource: object) -> None:

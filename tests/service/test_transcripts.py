@@ -1,0 +1,161 @@
+"""Clients that send the whole transcript with every turn: nothing is stored twice, an edited transcript is refused."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from session_history import SessionHistoryService, with_session_history
+from session_history.errors import TranscriptEdited, TurnIdReused
+
+pytestmark = pytest.mark.every_store
+
+HERE = {"user_id": "u", "session_id": "s"}
+
+Json = dict[str, Any]
+
+
+class Chat:
+    """A client like useChat: it sends all that it knows, with ids of its own for the answers."""
+
+    def __init__(self, service: SessionHistoryService, **options: Any) -> None:
+        self.messages: list[Json] = []
+        self.asked = 0
+        self.seen: list[list[Json]] = []
+
+        @with_session_history(service, native=True, **options)
+        async def handler(messages: list[Json]) -> str:
+            self.seen.append(messages)
+            return f"answer {len(self.seen)}"
+
+        self.handler = handler
+
+    async def ask(self, text: str, **call: Any) -> None:
+        self.asked += 1
+        self.messages.append(ui(f"u{self.asked}", "user", text))
+        answer: Any = await self.handler(list(self.messages), **HERE, **call)
+        self.messages.append(ui(f"a{self.asked}", "assistant", answer))
+
+
+def ui(name: str, role: str, text: str) -> Json:
+    return {"id": name, "role": role, "parts": [{"type": "text", "text": text}]}
+
+
+def texts(messages: list[Json]) -> list[str]:
+    return [message["content"] if "content" in message else message["parts"][0]["text"] for message in messages]
+
+
+async def stored(service: SessionHistoryService) -> list[str]:
+    session = await service.get_session("u", "s", native=True)
+    return texts(session.messages) if session else []
+
+
+EXPECTED = [text for number in range(1, 6) for text in (f"question {number}", f"answer {number}")]
+
+
+@pytest.mark.parametrize("options", [{}, {"last_turns": 2}], ids=["whole", "window"])
+async def test_whole_transcript_of_five_turns_makes_ten_messages(
+    service: SessionHistoryService, options: Json, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat = Chat(service, **options)
+    for number in range(1, 6):
+        await chat.ask(f"question {number}")
+    assert await stored(service) == EXPECTED
+    assert texts(chat.seen[1]) == EXPECTED[:3]
+    assert texts(chat.seen[-1])[-1] == "question 5"
+    assert len(texts(chat.seen[-1])) == len(set(texts(chat.seen[-1])))
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "question" not in warnings[0].getMessage()
+
+
+async def test_only_new_messages_are_stored_as_they_are(service: SessionHistoryService) -> None:
+    chat = Chat(service)
+    for number in range(1, 6):
+        chat.messages.clear()
+        await chat.ask(f"question {number}", turn_id=f"t{number}")
+    assert len(await stored(service)) == 10
+
+
+@pytest.mark.parametrize(
+    ("edit", "path"),
+    [
+        (lambda messages: messages[0]["parts"][0].update(text="edited"), "input[0]"),
+        (lambda messages: messages[2]["parts"][0].update(text="edited"), "input[2]"),
+        (lambda messages: messages[3]["parts"][0].update(text="another answer"), "input[4]"),
+        (lambda messages: messages.pop(2), "input[3]"),
+        (lambda messages: messages.insert(2, ui("x", "user", "inserted")), "input[3]"),
+        (lambda messages: messages.__delitem__(slice(4, None)), "input[2]"),
+    ],
+    ids=["first", "middle", "answer", "removed", "inserted", "back to an older turn"],
+)
+async def test_edited_transcript_is_refused_before_the_handler_runs(
+    service: SessionHistoryService, edit: Any, path: str
+) -> None:
+    chat = Chat(service)
+    for number in range(1, 4):
+        await chat.ask(f"question {number}")
+    edit(chat.messages)
+    with pytest.raises(TranscriptEdited) as refused:
+        await chat.ask("question 4")
+    assert refused.value.path == path
+    assert "question" not in str(refused.value)
+    assert len(chat.seen) == 3
+    assert await stored(service) == EXPECTED[:6]
+
+
+async def test_regenerate_is_refused(service: SessionHistoryService) -> None:
+    chat = Chat(service)
+    await chat.ask("question 1")
+    with pytest.raises(TranscriptEdited):
+        await chat.handler(chat.messages[:1], **HERE)
+    assert await stored(service) == EXPECTED[:2]
+
+
+async def test_client_without_the_partial_answer_goes_on(service: SessionHistoryService) -> None:
+    chat = Chat(service)
+    await chat.ask("question 1")
+    del chat.messages[1:]  # the answer was lost with the connection
+    await chat.ask("question 2")
+    assert await stored(service) == EXPECTED[:4]
+
+
+async def test_client_fields_of_a_known_message_do_not_matter(service: SessionHistoryService) -> None:
+    chat = Chat(service)
+    await chat.ask("question 1")
+    chat.messages[0]["createdAt"] = "2026-11-30"
+    await chat.ask("question 2")
+    assert await stored(service) == EXPECTED[:4]
+
+
+async def test_changed_tool_part_of_a_known_message_is_refused(service: SessionHistoryService) -> None:
+    part = {"type": "tool-pay", "toolCallId": "c", "state": "input-available", "input": {}}
+    message = {"id": "m", "role": "assistant", "parts": [part]}
+    async with service.turn("u", "s", native=True) as turn:
+        turn.add([ui("u0", "user", "pay"), message])
+    paid = {**message, "parts": [{**part, "state": "output-available", "output": "paid"}]}
+    with pytest.raises(TranscriptEdited):
+        async with service.turn("u", "s", native=True, input=[ui("u0", "user", "pay"), paid]):
+            pytest.fail("the turn was opened")
+
+
+async def test_repeat_of_a_turn_with_a_transcript_gets_its_answer(service: SessionHistoryService) -> None:
+    chat = Chat(service)
+    for number in range(1, 4):
+        await chat.ask(f"question {number}", turn_id=f"t{number}")
+    for number in range(1, 4):
+        transcript = chat.messages[: 2 * number - 1]
+        again: Any = await chat.handler(transcript, **HERE, turn_id=f"t{number}")
+        assert again == f"answer {number}"
+    with pytest.raises(TurnIdReused):
+        await chat.handler([*chat.messages[:2], ui("u2", "user", "other")], **HERE, turn_id="t2")
+    assert await stored(service) == EXPECTED[:6]
+
+
+async def test_messages_without_ids_are_always_new(service: SessionHistoryService) -> None:
+    for _ in range(2):
+        async with service.turn("u", "s", native=True, input=[{"role": "user", "content": "same"}]):
+            pass
+    assert await stored(service) == ["same", "same"]
