@@ -18,17 +18,19 @@ from agentscope.message import (
     ToolResultState,
     UserMsg,
 )
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from session_history.errors import Corrupt, NotStorable
+from session_history.records.markers import Marker
 from session_history.records.messages import Message, StoredMessage, TextContent
 from session_history.records.record import MessageRef
 from session_history.records.values import check
+from session_history.runtimes.agentscope.produced import free_form, produced_fields
 from session_history.view.toolcalls import UNKNOWN_OUTCOME
 
 FORMAT = "agentscope.msg/2"
-"""Format of a ``Msg`` of AgentScope 2: exactly its ``model_dump(mode="json")``."""
+"""Format of a ``Msg`` of AgentScope 2: its ``model_dump(mode="json")``, with markers for what is not JSON."""
 
 _OUTCOMES = {
     ToolCallState.ASKING.value: "The call has not run: it waits for the user's consent.",
@@ -37,26 +39,29 @@ _OUTCOMES = {
 """The result that other agents see of a call in which an agent waits for an answer."""
 
 
-def dumped(model: BaseModel, path: str, *, exclude: set[str] | None = None) -> dict[str, Any]:
-    """Return a message, or a block of one, as JSON.
+def check_input(msg: Msg) -> StoredMessage:
+    """Return a message that an agent is about to answer.
 
     :raises NotStorable: it would not come back equal.
     """
+    path = f"message {msg.id!r}"
+    for name, value in free_form(msg).items():
+        check(value, f"{path}.{name}")
     try:
-        value = model.model_dump(mode="json", exclude=exclude)
+        value = msg.model_dump(mode="json")
     except ValueError:  # pydantic's own error, or that of an object that holds itself
         raise NotStorable(path, "holds something that is not JSON") from None
     check(value, path)
-    return value
+    return StoredMessage(FORMAT, value)
 
 
-def with_content(msg: Msg, content: list[dict[str, Any]]) -> StoredMessage:
-    """Return a message with its content as JSON.
+def with_content(msg: Msg, content: list[dict[str, Any]], path: str) -> tuple[StoredMessage, list[Marker]]:
+    """Return a message with its content as JSON, and what it lacks of what was produced.
 
-    :raises NotStorable: it would not come back equal.
+    :param path: the name of the message.
     """
-    fields = dumped(msg, f"message {msg.id!r}", exclude={"content"})
-    return StoredMessage(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields})
+    fields, markers = produced_fields(msg, path)
+    return StoredMessage(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields}), markers
 
 
 def id_of(ref: MessageRef, stored: StoredMessage) -> str:
@@ -71,8 +76,11 @@ def restored(ref: MessageRef, stored: StoredMessage) -> Msg:
     """
     if stored.format != FORMAT:
         return _converted(stored, id_of(ref, stored))
+    value = stored.to_dict()
+    if isinstance(value["content"], str):  # a marker: the message was too large for the store
+        value["content"] = [{"type": "text", "text": value["content"], "id": id_of(ref, stored)}]
     try:
-        return Msg.model_validate(stored.to_dict())
+        return Msg.model_validate(value)
     except ValidationError:
         raise Corrupt("this version of agentscope cannot read a message of the session") from None
 

@@ -13,12 +13,13 @@ from agentscope.middleware import MiddlewareBase
 from session_history.configured import configured_service
 from session_history.errors import SessionHistoryError
 from session_history.log.reader import window_size
+from session_history.records.fitting import check_fits
 from session_history.runtimes.agentscope.ownership import entered, holding_of, is_nested, reply_around
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.runtimes.agentscope.running import END, RunningReply
 from session_history.service import SessionHistoryService, check_service
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import Concurrent, check_concurrent
+from session_history.turns.request import PATIENCE, Concurrent, check_options
 from session_history.view.budget import TokenBudget
 from session_history_hooks import SessionKey, check_key
 
@@ -44,11 +45,13 @@ class SessionHistoryMiddleware(MiddlewareBase):
     :param save: ``"turn"``: one append per reply. ``"step"``: also before each reasoning and each call of a tool,
         still one turn.
     :param concurrent: see :meth:`session_history.SessionHistoryService.turn`.
+    :param patience: see there.
+    :param durable: store what a reply answers before its model is called. After a crash the next reply sees it.
     :param last_turns: see there. Without it the agent gets all of its history that its summary does not cover.
     :param token_budget: see there.
     :raises TypeError: ``service`` is not a SessionHistoryService.
     :raises InvalidKey: the user id cannot be a key.
-    :raises ValueError: ``save`` or ``concurrent`` is not a supported value.
+    :raises ValueError: ``save``, ``concurrent`` or another option is not a supported value.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class SessionHistoryMiddleware(MiddlewareBase):
         user_id: str,
         save: Save = "turn",
         concurrent: Concurrent = "keep",
+        patience: float = PATIENCE,
+        durable: bool = False,
         last_turns: int | None = None,
         token_budget: TokenBudget | None = None,
     ) -> None:
@@ -65,7 +70,10 @@ class SessionHistoryMiddleware(MiddlewareBase):
         self._service = service
         self._user_id = check_key("user_id", user_id)
         self._by_step = _check_save(save) == "step"
-        self._concurrent = check_concurrent(concurrent)
+        check_options(concurrent=concurrent, patience=patience, last_turns=last_turns, token_budget=token_budget)
+        self._concurrent: Concurrent = concurrent
+        self._patience = patience
+        self._durable = durable
         self._is_whole = window_size(last_turns, token_budget) is None
         self._window: dict[str, Any] = {"last_turns": last_turns, "token_budget": token_budget}
 
@@ -80,6 +88,8 @@ class SessionHistoryMiddleware(MiddlewareBase):
             await self._settle(agent)
             async with self._record_turn(agent) as recorder:
                 running = self._begin(agent, recorder, input_kwargs.get("inputs"))
+                if self._durable:
+                    await running.store_input()
                 async with running, aclosing(next_handler(**input_kwargs)) as items:
                     while (item := await running.next_of(items)) is not END:
                         running.pause()
@@ -151,6 +161,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
         if not nested:
             holding_of(agent).claim(agent.state, recorder.key)
         reply = Reply(agent, recorder, inputs, whole=self._is_whole, nested=nested)
+        check_fits(reply.input, self._used_service().provider.limits.entry_bytes)
         running = RunningReply(self, agent, recorder, reply)
         holding_of(agent).replies.append(running)
         return running
@@ -172,15 +183,18 @@ class SessionHistoryMiddleware(MiddlewareBase):
             reply.require_own_agent()
 
     def _record_turn(self, agent: Agent) -> AbstractAsyncContextManager[TurnRecorder[dict[str, Any]]]:
-        service = configured_service() if self._service is None else self._service
-        return service.record_turn(
+        return self._used_service().record_turn(
             self._user_id,
             agent.state.session_id,
             native=True,
             slot=agent.name,
             concurrent=self._concurrent,
+            patience=self._patience,
             **self._window,
         )
+
+    def _used_service(self) -> SessionHistoryService:
+        return configured_service() if self._service is None else self._service
 
 
 def app_middlewares(
@@ -188,6 +202,8 @@ def app_middlewares(
     *,
     save: Save = "turn",
     concurrent: Concurrent = "keep",
+    patience: float = PATIENCE,
+    durable: bool = False,
     last_turns: int | None = None,
     token_budget: TokenBudget | None = None,
 ) -> Callable[[str, str, str], Coroutine[Any, Any, list[MiddlewareBase]]]:
@@ -201,7 +217,14 @@ def app_middlewares(
 
     def middleware(user_id: str) -> SessionHistoryMiddleware:
         return SessionHistoryMiddleware(
-            service, user_id=user_id, save=save, concurrent=concurrent, last_turns=last_turns, token_budget=token_budget
+            service,
+            user_id=user_id,
+            save=save,
+            concurrent=concurrent,
+            patience=patience,
+            durable=durable,
+            last_turns=last_turns,
+            token_budget=token_budget,
         )
 
     middleware("anybody")  # wrong parameters raise now, not in the first reply

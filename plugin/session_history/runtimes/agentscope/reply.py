@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from session_history.runtimes.agentscope.accumulator import MessageAccumulator
 from session_history.runtimes.agentscope.messages import (
     FORMAT,
     awaits,
-    dumped,
+    check_input,
     first_kept,
     id_of,
     needs_repair,
@@ -72,8 +73,8 @@ class Reply:
         self._owner = owner_of(recorder.key)
         given = inputs if isinstance(inputs, list) else [inputs]
         self._inputs = [msg for msg in given if isinstance(msg, Msg)]
-        for msg in self._inputs:  # refused now, not after the model was paid for
-            dumped(msg, f"message {msg.id!r}")
+        self.input = list(map(check_input, self._inputs))  # refused now, not after the model was paid for
+        self._given: dict[str, int] = {}  # indexes of inputs that were stored before the agent took them, by id
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
         self._answers = inputs
         self._old: list[Msg] = []  # the messages of the log, in the order of the context, which they begin
@@ -214,10 +215,7 @@ class Reply:
             self._streamed.append_event(item)
 
     def take(self) -> None:
-        """Add to the turn what is new in the agent's context.
-
-        :raises NotStorable: something would not come back equal. All that came before it was added.
-        """
+        """Add to the turn what is new in the agent's context. What cannot be stored of it is marked."""
         if self._old and len(self._old[-1].content) > self._old_blocks:
             added = self._old[-1].content[self._old_blocks :]
             self._old_blocks += len(added)
@@ -233,17 +231,34 @@ class Reply:
         known = set(map(id, old))  # a message was put ahead of them
         return [msg for msg in context if id(msg) not in known]
 
+    def take_input(self) -> None:
+        """Add what the reply answers, before the agent takes it."""
+        self.take()  # what it heard before
+        for stored in self.input:
+            if stored.value["id"] not in self._given:
+                self._given[stored.value["id"]] = self._recorder.add([stored])
+
     def _take(self, msg: Msg) -> None:
         if id(msg) not in self._new:
             accumulator = self._own() if msg.id == self._state.reply_id else None
             if accumulator is None:
-                accumulator = MessageAccumulator(self._recorder.add([with_content(msg, [])]))
+                index = self._given.pop(msg.id, None)
+                accumulator = MessageAccumulator(self._add(msg) if index is None else index)
             self._new[id(msg)] = msg, accumulator
-        _, accumulator = self._new[id(msg)]
-        try:
-            accumulator.take(msg.content)
-        finally:
-            self._recorder.revise(accumulator.index, with_content(msg, accumulator.content))
+        self._revise(msg, self._new[id(msg)][1], msg.content)
+
+    def _add(self, msg: Msg) -> int:
+        """Add a message without its content; return its index."""
+        stored, markers = with_content(msg, [], f"messages[{len(self._recorder.messages)}]")
+        self._recorder.note_markers(markers)
+        return self._recorder.add([stored])
+
+    def _revise(self, msg: Msg, accumulator: MessageAccumulator, blocks: Sequence[ContentBlock]) -> None:
+        """Add blocks to a message of this turn, and bring its other fields up to date."""
+        self._recorder.note_markers(accumulator.take(blocks))
+        stored, markers = with_content(msg, accumulator.content, f"messages[{accumulator.index}]")
+        self._recorder.note_markers(markers)
+        self._recorder.revise(accumulator.index, stored)
 
     def _own(self) -> MessageAccumulator | None:
         """Return the message of this reply, if it has one yet."""
@@ -259,8 +274,7 @@ class Reply:
             self._take(AssistantMsg(self._name, blocks, id=self._state.reply_id))
             return
         msg = next(msg for msg, each in self._new.values() if each is accumulator)
-        accumulator.take(blocks)
-        self._recorder.revise(accumulator.index, with_content(msg, accumulator.content))
+        self._revise(msg, accumulator, blocks)
 
     def context_start(self) -> tuple[int, int]:
         """Return what identifies the beginning of the context: its first message, and how many blocks that has."""
@@ -357,11 +371,11 @@ class Reply:
         :param well: the reply ended, or was parked, as it should.
         """
         tail_origin = self._recorder.tail_origin
-        if tail_origin is None or self._nested or SyncMarker.owner_in(self._state) != self._owner:
+        if self._nested or SyncMarker.owner_in(self._state) != self._owner:
             return
         is_current = self._recorder.is_in_sync and self._saves_state
         clean = well and is_current and not any(self._is_flawed(*each) for each in self._new.values())
-        SyncMarker.put(self._state, self._owner, tail_origin if is_current else "", self._context, clean=clean)
+        SyncMarker.put(self._state, self._owner, tail_origin or "" if is_current else "", self._context, clean=clean)
 
     def _is_flawed(self, msg: Msg, accumulator: MessageAccumulator) -> bool:
         """Tell whether a message is shown otherwise than the agent has it."""

@@ -55,6 +55,11 @@ class RunningReply:
             await self.store(self._ended)
         return item
 
+    async def store_input(self) -> None:
+        """Store what the reply answers, before its model is called."""
+        self._reply.take_input()
+        await self._recorder.checkpoint()
+
     def pause(self) -> None:
         """Note that an event goes to the consumer, who may leave, and use the agent for another session."""
         self._reply.pause()
