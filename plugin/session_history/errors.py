@@ -191,13 +191,14 @@ class _UnknownPlugin(ConfigurationError, LookupError):
     kind: ClassVar[str]
     group: ClassVar[str]
 
-    def __init__(self, name: str, installed: tuple[str, ...]) -> None:
-        super().__init__(name, installed)
+    def __init__(self, name: str, installed: tuple[str, ...], place: str = "") -> None:
+        super().__init__(name, installed, place)
         self.name = name
         self.installed = installed
+        self.place = place
 
     def __str__(self) -> str:
-        unknown = f"{self.kind} {self.name!r}"
+        unknown = f"{self.kind} {self.name!r}" + (f" in {self.place}" if self.place else "")
         installed = f"Installed: {', '.join(self.installed) or 'none'}."
         if close := self._suggest():
             return f"{unknown}{close} {installed}"
@@ -227,6 +228,7 @@ class UnknownScheme(_UnknownPlugin):
 
     :ivar scheme: the scheme that was requested.
     :ivar installed: the schemes that are installed.
+    :ivar place: the place where the URL was written, e.g. ``"SESSION_HISTORY_URL"``.
     """
 
     kind = "no provider for the URL scheme"
@@ -255,6 +257,7 @@ class UnknownWrapper(_UnknownPlugin):
 
     :ivar name: the name that was requested.
     :ivar installed: the wrappers that are installed.
+    :ivar place: the place where the name was written, e.g. ``"app.toml, [session-history]"``.
     """
 
     kind = "no wrapper"

@@ -30,11 +30,11 @@ from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, Record, new_id
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
-from session_history.turns.lifecycle import OpenTurns, TurnContext, run_to_completion
-from session_history.turns.own import own_writer
+from session_history.turns.lifecycle import OpenTurns, TurnContext, TurnOptions, TurnRequest, run_to_completion
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import TurnOptions, TurnRequest
+from session_history.turns.stop import interrupt_all
 from session_history.turns.turn import Turn
+from session_history.turns.writer import own_writer
 from session_history.view.assembly import messages_of
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 from session_history_hooks.provider import missing_members
@@ -382,7 +382,7 @@ class SessionHistoryService:
         :raises SessionDeleted: the session was deleted, before the turn or during it.
         :raises ValueError: an option has a wrong value; or a count of tokens is not a number.
         """
-        request = TurnRequest.of(SessionKey(user_id, session_id), native=native, **options)
+        request = TurnRequest(SessionKey(user_id, session_id), native, **options)
         return TurnContext(self._log, self._reader, self._turns, request, lambda opened: opened.turn)
 
     @overload
@@ -405,7 +405,7 @@ class SessionHistoryService:
         Unlike :meth:`turn` it is native by default: a runtime has messages of its own. The input may be a list of
         :class:`~session_history.StoredMessage`.
         """
-        request = TurnRequest.of(SessionKey(user_id, session_id), native=native, **options)
+        request = TurnRequest(SessionKey(user_id, session_id), native, **options)
         return TurnContext(self._log, self._reader, self._turns, request, partial(TurnRecorder, turns=self._turns))
 
     async def _ready(self) -> None:
@@ -428,7 +428,7 @@ class SessionHistoryService:
         self._opened = True
 
     async def _close(self) -> None:
-        await self._turns.interrupt_all()
+        await interrupt_all(self._turns)
         await self._provider.stop()
 
     async def _begin(self, key: SessionKey, record: Record, entry: Entry) -> Head:

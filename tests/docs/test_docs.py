@@ -20,6 +20,7 @@ import pytest
 import session_history
 from session_history import errors
 from session_history.config import settings as config
+from session_history.config.sources import PREFIX
 from session_history.providers.sqlite import SqliteOptions
 from support import ROOT
 
@@ -94,7 +95,7 @@ def test_configuration_page_lists_every_setting() -> None:
         default = SqliteOptions.model_fields[name].default
         assert f"| `{name}` | `{default if isinstance(default, str) else format(default, 'g')}` |" in text
     for variable in ("URL", "CONFIG", "OPTION_<NAME>"):
-        assert f"| `{config.PREFIX}{variable}` |" in text
+        assert f"| `{PREFIX}{variable}` |" in text
 
 
 def test_reference_page_lists_every_public_name() -> None:

@@ -17,12 +17,12 @@ async def main(kind: str, path: str) -> None:
     options: dict[str, Any] = {"durable": True, "native": True}
     who = {"user_id": "u", "session_id": "s", "turn_id": "t"}
 
-    @with_session_history(service, **options)
+    @with_session_history(service, **options)  # type: ignore[untyped-decorator]
     async def handler(messages: list[Any]) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
         return "never"
 
-    @with_session_history(service, **options, concurrent="queue")
+    @with_session_history(service, **options, concurrent="queue")  # type: ignore[untyped-decorator]
     async def stream(messages: list[Any]) -> AsyncIterator[str]:
         yield "never stored"
         os.kill(os.getpid(), signal.SIGKILL)

@@ -83,7 +83,10 @@ class TestUrl:
             ("sqlite://", "names no file"),
             ("sqlite:///", "names no file"),
             ("sqlite://host/h.db", "names no file"),
-            ("sqlite:///h.db?sync=FULL", r"unknown option 'sync'\. Options: busy_timeout, synchronous"),
+            (
+                "sqlite:///h.db?sync=FULL",
+                r"option 'sync' in the query of the URL given to from_url\. Options: busy_timeout, s",
+            ),
             ("sqlite:///h.db?synchronous=OFF", "synchronous: Input should be 'FULL' or 'NORMAL'"),
             ("sqlite:///h.db?busy_timeout=0", "busy_timeout: Input should be greater than 0"),
             ("sqlite:///h.db?synchronous", "name=value"),
@@ -95,7 +98,7 @@ class TestUrl:
             (None, "must be a str, not NoneType"),
             ("memory://host", "write memory://"),
             ("sqlite://", r"^sqlite://: url: names no file"),
-            ("memory://?size=1", r"unknown option 'size'\. Options: none"),
+            ("memory://?size=1", r"unknown option 'size' in the query of .*\. Options: none"),
         ],
     )
     def test_flaw_in_a_url_is_named(self, url: Any, flaw: str) -> None:
@@ -103,7 +106,7 @@ class TestUrl:
             registry.open_provider(url, {})
 
     def test_option_in_the_url_and_as_argument_is_refused(self) -> None:
-        with pytest.raises(ConfigurationError, match="in the URL and as an option: busy_timeout"):
+        with pytest.raises(ConfigurationError, match=r"^given twice, in the query of .* and in .*: busy_timeout$"):
             registry.open_provider("sqlite:///h.db?busy_timeout=1", {"busy_timeout": 2})
 
     @pytest.mark.parametrize(
@@ -225,7 +228,7 @@ class TestSettings:
     def test_option_called_url_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
         monkeypatch.setenv("SESSION_HISTORY_OPTION_URL", "x")
-        with pytest.raises(ConfigurationError, match="in the URL and as an option: url"):
+        with pytest.raises(ConfigurationError, match="unknown option 'url' in SESSION_HISTORY_OPTION_URL"):
             SessionHistoryService.from_config()
 
     def test_service_of_the_configuration_passes_url_and_options(
@@ -311,7 +314,8 @@ class TestProviderPlugins:
 
     def test_unknown_scheme_lists_the_installed_ones(self) -> None:
         with pytest.raises(
-            UnknownScheme, match=r"'mongodb'\. Installed: memory, .*sqlite.*\. Install a package .* 'session_history'\."
+            UnknownScheme,
+            match=r"'mongodb' in .*\. Installed: memory, .*sqlite.*\. Install a package .* 'session_history'\.",
         ) as error:
             registry.open_provider("mongodb://x", {})
         assert (error.value.scheme, error.value.installed) == ("mongodb", registry.installed_schemes())
@@ -321,7 +325,7 @@ class TestProviderPlugins:
         [("sqlite3", "sqlite"), ("postgressql", "postgresql"), ("Reddis", "redis' or 'rediss")],
     )
     def test_unknown_scheme_suggests_similar_ones(self, scheme: str, similar: str) -> None:
-        with pytest.raises(UnknownScheme, match=f"'{scheme.lower()}': did you mean '{similar}.* Installed: "):
+        with pytest.raises(UnknownScheme, match=f"'{scheme.lower()}' in .*: did you mean '{similar}.* Installed: "):
             registry.open_provider(f"{scheme}://x", {})
 
     @pytest.mark.parametrize(
@@ -343,7 +347,9 @@ class TestProviderPlugins:
         ],
     )
     def test_scheme_of_another_library_suggests_ours(self, scheme: str, meant: str) -> None:
-        with pytest.raises(UnknownScheme, match=rf"'{re.escape(scheme)}': did you mean {re.escape(meant)}\? Inst"):
+        with pytest.raises(
+            UnknownScheme, match=rf"'{re.escape(scheme)}' in .*: did you mean {re.escape(meant)}\? Inst"
+        ):
             registry.open_provider(f"{scheme}://x", {})
 
     @pytest.mark.parametrize("scheme", ["mysql+pymysql", "mongodb+srv", "+"])
@@ -358,7 +364,7 @@ class TestProviderPlugins:
 
     def test_unknown_option_suggests_similar_ones(self) -> None:
         with pytest.raises(
-            ConfigurationError, match=r"'sinchronous': did you mean 'synchronous'\? .*; unknown .*Options:"
+            ConfigurationError, match=r"'sinchronous' in .*: did you mean 'synchronous'\? .*; unknown .*Options:"
         ):
             registry.open_provider("sqlite:///h.db?sinchronous=FULL&colour=red", {})
 
@@ -497,19 +503,20 @@ class TestWrappers:
 
     def test_unknown_wrapper_suggests_similar_ones(self) -> None:
         with pytest.raises(
-            UnknownWrapper, match=r"no wrapper 'sharted': did you mean 'sharded'\? Installed: framed, sharded, tinted\."
+            UnknownWrapper,
+            match=r"no wrapper 'sharted' in .*: did you mean 'sharded'\? Installed: framed, sharded, tinted\.",
         ) as error:
             chain.open_chain(settings(url="memory://", wrappers=["sharted"]))
         assert (error.value.name, error.value.installed) == ("sharted", registry.installed_wrappers())
 
     def test_unknown_wrapper_names_the_group_of_entry_points(self) -> None:
-        with pytest.raises(UnknownWrapper, match=r"'x'\. Installed: .* in the group 'session_history\.wrappers'"):
+        with pytest.raises(UnknownWrapper, match=r"'x' in .*\. Installed: .* in the group 'session_history\.wrappers'"):
             chain.open_chain(settings(url="memory://", wrappers=["x"]))
 
     def test_unknown_option_is_named_without_its_value(self) -> None:
         wrong = settings(url="memory://", wrappers=["framed"], wrapper_options={"framed": {"color": "hunter2"}})
         with pytest.raises(
-            ConfigurationError, match="wrapper framed: unknown option 'color': did you mean 'colour'"
+            ConfigurationError, match=r"wrapper framed: unknown option 'color' in .*: did you mean 'colour'"
         ) as error:
             chain.open_chain(wrong)
         assert "hunter2" not in f"{error.value!r}{error.value.__context__}{wrong!r}"

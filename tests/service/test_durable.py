@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,8 +61,8 @@ async def test_repeat_of_a_durable_turn_gets_its_answer(service: SessionHistoryS
 async def test_question_of_a_killed_process_is_shown_and_its_turn_can_run_again(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "h.db"
     program = ROOT / "tests" / "programs" / "durable.py"
-    killed = await asyncio.to_thread(subprocess.run, [sys.executable, program, kind, path], timeout=60, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    killed = await asyncio.create_subprocess_exec(sys.executable, program, kind, path)
+    assert await asyncio.wait_for(killed.wait(), 60) == -signal.SIGKILL
     async with SqliteSessionHistoryService(path) as service:
         async with service.turn("u", "s", native=True) as turn:
             assert turn.history == [{"role": "user", "content": "question"}]

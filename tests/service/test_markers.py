@@ -124,7 +124,9 @@ async def test_value_that_contains_itself_is_marked(service: SessionHistoryServi
 
 @pytest.mark.parametrize("native", [True, False])
 async def test_answer_with_lone_surrogates_is_kept_but_for_these(service: SessionHistoryService, native: bool) -> None:
-    @with_session_history(service, native=native)
+    options: Any = {"native": native}
+
+    @with_session_history(service, **options)  # type: ignore[untyped-decorator]
     async def handler(messages: list[Any]) -> str:
         return "a \ud83d\ude00 pair, one \ud800 lone"
 

@@ -58,7 +58,7 @@ class Repeater:
         self.runs = 0
         self.seen: list[list[Json]] = []
 
-        @with_session_history(service, native=True, **options)
+        @with_session_history(service, native=True, **options)  # type: ignore[untyped-decorator]
         async def handler(messages: list[Json]) -> AsyncIterator[str]:
             self.runs += 1
             self.seen.append(messages)

@@ -25,7 +25,7 @@ class Chat:
         self.asked = 0
         self.seen: list[list[Json]] = []
 
-        @with_session_history(service, native=True, **options)
+        @with_session_history(service, native=True, **options)  # type: ignore[untyped-decorator]
         async def handler(messages: list[Json]) -> str:
             self.seen.append(messages)
             return f"answer {len(self.seen)}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
-from urllib.parse import parse_qsl
 
 import pluggy
 
-from session_history.config.validation import validated
+from session_history.config.url import StoreUrl
+from session_history.config.validation import Written, validated
 from session_history.errors import (
     ConfigurationError,
     MissingDriver,
@@ -36,7 +36,8 @@ class _Kind(Generic[S]):
     :ivar label: a template for its name in an error.
     :ivar describe: calls the hook.
     :ivar name_of: the name that a description is found by.
-    :ivar unknown: makes the error for a name that no plugin has, from the name and the installed names.
+    :ivar unknown: makes the error for a name that no plugin has, from the name, the installed names and the place
+        where the name was written.
     """
 
     group: str
@@ -44,7 +45,7 @@ class _Kind(Generic[S]):
     spec: type[S]
     describe: Callable[[Any], Iterable[Iterable[object]]]
     name_of: Callable[[S], str]
-    unknown: Callable[[str, tuple[str, ...]], Exception]
+    unknown: Callable[[str, tuple[str, ...], str], Exception]
 
     def installed(self) -> tuple[str, ...]:
         return tuple(sorted({point.name.lower() for point in entry_points(group=self.group)}))
@@ -68,35 +69,50 @@ _WRAPPER = _Kind(
 )
 
 
-def open_provider(url: str, options: Mapping[str, Any]) -> SessionHistoryProvider:
+def _place_of_argument(_: str) -> str:
+    return "the arguments of from_url"
+
+
+def open_provider(
+    url: str,
+    options: Mapping[str, Any],
+    *,
+    place: str = "the URL given to from_url",
+    place_of_option: Callable[[str], str] = _place_of_argument,
+) -> SessionHistoryProvider:
     """Make the provider of a URL, without I/O. Only the plugin for this scheme is imported.
 
     :param options: more options than those in the query of the URL.
+    :param place: the place where the URL was written, for an error.
+    :param place_of_option: returns the place of one of ``options``, for an error.
     :raises ConfigurationError: the provider does not accept the URL or an option.
     :raises UnknownScheme: no installed plugin provides this scheme.
     :raises MissingDriver: the plugin needs a package that is not installed.
     :raises PluginError: the plugin is broken.
     """
-    scheme, address, query = _split(url)
-    found, point = _load(_PROVIDER, scheme)
-    # An unencoded ? in a password begins a query: its rest would be the name of an option, which must not be shown.
-    unencoded = any("@" in word for pair in query.items() for word in pair)
-    values = {"url": f"{scheme}://{address}", **_merged(query, options)}
-    valid = validated(found.options, values, source=f"{found.scheme}://", names_may_be_secret=unencoded)
-    return _opened(point, lambda: found.open(valid))
+    parsed = StoreUrl.parse(url, place)
+    written = parsed.with_options(options, place_of_option)
+    found, point = _load(_PROVIDER, parsed.scheme, place)
+    valid = validated(found.options, written, source=f"{found.scheme}://")
+    with _places_named(written):
+        return _opened(point, lambda: found.open(valid))
 
 
-def open_wrapper(name: str, options: Mapping[str, Any], open_inner: OpenInner) -> SessionHistoryProvider:
+def open_wrapper(
+    name: str, options: Mapping[str, Any], open_inner: OpenInner, *, place: str, place_of_options: str
+) -> SessionHistoryProvider:
     """Make a wrapper, without I/O. Only the plugin with this name is imported.
 
     :param open_inner: opens the provider that the wrapper wraps.
+    :param place: the place where the name was written, for an error.
+    :param place_of_options: the place of ``options``, for an error.
     :raises ConfigurationError: the wrapper does not accept an option.
     :raises UnknownWrapper: no installed plugin provides this wrapper.
     :raises MissingDriver: the plugin needs a package that is not installed.
     :raises PluginError: the plugin is broken.
     """
-    found, point = _load(_WRAPPER, name.lower())
-    valid = validated(found.options, options, source=f"wrapper {found.name}")
+    found, point = _load(_WRAPPER, name.lower(), place)
+    valid = validated(found.options, Written(options, lambda _: place_of_options), source=f"wrapper {found.name}")
     return _opened(point, lambda: found.wrap(valid, open_inner))
 
 
@@ -110,38 +126,11 @@ def installed_wrappers() -> tuple[str, ...]:
     return _WRAPPER.installed()
 
 
-def _split(url: str) -> tuple[str, str, dict[str, str]]:
-    """Return the scheme, the address and the query of a URL."""
-    if not isinstance(url, str):
-        raise ConfigurationError(f"the URL must be a str, not {type(url).__name__}")
-    url, _, query = url.partition("?")
-    scheme, separator, address = url.partition("://")
-    if not separator:
-        raise ConfigurationError("the URL has no scheme followed by ://, as in sqlite:///history.db")
-    pairs = None
-    with suppress(ValueError):  # Its text may hold a password, so it must not become the context of our error.
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
-    if pairs is None:
-        raise ConfigurationError(
-            "the query of the URL is not a list of name=value; a ? before the query must be percent-encoded"
-        )
-    if len(dict(pairs)) < len(pairs):
-        raise ConfigurationError("the query of the URL names an option twice")
-    return scheme.lower(), address, dict(pairs)
-
-
-def _merged(query: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
-    twice = sorted((query.keys() & options.keys()) | ({"url"} & {*query, *options}))
-    if twice:
-        raise ConfigurationError(f"given in the URL and as an option: {', '.join(twice)}")
-    return {**query, **options}
-
-
-def _load(kind: _Kind[S], name: str) -> tuple[S, EntryPoint]:
+def _load(kind: _Kind[S], name: str, place: str) -> tuple[S, EntryPoint]:
     """Import the plugin with this name, and return its description of ``name``."""
     plugins = pluggy.PluginManager(PROJECT)
     plugins.add_hookspecs(spec)
-    point = _entry_point(kind, name)
+    point = _entry_point(kind, name, place)
     with _plugin_errors(point):
         plugins.register(point.load(), name=point.name)
         described = [each for descriptions in kind.describe(plugins.hook) for each in descriptions]
@@ -152,10 +141,10 @@ def _load(kind: _Kind[S], name: str) -> tuple[S, EntryPoint]:
     raise PluginError(f"{_source(point)} does not describe {name!r}; it describes: {', '.join(others) or 'nothing'}")
 
 
-def _entry_point(kind: _Kind[S], name: str) -> EntryPoint:
+def _entry_point(kind: _Kind[S], name: str, place: str) -> EntryPoint:
     points = [point for point in entry_points(group=kind.group) if point.name.lower() == name]
     if not points:
-        raise kind.unknown(name, kind.installed())
+        raise kind.unknown(name, kind.installed(), place)
     if len({point.value for point in points}) > 1:
         sources = ", ".join(sorted(map(_source, points)))
         raise PluginError(f"more than one plugin provides {name!r}: {sources}. Uninstall all but one.")
@@ -171,6 +160,19 @@ def _opened(point: EntryPoint, make: Callable[[], object]) -> SessionHistoryProv
             f"{', '.join(missing)}"
         )
     return cast("SessionHistoryProvider", opened)
+
+
+@contextmanager
+def _places_named(written: Written) -> Iterator[None]:
+    """Name the places of the options in an error that a provider raises about them."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if type(error) is ConfigurationError:  # A subclass has a text of its own.
+            places = written.places_in(str(error))
+            place = f"in {places}" if places else f"for {written.place_of('url')}"
+            error.args = (f"{error} ({place})",)
+        raise
 
 
 @contextmanager

@@ -24,16 +24,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from session_history.config.validation import validated
-from session_history.errors import ConfigurationError
+from session_history.config.sources import CONFIG, OPTION, PREFIX, TABLE, URL, Sources
+from session_history.config.validation import names_of
+from session_history.errors import ConfigurationError, did_you_mean
+from session_history.providers.common.options import flaws
 
 logger: logging.Logger = logging.getLogger("session_history")
-
-PREFIX = "SESSION_HISTORY_"
-OPTION = PREFIX + "OPTION_"
-TABLE = "session-history"
 
 
 class Settings(BaseModel):
@@ -51,6 +49,17 @@ class Settings(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, repr=False)
     wrappers: list[str] = Field(default_factory=list)
     wrapper_options: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False, alias="wrapper-options")
+    _sources: Sources = PrivateAttr(default_factory=Sources)
+
+    def model_post_init(self, context: object, /) -> None:
+        """Take the sources from the context of the validation."""
+        if isinstance(context, Sources):
+            self._sources = context
+
+    @property
+    def sources(self) -> Sources:
+        """The places where the settings were written."""
+        return self._sources
 
     @model_validator(mode="after")
     def _check_wrappers(self) -> Self:
@@ -70,47 +79,65 @@ def load(path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     :raises ConfigurationError: no store is configured, or a setting is unknown or wrong.
     """
     _warn_about_unknown(environ)
-    file = path if path is not None else environ.get(PREFIX + "CONFIG")
-    url = environ.get(PREFIX + "URL")
+    file = path if path is not None else environ.get(CONFIG)
+    url = environ.get(URL)
+    variables = _variables(environ)
     if url:
-        settings = Settings(url=url)
+        settings = _settings({"url": url}, Sources(variable=URL, variables=variables))
         if file:
-            logger.warning("%sURL replaces all of %s, wrappers included", PREFIX, file)
+            logger.warning("%s replaces all of %s, wrappers included", URL, file)
     elif file:
-        settings = _read(Path(file))
+        table = _table(Path(file), "" if path is not None else f" (named by {CONFIG})")
+        settings = _settings(table, Sources(os.fspath(file), variables=variables))
     else:
         raise ConfigurationError(
-            f"no store is configured: set {PREFIX}URL, e.g. to sqlite:///history.db, or name a file in {PREFIX}CONFIG"
+            f"no store is configured: set {URL}, e.g. to sqlite:///history.db, or name a file in {CONFIG}"
         )
-    return settings.model_copy(update={"options": {**settings.options, **_options(environ)}})
+    options = {name: environ[variable] for name, variable in variables.items()}
+    return settings.model_copy(update={"options": {**settings.options, **options}})
 
 
-def _read(path: Path) -> Settings:
-    hint = f"Options of the store belong to [{TABLE}.options]."
-    return validated(Settings, _table(path), source=f"{path}, [{TABLE}]", noun="setting", hint=hint)
+def _settings(values: Mapping[str, Any], sources: Sources) -> Settings:
+    try:
+        return Settings.model_validate(values, context=sources)
+    except ValidationError as error:
+        found = flaws(error)
+    # Raised outside of the handler, the error has no context, which would show unknown names.
+    texts = [_unknown(flaw.option) if flaw.unknown else str(flaw) for flaw in found]
+    raise ConfigurationError(f"{sources.table()}: {'; '.join(texts)}")
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _unknown(name: str) -> str:
+    close = did_you_mean(name, names_of(Settings)) or "."
+    return f"unknown setting {name!r}{close} Options of the store belong to [{TABLE}.options]."
+
+
+def _table(path: Path, named_by: str) -> dict[str, Any]:
+    """Read the table of a file.
+
+    :param named_by: the place of the path, for an error.
+    """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{path}{named_by} cannot be read: {error.strerror}") from None
     except ValueError as error:
         # The parser's message holds the line number and the column, but no text of the file.
-        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+        raise ConfigurationError(f"{path}{named_by} is not TOML: {error}") from None
     table = document.get(TABLE)
     if not isinstance(table, dict):
-        raise ConfigurationError(f"{path} has no table [{TABLE}]")
+        raise ConfigurationError(f"{path}{named_by} has no table [{TABLE}]")
     return table
 
 
-def _options(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name.removeprefix(OPTION).lower(): value for name, value in environ.items() if name.startswith(OPTION)}
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable of each option that the environment sets."""
+    return {name.removeprefix(OPTION).lower(): name for name in environ if name.startswith(OPTION)}
 
 
 def _warn_about_unknown(environ: Mapping[str, str]) -> None:
     """Log unknown variables. They are not an error: Kubernetes makes such variables for a service of our name."""
     ours = {name for name in environ if name.startswith(PREFIX) and not name.startswith(OPTION)}
-    unknown = sorted(ours - {PREFIX + "URL", PREFIX + "CONFIG"})
+    unknown = sorted(ours - {URL, CONFIG})
     if unknown:
         logger.warning("not among the settings of session-history: %s", ", ".join(unknown))

@@ -16,8 +16,9 @@ from session_history.handlers.protocols import Decorator, RequestDecorator
 from session_history.handlers.signature import AnyIdentity, HandlerCall, HandlerSignature
 from session_history.records.messages import Message, thaw
 from session_history.service import SessionHistoryService, check_service
+from session_history.turns.input import Input
+from session_history.turns.lifecycle import Concurrent, OnRepeat, check_options
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import Concurrent, Input, OnRepeat, check_options
 from session_history.turns.turn import Turn
 from session_history.view.budget import TokenBudget
 
@@ -111,7 +112,7 @@ def with_session_history(
             raise TypeError(f"{name} must be an ordinary function, not an async one")
     for name in options.keys() - HandlerOptions.__annotations__.keys():
         raise TypeError(f"with_session_history() got an unexpected keyword argument {name!r}")
-    check_options(native=native, **options)
+    check_options(**options)
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         if isinstance(handler, (classmethod, staticmethod)):

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from typing import Any, Concatenate, Protocol, TypeVar, overload
 
 from session_history.records.messages import Message
-from session_history.turns.request import Input
+from session_history.turns.input import Input
 
 M = TypeVar("M")
 S = TypeVar("S")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from inspect import Parameter
 from typing import Any, NamedTuple
 
-from session_history.turns.request import Input
+from session_history.turns.input import Input
 from session_history.turns.turn import Turn
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)

@@ -108,7 +108,7 @@ class _Lock:
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
-        if self._guard is not None:
+        if self._guard is not None and self._guard.inherited:
             self._guard.require_own_process()
         self._lock.acquire()
 

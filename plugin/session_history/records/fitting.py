@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from session_history.errors import LimitExceeded
 from session_history.records.markers import Marker, Place, list_marker_at, marker_at
-from session_history.records.messages import StoredMessage
 from session_history.records.salvage import marker_text
 from session_history.records.values import encode_checked, step
 
-_ENVELOPE = 4096
-"""Bytes of an entry that are left for what is not its messages: the turn's id, times, references."""
-
 _SHARE = 16
 """A part gives way if it takes at least one so-manieth of what is around it."""
-
-
-def room_of(limit: int) -> int:
-    """Return how many bytes of messages fit into an entry of ``limit`` bytes."""
-    return limit - min(_ENVELOPE, limit // 4)
-
-
-def size_of(message: StoredMessage) -> int:
-    """Return about the bytes that a message takes in a record."""
-    return len(encode_checked(message.value)) + len(message.format) + 8
-
-
-def check_fits(messages: Iterable[StoredMessage], limit: int) -> None:
-    """Check that an input fits into an entry of ``limit`` bytes. :raises LimitExceeded: it does not."""
-    size = sum(map(size_of, messages))
-    if size > room_of(limit):
-        raise LimitExceeded("bytes of the input", size, room_of(limit))
 
 
 def fitted(value: dict[str, Any], limit: int, path: str) -> tuple[dict[str, Any], list[Marker]]:

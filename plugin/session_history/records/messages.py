@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from session_history.errors import InvalidMessage
-from session_history.records.values import check, copied
+from session_history.errors import InvalidMessage, LimitExceeded
+from session_history.records.values import check, copied, encode_checked
 
 NEUTRAL = "session_history.message/1"
 """Format of a :class:`Message`, or of a dict that is one."""
@@ -25,6 +25,13 @@ class Role:
     ASSISTANT: Final = "assistant"
     SYSTEM: Final = "system"
     TOOL: Final = "tool"
+
+
+WORDS = {Role.USER, Role.SYSTEM, "developer"}
+"""Roles whose messages come before the model, unless they hold the result of a tool."""
+
+_ENVELOPE = 4096
+"""Bytes of an entry that are left for what is not its messages: the turn's id, times, references."""
 
 
 class _Model(BaseModel):
@@ -166,6 +173,23 @@ class StoredMessage:
     def role(self) -> str | None:
         role = self.value.get("role")
         return role if isinstance(role, str) else None
+
+
+def room_of(limit: int) -> int:
+    """Return how many bytes of messages fit into an entry of ``limit`` bytes."""
+    return limit - min(_ENVELOPE, limit // 4)
+
+
+def size_of(message: StoredMessage) -> int:
+    """Return about the bytes that a message takes in an entry."""
+    return len(encode_checked(message.value)) + len(message.format) + 8
+
+
+def check_fits(messages: Iterable[StoredMessage], limit: int) -> None:
+    """Check that an input fits into an entry of ``limit`` bytes. :raises LimitExceeded: it does not."""
+    size = sum(map(size_of, messages))
+    if size > room_of(limit):
+        raise LimitExceeded("bytes of the input", size, room_of(limit))
 
 
 def freeze(messages: MessageInput, *, native: bool) -> list[StoredMessage]:

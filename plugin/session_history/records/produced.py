@@ -9,6 +9,7 @@ from session_history.records.markers import Marker
 from session_history.records.messages import (
     NATIVE,
     NEUTRAL,
+    WORDS,
     Message,
     Role,
     StoredMessage,
@@ -21,9 +22,6 @@ from session_history.records.messages import (
 from session_history.records.salvage import marker_text, salvaged, type_name
 
 Produced = tuple[StoredMessage, list[Marker]]
-
-_WORDS = {Role.USER, Role.SYSTEM, "developer"}
-"""Roles whose messages come before the model, unless they hold the result of a tool."""
 
 
 def produced(value: object, path: str, *, native: bool) -> Produced:
@@ -45,8 +43,8 @@ def produced(value: object, path: str, *, native: bool) -> Produced:
     return message, [Marker(path, type_name(value), "replaced")]
 
 
-def checked_or_produced(values: Any, first: int, *, native: bool) -> tuple[list[StoredMessage], list[Marker]]:
-    """Return messages that a caller adds to a turn. If a model or a tool produced one of them, nothing is refused.
+def produced_or_refused(values: Any, first: int, *, native: bool) -> tuple[list[StoredMessage], list[Marker]]:
+    """Return messages of which some cannot be stored. If a model or a tool produced one of them, nothing is refused.
 
     :param values: a message, or a sequence of messages.
     :param first: the index of the first message in the turn.
@@ -56,7 +54,7 @@ def checked_or_produced(values: Any, first: int, *, native: bool) -> tuple[list[
     one = isinstance(values, (str, bytes)) or not isinstance(values, Sequence)
     items = [values] if one else list(values)
     if not any(looks_like_message(item, native=native) and not _is_words(item) for item in items):
-        return freeze(values, native=native), []
+        return freeze(values, native=native), []  # which raises
     kept = [produced(item, f"messages[{first + index}]", native=native) for index, item in enumerate(items)]
     return [message for message, _ in kept], [marker for _, markers in kept for marker in markers]
 
@@ -69,15 +67,11 @@ def looks_like_message(value: object, *, native: bool) -> bool:
     return isinstance(plainer, dict) and (native or isinstance(plainer.get("role"), str))
 
 
-def is_input_role(message: StoredMessage) -> bool:
-    return message.role in _WORDS
-
-
 def _is_words(value: object) -> bool:
     """Tell whether a message comes before the model: it is of a user or of the system, and holds no result."""
     message = dumped_model(value)
     fields = raw_fields(message) if isinstance(message, Message) else message
-    if not isinstance(fields, dict) or not isinstance(fields.get("role"), str) or fields["role"] not in _WORDS:
+    if not isinstance(fields, dict) or not isinstance(fields.get("role"), str) or fields["role"] not in WORDS:
         return False
     content = fields.get("content", fields.get("parts"))
     parts = content if isinstance(content, list) else []

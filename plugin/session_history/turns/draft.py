@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from session_history.errors import TurnClosed, Unavailable
-from session_history.records.fitting import fitted, room_of, size_of
+from session_history.records.fitting import fitted
 from session_history.records.markers import Marker
-from session_history.records.messages import StoredMessage
+from session_history.records.messages import StoredMessage, room_of, size_of
 from session_history.records.record import (
     Author,
     Continuation,

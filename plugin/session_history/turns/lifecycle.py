@@ -7,39 +7,123 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import InitVar, dataclass, field
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar, get_args
 
 from session_history.errors import (
     Conflict,
     SessionBusy,
     SessionDeleted,
     SessionHistoryError,
-    Unavailable,
 )
-from session_history.log.reader import Reader, TurnWindow
-from session_history.log.session_log import POLL_INTERVAL, RETRY_TIMEOUT, SessionLog
-from session_history.records.fitting import check_fits
-from session_history.records.messages import StoredMessage
+from session_history.log.reader import Reader, TurnWindow, WindowSize, window_size
+from session_history.log.session_log import POLL_INTERVAL, SessionLog
+from session_history.records.messages import StoredMessage, check_fits
 from session_history.records.record import Status, new_id
 from session_history.turns.draft import Draft
-from session_history.turns.own import enter, own_writer
-from session_history.turns.request import TurnRequest
+from session_history.turns.input import Input, frozen_input
 from session_history.turns.turn import M, Prompt, SlotState, Turn
-from session_history.turns.writer import Writer
+from session_history.turns.writer import Writer, enter, own_writer
+from session_history.view.budget import TokenBudget
 from session_history.view.transcript import recorded_part, unsaid
-from session_history_hooks import SessionKey
+from session_history_hooks import SessionKey, check_key
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 logger: logging.Logger = logging.getLogger("session_history")
 
-_STOP_POLL_INTERVAL = 0.005
-"""Seconds between two looks at turns that are being stored, perhaps by another event loop."""
+Concurrent = Literal["keep", "reject", "queue"]
+"""The policy for turns of one session that go on at once: keep both, in the order in which they end; reject the later
+one; or let it wait for the earlier one."""
+
+OnRepeat = Literal["replay", "rerun"]
+"""The policy for a repeat of a turn that was interrupted: return the part of its answer that there is, or run again."""
+
+PATIENCE = 300.0
+"""Seconds that a turn waits for another one by default."""
+
+_CONCURRENT = get_args(Concurrent)
+_ON_REPEAT = get_args(OnRepeat)
 
 INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
 """The exceptions that end a turn from outside: its partial answer counts. Any other one is the handler's failure."""
+
+
+class TurnOptions(TypedDict, total=False):
+    """Options of a turn, see :meth:`session_history.SessionHistoryService.turn`."""
+
+    input: Input | Sequence[StoredMessage] | None
+    turn_id: str | None
+    last_turns: int | None
+    token_budget: TokenBudget | None
+    slot: str | None
+    concurrent: Concurrent
+    patience: float
+    durable: bool
+    on_repeat: OnRepeat
+    alternate: bool
+
+
+@dataclass(slots=True)
+class TurnRequest:
+    """A turn that is asked for. Its options are checked when it is made.
+
+    :ivar messages: the input.
+    :ivar size: that of the window.
+    """
+
+    key: SessionKey
+    native: bool
+    input: InitVar[Input | Sequence[StoredMessage] | None] = None
+    turn_id: str | None = None
+    last_turns: InitVar[int | None] = None
+    token_budget: InitVar[TokenBudget | None] = None
+    slot: str | None = None
+    concurrent: Concurrent = "keep"
+    patience: float = PATIENCE
+    durable: bool = False
+    on_repeat: OnRepeat = "replay"
+    alternate: bool = False
+    messages: Sequence[StoredMessage] = field(init=False, repr=False)
+    size: WindowSize = field(init=False)
+
+    def __post_init__(
+        self,
+        input: Input | Sequence[StoredMessage] | None,  # noqa: A002 - the field's word
+        last_turns: int | None,
+        token_budget: TokenBudget | None,
+    ) -> None:
+        """Check the options.
+
+        :raises InvalidKey: the turn id or the slot cannot be a key.
+        :raises ValueError: the window, a policy or the patience is not one; or a durable turn has no input.
+        :raises InvalidMessage: the input is not text, a message or a list of them.
+        :raises NotStorable: the input would not come back equal.
+        """
+        if self.turn_id is not None:
+            check_key("turn_id", self.turn_id)
+        if self.slot is not None:
+            check_key("slot", self.slot)
+        self.size = window_size(last_turns, token_budget)
+        _check_choice("concurrent", self.concurrent, _CONCURRENT)
+        _check_choice("on_repeat", self.on_repeat, _ON_REPEAT)
+        if type(self.patience) not in (int, float) or not 0 <= self.patience < float("inf"):
+            raise ValueError("patience must be a number of seconds of at least 0")
+        self.messages = () if input is None else frozen_input(input, native=self.native)
+        if self.durable and not self.messages:
+            raise ValueError("durable=True stores the input before the handler runs: give the input, as input=…")
+
+
+def check_options(**options: Any) -> None:
+    """Check the options of all turns of a decorator or a middleware. :raises ValueError: see :class:`TurnRequest`."""
+    TurnRequest(SessionKey("-", "-"), native=True, input="-", **options)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}")
 
 
 class OpenTurn(Generic[M]):
@@ -51,7 +135,7 @@ class OpenTurn(Generic[M]):
 
     def __init__(self, log: SessionLog, reader: Reader, request: TurnRequest, window: TurnWindow) -> None:
         turn_id = request.turn_id if request.turn_id is not None else new_id()
-        self.input: Sequence[StoredMessage] = request.input
+        self.input: Sequence[StoredMessage] = request.messages
         self.key: SessionKey = request.key
         self.native: bool = request.native
         self.window: TurnWindow = window
@@ -132,7 +216,8 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
             session.
         :raises LimitExceeded: the input is larger than an entry.
         """
-        check_fits(self._request.input, self._log.provider.limits.entry_bytes)
+        if self._request.messages:
+            check_fits(self._request.messages, self._log.provider.limits.entry_bytes)
         if own_writer(self._log, self._request.key) is not None:
             raise SessionBusy(self._request.key, own=True)
         opened = await self._open_alone()
@@ -154,11 +239,12 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
 
     async def _begin(self, opened: OpenTurn[Any]) -> None:
         """Take the input, and store it now if the turn is durable."""
+        request = self._request
         if opened.writer.is_exclusive:
             enter(opened.writer)
-        if opened.take_input():
+        if request.messages and opened.take_input():
             self._turns.warn_of_transcripts(opened.key)
-        if self._request.durable and opened.writer.recorded is None:
+        if request.durable and opened.writer.recorded is None:
             await run_to_completion(lambda: opened.writer.store(Status.OPEN))
 
     async def _open(self) -> OpenTurn[Any]:
@@ -169,7 +255,7 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
             request.size,
             request.turn_id,
             request.slot,
-            input=request.input,
+            input=request.messages,
             rerun=request.on_repeat == "rerun",
         )
         await self._turns.ready()  # the service may have been stopped meanwhile
@@ -248,36 +334,15 @@ class OpenTurns:
         try:
             await self.end(opened, status)
         except SessionHistoryError as lost:
-            _log_unsaved(opened.key, lost, error)
+            log_unsaved(opened.key, lost, error)
         except asyncio.CancelledError as cancelled:
             if isinstance(cancelled.__cause__, SessionHistoryError):
-                _log_unsaved(opened.key, cancelled.__cause__, error)
+                log_unsaved(opened.key, cancelled.__cause__, error)
             raise
 
-    async def interrupt_all(self) -> None:
-        """Store the turns that are open, and wait for those that are being stored."""
-        deadline = time.monotonic() + RETRY_TIMEOUT
-        endings = [
-            asyncio.ensure_future(self._interrupt(each)) for each in list(self._open) if each.draft.status is None
-        ]
-        if endings:
-            await asyncio.wait(endings, timeout=RETRY_TIMEOUT)
-        while self._open and time.monotonic() < deadline:  # noqa: ASYNC110 - an Event belongs to one loop
-            await asyncio.sleep(_STOP_POLL_INTERVAL)
-
-    async def _interrupt(self, opened: OpenTurn[Any]) -> None:
-        stopped = Unavailable("the service was stopped during the turn, which is stored as interrupted")
-        try:
-            opened.on_stop(stopped)
-        except Exception as error:  # of the driver: what it added until then is stored
-            logger.error("%s: a callback at the stop raised %s", opened.key, type(error).__name__)
-        opened.draft.stop_error = stopped
-        try:
-            await self.end(opened, Status.INTERRUPTED)
-        except SessionHistoryError as lost:
-            opened.draft.stop_error = Unavailable("the service was stopped during the turn, which could not be stored")
-            opened.draft.stop_error.__cause__ = lost
-            _log_unsaved(opened.key, lost, opened.draft.stop_error)
+    def unfinished(self) -> list[OpenTurn[Any]]:
+        """Return the turns that are open, and those that are being stored."""
+        return list(self._open)
 
     async def _store(self, opened: OpenTurn[Any], status: Status) -> None:
         try:
@@ -321,6 +386,7 @@ def _is_loop_running() -> bool:
     return True
 
 
-def _log_unsaved(key: SessionKey, lost: SessionHistoryError, error: BaseException) -> None:
+def log_unsaved(key: SessionKey, lost: SessionHistoryError, error: BaseException) -> None:
+    """Tell that a turn is lost, in the log and in the error with which it ended."""
     logger.error("a turn of %s could not be stored: %r", key, lost)
     error.add_note(f"session-history: the turn could not be stored: {lost!r}")

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic
 
 from session_history.errors import Corrupt
-from session_history.log.reader import StoredState
+from session_history.log.recorded import StoredState
 from session_history.records.markers import Marker
 from session_history.records.messages import StoredMessage
 from session_history.records.record import Continuation, HistoryStart, MessageRef, Status
 from session_history.records.salvage import salvaged
 from session_history.records.values import flaw_of, plain
 from session_history.turns.answer import VALUE, from_messages, to_messages
+from session_history.turns.input import checked_messages, require_stored
 from session_history.turns.lifecycle import OpenTurn, OpenTurns, run_to_completion
-from session_history.turns.request import checked_messages, require_stored
 from session_history.turns.turn import M, Turn
 from session_history_hooks import SessionKey
 

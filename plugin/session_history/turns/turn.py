@@ -8,12 +8,11 @@ from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar
 
-from session_history.errors import NotStorable
+from session_history.errors import InvalidMessage, NotStorable
 from session_history.log.reader import TurnWindow
-from session_history.records.fitting import check_fits
 from session_history.records.markers import Marker
-from session_history.records.messages import Message, MessageInput, StoredMessage, thaw
-from session_history.records.produced import checked_or_produced, is_input_role
+from session_history.records.messages import WORDS, Message, MessageInput, StoredMessage, check_fits, freeze, thaw
+from session_history.records.produced import produced_or_refused
 from session_history.records.record import HistoryStart, MessageRef, Status
 from session_history.records.values import check, copied
 from session_history.turns.draft import Draft
@@ -205,9 +204,15 @@ class Turn(Generic[M]):
         :raises TurnClosed: the turn has ended.
         :raises Unavailable: the service was stopped during the turn.
         """
-        kept, markers = checked_or_produced(messages, len(self._draft.messages), native=self._native)
-        if all(map(is_input_role, kept)):
+        markers: list[Marker] = []
+        try:
+            kept = freeze(messages, native=self._native)
+        except (InvalidMessage, NotStorable):
+            kept, markers = produced_or_refused(messages, len(self._draft.messages), native=self._native)
+        if all([message.role in WORDS for message in kept]):  # noqa: C419 - a list is faster
             check_fits(kept, self._writer.entry_bytes)
         self._draft.add(kept)
-        self._draft.note(markers)
-        self._writer.require_same_words()
+        if markers:
+            self._draft.note(markers)
+        if self._writer.recorded is not None:
+            self._writer.require_same_words()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
 
 from session_history.errors import Conflict, SessionDeleted, TurnIdReused
 from session_history.log import leases
-from session_history.log.reader import Reader, RecordedTurn
+from session_history.log.reader import Reader
+from session_history.log.recorded import RecordedTurn
 from session_history.log.session_log import SessionLog
-from session_history.records.messages import StoredMessage
-from session_history.records.produced import is_input_role
+from session_history.records.messages import WORDS, StoredMessage
 from session_history.records.record import Author, Record, Status, new_id
 from session_history.records.values import encode
 from session_history.turns.draft import Draft
@@ -22,6 +23,9 @@ from session_history_hooks import Entry, Head, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
 
+
+_entered: ContextVar[tuple[Writer, ...]] = ContextVar("session_history_exclusive_turns", default=())
+"""Writers of exclusive turns that were opened in this context, or in the one that it was copied from."""
 
 _LOGGED_MARKERS = 20
 """The most markers of a turn that are logged one by one."""
@@ -36,6 +40,19 @@ class _Pending(NamedTuple):
     @classmethod
     def of(cls, record: Record, entry_id: str) -> _Pending:
         return cls(record, record.entry(entry_id))
+
+
+def enter(writer: Writer) -> None:
+    """Note that the running task is in the exclusive turn of a writer. The note is void once the turn has ended."""
+    _entered.set((*(each for each in _entered.get() if each.is_exclusive), writer))
+
+
+def own_writer(log: SessionLog, key: SessionKey) -> Writer | None:
+    """Return the writer of the exclusive turn of a session that the running task is in: it must not wait for it."""
+    for writer in _entered.get():
+        if writer.holds(log, key):
+            return writer
+    return None
 
 
 class Writer:
@@ -297,7 +314,9 @@ class Writer:
 
 def _first_words(messages: Sequence[StoredMessage]) -> list[tuple[str, bytes]]:
     """Return what identifies the first messages of a turn: those of a user, or else the first one."""
-    return list(map(_identity, takewhile(is_input_role, messages))) or list(map(_identity, messages[:1]))
+    return list(map(_identity, takewhile(lambda message: message.role in WORDS, messages))) or list(
+        map(_identity, messages[:1])
+    )
 
 
 def _identity(message: StoredMessage) -> tuple[str, bytes]:

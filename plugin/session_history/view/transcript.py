@@ -7,8 +7,7 @@ from itertools import dropwhile, pairwise, takewhile
 from typing import Any
 
 from session_history.errors import TranscriptEdited
-from session_history.records.messages import StoredMessage
-from session_history.records.produced import is_input_role
+from session_history.records.messages import WORDS, StoredMessage
 from session_history.view.assembly import TurnView, messages_of
 
 _TOOL_FIELDS = ("type", "id", "toolCallId", "tool_use_id", "state", "input", "output", "content", "errorText")
@@ -33,7 +32,7 @@ def unsaid(messages: Sequence[StoredMessage], turns: Sequence[TurnView]) -> Sequ
         _require(_is_same(messages[index], history[place]), index)
     for (index, place), (next_index, next_place) in pairwise(known):
         said, kept = messages[index + 1 : next_index], history[place + 1 : next_place]
-        _require(not any(map(is_input_role, [*said, *kept])) and _agree(said, kept), next_index)
+        _require(not any(map(_is_of_user, [*said, *kept])) and _agree(said, kept), next_index)
     index, place = known[-1]
     return _new_part(messages[index + 1 :], history[place + 1 :], index)
 
@@ -51,12 +50,12 @@ def _new_part(messages: Sequence[StoredMessage], kept: Sequence[StoredMessage], 
     :param kept: what the session has behind that message.
     :param index: that of the known message in the input.
     """
-    _require(not any(map(is_input_role, kept)) and bool(messages or not kept), index)
+    _require(not any(map(_is_of_user, kept)) and bool(messages or not kept), index)
     if not kept:
         return messages
-    answer = list(takewhile(lambda message: not is_input_role(message), messages))
+    answer = list(takewhile(lambda message: not _is_of_user(message), messages))
     _require(_agree(answer, kept), index + 1)
-    return list(dropwhile(lambda message: not is_input_role(message), messages))
+    return list(dropwhile(lambda message: not _is_of_user(message), messages))
 
 
 def _require(condition: object, index: int) -> None:
@@ -76,6 +75,10 @@ def _is_same(one: StoredMessage, other: StoredMessage) -> bool:
         return message.role, _text(message), _tool_parts(message)
 
     return one.value == other.value or said(one) == said(other)
+
+
+def _is_of_user(message: StoredMessage) -> bool:
+    return message.role in WORDS
 
 
 def _id(message: StoredMessage) -> str | None:

@@ -104,10 +104,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("query", "text"),
         [
-            ("size=1", r"unknown option 'size': did you mean 'pool_size'\?"),
-            ("SSL-mode=require", r"unknown option 'SSL-mode': did you mean 'sslmode'"),
+            ("size=1", r"unknown option 'size' in .*: did you mean 'pool_size'\?"),
+            ("SSL-mode=require", r"unknown option 'SSL-mode' in .*: did you mean 'sslmode'"),
             ("ssl=true", "write sslmode=require, or sslmode=verify-full"),
-            ("color=red", r"unknown option 'color'\. Options: .*passfile.*, schema, .*timeout"),
+            ("color=red", r"unknown option 'color' in .*\. Options: .*passfile.*, schema, .*timeout"),
         ],
     )
     def test_unknown_option_is_named_with_a_similar_one(self, query: str, text: str) -> None:

@@ -13,13 +13,13 @@ from agentscope.middleware import MiddlewareBase
 from session_history.configured import configured_service
 from session_history.errors import SessionHistoryError
 from session_history.log.reader import window_size
-from session_history.records.fitting import check_fits
+from session_history.records.messages import check_fits
 from session_history.runtimes.agentscope.ownership import entered, holding_of, is_nested, reply_around
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.runtimes.agentscope.running import END, RunningReply
 from session_history.service import SessionHistoryService, check_service
+from session_history.turns.lifecycle import PATIENCE, Concurrent, check_options
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import PATIENCE, Concurrent, check_options
 from session_history.view.budget import TokenBudget
 from session_history_hooks import SessionKey, check_key
 
