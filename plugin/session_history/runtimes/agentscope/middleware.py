@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from agentscope.agent import Agent
 from agentscope.middleware import MiddlewareBase
+from agentscope.tool import ToolResponse
 
 from session_history.configured import configured_service
 from session_history.errors import SessionHistoryError
@@ -145,6 +146,8 @@ class SessionHistoryMiddleware(MiddlewareBase):
             await running.store()
             running.require_running()
         async for item in next_handler(**input_kwargs):
+            if running is not None and isinstance(item, ToolResponse):
+                running.note_result(input_kwargs["tool_call"], item)
             self._require_own_agent(agent)
             yield item
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from agentscope.message import ContentBlock, Msg, TextBlock, ToolResultBlock, ToolResultState
+from agentscope.message import ContentBlock, DataBlock, Msg, TextBlock, ToolCallBlock, ToolResultBlock, ToolResultState
+from agentscope.tool import ToolResponse
 from pydantic import BaseModel, ValidationError
 
 from session_history.records.markers import Marker
@@ -27,15 +28,29 @@ def free_form(model: BaseModel) -> Json:
 def produced_block(block: ContentBlock, path: str) -> tuple[Json, list[Marker]]:
     """Return a block as JSON that AgentScope can load again, and what it lacks."""
     value, markers = _produced(block, path, frozenset())
-    if not markers or _loads(type(block), value):
+    if _loads(type(block), value):
         return value, markers
     return _placeholder(block), [Marker(path, type_name(block), "replaced")]
+
+
+def produced_result(call: ToolCallBlock, response: ToolResponse, metadata: Any) -> ToolResultBlock:
+    """Return the result of a call, as AgentScope would have made it.
+
+    :param metadata: that of the response, as it can be stored.
+    """
+    return ToolResultBlock(
+        id=call.id,
+        name=call.name,
+        output=[block for block in response.content if isinstance(block, (TextBlock, DataBlock))],
+        state=response.state,
+        metadata=metadata if isinstance(metadata, dict) else {},
+    )
 
 
 def produced_fields(msg: Msg, path: str) -> tuple[Json, list[Marker]]:
     """Return the fields of a message, besides its content, as JSON that AgentScope can load again."""
     value, markers = _produced(msg, path, frozenset({"content"}))
-    if not markers or _loads(Msg, value | {"content": []}):
+    if _loads(Msg, value | {"content": []}):
         return value, markers
     role = msg.role if msg.role in ("user", "system") else "assistant"
     empty = Msg(name=_text(msg.name) or role, role=role, id=_text(msg.id) or "unknown", content=[])
@@ -91,8 +106,7 @@ def _placeholder(block: ContentBlock) -> Json:
     """Return a block that says what it stands for. The result of a call stays its result."""
     text, block_id = marker_text(block, ""), _text(getattr(block, "id", None))
     if isinstance(block, ToolResultBlock) and block_id:
-        states = {state.value for state in ToolResultState}
-        state = block.state if block.state in states else ToolResultState.INTERRUPTED
+        state = block.state if block.state in tuple(ToolResultState) else ToolResultState.INTERRUPTED
         result = ToolResultBlock(id=block_id, name=_text(block.name) or "unknown", output=text, state=state)
         return result.model_dump(mode="json")
     return TextBlock(text=text, id=block_id or "unknown").model_dump(mode="json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
@@ -15,11 +16,13 @@ from agentscope.event import (
     TextBlockEndEvent,
     TextBlockStartEvent,
 )
-from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock
+from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock, ToolCallBlock
+from agentscope.tool import ToolResponse
 
 from session_history.errors import NotStorable, SessionHistoryError
 from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef
+from session_history.records.salvage import salvaged
 from session_history.runtimes.agentscope.accumulator import MessageAccumulator
 from session_history.runtimes.agentscope.messages import (
     FORMAT,
@@ -32,6 +35,7 @@ from session_history.runtimes.agentscope.messages import (
     restored,
     with_content,
 )
+from session_history.runtimes.agentscope.produced import produced_result
 from session_history.runtimes.agentscope.state import SyncMarker, owner_of, restore
 from session_history.runtimes.agentscope.state import dumped as dumped_state
 from session_history.turns.recorder import TurnRecorder
@@ -88,6 +92,7 @@ class Reply:
         self._saved: tuple[object, ...] = value, self._start, self._pending is not None
         self._saves_state = True
         self._streamed: Msg | None = None
+        self._results: list[tuple[ToolCallBlock, ToolResponse]] = []
         self._model_ended = False
         if nested:
             self._join()
@@ -346,6 +351,24 @@ class Reply:
             self._saves_state = False
             logger.error("%s: the state of agent %r is not stored: %s", self._recorder.key, self._name, flaw)
 
+    def note_result(self, call: ToolCallBlock, response: ToolResponse) -> None:
+        """Note what a tool returned. AgentScope may fail before the agent has it."""
+        self._results.append((call, response))
+
+    def _add_lost_results(self) -> None:
+        """Add the results of tools that the agent never got."""
+        own = self._own()
+        if own is None:
+            return
+        known = Counter(block["id"] for block in own.content if block["type"] == "tool_result")
+        for call, response in self._results:
+            known[call.id] -= 1
+            if known[call.id] < 0:
+                path = f"messages[{own.index}].content[{len(own.content)}]"
+                metadata, markers = salvaged(response.metadata, f"{path}.metadata")
+                self._recorder.note_markers(markers)
+                self._add_blocks([produced_result(call, response, metadata)])
+
     def finish(self, *, failing: bool) -> None:
         """Add what is left: the text that was streamed last, or the input, if the agent did not even take that.
 
@@ -353,6 +376,8 @@ class Reply:
         """
         try:
             self.take()
+            if failing:
+                self._add_lost_results()
             if self._streamed is not None:
                 content = self._streamed.content
                 texts: list[ContentBlock] = [each for each in content if isinstance(each, TextBlock) and each.text]
@@ -374,7 +399,8 @@ class Reply:
         if self._nested or SyncMarker.owner_in(self._state) != self._owner:
             return
         is_current = self._recorder.is_in_sync and self._saves_state
-        clean = well and is_current and not any(self._is_flawed(*each) for each in self._new.values())
+        is_verbatim = well and is_current and not self._recorder.turn.markers
+        clean = is_verbatim and not any(self._is_flawed(*each) for each in self._new.values())
         SyncMarker.put(self._state, self._owner, tail_origin or "" if is_current else "", self._context, clean=clean)
 
     def _is_flawed(self, msg: Msg, accumulator: MessageAccumulator) -> bool:

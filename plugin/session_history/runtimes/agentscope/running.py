@@ -10,6 +10,8 @@ from typing import Any
 
 from agentscope.agent import Agent
 from agentscope.event import ReplyEndEvent
+from agentscope.message import ToolCallBlock
+from agentscope.tool import ToolResponse
 from agentscope.types import ReplyFinishedReason
 
 from session_history.errors import TurnClosed
@@ -100,6 +102,10 @@ class RunningReply:
         """
         if self.is_over:
             raise TurnClosed("the reply was left before this call of a tool began")
+
+    def note_result(self, call: ToolCallBlock, response: ToolResponse) -> None:
+        """Note what a tool returned, before AgentScope takes it."""
+        self._reply.note_result(call, response)
 
     @contextmanager
     def compressing(self) -> Iterator[None]:
