@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
@@ -613,3 +615,17 @@ async def pull(stream: AsyncGenerator[Any, None], until: asyncio.Event) -> None:
     async for _ in stream:
         if until.is_set():
             return
+
+
+async def test_agent_is_not_kept_after_its_reply(service: SessionHistoryService, save: str) -> None:
+    """AgentScope's app makes an agent for every turn."""
+    speaker = Speaker(service, text("a1"), [text("Half of it"), for_ever()], save=save)
+    await speaker.say("q1")
+    await leave(speaker, "q2", lambda event: isinstance(event, TextBlockDeltaEvent))
+    await ticks()
+    agent = weakref.ref(speaker.agent)
+    del speaker
+    for _ in range(10):
+        gc.collect()
+        await asyncio.sleep(0)
+    assert agent() is None

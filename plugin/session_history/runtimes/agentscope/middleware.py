@@ -173,7 +173,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
         """Return the reply of this agent that the caller belongs to, or else the one that is going on."""
         reply = reply_around(agent, self)
         if reply is None or reply.is_over:
-            reply = next((each for each in holding_of(agent).going_on() if each.middleware is self), None)
+            reply = next((each for each in holding_of(agent).replies if each.middleware is self), None)
         return reply if isinstance(reply, RunningReply) else None
 
     def _require_own_agent(self, agent: Agent) -> None:

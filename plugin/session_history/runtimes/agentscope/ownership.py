@@ -94,16 +94,15 @@ class Holding:
         :raises SessionBusy: a reply in another session is going on.
         """
         owner = owner_of(key)
-        replies = self.going_on()
+        replies = list(self.replies)
         if any(reply.owner != owner for reply in replies) and not all(reply.is_left for reply in replies):
             raise _AgentBusy(key)
         for reply in replies:
             await reply.abandon()
 
-    def going_on(self) -> list[HeldReply]:
-        """Return the replies that have not ended."""
-        self.replies = [reply for reply in self.replies if not reply.is_over]
-        return list(self.replies)
+    def forget(self, reply: HeldReply) -> None:
+        """Forget a reply that has ended."""
+        self.replies = [each for each in self.replies if each is not reply]
 
     def claim(self, state: AgentState, key: SessionKey) -> None:
         """Make the agent that of a session: what it holds of another one is dropped."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +15,7 @@ from agentscope.tool import ToolResponse
 from agentscope.types import ReplyFinishedReason
 
 from session_history.errors import TurnClosed
+from session_history.log.session_log import RETRY_TIMEOUT
 from session_history.records.record import Status
 from session_history.runtimes.agentscope.ownership import entered, holding_of
 from session_history.runtimes.agentscope.reply import Reply
@@ -45,6 +46,8 @@ class RunningReply:
         self._ended: Status | None = None
         self._well = False
         self._lock = asyncio.Lock()  # tools may run side by side
+        self._is_closing = False
+        self._closed = asyncio.Event()
 
     async def next_of(self, items: AsyncGenerator[Any, None]) -> Any:
         """Return the next event, or :data:`END`. The end of a reply is stored before anybody hears of it."""
@@ -123,6 +126,7 @@ class RunningReply:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_closing = True
         self._gather(error)
 
     def _gather(self, error: BaseException | None) -> None:
@@ -137,7 +141,10 @@ class RunningReply:
         self._reply.finish(failing=error is not None)
 
     async def abandon(self) -> None:
-        """End a reply whose consumer left without closing it, since the agent is to reply to something else."""
+        """End a reply whose consumer left, since the agent is to reply to something else."""
+        if self._is_closing:  # perhaps by Python, some steps of the loop after the consumer has left
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), RETRY_TIMEOUT)
         async with self._lock:
             self._gather(GeneratorExit())
             await self._recorder.abandon()
@@ -148,3 +155,5 @@ class RunningReply:
         if not self.is_over:
             self.is_over = True
             self._reply.mark(well=self._well)
+            holding_of(self.agent).forget(self)
+            self._closed.set()
