@@ -7,6 +7,7 @@ import gc
 import logging
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,14 +19,11 @@ from agentscope.state import AgentState
 from agentscope.state._state import ReadCacheEntry
 
 from runtimes.agentscope.support import (
-    ALLOWED,
     Speaker,
-    Tools,
     call,
     cancel,
     decided,
     for_ever,
-    function,
     leave,
     logged,
     park,
@@ -572,33 +570,23 @@ class TestTwoStores:
                 assert [message.role for message in messages] == ["user", "assistant"]
 
 
-async def test_permission_that_is_found_late_adds_nothing_to_another_session(
-    service: SessionHistoryService, save: str
+async def test_permission_that_is_refused_late_adds_nothing_to_another_session(
+    service: SessionHistoryService, save: Any
 ) -> None:
-    checking, release = asyncio.Event(), asyncio.Event()
+    release, going_on = asyncio.Event(), asyncio.Event()
 
     class Slow(MiddlewareBase):
         async def on_check_permission(self, agent: Any, input_kwargs: Any, next_handler: Any) -> Any:
-            checking.set()
-            await release.wait()
             decision = await next_handler(**input_kwargs)
-            return decision.model_copy(update={"behavior": PermissionBehavior.DENY})
+            if input_kwargs["tool_call"].name == "endless":
+                return decision
+            await release.wait()
+            return replace(decision, behavior=PermissionBehavior.DENY)
 
-    tools, going_on = Tools(), asyncio.Event()
-    made = [SessionHistoryMiddleware(service, user_id="u", save="step" if save == "step" else "turn"), Slow()]
-    speaker = alice(
-        None,
-        [call("weather", city="Rome"), call("endless")],
-        [text("bob's answer"), going_on],
-        middlewares=made,
-        tools=tools,
-    )
-    assert function(tools.weather, permission=ALLOWED).is_concurrency_safe
-    stream = speaker.agent.reply_stream(UserMsg("user", "alice's question"))
-    pulling = asyncio.create_task(pull(stream, checking))
-    await reach(checking, pulling)
-    pulling.cancel()
-    await asyncio.wait([pulling])
+    calls = [call("weather", city="Rome"), call("endless")]
+    made = [SessionHistoryMiddleware(service, user_id="u", save=save), Slow()]
+    speaker = alice(None, calls, [text("bob's answer"), going_on], middlewares=made)
+    stream = await leave_open(speaker)
     speaker.agent.state.session_id = "bob"
     reply = asyncio.create_task(speaker.say("bob's question"))
     await reach(speaker.model.waiting, reply)
@@ -609,12 +597,6 @@ async def test_permission_that_is_found_late_adds_nothing_to_another_session(
     assert told(speaker.agent.state.context) == BOB
     assert await said_in(service, "bob") == BOB
     await stream.aclose()
-
-
-async def pull(stream: AsyncGenerator[Any, None], until: asyncio.Event) -> None:
-    async for _ in stream:
-        if until.is_set():
-            return
 
 
 async def test_agent_is_not_kept_after_its_reply(service: SessionHistoryService, save: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -23,28 +24,33 @@ from pydantic import BaseModel
 
 from runtimes.agentscope.support import (
     ALLOWED,
+    SOON,
     Json,
     Part,
     Speaker,
     Tools,
     call,
+    cancel,
     flaws,
     for_ever,
     function,
     image,
     leave,
     logged,
+    reach,
     text,
     thought,
     ticks,
     told,
 )
-from session_history import SessionHistoryService, SqliteSessionHistoryService
+from session_history import SessionHistoryService, SqliteSessionHistoryService, StoredMessage
 from session_history.errors import LimitExceeded, NotStorable, SessionBusy, Unavailable
 from session_history.providers.memory import MemoryProvider
 from session_history.records.markers import Marker
+from session_history.records.record import MessageRef
 from session_history.records.values import flaw_of
-from session_history.runtimes.agentscope import SessionHistoryMiddleware, app_middlewares
+from session_history.runtimes.agentscope import FORMAT, SessionHistoryMiddleware, app_middlewares
+from session_history.runtimes.agentscope.messages import restored
 from session_history.runtimes.agentscope.produced import produced_block, produced_fields
 from session_history.turns.recorder import TurnRecorder
 from session_history_hooks import Limits
@@ -293,6 +299,14 @@ class TestBlocks:
         assert markers == [Marker("messages[2].content[4].metadata.a[1].b", "numpy.int64", "replaced")]
 
 
+def test_message_that_became_one_marker_can_be_loaded() -> None:
+    stored = AssistantMsg("friday", "a").model_dump(mode="json") | {"content": "[not stored: dict, too large]"}
+    for _ in range(2):
+        msg = restored(MessageRef(1, 0), StoredMessage(FORMAT, stored))
+        assert [(block.type, block.id) for block in msg.content] == [("text", msg.id)]
+        assert msg.get_text_content() == "[not stored: dict, too large]"
+
+
 class Narrow(MemoryProvider):
     """A store with small entries."""
 
@@ -451,13 +465,14 @@ class TestOptions:
         self, service: SessionHistoryService, save: str
     ) -> None:
         first = Speaker(service, for_ever(), save=save, concurrent="queue")
-        stream = first.agent.reply_stream(UserMsg("user", "q1"))
-        await anext(stream)
+        reply = asyncio.create_task(first.say("q1"))
+        await reach(first.model.waiting, reply)
         second = Speaker(service, text("never"), save=save, concurrent="queue", patience=0.1)
-        with pytest.raises(SessionBusy):
-            await second.say("q2")
+        async with asyncio.timeout(SOON):
+            with pytest.raises(SessionBusy):
+                await second.say("q2")
         assert second.model.calls == []
-        await stream.aclose()
+        await cancel(reply)
 
     @pytest.mark.parametrize("patience", [-1, float("inf"), "soon"])
     def test_wrong_patience_raises(self, service: SessionHistoryService, patience: Any) -> None:

@@ -148,8 +148,9 @@ class SessionHistoryMiddleware(MiddlewareBase):
         async for item in next_handler(**input_kwargs):
             if running is not None and isinstance(item, ToolResponse):
                 running.note_result(input_kwargs["tool_call"], item)
-            self._require_own_agent(agent)
-            yield item
+            if running is None or running.has_own_agent:
+                yield item  # else the tool runs to its end, and the agent gets nothing of it
+        self._require_own_agent(agent)
 
     async def _settle(self, agent: Agent) -> None:
         """End the replies that were left, before another turn begins.

@@ -81,13 +81,15 @@ class RunningReply:
         self.is_left = False
         self._reply.resume()
 
-    def require_own_agent(self) -> None:
-        """Check that the agent still holds the session of this reply, so that nothing goes from one to another.
-
-        :raises TurnClosed: it does not.
-        """
+    @property
+    def has_own_agent(self) -> bool:
+        """Tell whether the agent still holds the session of this reply, so that nothing goes from one to another."""
         is_lost = self.is_over and holding_of(self.agent).owner != self.owner
-        if is_lost or not self._reply.has_state_of(self.agent):
+        return self._reply.has_state_of(self.agent) and not is_lost
+
+    def require_own_agent(self) -> None:
+        """Check that the agent still holds it. :raises TurnClosed: it was given to another session."""
+        if not self.has_own_agent:
             raise TurnClosed("the agent was given to another session during this reply")
 
     async def store(self, status: Status = Status.OPEN) -> None:
