@@ -12,6 +12,7 @@ from session_history.presets import (
     TablestoreSessionHistoryService,
     create_tablestore_client,
 )
+from session_history.records.markers import Marker
 from session_history.records.messages import (
     Content,
     DataContent,
@@ -38,6 +39,7 @@ __all__ = [
     "Identity",
     "ImageContent",
     "InMemorySessionHistoryService",
+    "Marker",
     "Message",
     "MessageInput",
     "MessageRef",

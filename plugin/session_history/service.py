@@ -30,7 +30,8 @@ from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, Record, new_id
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
-from session_history.turns.lifecycle import OpenTurns, TurnContext, TurnOptions, TurnRequest, run_to_completion
+from session_history.turns.lifecycle import OpenTurns, TurnContext, TurnRequest, run_to_completion
+from session_history.turns.options import TurnOptions
 from session_history.turns.recorder import TurnRecorder
 from session_history.turns.stop import interrupt_all
 from session_history.turns.turn import Turn

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from session_history import SessionHistoryService, with_session_history
+from session_history.records.messages import NATIVE, StoredMessage
+from session_history.view.repair import repaired
 from support import json_lines, same
 
 Json = dict[str, Any]
@@ -57,9 +59,10 @@ def cut(messages: list[Json]) -> Iterator[list[Json]]:
 
 
 def answers(message: Json) -> bool:
-    """Return True if a message of the user holds results of tools, as in Anthropic's API."""
-    content = message.get("content")
-    return isinstance(content, list) and any(part.get("type") == "tool_result" for part in content)
+    """Return True if a message of the user holds results of tools, as in the APIs of Anthropic, Bedrock and Gemini."""
+    parts = message.get("content", message.get("parts"))
+    kinds = {"toolResult", "functionResponse", "function_response"}
+    return isinstance(parts, list) and any(part.get("type") == "tool_result" or kinds & part.keys() for part in parts)
 
 
 def every_two_or_three(stop: int) -> Iterator[int]:
@@ -79,6 +82,12 @@ def input_and_answer(turn: list[Json]) -> tuple[list[Json], list[Json]]:
     return turn[:size], turn[size:]
 
 
+def as_shown(messages: list[Json]) -> list[Json]:
+    """Return messages as a turn shows them. Only a few conversations of the corpora hold what an API would refuse."""
+    shown, _ = repaired([StoredMessage(NATIVE, message) for message in messages])
+    return [message.value for message in shown]
+
+
 def window_before(conversation: Conversation, ordinal: int) -> list[Json]:
     return flat(conversation.turns[max(0, ordinal - WINDOW) : ordinal])
 
@@ -86,7 +95,7 @@ def window_before(conversation: Conversation, ordinal: int) -> list[Json]:
 async def write_with_turn(service: SessionHistoryService, conversation: Conversation) -> None:
     for ordinal, messages in enumerate(conversation.turns):
         async with service.turn(conversation.user_id, conversation.session_id, native=True) as turn:
-            written = flat(conversation.turns[:ordinal])
+            written = as_shown(flat(conversation.turns[:ordinal]))
             assert len(turn.history) == len(written)
             assert same(turn.history[-WINDOW:], written[-WINDOW:])
             for message in messages:
@@ -96,7 +105,7 @@ async def write_with_turn(service: SessionHistoryService, conversation: Conversa
 async def write_with_window(service: SessionHistoryService, conversation: Conversation) -> None:
     for ordinal, messages in enumerate(conversation.turns):
         async with service.turn(conversation.user_id, conversation.session_id, last_turns=WINDOW, native=True) as turn:
-            assert same(turn.history, window_before(conversation, ordinal))
+            assert same(turn.history, as_shown(window_before(conversation, ordinal)))
             turn.add(messages)
 
 
@@ -104,7 +113,7 @@ async def write_with_coroutine(service: SessionHistoryService, conversation: Con
     @with_session_history(service, last_turns=WINDOW, native=True)
     async def handler(messages: list[Json], *, ordinal: int) -> list[Json]:
         new, answer = input_and_answer(conversation.turns[ordinal])
-        assert same(messages, window_before(conversation, ordinal) + new)
+        assert same(messages, as_shown(window_before(conversation, ordinal) + new))
         return answer
 
     for ordinal, turn in enumerate(conversation.turns):
@@ -117,7 +126,7 @@ async def write_with_generator(service: SessionHistoryService, conversation: Con
     @with_session_history(service, last_turns=WINDOW, native=True)
     async def handler(messages: list[Json], *, ordinal: int) -> AsyncIterator[Json]:
         new, answer = input_and_answer(conversation.turns[ordinal])
-        assert same(messages, window_before(conversation, ordinal) + new)
+        assert same(messages, as_shown(window_before(conversation, ordinal) + new))
         for message in answer:
             yield message
 

@@ -1,4 +1,4 @@
-"""What a handler, a tool or a model produced is stored in any case: what cannot be is marked, and the turn says so."""
+"""Markers: a product of a handler, a tool or a model is stored in any case; the turn lists what cannot be stored."""
 
 from __future__ import annotations
 

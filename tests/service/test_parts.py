@@ -592,6 +592,16 @@ class Model:
         turns = self.turns if count is None else self.turns[max(0, len(self.turns) - count) :]
         return [text for turn in turns for text in turn]
 
+    def texts_that_fit(self, size: int) -> list[str]:
+        """Return the newest whole turns that fit; of a newest turn that does not, its input and its newest texts."""
+        fitting = [number for number in range(len(self.turns) + 1) if len(self.texts(number)) <= size]
+        if max(fitting) or not self.turns:
+            return self.texts(max(fitting))
+        newest = self.turns[-1]
+        begun = next((index for index, text in enumerate(newest) if not text.startswith("q")), len(newest))
+        begun = begun if begun <= size else 0
+        return newest[:begun] + newest[len(newest) - size + begun :]
+
 
 class History:
     """Several turns of several services go on at once, with checkpoints, revisions, crashes and plain appends."""
@@ -688,8 +698,7 @@ class History:
         budget = TokenBudget(count, count=lambda _: 1)
         windows = [await shown(each, token_budget=budget) for each in (*self.services, fresh(self.services[0]))]
         assert windows[0] == windows[1] == windows[2]
-        fitting = [number for number in range(len(self.model.turns) + 1) if len(self.model.texts(number)) <= count]
-        assert windows[0] == self.model.texts(max(fitting))
+        assert windows[0] == self.model.texts_that_fit(count)
 
 
 HISTORIES = [("memory", seed) for seed in range(15)] + [("sqlite", seed) for seed in range(15, 20)]

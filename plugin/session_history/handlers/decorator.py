@@ -17,7 +17,8 @@ from session_history.handlers.signature import AnyIdentity, HandlerCall, Handler
 from session_history.records.messages import Message, thaw
 from session_history.service import SessionHistoryService, check_service
 from session_history.turns.input import Input
-from session_history.turns.lifecycle import Concurrent, OnRepeat, check_options
+from session_history.turns.lifecycle import check_options
+from session_history.turns.options import Concurrent, OnRepeat
 from session_history.turns.recorder import TurnRecorder
 from session_history.turns.turn import Turn
 from session_history.view.budget import TokenBudget
@@ -233,7 +234,7 @@ def streaming(driver: Driver) -> Callable[..., AsyncGenerator[Any, None]]:
 
 
 def _given(value: Input) -> Input:
-    """Return the input of a call. :raises InvalidMessage: there is none."""
+    """Return the input of a call. :raises InvalidMessage: it is ``None``."""
     if value is None:
         raise InvalidMessage("the input", "must be text, a Message, a dict or a list of them, not NoneType")
     return value

@@ -58,6 +58,8 @@ class TurnWindow:
     :ivar recorded: the turn of the id that was asked for, if it was answered before.
     :ivar state: the state that was asked for.
     :ivar answer_id: the id of the entry that answers the turn, if it runs again.
+    :ivar read: all turns that were read for the window, if it does not hold all of the session's.
+    :ivar chosen: those that were chosen of them, failed ones included.
     """
 
     head: Head | None
@@ -67,6 +69,17 @@ class TurnWindow:
     recorded: RecordedTurn | None = None
     state: StoredState | None = None
     answer_id: str | None = None
+    read: Sequence[TurnView] = ()
+    chosen: Sequence[TurnView] = ()
+
+    @property
+    def omitted(self) -> int:
+        """Return how many messages of the session the window leaves out. Failed turns among its own do not count."""
+        if not self.read:
+            return 0
+        within = [turn for turn in self.read if self.chosen and turn.start >= self.chosen[0].start]
+        hidden = sum(len(turn.hidden) for turn in self.chosen)
+        return max(0, self.summary.messages - sum(len(turn.messages) for turn in within) + hidden)
 
     @property
     def tail_seq(self) -> int:
@@ -271,7 +284,8 @@ class Reader:
                     entries = await self._later(key, entries)
                     continue
                 start = _start(window, end, head) if len(window) < len(turns) else None
-                return TurnWindow(head, summary, window, start), entries
+                read = () if is_all and window is seen else seen
+                return TurnWindow(head, summary, window, start, read=read, chosen=window), entries
             if len(seen) < len(turns):
                 take = 2 * len(seen)
             else:

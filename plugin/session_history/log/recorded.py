@@ -1,4 +1,4 @@
-"""What a turn finds of its past: a state that an agent kept, and the turn that was answered under its id."""
+"""The past of a turn: a state that an agent kept, and the turn that was answered under the same id."""
 
 from __future__ import annotations
 

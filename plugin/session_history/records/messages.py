@@ -130,12 +130,17 @@ _TEXT = {"role", "content"}
 _SPEAKERS = {Role.USER, Role.ASSISTANT, Role.SYSTEM, "developer"}
 
 
+UNREAD: Final = object()
+"""The reading of a message that the view has not read."""
+
+
 @dataclass(slots=True)
 class StoredMessage:
     """A message as the log keeps it: verbatim, with the name of its format.
 
     :ivar format: the message format of a runtime, e.g. ``"agentscope.msg/2"``.
     :ivar value: the message. The cache shares it, so nobody may change it; :meth:`to_dict` returns a copy.
+    :ivar reading: a place where the view keeps what it read in the message, for the next turn.
     :ivar is_text: the message has only a role, which is not a tool's, and text: a ``str``, or parts of the type
         ``text``; that of the assistant is not blank. Computed once, since each turn asks every message of its history.
     """
@@ -143,8 +148,10 @@ class StoredMessage:
     format: str
     value: dict[str, Any] = field(repr=False)
     is_text: bool = field(init=False, repr=False, compare=False)
+    reading: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self.reading = UNREAD
         self.is_text = (
             self.value.keys() == _TEXT
             and self.role in _SPEAKERS

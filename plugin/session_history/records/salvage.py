@@ -64,7 +64,7 @@ class _Salvage:
             value.encode()
         except UnicodeEncodeError:
             self._note(value, path, "converted", len(value))
-            # A pair of surrogates is a character; one without the other is none.
+            # A pair of surrogates is one character. A lone surrogate is not a character.
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return value
 
@@ -135,7 +135,7 @@ def marker_text(value: object, told: str) -> str:
 
 
 def _plainer(value: Any) -> Any:
-    """Return the value of JSON that is nearest to a value; the value itself if there is none."""
+    """Return the value of JSON that is nearest to a value; the value itself without one."""
     if _is_model(value):
         return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
     for kinds, convert in _Conversions.ALL:

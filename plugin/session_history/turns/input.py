@@ -18,7 +18,7 @@ Input = str | MessageInput
 def frozen_input(value: Input | Sequence[StoredMessage] | None, *, native: bool) -> list[StoredMessage]:
     """Return an input as messages.
 
-    :raises InvalidMessage: it is none.
+    :raises InvalidMessage: it is not text, a message or a list of messages.
     :raises NotStorable: it would not come back equal.
     """
     if value is None:

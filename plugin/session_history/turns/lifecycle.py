@@ -9,20 +9,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import InitVar, dataclass, field
 from types import TracebackType
-from typing import Any, Generic, Literal, TypedDict, TypeVar, get_args
+from typing import Any, Generic, TypeVar, get_args
 
-from session_history.errors import (
-    Conflict,
-    SessionBusy,
-    SessionDeleted,
-    SessionHistoryError,
-)
+from session_history.errors import Conflict, SessionBusy, SessionDeleted, SessionHistoryError
 from session_history.log.reader import Reader, TurnWindow, WindowSize, window_size
 from session_history.log.session_log import POLL_INTERVAL, SessionLog
 from session_history.records.messages import StoredMessage, check_fits
 from session_history.records.record import Status, new_id
 from session_history.turns.draft import Draft
 from session_history.turns.input import Input, frozen_input
+from session_history.turns.options import PATIENCE, Concurrent, OnRepeat
 from session_history.turns.turn import M, Prompt, SlotState, Turn
 from session_history.turns.writer import Writer, enter, own_writer
 from session_history.view.budget import TokenBudget
@@ -34,36 +30,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 logger: logging.Logger = logging.getLogger("session_history")
 
-Concurrent = Literal["keep", "reject", "queue"]
-"""The policy for turns of one session that go on at once: keep both, in the order in which they end; reject the later
-one; or let it wait for the earlier one."""
-
-OnRepeat = Literal["replay", "rerun"]
-"""The policy for a repeat of a turn that was interrupted: return the part of its answer that there is, or run again."""
-
-PATIENCE = 300.0
-"""Seconds that a turn waits for another one by default."""
-
-_CONCURRENT = get_args(Concurrent)
-_ON_REPEAT = get_args(OnRepeat)
-
 INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
 """The exceptions that end a turn from outside: its partial answer counts. Any other one is the handler's failure."""
 
-
-class TurnOptions(TypedDict, total=False):
-    """Options of a turn, see :meth:`session_history.SessionHistoryService.turn`."""
-
-    input: Input | Sequence[StoredMessage] | None
-    turn_id: str | None
-    last_turns: int | None
-    token_budget: TokenBudget | None
-    slot: str | None
-    concurrent: Concurrent
-    patience: float
-    durable: bool
-    on_repeat: OnRepeat
-    alternate: bool
+_CONCURRENT = get_args(Concurrent)
+_ON_REPEAT = get_args(OnRepeat)
 
 
 @dataclass(slots=True)
@@ -135,7 +106,6 @@ class OpenTurn(Generic[M]):
 
     def __init__(self, log: SessionLog, reader: Reader, request: TurnRequest, window: TurnWindow) -> None:
         turn_id = request.turn_id if request.turn_id is not None else new_id()
-        self.input: Sequence[StoredMessage] = request.messages
         self.key: SessionKey = request.key
         self.native: bool = request.native
         self.window: TurnWindow = window
@@ -170,21 +140,18 @@ class OpenTurn(Generic[M]):
             writer=self.writer,
         )
 
-    def take_input(self) -> bool:
-        """Add the input that was given, without what the session has already; return whether it has a part of it.
+    def take_input(self, given: Sequence[StoredMessage]) -> bool:
+        """Add the input without what the session has already; return whether it has a part of it.
 
         :raises TurnIdReused: the turn was recorded with another input.
         :raises TranscriptEdited: the input repeats the session's messages, but not as they are.
         """
-        new = self.input
-        if self.writer.recorded is not None:
-            new = recorded_part(new, self.writer.recorded.inputs)
-        else:
-            new = unsaid(new, self.window.turns)
+        recorded = self.writer.recorded
+        new = recorded_part(given, recorded.inputs) if recorded else unsaid(given, self.window.turns)
         self.draft.add_input(new)
-        if self.writer.recorded is not None and new:
-            self.writer.require_same_input()
-        return len(new) < len(self.input)
+        if recorded:
+            self.writer.require_same_input(is_whole=bool(new))
+        return len(new) < len(given)
 
 
 class TurnContext(AbstractAsyncContextManager[T_co]):
@@ -242,7 +209,7 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         request = self._request
         if opened.writer.is_exclusive:
             enter(opened.writer)
-        if request.messages and opened.take_input():
+        if request.messages and opened.take_input(request.messages):
             self._turns.warn_of_transcripts(opened.key)
         if request.durable and opened.writer.recorded is None:
             await run_to_completion(lambda: opened.writer.store(Status.OPEN))
@@ -250,13 +217,9 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
     async def _open(self) -> OpenTurn[Any]:
         request = self._request
         await self._turns.ready()
+        rerun = request.on_repeat == "rerun"
         window = await self._reader.for_turn(
-            request.key,
-            request.size,
-            request.turn_id,
-            request.slot,
-            input=request.messages,
-            rerun=request.on_repeat == "rerun",
+            request.key, request.size, request.turn_id, request.slot, input=request.messages, rerun=rerun
         )
         await self._turns.ready()  # the service may have been stopped meanwhile
         if window.head is not None and window.head.deleted:

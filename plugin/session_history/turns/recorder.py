@@ -84,7 +84,7 @@ class TurnRecorder(Generic[M]):
         *,
         convert: Callable[[StoredMessage], StoredMessage] | None = None,
     ) -> Sequence[StoredMessage]:
-        """Return what the model gets: the history and new messages, with one result for every tool call.
+        """Return what the model gets: the history and new messages, as the model's API accepts them.
 
         :param new: messages behind the history. They may hold results of calls in the history.
         :param convert: brings each message of the history into the runtime's own format first.

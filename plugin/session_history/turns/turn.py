@@ -47,10 +47,15 @@ class Prompt:
     def repairs(self) -> list[Repair]:
         return self._repaired_now()[1]
 
+    @property
+    def omitted(self) -> int:
+        return self._window.omitted
+
     def replace(self, messages: Sequence[StoredMessage]) -> None:
         """Take these messages in place of the history."""
         is_text = all([message.is_text for message in messages])  # noqa: C419 - a list is faster
-        self._repaired = (messages, []) if is_text else repaired(messages)
+        is_fine = is_text and not self._alternate
+        self._repaired = (messages, []) if is_fine else repaired(messages, alternate=self._alternate)
 
     def said(self) -> list[StoredMessage]:
         """Return the messages before the turn as they were said."""
@@ -137,13 +142,18 @@ class Turn(Generic[M]):
 
     @cached_property
     def history(self) -> list[M]:
-        """The messages before this turn, for the model to see: every tool call in it has one result."""
+        """The messages before this turn, as the model's API accepts them."""
         return thaw(self._prompt.messages, native=self._native)
 
     @property
     def repairs(self) -> list[Repair]:
-        """The changes that give every tool call in the history one result. The log stays as it is."""
+        """The changes without which the model's API would refuse the history. The log stays as it is."""
         return self._prompt.repairs
+
+    @property
+    def omitted(self) -> int:
+        """The number of the session's messages that the window leaves out, by turns or by tokens."""
+        return self._prompt.omitted
 
     @property
     def recorded(self) -> list[M] | None:
@@ -188,7 +198,7 @@ class Turn(Generic[M]):
 
     @property
     def markers(self) -> list[Marker]:
-        """What was added to this turn and is not stored as it was: each part with its path and its type."""
+        """The parts of what was added that are not stored as they were, each with its path and its type."""
         return list(self._draft.markers)
 
     def add(self, messages: MessageInput) -> None:

@@ -23,6 +23,7 @@ class TurnView:
     :ivar retryable: the turn has no answer, and its id is free for another attempt.
     :ivar continuations: for each further entry its seq and the index of the message at which it begins.
     :ivar concurrent_seq: seq of the newest entry whose author did not know all entries of the turn; 0 without one.
+    :ivar hidden: the indexes of the messages that a window leaves out. ``messages`` and :meth:`refs` have them.
     """
 
     start: MessageRef
@@ -33,6 +34,14 @@ class TurnView:
     retryable: bool = False
     continuations: list[tuple[int, int]] = field(default_factory=list)
     concurrent_seq: int = 0
+    hidden: range = range(0)
+
+    @property
+    def shown(self) -> Sequence[StoredMessage]:
+        """Return the messages that are not hidden."""
+        if not self.hidden:
+            return self.messages
+        return [*self.messages[: self.hidden.start], *self.messages[self.hidden.stop :]]
 
     @property
     def may_have_effect(self) -> bool:
@@ -176,7 +185,10 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
 
     :param turn_id: the id of the turn that is about to begin.
     """
-    if not any([not turn.is_final or turn.turn_id == turn_id is not None for turn in turns]):  # noqa: C419 - a list is faster
+    interrupted = Status.INTERRUPTED
+    if not any(
+        [turn.retryable or turn.status is interrupted or turn.turn_id == turn_id is not None for turn in turns]  # noqa: C419 - a list is faster
+    ):
         return list(turns)
     kept = []
     superseded = {turn_id} | {turn.turn_id for turn in turns if turn.is_final}
@@ -187,16 +199,22 @@ def for_model(turns: Sequence[TurnView], turn_id: str | None) -> list[TurnView]:
         else:
             given_up = turn.status is Status.FAILED or (named and turn.turn_id in superseded)
             is_shown = not given_up or turn.may_have_effect
-            superseded.add(turn.turn_id)
+            if is_shown:
+                superseded.add(turn.turn_id)
         if is_shown:
             kept.append(turn)
     return kept[::-1]
 
 
 def with_refs(turns: Iterable[TurnView]) -> list[tuple[MessageRef, StoredMessage]]:
-    """Return the messages of turns, each with its reference."""
-    return [each for turn in turns for each in zip(turn.refs(), turn.messages, strict=True)]
+    """Return the messages of turns that are not hidden, each with its reference."""
+    found: list[tuple[MessageRef, StoredMessage]] = []
+    for turn in turns:
+        pairs = zip(turn.refs(), turn.messages, strict=True)
+        found += [pair for index, pair in enumerate(pairs) if index not in turn.hidden] if turn.hidden else pairs
+    return found
 
 
 def messages_of(turns: Iterable[TurnView]) -> list[StoredMessage]:
-    return [message for turn in turns for message in turn.messages]
+    """Return the messages of turns that are not hidden."""
+    return [message for turn in turns for message in (turn.shown if turn.hidden else turn.messages)]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from session_history.records.messages import StoredMessage
 from session_history.records.record import MessageRef
 from session_history.records.values import copied
 from session_history.view.assembly import TurnView, for_model
+from session_history.view.groups import group_starts, input_count
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """As many whole turns as fit, the newest first; none if the newest turn does not fit.
+    """As many whole turns as fit, the newest first, beside the input of the next turn.
+
+    A newest turn that alone does not fit is cut: its input stays if it fits, and as many of its newest messages as fit.
+    A call and its results stay together.
 
     :ivar tokens: the most tokens of a window.
     :ivar count: returns the tokens of a message, 0 or more. It gets a copy of the stored value.
@@ -37,37 +42,61 @@ class TokenBudget:
 
 
 class BudgetedWindow:
-    """Fills a window of one session within a budget. It counts no turn twice.
+    """Fills a window of one session within a budget. It counts no message twice.
 
     :param turn_id: see :func:`session_history.view.assembly.for_model`.
+    :param input: messages that are to follow the window. The budget pays for them first.
     """
 
-    def __init__(
-        self,
-        budget: TokenBudget,
-        turn_id: str | None,
-        *,
-        input: Sequence[StoredMessage] = (),  # noqa: A002 - the field's word
-    ) -> None:
+    def __init__(self, budget: TokenBudget, turn_id: str | None, *, input: Sequence[StoredMessage] = ()) -> None:  # noqa: A002 - the field's name
         self._budget = budget
         self._turn_id = turn_id
-        self._counted: dict[MessageRef, int] = {}
+        self._input = input
+        self._counted: dict[MessageRef, list[int]] = {}
 
     def newest(self, turns: Sequence[TurnView], _: int = 0) -> list[TurnView] | None:
-        """Return the newest turns for the model that fit; ``None`` if older turns than those at hand may fit, too."""
-        left = self._budget.tokens
+        """Return the newest turns for the model that fit; ``None`` if older turns than those at hand may fit, too.
+
+        If the newest turn alone does not fit, it is cut: see :attr:`session_history.view.assembly.TurnView.hidden`.
+        """
+        left = self._left
         visible = for_model(turns, self._turn_id)
+        if left < 0:
+            return []
         for back, turn in enumerate(reversed(visible)):
             if not turn.whole:
                 break
-            left -= self._tokens(turn)
-            if left < 0:
-                return visible[len(visible) - back :]
+            tokens = sum(self._tokens(turn))
+            if tokens > left:
+                return visible[len(visible) - back :] if back else self._cut(turn, left)
+            left -= tokens
         return None
 
-    def _tokens(self, turn: TurnView) -> int:
+    def _cut(self, turn: TurnView, left: int) -> list[TurnView]:
+        """Return a turn with its input, if that fits, and its newest groups that fit; nothing if none does."""
+        tokens = self._tokens(turn)
+        kept = input_count(turn.messages)
+        if sum(tokens[:kept]) > left:
+            kept = 0
+        left -= sum(tokens[:kept])
+        start = len(tokens)
+        for begin in reversed(group_starts(turn.messages)):
+            left -= sum(tokens[begin:start])
+            if begin < kept or left < 0:
+                break
+            start = begin
+        hidden = range(kept, start)
+        return [replace(turn, hidden=hidden)] if len(hidden) < len(tokens) else []
+
+    @cached_property
+    def _left(self) -> int:
+        """Return the tokens that the input leaves."""
+        return self._budget.tokens - sum(map(self._count, self._input))
+
+    def _tokens(self, turn: TurnView) -> list[int]:
+        """Return the tokens of each message of a turn."""
         if turn.start not in self._counted:
-            self._counted[turn.start] = sum(map(self._count, turn.messages))
+            self._counted[turn.start] = list(map(self._count, turn.messages))
         return self._counted[turn.start]
 
     def _count(self, message: StoredMessage) -> int:

@@ -73,8 +73,11 @@ def own_history(turns: Sequence[TurnView], start: HistoryStart) -> list[tuple[Me
     refs = turns[0].refs() if turns else []
     if start.ref not in refs:
         return messages
-    first, *rest = messages[refs.index(start.ref) :]
-    return [*_without_blocks(start.skip, *first), *rest]
+    earlier = set(refs[: refs.index(start.ref)])
+    own = [(ref, message) for ref, message in messages if ref not in earlier]
+    if own and own[0][0] == start.ref:  # it may be hidden
+        return [*_without_blocks(start.skip, *own[0]), *own[1:]]
+    return own
 
 
 def _without_blocks(skip: int, ref: MessageRef, message: StoredMessage) -> list[tuple[MessageRef, StoredMessage]]:

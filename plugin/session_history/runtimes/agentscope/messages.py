@@ -27,7 +27,7 @@ from session_history.records.messages import Message, StoredMessage, TextContent
 from session_history.records.record import MessageRef
 from session_history.records.values import check
 from session_history.runtimes.agentscope.produced import free_form, produced_fields
-from session_history.view.toolcalls import UNKNOWN_OUTCOME
+from session_history.view.shapes import UNKNOWN_OUTCOME
 
 FORMAT = "agentscope.msg/2"
 """Format of a ``Msg`` of AgentScope 2: its ``model_dump(mode="json")``, with markers for what is not JSON."""

@@ -21,7 +21,7 @@ from agentscope.tool import Toolkit, ToolResponse
 from runtimes.agentscope_runtime.suite.serving import Reader, app_of, ask, body, served, stop
 from session_history import SessionHistoryService
 from session_history.runtimes.agentscope_runtime import with_session_history
-from session_history.view.toolcalls import UNKNOWN_OUTCOME
+from session_history.view.shapes import UNKNOWN_OUTCOME
 
 Json = dict[str, Any]
 

@@ -22,7 +22,7 @@ from session_history import InMemorySessionHistoryService, SessionHistoryService
 from session_history.errors import InvalidKey
 from session_history.records.record import Record, Status
 from session_history.runtimes.agentscope_runtime import FORMAT, with_session_history
-from session_history.view.toolcalls import UNKNOWN_OUTCOME
+from session_history.view.shapes import UNKNOWN_OUTCOME
 from session_history_hooks import SessionKey
 from support import json_lines, same
 
@@ -259,7 +259,7 @@ class TestVerbatim:
     async def test_every_attribute_of_a_message_comes_back(self, service: SessionHistoryService) -> None:
         msg = Msg("friday", "plain", "assistant", {"a": [1, None]}, invocation_id="call 7")
         msg.usage = {"input_tokens": 3}
-        bare = Msg("friday", [], "assistant", timestamp="t")
+        bare = Msg("friday", "bare", "assistant", timestamp="t")
         bare.metadata = None  # as ReActAgent does
         bare.id = bare.timestamp = ""
         handler = Handler([(msg, True), (bare, True)], [])
