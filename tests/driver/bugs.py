@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from session_history.errors import NotStorable
+from session_history.errors import NotStorable, Unavailable
 from session_history.log import session_log
 from session_history.log.reader import Reader
 from session_history.records import messages, salvage, values
+from session_history.records.fitting import fitted
 from session_history.records.record import Status
-from session_history.turns import lifecycle, stop, turn, writer
+from session_history.turns import draft, lifecycle, stop, turn, writer
 from session_history.turns.draft import Draft
 from session_history.turns.lifecycle import OpenTurn, OpenTurns
 from session_history.turns.recorder import TurnRecorder
@@ -21,6 +22,8 @@ from session_history.view.assembly import TurnView
 from session_history_hooks import SessionKey
 
 Patch = pytest.MonkeyPatch
+
+SALVAGE = vars(salvage)["_Salvage"]
 
 # A side effect is known to the next call
 
@@ -77,14 +80,12 @@ def large_turn_loses_its_end(patch: Patch) -> None:
 
 def stop_forgets_the_open_turns(patch: Patch) -> None:
     async def interrupt(turns: OpenTurns, opened: OpenTurn[Any]) -> None:
-        opened.draft.stop_error = lifecycle.Unavailable(  # type: ignore[attr-defined]
-            "the service was stopped during the turn, which is stored as interrupted"
-        )
+        told = "the service was stopped during the turn, which is stored as interrupted"
+        opened.draft.stop_error = Unavailable(told)
         opened.draft.close(Status.INTERRUPTED)
         opened.writer.end_lease()
         turns.discard(opened)
 
-    patch.setattr(lifecycle, "Unavailable", stop.Unavailable, raising=False)
     patch.setattr(stop, "_interrupt", interrupt)
 
 
@@ -92,11 +93,11 @@ def stop_forgets_the_open_turns(patch: Patch) -> None:
 
 
 def salvage_drops_the_part(patch: Patch) -> None:
-    patch.setattr(salvage._Salvage, "_converted", lambda *_: None)
+    patch.setattr(SALVAGE, "_converted", lambda *_: None)
 
 
 def salvage_changes_silently(patch: Patch) -> None:
-    patch.setattr(salvage._Salvage, "_note", lambda *_: None)
+    patch.setattr(SALVAGE, "_note", lambda *_: None)
 
 
 def markers_are_not_listed(patch: Patch) -> None:
@@ -104,7 +105,7 @@ def markers_are_not_listed(patch: Patch) -> None:
 
 
 def marker_lacks_the_value(patch: Patch) -> None:
-    patch.setattr(salvage, "_shown", lambda _: "")
+    patch.setattr(salvage, "_text_of", lambda _: "a date or a number")
 
 
 def markers_are_not_logged(patch: Patch) -> None:
@@ -112,21 +113,18 @@ def markers_are_not_logged(patch: Patch) -> None:
 
 
 def log_holds_content(patch: Patch) -> None:
-    real = Writer._log_markers
+    real = Draft.note
 
-    def log(self: Writer) -> None:
-        real(self)
-        if self._draft.markers:
-            writer.logger.warning("not stored: %s", [message.value for message in self._draft.messages])
+    def note(self: Draft, markers: Any) -> None:
+        real(self, markers)
+        if self.markers:
+            writer.logger.warning("not stored: %s", [message.value for message in self.messages])
 
-    patch.setattr(Writer, "_log_markers", log)
+    patch.setattr(Draft, "note", note)
 
 
 def large_part_is_cut_without_a_word(patch: Patch) -> None:
-    from session_history.turns import draft
-
-    real = draft.fitted
-    patch.setattr(draft, "fitted", lambda value, room, path: (real(value, room, path)[0], []))
+    patch.setattr(draft, "fitted", lambda value, room, path: (fitted(value, room, path)[0], []))
 
 
 # Before the model
@@ -153,7 +151,7 @@ def large_input_is_refused_too_late(patch: Patch) -> None:
 
 
 def nothing_is_repaired(patch: Patch) -> None:
-    patch.setattr(turn, "repaired", lambda messages: (messages, []))
+    patch.setattr(turn, "repaired", lambda messages, **_: (messages, []))
 
 
 def window_lacks_a_turn(patch: Patch) -> None:
@@ -208,8 +206,11 @@ def repeat_is_not_compared(patch: Patch) -> None:
     patch.setattr(Writer, "require_same_input", lambda *_, **__: None)
 
 
+NARROW = {large_turn_loses_its_end, large_part_is_cut_without_a_word, large_input_is_refused_too_late}
+"""Bugs that only a store with small entries shows."""
+
 BUGS: dict[str, tuple[Callable[[Patch], None], bool]] = {
-    plant.__name__: (plant, plant in {large_turn_loses_its_end, large_part_is_cut_without_a_word, large_input_is_refused_too_late})
+    plant.__name__: (plant, plant in NARROW)
     for plant in (
         failed_turns_with_results_are_left_out, interrupted_turns_are_not_stored, stream_is_recorded_when_it_has_ended,
         checkpoint_stores_nothing, large_turn_loses_its_end, stop_forgets_the_open_turns, salvage_drops_the_part,
@@ -219,4 +220,4 @@ BUGS: dict[str, tuple[Callable[[Patch], None], bool]] = {
         state_of_another_session_is_shown, own_turn_is_waited_for, answered_turn_runs_again, repeat_is_not_compared,
     )
 }  # fmt: skip
-"""The bugs, each with whether only small entries show it."""
+"""The bugs by name, each with whether it takes small entries."""

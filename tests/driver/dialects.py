@@ -228,7 +228,7 @@ class LangChain(Dialect):
     def results(self, tools: list[Tool], name: str) -> list[Json]:
         return [self._made("tool", "ToolMessage", content=tool.output, tool_call_id=tool.id) for tool in tools]
 
-    def _made(self, kind: str, _: str, **data: Any) -> Json:
+    def _made(self, kind: str, name: str, **data: Any) -> Json:
         return {"type": kind, "data": {"additional_kwargs": {}, "type": kind, **data}}
 
 
@@ -345,7 +345,7 @@ DIALECTS: dict[str, tuple[str, Dialect]] = {
 """For each dialect the shape that validates it."""
 
 
-def results_in(node: Any) -> Iterator[tuple[str, Any]]:
+def results_in(node: Any) -> Iterator[tuple[str, Any]]:  # noqa: PLR0912 - one shape after the other
     """Yield the results in a history of any shape: what names their calls, and the outputs."""
     match node:
         case {"role": "tool", "tool_call_id": str(call), "content": output}:

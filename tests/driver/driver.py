@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from types import NoneType
 from typing import Any
 
 from driver.books import Book, Flaw, Told, require
@@ -108,10 +109,12 @@ class Driver:
                 runs = await asyncio.gather(*map(self._runner.run, plans))
         except TimeoutError:
             raise Flaw("a batch waits without an end") from None
-        for run in [each for run in runs for each in ((run.nested, run) if run.nested else (run,))]:
-            self._settle(run, is_alone=len(plans) == 1 and run.nested is None and run in runs)
-        for book in dict.fromkeys(plan.book.mark for plan in plans):
-            await self._check(next(plan.book for plan in plans if plan.book.mark == book))
+        is_alone = len(runs) == 1 and runs[0].nested is None
+        for run in runs:
+            for each in (run.nested, run) if run.nested else (run,):
+                self._settle(each, is_alone=is_alone)
+        for book in {plan.book.mark: plan.book for plan in plans}.values():
+            await self._check(book)
         for message in self._log.messages:
             require("«" not in message, f"the log holds content: {message}")
 
@@ -157,9 +160,8 @@ class Driver:
         plan, book = run.plan, run.plan.book
         outcome = self._outcome(run)
         self.report.outcomes[outcome] += 1
-        book.past.append(
-            f"{self._batch}: {plan}: {outcome}{' as another run' if run.entered and run.is_replay else ''}"
-        )
+        other = " by another run" if run.entered and run.is_replay else ""
+        book.past.append(f"{self._batch}: {plan}: {outcome}{other}")
         for error in [*run.refused, *([run.error] if run.error else [])]:
             notes = " ".join(getattr(error, "__notes__", []))
             require("«" not in f"{error} {error!r} {notes}", f"{plan}: the error holds content: {error!r}")
@@ -169,18 +171,26 @@ class Driver:
             self.report.markers += check_markers(run, self._log.messages)
         elif outcome == "dropped":
             self._note_dropped(run)
-        elif outcome == "not begun" or (outcome in {"replayed", "id reused"} and run.entered):
+        elif outcome == "replayed" and run.entered:  # the answer is another run's
+            book.told.append(Told(plan.batch, [tool for act in run.handed for tool in act.tools]))
+        elif outcome == "not begun" or (outcome == "id reused" and run.entered):
             book.told.append(Told(plan.batch))  # a part may be stored
         if is_alone:
             self._check_repeat(run, outcome)
-        if plan.turn_id is not None and plan.input is not None and plan.refusal is None:
-            if outcome in {"completed", "failed", "interrupted", "stopped"} and not book.deleted and run.entered:
-                is_sure = outcome != "stopped" and (outcome != "interrupted" or not plan.end.endswith("from outside"))
-                kept = outcome if is_sure else "completed or interrupted"
-                before = book.ids.get(plan.turn_id, ("",))[0]
-                rank = ["", "failed", "interrupted", "completed or interrupted", "completed"].index
-                if before != "completed" and rank(kept) >= rank(before):
-                    book.ids[plan.turn_id] = (kept, plan)
+        if plan.turn_id is not None and plan.input is not None and run.entered and not book.deleted:
+            self._note_id(plan, outcome)
+
+    @staticmethod
+    def _note_id(plan: Plan, outcome: str) -> None:
+        """Note how the turn of an id ended. A later attempt counts if it came further."""
+        if outcome not in {"completed", "failed", "interrupted", "stopped"} or plan.turn_id is None:
+            return
+        is_unsure = outcome == "stopped" or (outcome == "interrupted" and plan.end.endswith("from outside"))
+        status = "completed or interrupted" if is_unsure else outcome
+        before = plan.book.ids.get(plan.turn_id, ("",))[0]
+        rank = ["", "failed", "interrupted", "completed or interrupted", "completed"].index
+        if before != "completed" and rank(status) >= rank(before):
+            plan.book.ids[plan.turn_id] = (status, plan)
 
     def _outcome(self, run: Run) -> str:
         """Return how a turn ended. :raises Flaw: it must not end so."""
@@ -201,28 +211,37 @@ class Driver:
             return "deleted"
         if plan.end == "is dropped" and error is None:
             return "dropped"
+        return self._ended(run)
+
+    @staticmethod
+    def _ended(run: Run) -> str:
+        plan, error = run.plan, run.error
+        if isinstance(error, (Broken, TimeoutError, asyncio.CancelledError, NoneType)) and run.is_replay:
+            return "replayed"
+        outcome = "completed" if run.entered else "replayed"
         match error:
-            case None if run.is_replay or not run.entered:
-                return "replayed"
-            case None:
-                return "interrupted" if run.left else "completed"
+            case None if run.left and run.entered:
+                outcome = "interrupted"
             case Broken():
-                return "replayed" if run.is_replay else "failed"
+                outcome = "failed"
             case TimeoutError() | asyncio.CancelledError():
-                return "replayed" if run.is_replay else "interrupted" if run.entered else "not begun"
+                outcome = "interrupted" if run.entered else "not begun"
             case SessionDeleted():
                 require(plan.book.deleted, f"{plan}: {error!r}")
-                return "deleted"
+                outcome = "deleted"
             case SessionBusy():
                 require(plan.is_exclusive or error.own, f"{plan}: {error!r}")
-                return "busy"
+                outcome = "busy"
             case TurnIdReused():
                 require(plan.repeats is not None, f"{plan}: {error!r}")
-                return "id reused"
+                outcome = "id reused"
             case Unavailable():
                 require("stopped" in str(error), f"{plan}: {error!r}")
-                return "stopped" if run.turn is not None and "stored as interrupted" in str(error) else "not begun"
-        raise Flaw(f"{plan} ended with {type(error).__name__}: {error}") from error
+                is_stored = run.turn is not None and "stored as interrupted" in str(error)
+                outcome = "stopped" if is_stored else "not begun"
+            case Exception():
+                raise Flaw(f"{plan} ended with {type(error).__name__}: {error}") from error
+        return outcome
 
     def _note(self, run: Run, outcome: str) -> None:
         plan, book = run.plan, run.plan.book

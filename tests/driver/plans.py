@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def is_exclusive(self) -> bool:
-        return self.options.get("concurrent", "keep") != "keep"
+        return self.options.get("concurrent") in {"queue", "reject"}
 
     @property
     def turn_id(self) -> str | None:

@@ -127,19 +127,19 @@ class Runner:
         elif way == "stream":
             await self._stream(run, service)
         elif way == "turn":
-            async with service.turn(**self._who(run.plan), native=True, **self._options(run.plan)) as turn:
+            async with service.turn(native=True, **self._opening(run.plan)) as turn:
                 await self._in_turn(run, turn)
         else:
-            async with service.record_turn(**self._who(run.plan), **self._options(run.plan)) as recorder:
+            async with service.record_turn(**self._opening(run.plan)) as recorder:
                 await self._record(run, recorder)
 
     @staticmethod
     def _who(plan: Plan) -> dict[str, str]:
         return {"user_id": plan.book.user, "session_id": plan.book.session}
 
-    @staticmethod
-    def _options(plan: Plan) -> dict[str, Any]:
-        return {**plan.options, **({} if plan.input is None else {"input": plan.input})}
+    def _opening(self, plan: Plan) -> dict[str, Any]:
+        """Return the arguments that open the turn."""
+        return {**self._who(plan), **plan.options, **({} if plan.input is None else {"input": plan.input})}
 
     # Decorated handlers
 
@@ -336,9 +336,9 @@ class Runner:
     async def _drop(self, run: Run, service: SessionHistoryService) -> None:
         """Take a turn of which nobody ends anything, as if the process had died."""
         if run.plan.way == "turn":
-            context: Any = service.turn(**self._who(run.plan), native=True, **self._options(run.plan))
+            context: Any = service.turn(native=True, **self._opening(run.plan))
         else:
-            context = service.record_turn(**self._who(run.plan), **self._options(run.plan))
+            context = service.record_turn(**self._opening(run.plan))
         self._kept += [service, context]
         opened = await context.__aenter__()
         with suppress(Dropped):
