@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from driver.dialects import DIALECTS, Dialect, Json, Tool, results_in
@@ -128,6 +129,12 @@ class Book:
         require(not wrong, f"{where} is refused by the API of {self.shape}: {'; '.join(wrong[:4])}")
         self._check_texts(history, where, turns)
         return self._check_results(history, where, turns)
+
+    def check_alternation(self, history: list[Json], where: str) -> None:
+        """Check that the user never speaks twice in a row, in shapes that name him."""
+        for one, other in pairwise(history):
+            is_twice = one.get("role") == other.get("role") == "user"
+            require(not is_twice, f"{where} of {self.mark} has neighbours of the user")
 
     def check_results(self, messages: list[Json], where: str) -> int:
         """Check that the messages of a log hold all results, whatever else; perhaps one twice, as it was said."""

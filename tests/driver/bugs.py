@@ -19,6 +19,7 @@ from session_history.turns.lifecycle import OpenTurn, OpenTurns
 from session_history.turns.recorder import TurnRecorder
 from session_history.turns.writer import Writer
 from session_history.view.assembly import TurnView
+from session_history.view.repair import repaired
 from session_history_hooks import SessionKey
 
 Patch = pytest.MonkeyPatch
@@ -36,14 +37,12 @@ def interrupted_turns_are_not_stored(patch: Patch) -> None:
     real = OpenTurns.end_early
 
     async def end_early(self: OpenTurns, opened: OpenTurn[Any], status: Status, error: BaseException) -> None:
-        if status is not Status.INTERRUPTED:
+        if status is not Status.INTERRUPTED or opened.writer.is_exclusive:
             await real(self, opened, status, error)
             return
         opened.draft.close(status)
-        opened.writer.end_lease()
         self.discard(opened)
 
-    patch.setattr(session_log, "RETRY_TIMEOUT", 0.3)  # for the lease that nobody gives back
     patch.setattr(OpenTurns, "end_early", end_early)
 
 
@@ -154,6 +153,10 @@ def nothing_is_repaired(patch: Patch) -> None:
     patch.setattr(turn, "repaired", lambda messages, **_: (messages, []))
 
 
+def neighbours_are_not_merged(patch: Patch) -> None:
+    patch.setattr(turn, "repaired", lambda messages, **_: repaired(messages))
+
+
 def window_lacks_a_turn(patch: Patch) -> None:
     real = Reader.for_turn
 
@@ -216,7 +219,8 @@ BUGS: dict[str, tuple[Callable[[Patch], None], bool]] = {
         checkpoint_stores_nothing, large_turn_loses_its_end, stop_forgets_the_open_turns, salvage_drops_the_part,
         salvage_changes_silently, markers_are_not_listed, marker_lacks_the_value, markers_are_not_logged,
         log_holds_content, large_part_is_cut_without_a_word, error_lacks_its_path, error_holds_content,
-        large_input_is_refused_too_late, nothing_is_repaired, window_lacks_a_turn, session_is_found_without_its_user,
+        large_input_is_refused_too_late, nothing_is_repaired, neighbours_are_not_merged, window_lacks_a_turn,
+        session_is_found_without_its_user,
         state_of_another_session_is_shown, own_turn_is_waited_for, answered_turn_runs_again, repeat_is_not_compared,
     )
 }  # fmt: skip

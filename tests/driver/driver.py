@@ -296,6 +296,7 @@ class Driver:
         elif choice < 0.4:
             async with service.turn(book.user, book.session, native=True, alternate=True) as turn:
                 book.check_history(turn.history, "the next history, merged")
+                book.check_alternation(turn.history, "the next history, merged,")
         elif choice < 0.5:
             session = await service.get_session(book.user, book.session, native=True)
             require(session is not None, f"{book.mark} is gone")
