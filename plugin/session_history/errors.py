@@ -23,6 +23,7 @@ from session_history_hooks import (
 from session_history_hooks.spec import PROJECT, WRAPPERS
 
 __all__ = [
+    "AgentBusy",
     "ConfigurationError",
     "Conflict",
     "Corrupt",
@@ -148,6 +149,12 @@ class SessionBusy(_SessionError, RuntimeError):
                 "is in use by an exclusive turn of this very task, for which another turn would wait for ever"
             )
         return super().__str__()
+
+
+class AgentBusy(SessionBusy):
+    """The agent object is replying in another session. Nothing was written. Each session needs an agent object."""
+
+    text = "cannot have a turn now: the agent is replying in another session; give each session an agent object"
 
 
 class TurnOvertaken(_SessionError, RuntimeError):

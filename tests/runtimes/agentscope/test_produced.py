@@ -89,15 +89,15 @@ def deep(levels: int) -> Any:
 
 
 ODD: dict[str, tuple[Any, Any]] = {
-    "number of numpy": (np.int64(3), "[not stored: numpy.int64, 3]"),
+    "number of numpy": (np.int64(3), 3),
     "bytes that are no UTF-8": (b"\xff\xfe", "[not stored: bytes, 2 bytes]"),
     "bytes": (b"abc", "[not stored: bytes, 3 bytes]"),
     "exception": (ValueError("no"), "[not stored: ValueError]"),
-    "nan": (float("nan"), "[not stored: float, nan]"),
-    "infinity": (float("inf"), "[not stored: float, inf]"),
-    "date": (date(2026, 11, 30), "[not stored: datetime.date, 2026-11-30]"),
-    "decimal": (Decimal("1.50"), "[not stored: decimal.Decimal, 1.50]"),
-    "uuid": (UUID(int=7), "[not stored: uuid.UUID, 00000000-0000-0000-0000-000000000007]"),
+    "nan": (float("nan"), "nan"),
+    "infinity": (float("inf"), "inf"),
+    "date": (date(2026, 11, 30), "2026-11-30"),
+    "decimal": (Decimal("1.50"), "1.50"),
+    "uuid": (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
     "half a pair": ("a\ud800", "a\ufffd"),
     "tuple": ((1, 2), [1, 2]),
     "keys": ({1: "a"}, {"1": "a"}),
@@ -296,7 +296,7 @@ class TestBlocks:
     def test_markers_name_path_and_type(self) -> None:
         block = ToolResultBlock(id="c", name="w", output="o", metadata={"a": [1, {"b": np.int64(3)}]})
         _, markers = produced_block(block, "messages[2].content[4]")
-        assert markers == [Marker("messages[2].content[4].metadata.a[1].b", "numpy.int64", "replaced")]
+        assert markers == [Marker("messages[2].content[4].metadata.a[1].b", "numpy.int64", "converted")]
 
 
 def test_message_that_became_one_marker_can_be_loaded() -> None:
