@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from session_history.records.markers import Marker
@@ -53,33 +53,36 @@ def produced_or_refused(values: Any, first: int, *, native: bool) -> tuple[list[
     """
     one = isinstance(values, (str, bytes)) or not isinstance(values, Sequence)
     items = [values] if one else list(values)
-    if not any(looks_like_message(item, native=native) and not _is_words(item) for item in items):
+    if not any(looks_like_message(item, native=native) and not is_words(item) for item in items):
         return freeze(values, native=native), []  # which raises
     kept = [produced(item, f"messages[{first + index}]", native=native) for index, item in enumerate(items)]
     return [message for message, _ in kept], [marker for _, markers in kept for marker in markers]
 
 
 def looks_like_message(value: object, *, native: bool) -> bool:
-    """Tell whether a value is meant as a message: a native one is any JSON object, another one has a role."""
+    """Tell whether a value is meant as a message: a native one is any JSON object, another one has a role or a type."""
     plainer = dumped_model(value)
     if isinstance(plainer, Message):
         return True
-    return isinstance(plainer, dict) and (native or isinstance(plainer.get("role"), str))
+    return isinstance(plainer, dict) and (
+        native or any(isinstance(plainer.get(name), str) for name in ("role", "type"))
+    )
 
 
-def _is_words(value: object) -> bool:
+def is_words(value: object) -> bool:
     """Tell whether a message comes before the model: it is of a user or of the system, and holds no result."""
     message = dumped_model(value)
     fields = raw_fields(message) if isinstance(message, Message) else message
     if not isinstance(fields, dict) or not isinstance(fields.get("role"), str) or fields["role"] not in WORDS:
         return False
     content = fields.get("content", fields.get("parts"))
-    parts = content if isinstance(content, list) else []
+    parts = content if isinstance(content, (list, tuple)) else []
     return not any(map(_may_be_result, parts))
 
 
 def _may_be_result(part: object) -> bool:
-    if not isinstance(part, dict):
+    part = dumped_model(part)
+    if not isinstance(part, Mapping):
         return False
     names = [str(part.get("type")), str(part.get("part_kind")), *map(str, part)]
     return any("esult" in name or "esponse" in name or "tool" in name.lower() for name in names)
