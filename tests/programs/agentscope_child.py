@@ -1,7 +1,8 @@
-"""A process with an agent: ``python agentscope_child.py PATH SAVE WHAT``.
+"""A process with an agent: ``python agentscope_child.py PATH SAVE WHAT [durable]``.
 
 ``reply`` and ``park`` print, as JSON, the messages of the agent and what it asks the user for. ``model`` and ``tool``
-say that they wait, for ever, in the second call of the model or in the second call of a tool.
+say that they wait, for ever, in the second call of the model or in the second call of a tool; ``first`` does in the
+first call of the model.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ ROME: list[Part] = [
 SCRIPTS: dict[str, list[Step]] = {
     "reply": [ROME, text("It is sunny.")],
     "park": [ROME, call("book", id="c2", city="Rome")],
+    "first": [for_ever()],
     "model": [ROME, for_ever()],
     "tool": [ROME, call("endless_alone", id="c2")],
 }
 
 
-async def main(path: str, save: str, what: str) -> None:
+async def main(path: str, save: str, what: str, durable: str = "") -> None:
     async with SqliteSessionHistoryService(path) as service:
-        speaker = Speaker(service, *SCRIPTS[what], save=save)
+        speaker = Speaker(service, *SCRIPTS[what], save=save, durable=bool(durable))
         asked = UserMsg("user", "How is Rome?")
         if what == "reply":
             await speaker.agent.reply(asked)
@@ -44,7 +46,7 @@ async def main(path: str, save: str, what: str) -> None:
             print(json.dumps({"context": speaker.context, "parked": parked.model_dump(mode="json")}))
         else:
             reply = asyncio.create_task(speaker.agent.reply(asked))
-            await (speaker.model if what == "model" else speaker.tools).waiting.wait()
+            await (speaker.tools if what == "tool" else speaker.model).waiting.wait()
             print("waits", flush=True)
             await reply
 

@@ -15,8 +15,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
 from openai.types.chat import ChatCompletionMessage
+from pydantic import BaseModel
 
 from session_history import Message, SessionHistoryService, Turn, with_session_history
 from session_history.errors import InvalidMessage, NotStorable

@@ -120,6 +120,35 @@ async def test_reruns_at_once_store_one_answer(pair: list[SessionHistoryService]
     assert await texts(pair[0]) == ["question", "whole answer"]
 
 
+def charge(call_id: str) -> list[Json]:
+    """Return a call of a tool, and its result."""
+    call = {"id": call_id, "type": "function", "function": {"name": "charge", "arguments": "{}"}}
+    return [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call_id, "content": f"charged {call_id}"},
+    ]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+async def test_tools_of_both_of_two_runs_at_once_are_known_to_the_next_turn(
+    pair: list[SessionHistoryService], durable: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = pair
+    options: Any = {"native": True, "turn_id": "t", "input": "pay", "durable": durable}
+    async with one.turn("u", "s", **options) as slow:
+        slow.add(charge("a"))
+        async with other.turn("u", "s", **options) as quick:
+            quick.add([*charge("b"), assistant("done")])
+        slow.add(assistant("done, too"))
+    assert slow.recorded is not None
+    shown = await texts(one)
+    assert {"charged a", "charged b"} <= set(shown)
+    assert not caplog.records
+    async with other.turn("u", "s", **options) as again:
+        assert again.recorded is not None
+        assert [message["content"] for message in again.recorded] == ["pay", None, "charged b", "done"]
+
+
 async def test_other_input_under_the_id_of_an_interrupted_turn_is_refused(service: SessionHistoryService) -> None:
     await cut(service)
     with pytest.raises(TurnIdReused):

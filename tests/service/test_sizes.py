@@ -179,6 +179,19 @@ async def test_result_above_the_limit_becomes_a_marker_and_the_next_turns_work(
     assert {name: marked[name] for name in names} == {name: huge[name] for name in names}
 
 
+@pytest.mark.parametrize("role", ["user", "system"])
+async def test_huge_results_that_are_added_alone_become_markers_in_any_role(
+    narrow_service: SessionHistoryService, role: str
+) -> None:
+    block = {"type": "tool_result", "tool_use_id": "c", "id": "c", "content": "x" * 3 * LIMIT}
+    async with narrow_service.turn("u", "s", native=True) as turn:
+        turn.add({"role": role, "content": [block]})
+    assert [marker.kind for marker in turn.markers] == ["too large"]
+    session = await narrow_service.get_session("u", "s", native=True)
+    assert session is not None
+    assert session.messages[0]["content"][0]["tool_use_id"] == "c"
+
+
 async def test_huge_input_is_refused_before_the_handler_runs(narrow_service: SessionHistoryService) -> None:
     @with_session_history(narrow_service)
     async def handler(messages: list[Any]) -> str:

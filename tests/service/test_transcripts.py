@@ -171,6 +171,30 @@ async def test_transcript_that_a_turn_adds_first_is_not_stored_twice(service: Se
     assert await stored(service) == EXPECTED
 
 
+@pytest.mark.parametrize("declared", [True, False], ids=["input", "added"])
+async def test_retry_of_a_failed_turn_in_which_a_tool_ran_may_bring_its_input_again(
+    service: SessionHistoryService, declared: bool
+) -> None:
+    paid = {"id": "a1", "role": "assistant", "parts": [{"type": "tool-pay", "toolCallId": "c", "output": "paid"}]}
+
+    async def attempt(answer: Json, error: Exception | None = None) -> None:
+        question = ui("u1", "user", "pay")
+        options: Any = {"input": question} if declared else {}
+        async with service.turn("u", "s", native=True, turn_id="t", **options) as turn:
+            if not declared:
+                turn.add(question)
+            turn.add(answer)
+            if error is not None:
+                raise error
+
+    with pytest.raises(ZeroDivisionError):
+        await attempt(paid, ZeroDivisionError())
+    await attempt(ui("a2", "assistant", "You had paid."))
+    session = await service.get_session("u", "s", native=True)
+    assert session is not None
+    assert [message["id"] for message in session.messages] == ["u1", "a1", "u1", "a2"]
+
+
 async def test_messages_without_ids_are_always_new(service: SessionHistoryService) -> None:
     for _ in range(2):
         async with service.turn("u", "s", native=True, input=[{"role": "user", "content": "same"}]):

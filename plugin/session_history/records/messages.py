@@ -253,7 +253,7 @@ def dumped_model(value: Any) -> Any:
         try:
             sent = value.model_dump(mode=mode, by_alias=True, exclude_unset=True, warnings=False)
             return _with_defaults(sent, value.model_dump(mode=mode, by_alias=True, warnings=False))
-        except Exception:  # noqa: PERF203, S112 - of the model's own serializers
+        except Exception:  # noqa: S112 - of the model's own serializers
             continue
     return value
 

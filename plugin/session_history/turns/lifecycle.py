@@ -150,7 +150,7 @@ class OpenTurn(Generic[M]):
         new = (
             recorded_part(given, recorded.inputs)
             if recorded
-            else unsaid(given, self.window.turns, self.window.turns_read)
+            else unsaid(given, self.window.turns, self.turn.id, earlier=self.window.turns_read)
         )
         self.draft.add_input(new)
         if recorded:

@@ -160,6 +160,7 @@ class TurnRecorder(Generic[M]):
         """Return a message of an adapter as it can be stored."""
         if flaw_of(message.value) is None:
             return message
+        self._draft.require_open()
         value, markers = salvaged(message.value, f"messages[{index}]")
         self._draft.note(markers)
         return StoredMessage(message.format, value)

@@ -58,11 +58,11 @@ class Prompt:
         is_fine = is_text and not self._alternate
         self._repaired = (messages, []) if is_fine else repaired(messages, alternate=self._alternate)
 
-    def unsaid(self, messages: Sequence[StoredMessage]) -> Sequence[StoredMessage]:
+    def unsaid(self, messages: Sequence[StoredMessage], turn_id: str) -> Sequence[StoredMessage]:
         """Return messages without those that the session has already, by their ids."""
         if not any(["id" in message.value for message in messages]):  # noqa: C419 - a list is faster
             return messages
-        return unsaid(messages, self._window.turns, self._window.turns_read)
+        return unsaid(messages, self._window.turns, turn_id, earlier=self._window.turns_read)
 
     def has(self, message: StoredMessage) -> bool:
         """Tell whether the session has a message of this id."""
@@ -251,7 +251,7 @@ class Turn(Generic[M]):
         """
         is_input = not messages or messages[-1].role in WORDS
         try:
-            new = self._prompt.unsaid(messages)
+            new = self._prompt.unsaid(messages, self.id)
         except TranscriptEdited:
             if is_input or self._prompt.has(messages[-1]):
                 raise

@@ -19,6 +19,7 @@ from session_history.records.messages import WORDS, StoredMessage
 from session_history.records.record import Author, Record, Status, new_id
 from session_history.records.values import encode
 from session_history.turns.draft import Draft
+from session_history.view.effects import is_harmless
 from session_history.view.shapes import Speaker, reading_of, speaker
 from session_history_hooks import Entry, Head, SessionKey
 
@@ -98,6 +99,7 @@ class Writer:
         self._lease: leases.Lease | None = None
         self._pending: _Pending | None = None
         self._is_answered = False  # an entry with the id of the answer stands in the log
+        self._had_effect = False  # a tool may have run here, and another run of the turn was stored first
         self._told = 0  # how many markers were logged
         self._owned = asyncio.Lock()  # appends behind an entry of one's own
 
@@ -191,7 +193,7 @@ class Writer:
             else:
                 await self._yield_to_first(head, seq, Record.decode(found.payload, self._key, seq))
         self._log_markers()
-        if self.recorded is not None and self._draft.status is not None:
+        if self.recorded is not None and self._draft.status is not None and not self._had_effect:
             self._log_discarded(self.recorded)
 
     def _log_discarded(self, recorded: RecordedTurn) -> None:
@@ -212,9 +214,9 @@ class Writer:
     def _next(self, status: Status) -> _Pending | None:
         draft = self._draft
         if self.recorded is not None:
-            if draft.stored_status is not Status.OPEN:
+            if draft.stored_status is not Status.OPEN and not self._had_effect:
                 return None
-            status = Status.INTERRUPTED  # of this run some is stored, and another run had the answer first
+            status = Status.INTERRUPTED  # another run had the answer first, but of this one some is to be known
         is_open = status is Status.OPEN and draft.status is None
         record = draft.record(
             status,
@@ -312,6 +314,7 @@ class Writer:
         """Take the answer of another run of this turn, which was stored first."""
         self.recorded = await self._reader.recorded_turn(self._key, head, seq, record)
         self._draft.withdraw_answer()
+        self._had_effect = not all(map(is_harmless, self._draft.messages))
         if self._draft.inputs():
             self.require_same_input()
         self.require_same_words()

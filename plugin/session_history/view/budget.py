@@ -93,7 +93,7 @@ class BudgetedWindow:
     def _left(self, turns: Sequence[TurnView]) -> int:
         """Return the tokens that the input leaves, of which the session may have a part already."""
         try:
-            new = unsaid(self._input, turns)
+            new = unsaid(self._input, turns, self._turn_id)
         except TranscriptEdited:  # which refuses the turn
             new = ()
         for message in new:

@@ -29,6 +29,8 @@ def is_known(message: StoredMessage, turns: Sequence[TurnView]) -> bool:
 def unsaid(
     messages: Sequence[StoredMessage],
     turns: Sequence[TurnView],
+    turn_id: str | None = None,
+    *,
     earlier: Callable[[], Sequence[TurnView]] | None = None,
 ) -> Sequence[StoredMessage]:
     """Return the messages of an input that the session lacks. Messages are known by their ids.
@@ -36,17 +38,18 @@ def unsaid(
     All that the input has ahead of a message that is known is older. An answer may have another id in the client.
 
     :param turns: those of the window.
+    :param turn_id: the id of the turn that has the input. Earlier attempts at this turn had the same one.
     :param earlier: returns more turns to look at, if the window knows none of the messages.
     :raises TranscriptEdited: the input repeats the session's messages, but not as they are.
     """
     if not any("id" in message.value for message in messages):
         return messages
-    counted = _without_retried(turns)
+    counted = _without_retried([turn for turn in turns if turn.turn_id is None or turn.turn_id != turn_id])
     history = [message for turn in counted for message in turn.messages]  # also what a budget hides
     places = _places(history)
     known = [(index, places[name]) for name, index in _places(messages).items() if name in places]
     if not known:
-        return unsaid(messages, earlier()) if earlier else messages
+        return unsaid(messages, earlier(), turn_id) if earlier else messages
     for index, place in known:
         _require(_is_same(messages[index], history[place]), index)
     for (index, place), (next_index, next_place) in pairwise(known):

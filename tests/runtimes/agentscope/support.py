@@ -19,7 +19,12 @@ from agentscope.event import (
     UserConfirmResultEvent,
 )
 from agentscope.exception import DeveloperOrientedException
-from agentscope.formatter import AnthropicChatFormatter, OpenAIChatFormatter
+from agentscope.formatter import (
+    AnthropicChatFormatter,
+    DashScopeChatFormatter,
+    GeminiChatFormatter,
+    OpenAIChatFormatter,
+)
 from agentscope.message import (
     Base64Source,
     DataBlock,
@@ -177,12 +182,15 @@ async def valid(messages: list[Msg]) -> bool:
 
 
 async def flaws(messages: list[Msg]) -> list[str]:
-    """Return the flaws for which OpenAI or Anthropic would refuse the messages that AgentScope sends."""
+    """Return the flaws for which a model's API would refuse the messages that AgentScope sends."""
     plain = [without_data(message) for message in messages]
     chat = await OpenAIChatFormatter().format(plain)
     blocks = await AnthropicChatFormatter().format(plain)
+    qwen = await DashScopeChatFormatter(input_types=["text/plain", "application/x-thinking"]).format(plain)
+    gemini = await GeminiChatFormatter().format(plain)
     return [
         *(f"chat {flaw}" for flaw in flaws_of_chat(chat)),
+        *(f"qwen {flaw}" for flaw in flaws_of_chat(qwen)),
         *(f"blocks {flaw}" for flaw in flaws_of_blocks(blocks)),
         *(
             f"blocks {index}: called twice"
@@ -199,7 +207,40 @@ async def flaws(messages: list[Msg]) -> list[str]:
             for index, message in enumerate(chat[1:])
             if message["role"] not in ROLES
         ),
+        *(f"{api} {flaw}" for api, sent in by_api(chat, blocks, qwen, gemini) for flaw in flaws_of_content(sent)),
     ]
+
+
+def by_api(*sent: list[Json]) -> list[tuple[str, list[Json]]]:
+    return list(zip(("chat", "blocks", "qwen", "gemini"), sent, strict=True))
+
+
+def flaws_of_content(messages: list[Json]) -> list[str]:
+    """Return the messages without text, with a thought that nothing follows, or with arguments that are not JSON."""
+    found = []
+    for index, message in enumerate(messages):
+        parts = message.get("parts", message.get("content")) or []
+        parts = [{"text": parts}] if isinstance(parts, str) and message["role"] != "tool" else parts
+        parts = [] if isinstance(parts, str) else parts
+        found += [f"{index}: blank text" for part in parts if "text" in part and not part["text"].strip()]
+        if parts and is_thought(parts[-1]):
+            found.append(f"{index}: a thought is last")
+        calls = message.get("tool_calls") or []
+        if not parts and not calls and message["role"] != "tool":
+            found.append(f"{index}: nothing but thoughts")
+        found += [f"{index}: arguments" for each in calls if not is_json_object(each["function"]["arguments"])]
+    return found
+
+
+def is_thought(part: Json) -> bool:
+    return part.get("type") in ("thinking", "redacted_thinking") or part.get("thought") is True
+
+
+def is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def without_data(message: Msg) -> Msg:

@@ -7,7 +7,8 @@ from typing import Any
 
 from agentscope.message import ContentBlock, ToolCallBlock
 
-from session_history.runtimes.agentscope.messages import dumped
+from session_history.records.markers import Marker
+from session_history.runtimes.agentscope.produced import produced_block
 
 
 class MessageAccumulator:
@@ -23,18 +24,23 @@ class MessageAccumulator:
         self._places: dict[int, int] = {}  # in the content, by the identity of the block
         self._seen: list[ContentBlock] = []  # kept alive, so that no other object gets its identity
 
-    def take(self, blocks: Iterable[ContentBlock]) -> None:
+    def take(self, blocks: Iterable[ContentBlock]) -> list[Marker]:
         """Add the blocks that are new. Of the known ones only calls change: their state.
 
-        :raises NotStorable: a block would not come back equal. Those ahead of it were added.
+        :returns: what they lack of what was produced.
         """
         self.content = list(self.content)
+        lacks: list[Marker] = []
         for block in blocks:
-            if id(block) not in self._places:
-                self.content.append(dumped(block, f"block {block.id!r}"))
+            place = self._places.get(id(block))
+            if place is None or isinstance(block, ToolCallBlock):
+                at = len(self.content) if place is None else place
+                value, markers = produced_block(block, f"messages[{self.index}].content[{at}]")
+                self.content[at : at + 1] = [value]
+                lacks += markers
+            if place is None:
                 self._see(block, len(self.content) - 1)
-            elif isinstance(block, ToolCallBlock):
-                self.content[self._places[id(block)]] = dumped(block, f"block {block.id!r}")
+        return lacks
 
     def align(self, blocks: Sequence[ContentBlock]) -> None:
         """Identify blocks with those at the end of the content. The agent may have replaced some by others."""

@@ -7,25 +7,30 @@ from typing import Any
 
 from agentscope.message import (
     AssistantMsg,
+    ContentBlock,
+    HintBlock,
     Msg,
     TextBlock,
+    ThinkingBlock,
     ToolCallBlock,
     ToolCallState,
     ToolResultBlock,
     ToolResultState,
     UserMsg,
 )
-from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from session_history.errors import Corrupt, NotStorable
+from session_history.records.markers import Marker
 from session_history.records.messages import Message, StoredMessage, TextContent
 from session_history.records.record import MessageRef
 from session_history.records.values import check
+from session_history.runtimes.agentscope.produced import free_form, produced_fields
 from session_history.view.shapes import UNKNOWN_OUTCOME
 
 FORMAT = "agentscope.msg/2"
-"""Format of a ``Msg`` of AgentScope 2: exactly its ``model_dump(mode="json")``."""
+"""Format of a ``Msg`` of AgentScope 2: its ``model_dump(mode="json")``, with markers for what is not JSON."""
 
 _OUTCOMES = {
     ToolCallState.ASKING.value: "The call has not run: it waits for the user's consent.",
@@ -34,26 +39,29 @@ _OUTCOMES = {
 """The result that other agents see of a call in which an agent waits for an answer."""
 
 
-def dumped(model: BaseModel, path: str, *, exclude: set[str] | None = None) -> dict[str, Any]:
-    """Return a message, or a block of one, as JSON.
+def check_input(msg: Msg) -> StoredMessage:
+    """Return a message that an agent is about to answer.
 
     :raises NotStorable: it would not come back equal.
     """
+    path = f"message {msg.id!r}"
+    for name, value in free_form(msg).items():
+        check(value, f"{path}.{name}")
     try:
-        value = model.model_dump(mode="json", exclude=exclude)
+        value = msg.model_dump(mode="json")
     except ValueError:  # pydantic's own error, or that of an object that holds itself
         raise NotStorable(path, "holds something that is not JSON") from None
     check(value, path)
-    return value
+    return StoredMessage(FORMAT, value)
 
 
-def with_content(msg: Msg, content: list[dict[str, Any]]) -> StoredMessage:
-    """Return a message with its content as JSON.
+def with_content(msg: Msg, content: list[dict[str, Any]], path: str) -> tuple[StoredMessage, list[Marker]]:
+    """Return a message with its content as JSON, and what it lacks of what was produced.
 
-    :raises NotStorable: it would not come back equal.
+    :param path: the name of the message.
     """
-    fields = dumped(msg, f"message {msg.id!r}", exclude={"content"})
-    return StoredMessage(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields})
+    fields, markers = produced_fields(msg, path)
+    return StoredMessage(FORMAT, {name: fields.get(name, content) for name in Msg.model_fields}), markers
 
 
 def id_of(ref: MessageRef, stored: StoredMessage) -> str:
@@ -68,8 +76,11 @@ def restored(ref: MessageRef, stored: StoredMessage) -> Msg:
     """
     if stored.format != FORMAT:
         return _converted(stored, id_of(ref, stored))
+    value = stored.to_dict()
+    if isinstance(value["content"], str):  # a marker: the message was too large for the store
+        value["content"] = [{"type": "text", "text": value["content"], "id": id_of(ref, stored)}]
     try:
-        return Msg.model_validate(stored.to_dict())
+        return Msg.model_validate(value)
     except ValidationError:
         raise Corrupt("this version of agentscope cannot read a message of the session") from None
 
@@ -95,6 +106,74 @@ def awaits(msg: Msg) -> bool:
 
 
 def repair(msg: Msg) -> int:
+    """Leave out of a message what a model's API refuses, and give every call in it one result.
+
+    Refused are text of white space, thoughts that nothing follows, and arguments that are not JSON, such as those of a
+    call that was cut.
+
+    :returns: how many blocks were made up, changed or left out.
+    """
+    changes = _pair(msg) + sum(map(_mend, msg.content))
+    shown = _shown(msg.content)
+    changes += len(msg.content) - len(shown)
+    msg.content = shown
+    return changes
+
+
+def needs_repair(msg: Msg) -> bool:
+    """Tell whether a model's API may refuse a message as it is."""
+    copy = msg.model_copy(update={"content": [block.model_copy() for block in msg.content]})
+    return repair(copy) > 0
+
+
+def first_kept(stored: list[dict[str, Any]], msg: Msg) -> int:
+    """Return how many blocks of a stored message an agent dropped from the beginning, given what it has of it.
+
+    The number of blocks does not tell: a repair may have made some up, and left some out.
+    """
+    estimate = max(0, len(stored) - len(msg.content))
+    for block in msg.content:
+        same = [at for at, each in enumerate(stored) if (each.get("type"), each.get("id")) == (block.type, block.id)]
+        if same:
+            return min(same, key=lambda at: abs(at - estimate))
+    return estimate
+
+
+def _shown(content: list[ContentBlock]) -> list[ContentBlock]:
+    """Return the blocks that an API takes. A thought needs a text or a call behind it, before the next result."""
+    shown: list[ContentBlock] = []
+    is_followed = False
+    for block in reversed(content):
+        if isinstance(block, ThinkingBlock):
+            if is_followed:
+                shown.append(block)
+        elif not _is_blank(block):
+            is_followed = not isinstance(block, (ToolResultBlock, HintBlock))
+            shown.append(block)
+    return shown[::-1]
+
+
+def _is_blank(block: ContentBlock) -> bool:
+    text = block.text if isinstance(block, TextBlock) else block.hint if isinstance(block, HintBlock) else None
+    return isinstance(text, str) and not text.strip()
+
+
+def _mend(block: ContentBlock) -> bool:
+    """Give a call arguments, if it has none that are JSON; return whether that was so."""
+    if not isinstance(block, ToolCallBlock) or _is_object(block.input):
+        return False
+    block.input = "{}"
+    return True
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(from_json(text), dict)
+    except ValueError:
+        return False
+
+
+def _pair(msg: Msg) -> int:
     """Give every call in a message one result, where models look for it.
 
     :returns: how many results were made up or left out.

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
-from types import TracebackType
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Literal, get_args
 
 from agentscope.agent import Agent
-from agentscope.event import ReplyEndEvent
 from agentscope.middleware import MiddlewareBase
-from agentscope.types import ReplyFinishedReason
+from agentscope.tool import ToolResponse
 
 from session_history.configured import configured_service
-from session_history.errors import SessionHistoryError, TurnClosed
+from session_history.errors import SessionHistoryError
 from session_history.log.reader import window_size
-from session_history.records.record import Status
+from session_history.records.messages import check_fits
+from session_history.runtimes.agentscope.ownership import entered, holding_of, is_nested, reply_around
 from session_history.runtimes.agentscope.reply import Reply
+from session_history.runtimes.agentscope.running import END, RunningReply
 from session_history.service import SessionHistoryService, check_service
 from session_history.turns.lifecycle import check_options
-from session_history.turns.options import Concurrent
+from session_history.turns.options import PATIENCE, Concurrent
 from session_history.turns.recorder import TurnRecorder
 from session_history.view.budget import TokenBudget
-from session_history_hooks import check_key
+from session_history_hooks import SessionKey, check_key
 
 logger: logging.Logger = logging.getLogger("session_history")
 
@@ -48,11 +47,13 @@ class SessionHistoryMiddleware(MiddlewareBase):
     :param save: ``"turn"``: one append per reply. ``"step"``: also before each reasoning and each call of a tool,
         still one turn.
     :param concurrent: see :meth:`session_history.SessionHistoryService.turn`.
+    :param patience: see there.
+    :param durable: store what a reply answers before its model is called. After a crash the next reply sees it.
     :param last_turns: see there. Without it the agent gets all of its history that its summary does not cover.
     :param token_budget: see there.
     :raises TypeError: ``service`` is not a SessionHistoryService.
     :raises InvalidKey: the user id cannot be a key.
-    :raises ValueError: ``save`` or ``concurrent`` is not a supported value.
+    :raises ValueError: ``save``, ``concurrent`` or another option is not a supported value.
     """
 
     def __init__(
@@ -62,18 +63,21 @@ class SessionHistoryMiddleware(MiddlewareBase):
         user_id: str,
         save: Save = "turn",
         concurrent: Concurrent = "keep",
+        patience: float = PATIENCE,
+        durable: bool = False,
         last_turns: int | None = None,
         token_budget: TokenBudget | None = None,
     ) -> None:
         check_service(service)
         self._service = service
         self._user_id = check_key("user_id", user_id)
-        check_options(concurrent=concurrent)
         self._by_step = _check_save(save) == "step"
-        self._concurrent = concurrent
+        check_options(concurrent=concurrent, patience=patience, last_turns=last_turns, token_budget=token_budget)
+        self._concurrent: Concurrent = concurrent
+        self._patience = patience
+        self._durable = durable
         self._is_whole = window_size(last_turns, token_budget) is None
         self._window: dict[str, Any] = {"last_turns": last_turns, "token_budget": token_budget}
-        self._running: dict[int, _RunningReply] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(user_id={self._user_id!r})"
@@ -81,32 +85,32 @@ class SessionHistoryMiddleware(MiddlewareBase):
     async def on_reply(
         self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., AsyncGenerator[Any, None]]
     ) -> AsyncGenerator[Any, None]:
-        if (left := self._running.get(id(agent))) is not None:
-            await left.abandon()
-        running: _RunningReply | None = None
+        running: RunningReply | None = None
         try:
-            async with self._open_turn(agent) as recorder:
-                reply = Reply(agent, recorder, input_kwargs.get("inputs"), whole=self._is_whole)
-                running = self._running[id(agent)] = _RunningReply(recorder, reply)
+            await self._settle(agent)
+            async with self._record_turn(agent) as recorder:
+                running = self._begin(agent, recorder, input_kwargs.get("inputs"))
+                if self._durable:
+                    await running.store_input()
                 async with running, aclosing(next_handler(**input_kwargs)) as items:
-                    async for item in items:
-                        await running.follow(item)
+                    while (item := await running.next_of(items)) is not END:
+                        running.pause()
                         yield item
+                        running.resume()
         except SessionHistoryError as error:
             if running is None:  # AgentScope's app hides the reason from its users and from its operators
                 logger.warning("a reply of agent %r did not begin: %r", agent.name, error)
             raise
         finally:
             if running is not None:
-                if self._running.get(id(agent)) is running:
-                    del self._running[id(agent)]
                 running.end()
 
     async def on_compress_context(
         self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., Awaitable[None]]
     ) -> None:
-        running = self._running.get(id(agent))
-        if running is None:
+        self._require_own_agent(agent)
+        running = self._running_of(agent)
+        if running is None or running.is_left:
             await self._compress(agent, lambda: next_handler(**input_kwargs))
             return
         if self._by_step:
@@ -116,115 +120,86 @@ class SessionHistoryMiddleware(MiddlewareBase):
 
     async def _compress(self, agent: Agent, work: Callable[[], Awaitable[None]]) -> None:
         """Compress a context outside of a reply, and store the result at once."""
-        running: _RunningReply | None = None
+        running: RunningReply | None = None
         try:
-            async with self._open_turn(agent) as recorder:
-                running = _RunningReply(recorder, Reply(agent, recorder, None, whole=self._is_whole))
+            await self._settle(agent)
+            async with self._record_turn(agent) as recorder:
+                running = self._begin(agent, recorder, None)
                 async with running:
-                    with running.compressing():
+                    with running.compressing(), entered(running):
                         await work()
         finally:
             if running is not None:
                 running.end()
 
+    async def on_check_permission(
+        self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., Awaitable[Any]]
+    ) -> Any:
+        decision = await next_handler(**input_kwargs)
+        self._require_own_agent(agent)
+        return decision
+
     async def on_acting(
         self, agent: Agent, input_kwargs: dict[str, Any], next_handler: Callable[..., AsyncGenerator[Any, None]]
     ) -> AsyncGenerator[Any, None]:
-        running = self._running.get(id(agent))
+        running = self._running_of(agent)
         if running is not None and self._by_step:
             await running.store()
             running.require_running()
         async for item in next_handler(**input_kwargs):
-            yield item
+            if running is not None and isinstance(item, ToolResponse):
+                running.note_result(input_kwargs["tool_call"], item)
+            if running is None or running.has_own_agent:
+                yield item  # else the tool runs to its end, and the agent gets nothing of it
+        self._require_own_agent(agent)
 
-    def _open_turn(self, agent: Agent) -> AbstractAsyncContextManager[TurnRecorder[dict[str, Any]]]:
-        service = configured_service() if self._service is None else self._service
-        return service.record_turn(
+    async def _settle(self, agent: Agent) -> None:
+        """End the replies that were left, before another turn begins.
+
+        :raises SessionBusy: a reply in another session is going on.
+        """
+        if not is_nested(agent, self):
+            await holding_of(agent).settle(SessionKey(self._user_id, agent.state.session_id))
+
+    def _begin(self, agent: Agent, recorder: TurnRecorder[dict[str, Any]], inputs: object) -> RunningReply:
+        nested = is_nested(agent, self)
+        if not nested:
+            holding_of(agent).claim(agent.state, recorder.key)
+        reply = Reply(agent, recorder, inputs, whole=self._is_whole, nested=nested)
+        check_fits(reply.input, self._used_service().provider.limits.entry_bytes)
+        running = RunningReply(self, agent, recorder, reply)
+        holding_of(agent).replies.append(running)
+        return running
+
+    def _running_of(self, agent: Agent) -> RunningReply | None:
+        """Return the reply of this agent that the caller belongs to, or else the one that is going on."""
+        reply = reply_around(agent, self)
+        if reply is None or reply.is_over:
+            reply = next((each for each in holding_of(agent).replies if each.middleware is self), None)
+        return reply if isinstance(reply, RunningReply) else None
+
+    def _require_own_agent(self, agent: Agent) -> None:
+        """Check that what runs now belongs to the session that the agent holds.
+
+        :raises TurnClosed: it was begun by a reply in another session, which was left.
+        """
+        reply = reply_around(agent, self)
+        if isinstance(reply, RunningReply):
+            reply.require_own_agent()
+
+    def _record_turn(self, agent: Agent) -> AbstractAsyncContextManager[TurnRecorder[dict[str, Any]]]:
+        return self._used_service().record_turn(
             self._user_id,
             agent.state.session_id,
             native=True,
             slot=agent.name,
             concurrent=self._concurrent,
+            patience=self._patience,
             **self._window,
         )
 
-
-class _RunningReply:
-    """A reply that is going on."""
-
-    def __init__(self, recorder: TurnRecorder[dict[str, Any]], reply: Reply) -> None:
-        self._recorder = recorder
-        self._reply = reply
-        self._ended: Status | None = None
-        self._well = False
-        self._over = False
-        self._lock = asyncio.Lock()  # tools may run side by side
-
-    async def follow(self, item: object) -> None:
-        """Follow an event. The end of a reply is stored before anybody hears of it."""
-        self._reply.hear(item)
-        if isinstance(item, ReplyEndEvent):
-            interrupted = item.finished_reason == ReplyFinishedReason.INTERRUPTED
-            self._ended = Status.INTERRUPTED if interrupted else Status.COMPLETED
-            await self.store(self._ended)
-
-    async def store(self, status: Status = Status.OPEN) -> None:
-        """Store what was said so far."""
-        async with self._lock:
-            if not self._over:
-                self._reply.take()
-                self._reply.save_state()
-                await self._recorder.checkpoint(status)
-
-    def require_running(self) -> None:
-        """Check before a tool begins that its reply was not left while the call was being stored.
-
-        :raises TurnClosed: the turn is over.
-        """
-        if self._over:
-            raise TurnClosed("the reply was left before this call of a tool began")
-
-    @contextmanager
-    def compressing(self) -> Iterator[None]:
-        """Take what the agent is about to leave out of its context, then follow what became of it."""
-        self._reply.take()
-        start = self._reply.context_start()
-        try:
-            yield
-        finally:
-            self._reply.compressed(start)
-
-    async def __aenter__(self) -> None:
-        self._recorder.on_stop(self._gather)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._gather(error)
-
-    def _gather(self, error: BaseException | None) -> None:
-        """Add what is left at the end of the reply."""
-        if self._over:
-            return
-        parked = error is None and self._ended is None and self._reply.is_parked
-        if parked:
-            self._recorder.park()
-        left = isinstance(error, GeneratorExit)
-        self._well = parked or (self._ended is Status.COMPLETED and (error is None or left))
-        self._reply.finish(failing=error is not None)
-
-    async def abandon(self) -> None:
-        """End a reply whose consumer left without closing it, since the agent is to reply to something else."""
-        async with self._lock:
-            self._gather(GeneratorExit())
-            await self._recorder.abandon()
-            self.end()
-
-    def end(self) -> None:
-        """Note that the turn is over."""
-        if not self._over:
-            self._over = True
-            self._reply.mark(well=self._well)
+    def _used_service(self) -> SessionHistoryService:
+        return configured_service() if self._service is None else self._service
 
 
 def app_middlewares(
@@ -232,6 +207,8 @@ def app_middlewares(
     *,
     save: Save = "turn",
     concurrent: Concurrent = "keep",
+    patience: float = PATIENCE,
+    durable: bool = False,
     last_turns: int | None = None,
     token_budget: TokenBudget | None = None,
 ) -> Callable[[str, str, str], Coroutine[Any, Any, list[MiddlewareBase]]]:
@@ -245,7 +222,14 @@ def app_middlewares(
 
     def middleware(user_id: str) -> SessionHistoryMiddleware:
         return SessionHistoryMiddleware(
-            service, user_id=user_id, save=save, concurrent=concurrent, last_turns=last_turns, token_budget=token_budget
+            service,
+            user_id=user_id,
+            save=save,
+            concurrent=concurrent,
+            patience=patience,
+            durable=durable,
+            last_turns=last_turns,
+            token_budget=token_budget,
         )
 
     middleware("anybody")  # wrong parameters raise now, not in the first reply

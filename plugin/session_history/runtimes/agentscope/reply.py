@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from agentscope.agent import Agent
@@ -13,14 +16,27 @@ from agentscope.event import (
     TextBlockEndEvent,
     TextBlockStartEvent,
 )
-from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock
+from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock, ToolCallBlock
+from agentscope.tool import ToolResponse
 
 from session_history.errors import NotStorable, SessionHistoryError
 from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef
+from session_history.records.salvage import salvaged
 from session_history.runtimes.agentscope.accumulator import MessageAccumulator
-from session_history.runtimes.agentscope.messages import FORMAT, awaits, dumped, id_of, repair, restored, with_content
-from session_history.runtimes.agentscope.state import SyncMarker, restore
+from session_history.runtimes.agentscope.messages import (
+    FORMAT,
+    awaits,
+    check_input,
+    first_kept,
+    id_of,
+    needs_repair,
+    repair,
+    restored,
+    with_content,
+)
+from session_history.runtimes.agentscope.produced import produced_result
+from session_history.runtimes.agentscope.state import SyncMarker, owner_of, restore
 from session_history.runtimes.agentscope.state import dumped as dumped_state
 from session_history.turns.recorder import TurnRecorder
 
@@ -45,15 +61,24 @@ class Reply:
 
     :param inputs: what the reply answers: messages, an event that a parked reply waited for, or ``None``.
     :param whole: the agent gets all of its own history; else only the window that was read.
+    :param nested: another middleware has loaded the agent for the same reply, perhaps from another store.
     """
 
-    def __init__(self, agent: Agent, recorder: TurnRecorder[dict[str, Any]], inputs: object, *, whole: bool) -> None:
-        self._agent = agent
+    def __init__(
+        self, agent: Agent, recorder: TurnRecorder[dict[str, Any]], inputs: object, *, whole: bool, nested: bool
+    ) -> None:
+        self._name = agent.name
+        self._state = agent.state  # the app may give the agent another one when it has left this reply
+        self._paused: list[Msg] | None = None  # the context as it was when the consumer got the newest event
+        self._kept: list[Msg] = []
+        self._context_kept: list[Msg] | None = None
+        self._nested = nested
         self._recorder = recorder
+        self._owner = owner_of(recorder.key)
         given = inputs if isinstance(inputs, list) else [inputs]
         self._inputs = [msg for msg in given if isinstance(msg, Msg)]
-        for msg in self._inputs:  # refused now, not after the model was paid for
-            dumped(msg, f"message {msg.id!r}")
+        self.input = list(map(check_input, self._inputs))  # refused now, not after the model was paid for
+        self._given: dict[str, int] = {}  # indexes of inputs that were stored before the agent took them, by id
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
         self._answers = inputs
         self._old: list[Msg] = []  # the messages of the log, in the order of the context, which they begin
@@ -67,16 +92,20 @@ class Reply:
         self._saved: tuple[object, ...] = value, self._start, self._pending is not None
         self._saves_state = True
         self._streamed: Msg | None = None
+        self._results: list[tuple[ToolCallBlock, ToolResponse]] = []
         self._model_ended = False
-        self._load(value, whole=whole)
+        if nested:
+            self._join()
+        else:
+            self._load(value, whole=whole)
 
     def _load(self, stored: dict[str, Any] | None, *, whole: bool) -> None:
         """Bring the agent's state and context to what the log says.
 
         :param stored: the agent's state, as the log has it.
         """
-        state = self._agent.state
-        marker = SyncMarker.of(state)
+        state = self._state
+        marker = SyncMarker.of(state, self._owner)
         known = marker.messages if marker else 0
         old, new = state.context[:known], state.context[known:]
         tail_origin = self._recorder.loaded_tail_origin
@@ -96,21 +125,58 @@ class Reply:
         else:
             self._old, state.context = old, [*old, *new]
         self._old_blocks = len(self._old[-1].content) if self._old else 0
+        pairs = zip(self._old, state.context, strict=False)
+        begins = [msg for msg, _ in takewhile(lambda pair: pair[0] is pair[1], pairs)]
+        SyncMarker.put(state, self._owner, tail_origin or "", begins, clean=False)
+
+    def _join(self) -> None:
+        """Find what the log has in a context that another middleware loaded: all up to the last message it knows."""
+        context = self._state.context
+        ids = {id_of(*each) for each in self._recorder.history}
+        known = max((number for number, msg in enumerate(context, start=1) if msg.id in ids), default=0)
+        self._old, self._heard = context[:known], {msg.id for msg in context[known:]}
+        if self._resumes and self._old and self._is_own_parked(self._old[-1]):
+            self._resume(self._old.pop())
+        self._old_blocks = len(self._old[-1].content) if self._old else 0
+
+    def has_state_of(self, agent: Agent) -> bool:
+        """Tell whether the agent still has the state that it had when this reply began."""
+        return agent.state is self._state
+
+    def pause(self) -> None:
+        """Remember the messages of the context, since the app may change it before the reply goes on, or ends."""
+        context = self._state.context
+        is_same = context is self._context_kept and len(context) == len(self._kept)
+        if not (is_same and (not context or context[-1] is self._kept[-1])):
+            self._kept, self._context_kept = list(context), context
+        self._paused = self._kept
+
+    def resume(self) -> None:
+        """Go on with the context of the agent."""
+        self._paused = None
+
+    @property
+    def _context(self) -> list[Msg]:
+        return self._state.context if self._paused is None else self._paused
 
     def _take_up(self, reply_id: str) -> None:
         """Let the agent wait for the event that came. Another reply under its name may have stored its state last."""
         for _, stored in reversed(self._recorder.history):
-            if stored.format == FORMAT and stored.value["id"] == reply_id and stored.value["name"] == self._agent.name:
-                self._agent.state.reply_id = reply_id
+            if stored.format == FORMAT and stored.value["id"] == reply_id and stored.value["name"] == self._name:
+                self._state.reply_id = reply_id
                 return
 
     def _load_parked(self, others: list[Msg], new: list[Msg], parked: Msg) -> None:
         """Put the parked message last: there the agent looks for the calls in which it waits."""
-        self._agent.state.context = [*others, *new, parked]
+        self._state.context = [*others, *new, parked]
         if not self._resumes:
             self._old = [*others, parked]
             return
         self._old = others
+        self._resume(parked)
+
+    def _resume(self, parked: Msg) -> None:
+        """Continue a message that the log has."""
         ref, stored = self._find(parked.id)
         accumulator = MessageAccumulator(self._recorder.resume(ref), stored.value["content"])
         accumulator.align(parked.content)
@@ -120,17 +186,21 @@ class Reply:
         history = [restored(*each) for each in self._recorder.history]
         repairs = sum(repair(msg) for msg in history if not self._is_own_parked(msg))
         if repairs:
-            logger.info("%s: %d tool calls or results had no counterpart", self._recorder.key, repairs)
+            logger.info(
+                "%s: %d blocks were made up, mended or left out, since a model's API would refuse the history",
+                self._recorder.key,
+                repairs,
+            )
         return history
 
     @property
     def is_parked(self) -> bool:
         """Tell whether the agent now waits for an answer from outside."""
-        return self._agent.state.has_awaiting_tool_calls(self._agent.name)
+        return self._state.has_awaiting_tool_calls(self._name)
 
     def _is_own_parked(self, msg: Msg) -> bool:
         """Tell whether it is the agent's own reply, and waits for an answer from outside."""
-        return msg.id == self._agent.state.reply_id and msg.name == self._agent.name and awaits(msg)
+        return msg.id == self._state.reply_id and msg.name == self._name and awaits(msg)
 
     def _find(self, msg_id: str) -> tuple[MessageRef, StoredMessage]:
         """Return a message of the history, as it was said, and its reference."""
@@ -145,15 +215,12 @@ class Reply:
             self._streamed = None
         self._model_ended = isinstance(item, ModelCallEndEvent)
         if isinstance(item, ModelCallStartEvent):
-            self._streamed = AssistantMsg(self._agent.name, [], id=item.reply_id)
+            self._streamed = AssistantMsg(self._name, [], id=item.reply_id)
         elif isinstance(item, _TEXT) and self._streamed is not None:
             self._streamed.append_event(item)
 
     def take(self) -> None:
-        """Add to the turn what is new in the agent's context.
-
-        :raises NotStorable: something would not come back equal. All that came before it was added.
-        """
+        """Add to the turn what is new in the agent's context. What cannot be stored of it is marked."""
         if self._old and len(self._old[-1].content) > self._old_blocks:
             added = self._old[-1].content[self._old_blocks :]
             self._old_blocks += len(added)
@@ -163,27 +230,44 @@ class Reply:
 
     def _after_old(self) -> list[Msg]:
         """Return the messages of the context behind those of the log."""
-        context, old = self._agent.state.context, self._old
+        context, old = self._context, self._old
         if not old or (len(context) >= len(old) and context[len(old) - 1] is old[-1]):
             return context[len(old) :]
         known = set(map(id, old))  # a message was put ahead of them
         return [msg for msg in context if id(msg) not in known]
 
+    def take_input(self) -> None:
+        """Add what the reply answers, before the agent takes it."""
+        self.take()  # what it heard before
+        for stored in self.input:
+            if stored.value["id"] not in self._given:
+                self._given[stored.value["id"]] = self._recorder.add([stored])
+
     def _take(self, msg: Msg) -> None:
         if id(msg) not in self._new:
-            accumulator = self._own() if msg.id == self._agent.state.reply_id else None
+            accumulator = self._own() if msg.id == self._state.reply_id else None
             if accumulator is None:
-                accumulator = MessageAccumulator(self._recorder.add([with_content(msg, [])]))
+                index = self._given.pop(msg.id, None)
+                accumulator = MessageAccumulator(self._add(msg) if index is None else index)
             self._new[id(msg)] = msg, accumulator
-        _, accumulator = self._new[id(msg)]
-        try:
-            accumulator.take(msg.content)
-        finally:
-            self._recorder.revise(accumulator.index, with_content(msg, accumulator.content))
+        self._revise(msg, self._new[id(msg)][1], msg.content)
+
+    def _add(self, msg: Msg) -> int:
+        """Add a message without its content; return its index."""
+        stored, markers = with_content(msg, [], f"messages[{len(self._recorder.messages)}]")
+        self._recorder.note_markers(markers)
+        return self._recorder.add([stored])
+
+    def _revise(self, msg: Msg, accumulator: MessageAccumulator, blocks: Sequence[ContentBlock]) -> None:
+        """Add blocks to a message of this turn, and bring its other fields up to date."""
+        self._recorder.note_markers(accumulator.take(blocks))
+        stored, markers = with_content(msg, accumulator.content, f"messages[{accumulator.index}]")
+        self._recorder.note_markers(markers)
+        self._recorder.revise(accumulator.index, stored)
 
     def _own(self) -> MessageAccumulator | None:
         """Return the message of this reply, if it has one yet."""
-        own = (each for msg, each in reversed(self._new.values()) if msg.id == self._agent.state.reply_id)
+        own = (each for msg, each in reversed(self._new.values()) if msg.id == self._state.reply_id)
         return next(own, None)
 
     def _add_blocks(self, blocks: list[ContentBlock]) -> None:
@@ -192,15 +276,14 @@ class Reply:
         if not blocks:
             return
         if accumulator is None:
-            self._take(AssistantMsg(self._agent.name, blocks, id=self._agent.state.reply_id))
+            self._take(AssistantMsg(self._name, blocks, id=self._state.reply_id))
             return
         msg = next(msg for msg, each in self._new.values() if each is accumulator)
-        accumulator.take(blocks)
-        self._recorder.revise(accumulator.index, with_content(msg, accumulator.content))
+        self._revise(msg, accumulator, blocks)
 
     def context_start(self) -> tuple[int, int]:
         """Return what identifies the beginning of the context: its first message, and how many blocks that has."""
-        context = self._agent.state.context
+        context = self._context
         return (id(context[0]), len(context[0].content)) if context else (0, 0)
 
     def compressed(self, start: tuple[int, int]) -> None:
@@ -220,7 +303,7 @@ class Reply:
     def _left_of_old(self) -> list[Msg]:
         """Return the messages of the log that the context still has. One that was cut in two is another object."""
         old = {msg.id for msg in self._old} - {msg.id for msg, _ in self._new.values()}
-        return [msg for msg in self._agent.state.context if id(msg) not in self._new and msg.id in old]
+        return [msg for msg in self._context if id(msg) not in self._new and msg.id in old]
 
     def _recognize(self, msg: Msg) -> None:
         accumulator = self._new[id(msg)][1] if id(msg) in self._new else None
@@ -232,7 +315,7 @@ class Reply:
 
     def _own_start(self) -> HistoryStart | _OwnStart | None:
         """Return the first message that the agent keeps, and how many of its blocks it does not keep."""
-        context = self._agent.state.context
+        context = self._context
         if not context:
             newest = next(reversed(self._new.values()), None)
             return _OwnStart(newest[1].index, len(newest[1].content)) if newest else self._start
@@ -242,17 +325,20 @@ class Reply:
             return _OwnStart(accumulator.index, accumulator.dropped(msg.content))
         if not any(msg is old for old in self._old):
             return self._start
-        ref, stored = self._find(msg.id)
+        try:
+            ref, stored = self._find(msg.id)
+        except LookupError:  # another middleware loaded more than this one, see _join
+            return self._start
         if stored.format != FORMAT:
             return HistoryStart(ref, 0)  # its blocks are not those of the agent
         state = self._recorder.stored_state
         before = state.start.skip if state and state.start and state.start.ref == ref else 0
-        return HistoryStart(ref, before + max(0, len(stored.value.get("content", ())) - len(msg.content)))
+        return HistoryStart(ref, before + first_kept(stored.value["content"], msg))
 
     def save_state(self) -> None:
         """Have the agent's state stored, if it has changed."""
         try:
-            state, own = dumped_state(self._agent.state), self._own()
+            state, own = dumped_state(self._state), self._own()
             now = state, self._start, self.is_parked
             if now != self._saved:
                 start = self._start
@@ -263,7 +349,25 @@ class Reply:
                 self._saved = now
         except NotStorable as flaw:
             self._saves_state = False
-            logger.error("%s: the state of agent %r is not stored: %s", self._recorder.key, self._agent.name, flaw)
+            logger.error("%s: the state of agent %r is not stored: %s", self._recorder.key, self._name, flaw)
+
+    def note_result(self, call: ToolCallBlock, response: ToolResponse) -> None:
+        """Note what a tool returned. AgentScope may fail before the agent has it."""
+        self._results.append((call, response))
+
+    def _add_lost_results(self) -> None:
+        """Add the results of tools that the agent never got."""
+        own = self._own()
+        if own is None:
+            return
+        known = Counter(block["id"] for block in own.content if block["type"] == "tool_result")
+        for call, response in self._results:
+            known[call.id] -= 1
+            if known[call.id] < 0:
+                path = f"messages[{own.index}].content[{len(own.content)}]"
+                metadata, markers = salvaged(response.metadata, f"{path}.metadata")
+                self._recorder.note_markers(markers)
+                self._add_blocks([produced_result(call, response, metadata)])
 
     def finish(self, *, failing: bool) -> None:
         """Add what is left: the text that was streamed last, or the input, if the agent did not even take that.
@@ -272,6 +376,8 @@ class Reply:
         """
         try:
             self.take()
+            if failing:
+                self._add_lost_results()
             if self._streamed is not None:
                 content = self._streamed.content
                 texts: list[ContentBlock] = [each for each in content if isinstance(each, TextBlock) and each.text]
@@ -290,9 +396,16 @@ class Reply:
         :param well: the reply ended, or was parked, as it should.
         """
         tail_origin = self._recorder.tail_origin
-        if tail_origin is None:
+        if self._nested or SyncMarker.owner_in(self._state) != self._owner:
             return
         is_current = self._recorder.is_in_sync and self._saves_state
+        is_verbatim = well and is_current and not self._recorder.turn.markers
+        clean = is_verbatim and not any(self._is_flawed(*each) for each in self._new.values())
+        SyncMarker.put(self._state, self._owner, tail_origin or "" if is_current else "", self._context, clean=clean)
+
+    def _is_flawed(self, msg: Msg, accumulator: MessageAccumulator) -> bool:
+        """Tell whether a message is shown otherwise than the agent has it."""
+        if self._is_own_parked(msg):
+            return False
         # A tool that outlived its own reply may have put its result into this one.
-        clean = well and is_current and not any(each.has_orphan_result for _, each in self._new.values())
-        SyncMarker.put(self._agent.state, tail_origin if is_current else "", clean=clean)
+        return accumulator.has_orphan_result or needs_repair(msg)

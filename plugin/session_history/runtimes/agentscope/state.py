@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple
 
+from agentscope.message import Msg
 from agentscope.permission import PermissionContext, PermissionRule
 from agentscope.state import AgentState
 from pydantic import ValidationError
 
 from session_history.errors import Corrupt, NotStorable
+from session_history_hooks import SessionKey
 
 Rules = dict[str, list[PermissionRule]]
 
 MARKER = "session_history"
 """The key of a :class:`SyncMarker` in an agent's ``middle_context``. It stays out of the log."""
 
+_OWNER_DIGITS = 32
 
 _EXCLUDED: Any = {
     "session_id": True,
@@ -25,32 +30,48 @@ _EXCLUDED: Any = {
 
 
 class SyncMarker(NamedTuple):
-    """A marker in an agent: how far its context is what the log says.
+    """A marker in an agent: whose it is, and how far its context is what the log says.
 
+    :ivar owner: the owner of the session that the agent was loaded from, see :func:`owner_of`.
     :ivar origin: origin of the log's newest entry, if the agent's state is that one or grew from it; else ``""``.
     :ivar messages: how many messages of the context, from the first, the log has.
     :ivar last: the id of the last of them; ``""`` without messages.
     :ivar clean: those messages are what the log shows.
     """
 
+    owner: str
     origin: str
     messages: int
     last: str
     clean: bool
 
     @classmethod
-    def of(cls, state: AgentState) -> SyncMarker | None:
-        """Return the marker of an agent; ``None`` also if its context does not begin with the marked messages."""
+    def of(cls, state: AgentState, owner: str) -> SyncMarker | None:
+        """Return the marker of an owner; ``None`` also if the context does not begin with the marked messages."""
         match state.middle_context.get(MARKER):
-            case [str(origin), int(messages), str(last), bool(clean)] if last == _id_of(messages, state):
-                return cls(origin, messages, last, clean)
+            case [str(marked), str(origin), int(messages), str(last), bool(clean)] if marked == owner:
+                return cls(owner, origin, messages, last, clean) if last == _id_of(messages, state) else None
         return None
 
+    @staticmethod
+    def owner_in(state: AgentState) -> str:
+        """Return the owner of the session that a state was loaded from; ``""`` if it was never loaded."""
+        match state.middle_context.get(MARKER):
+            case [str(owner), *_]:
+                return owner
+        return ""
+
     @classmethod
-    def put(cls, state: AgentState, origin: str, *, clean: bool) -> None:
-        """Mark the whole context as known."""
-        known = len(state.context)
-        state.middle_context[MARKER] = list(cls(origin, known, _id_of(known, state) or "", clean))
+    def put(cls, state: AgentState, owner: str, origin: str, known: Sequence[Msg], *, clean: bool) -> None:
+        """Mark messages as known. The context begins with them, unless the app has changed it."""
+        last = known[-1].id if known else ""
+        state.middle_context[MARKER] = list(cls(owner, origin, len(known), last, clean))
+
+
+def owner_of(key: SessionKey) -> str:
+    """Return a digest of user and session. It stays the same in every process, and names nobody."""
+    user = key.user_id.encode()
+    return sha256(b"%d:%b%b" % (len(user), user, key.session_id.encode())).hexdigest()[:_OWNER_DIGITS]
 
 
 def _id_of(number: int, state: AgentState) -> str | None:
@@ -97,6 +118,22 @@ def _restore_permissions(permissions: PermissionContext, kept: PermissionContext
     permissions.working_directories = kept.working_directories | permissions.working_directories
     permissions.deny_rules = _union(kept.deny_rules, permissions.deny_rules)
     permissions.ask_rules = _union(kept.ask_rules, permissions.ask_rules)
+
+
+def replace_permissions(permissions: PermissionContext, given: PermissionContext) -> None:
+    """Replace all permissions by copies of others, in place."""
+    copy = given.model_copy(deep=True)
+    for name in PermissionContext.model_fields:
+        setattr(permissions, name, getattr(copy, name))
+
+
+def add_permissions(permissions: PermissionContext, host: PermissionContext) -> None:
+    """Add the rules and the working directories of the host."""
+    host = host.model_copy(deep=True)
+    permissions.working_directories = host.working_directories | permissions.working_directories
+    permissions.allow_rules = _union(permissions.allow_rules, host.allow_rules)
+    permissions.deny_rules = _union(permissions.deny_rules, host.deny_rules)
+    permissions.ask_rules = _union(permissions.ask_rules, host.ask_rules)
 
 
 def _union(one: Rules, other: Rules) -> Rules:
