@@ -46,7 +46,7 @@ class _Pending(NamedTuple):
 
 def enter(writer: Writer) -> None:
     """Note that the running task is in the exclusive turn of a writer. The note is void once the turn has ended."""
-    _entered.set((*(each for each in _entered.get() if each.is_exclusive), writer))
+    _entered.set((*(each for each in _entered.get() if each.is_exclusive and each is not writer), writer))
 
 
 def own_writer(log: SessionLog, key: SessionKey) -> Writer | None:
