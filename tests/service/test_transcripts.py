@@ -325,3 +325,16 @@ async def test_transcript_of_a_client_is_not_stored_twice_with_a_budget(
     assert await stored(service) == EXPECTED
     assert all(sum(map(len, texts(seen))) <= tokens for seen in chat.seen)
     assert tokens < 100 or len(chat.seen[-1]) > 3
+
+
+async def test_client_with_the_answer_of_another_attempt_goes_on(service: SessionHistoryService) -> None:
+    question = ui("u1", "user", "pay")
+    for error, text in ((TimeoutError, "one"), (RuntimeError, "two")):
+        with pytest.raises(error):
+            async with service.turn("u", "s", native=True, input=[question]) as turn:
+                turn.add({"role": "assistant", "content": text})
+                raise error
+    transcript = [question, ui("a1", "assistant", "two"), ui("u2", "user", "go on")]
+    async with service.turn("u", "s", native=True, input=transcript) as turn:
+        pass
+    assert turn.messages == transcript[-1:]

@@ -46,6 +46,7 @@ def unsaid(
         return messages
     counted = _without_retried([turn for turn in turns if turn.turn_id is None or turn.turn_id != turn_id])
     history = [message for turn in counted for message in turn.messages]  # also what a budget hides
+    cut = {id(message) for turn in counted if not turn.is_final for message in turn.messages}
     places = _places(history)
     known = [(index, places[name]) for name, index in _places(messages).items() if name in places]
     if not known:
@@ -54,13 +55,13 @@ def unsaid(
         _require(_is_same(messages[index], history[place]), index)
     for (index, place), (next_index, next_place) in pairwise(known):
         said, kept = messages[index + 1 : next_index], history[place + 1 : next_place]
-        _require(not any(map(_is_of_user, [*said, *kept])) and _agree(said, kept), next_index)
+        _require(not any(map(_is_of_user, [*said, *kept])) and _agree(said, kept, cut), next_index)
     index, place = known[-1]
     start = len(history) - len(counted[-1].messages)
     if start <= place < len(history) - 1 and index == len(messages) - 1 and not counted[-1].is_final:
         # Another attempt at a turn that failed or was cut: its answer is not one.
         return messages[_attempt_start(messages, known, start) :]
-    return _new_part(messages[index + 1 :], history[place + 1 :], index)
+    return _new_part(messages[index + 1 :], history[place + 1 :], index, cut)
 
 
 def _attempt_start(messages: Sequence[StoredMessage], known: Sequence[tuple[int, int]], start: int) -> int:
@@ -97,17 +98,20 @@ def recorded_part(messages: Sequence[StoredMessage], inputs: Sequence[StoredMess
     return messages[len(messages) - count :] if is_transcript else messages
 
 
-def _new_part(messages: Sequence[StoredMessage], kept: Sequence[StoredMessage], index: int) -> Sequence[StoredMessage]:
+def _new_part(
+    messages: Sequence[StoredMessage], kept: Sequence[StoredMessage], index: int, cut: set[int]
+) -> Sequence[StoredMessage]:
     """Return what is new behind the newest known message, of which the client may have the answer.
 
     :param kept: what the session has behind that message.
     :param index: that of the known message in the input.
+    :param cut: see :func:`_agree`.
     """
     _require(not any(map(_is_of_user, kept)) and bool(messages or not kept), index)
     if not kept:
         return messages
     answer = list(takewhile(lambda message: not _is_of_user(message), messages))
-    _require(_agree(answer, kept), index + 1)
+    _require(_agree(answer, kept, cut), index + 1)
     _require(not (_lacks_result(kept) and _has_result(answer)), index + 1)
     results = _results_at_end(answer)
     if results and not _results_at_end(kept):  # of tools that ran in the client
@@ -138,8 +142,13 @@ def _require(condition: object, index: int) -> None:
         raise TranscriptEdited(f"input[{index}]")
 
 
-def _agree(said: Sequence[StoredMessage], kept: Sequence[StoredMessage]) -> bool:
-    """Tell whether two versions of an answer agree. A client may have only a part of it, or none."""
+def _agree(said: Sequence[StoredMessage], kept: Sequence[StoredMessage], cut: set[int]) -> bool:
+    """Tell whether two versions of an answer agree. A client may have only a part of it, or none.
+
+    :param cut: identities of the messages of turns without an answer: the client may have that of another attempt.
+    """
+    if any(id(message) in cut for message in kept):
+        return True
     one, other = ("".join("".join(map(_text, _of_model(messages))).split()) for messages in (said, kept))
     return one in other or other in one
 
