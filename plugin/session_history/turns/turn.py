@@ -236,7 +236,7 @@ class Turn(Generic[M]):
             given, kept = kept, self._unsaid(kept)
             if len(kept) < len(given):
                 self._writer.warn_of_transcript()
-        if all([message.role in WORDS and is_words(message.value) for message in kept]):  # noqa: C419 - a list is faster
+        if all([message.role in WORDS and (message.is_text or is_words(message.value)) for message in kept]):  # noqa: C419 - a list is faster
             check_fits(kept, self._writer.entry_bytes)
         self._draft.add(kept)
         if markers:

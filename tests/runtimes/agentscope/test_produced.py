@@ -1,4 +1,4 @@
-"""What tools and models produce is stored in any case, and what a reply answers before its model is called."""
+"""Tests of what is stored: in any case what tools and models produce, and early what a reply answers."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ WRONG = [1, b"\xff", None, Thing(), "\ud800", [], {1: object()}, endless()]
 
 
 class TestBlocks:
-    """Whatever is in a block, what is stored of it can be stored, and AgentScope can load it."""
+    """Any value in any field of a block is stored so that AgentScope can load it."""
 
     @pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
     @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ async def narrow(save: str) -> Any:
 
 
 class TestRejected:
-    """What was refused does no harm to the turns after it."""
+    """A refusal does no harm to later turns."""
 
     @pytest.mark.parametrize("metadata", [{"at": (1, 2)}, {"at": np.int64(1)}, {"at": float("nan")}, {"at": {1: 2}}])
     async def test_input_that_is_not_json_is_refused_with_its_path(

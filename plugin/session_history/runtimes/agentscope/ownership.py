@@ -1,4 +1,4 @@
-"""What an agent holds, and the session that it belongs to."""
+"""The ownership of an agent: it holds one session, and nothing of another."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HeldReply(Protocol):
 
     :ivar middleware: the middleware that records it.
     :ivar owner: the owner of its session.
-    :ivar is_left: it waits for a consumer, who perhaps never comes back.
+    :ivar is_left: its consumer has the newest event, and perhaps never comes back.
     :ivar is_over: its turn has ended.
     """
 
@@ -69,7 +69,7 @@ def is_nested(agent: Agent, middleware: object) -> bool:
 
 
 class Holding:
-    """What is known of an agent object between its replies.
+    """The memory of an agent object between its replies.
 
     :ivar replies: the replies that have not ended, one per middleware.
     :ivar state: the state that the agent had when it was loaded last.

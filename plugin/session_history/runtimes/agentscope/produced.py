@@ -1,4 +1,4 @@
-"""What an agent, its model and its tools produced: it is stored in any case, with markers for what cannot be."""
+"""Blocks and messages that an agent, its model and its tools produced: stored in any case, perhaps with markers."""
 
 from __future__ import annotations
 
