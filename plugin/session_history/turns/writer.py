@@ -20,6 +20,7 @@ from session_history.records.record import Author, Record, Status, new_id
 from session_history.records.values import encode
 from session_history.turns.draft import Draft
 from session_history.view.effects import is_harmless
+from session_history.view.shapes import Speaker, reading_of, speaker
 from session_history_hooks import Entry, Head, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -45,7 +46,7 @@ class _Pending(NamedTuple):
 
 def enter(writer: Writer) -> None:
     """Note that the running task is in the exclusive turn of a writer. The note is void once the turn has ended."""
-    _entered.set((*(each for each in _entered.get() if each.is_exclusive), writer))
+    _entered.set((*(each for each in _entered.get() if each.is_exclusive and each is not writer), writer))
 
 
 def own_writer(log: SessionLog, key: SessionKey) -> Writer | None:
@@ -320,10 +321,10 @@ class Writer:
 
 
 def _first_words(messages: Sequence[StoredMessage]) -> list[tuple[str, bytes]]:
-    """Return what identifies the first messages of a turn: those of a user, or else the first one."""
-    return list(map(_identity, takewhile(lambda message: message.role in WORDS, messages))) or list(
-        map(_identity, messages[:1])
-    )
+    """Return what identifies the first messages of a turn: those of a user, or the first one of an unknown role."""
+    words = list(takewhile(lambda message: message.role in WORDS, messages))
+    first = [message for message in messages[:1] if speaker(message, reading_of(message)) is not Speaker.MODEL]
+    return list(map(_identity, words or first))
 
 
 def _identity(message: StoredMessage) -> tuple[str, bytes]:
