@@ -158,7 +158,10 @@ class AgentBusy(SessionBusy):
 
 
 class TurnOvertaken(_SessionError, RuntimeError):
-    """An exclusive turn sent no heartbeat for too long, so another turn took its lease. This turn was not stored."""
+    """An exclusive turn sent no heartbeat for too long, so another turn took its lease.
+
+    This turn was not stored; or as interrupted, if a tool may have run in it.
+    """
 
     text = "was taken over by another turn, because this turn sent no heartbeat"
 

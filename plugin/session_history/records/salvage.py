@@ -19,7 +19,6 @@ from session_history.records.values import DEPTH, INT_BITS, copied, flaw_of, pla
 _TOLD = (date, datetime, time, timedelta, Decimal, UUID, Number)
 """Types whose text is the value. A loader that wants such a type reads the text."""
 
-_TOLD_CHARACTERS = 200
 
 
 def salvaged(value: object, path: str) -> tuple[Any, list[Marker]]:
@@ -185,7 +184,7 @@ def _is_model(value: object) -> bool:
 
 def _text_of(value: object) -> str:
     try:
-        return str(value)[:_TOLD_CHARACTERS]
+        return str(value)
     except Exception:  # of the value's own method
         return f"[{type_name(value)}]"
 
