@@ -20,7 +20,6 @@ _TOLD = (date, datetime, time, timedelta, Decimal, UUID, Number)
 """Types whose text is the value. A loader that wants such a type reads the text."""
 
 
-
 def salvaged(value: object, path: str) -> tuple[Any, list[Marker]]:
     """Return a storable copy of a value, and what it lacks.
 
