@@ -270,7 +270,9 @@ class SessionHistoryService:
             raise SessionNotFound(key)
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
-            head = await run_to_completion(partial(self._append_record, key, record, head, new_id())) or head
+            appended = await run_to_completion(partial(self._append_record, key, record, head, new_id()))
+            # Without a head, the append was found in the log after its acknowledgement was lost.
+            head = appended or await self._living_head(key) or head
         return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:

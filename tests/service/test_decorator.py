@@ -458,6 +458,45 @@ class TestIdentify:
         with pytest.raises(TypeError, match="must return an Identity"):
             await handler("request")
 
+    @pytest.mark.parametrize("name", ["user_id", "session_id", "turn_id", "turn"])
+    async def test_keyword_in_place_of_what_identify_says_is_refused(
+        self, service: SessionHistoryService, name: str
+    ) -> None:
+        async def declares(
+            messages: list[Message], user_id: str, session_id: str, turn_id: str | None = None, turn: Any = None
+        ) -> str:
+            return f"{user_id} {session_id} {turn_id} {turn.user_id}"
+
+        async def takes_all(messages: list[Message], **extra: Any) -> str:
+            return str(extra)
+
+        for handler in (declares, takes_all):
+            decorated: Any = with_session_history(service, identify=lambda request: Identity("u", "s", request))(
+                handler
+            )
+            with pytest.raises(TypeError, match=f"'{name}' is filled in by the decorator"):
+                await decorated("q", **{name: "victim"})
+            assert "victim" not in await decorated("q")
+
+    async def test_keyword_for_identify_does_not_reach_the_handler(self, service: SessionHistoryService) -> None:
+        def identify(request: str, *, session_id: str) -> Identity:
+            return Identity("u", f"checked {session_id}", request)
+
+        @with_session_history(service, identify=identify)
+        async def handler(messages: list[Message], session_id: str, **extra: Any) -> str:
+            return f"{session_id} {extra}"
+
+        assert await handler("q", session_id="s", loud=True) == "checked s {'loud': True}"
+
+    async def test_forged_turn_is_refused(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message], **extra: Any) -> str:
+            return str(extra)
+
+        with pytest.raises(TypeError, match="'turn' is filled in"):
+            await handler("q", **HERE, turn="forged")
+        assert await recorded(service) == []
+
     async def test_agentscope_runtimes_query_handlers(self, service: SessionHistoryService) -> None:
         def identify(msgs: list[dict[str, Any]], request: Request) -> Identity:
             return Identity(request.who, request.where, msgs)

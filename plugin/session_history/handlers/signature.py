@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from session_history.turns.input import Input
 from session_history.turns.turn import Turn
 
+_IDENTITY: list[tuple[str, Any]] = [("user_id", Parameter.empty), ("session_id", Parameter.empty), ("turn_id", None)]
+"""The keywords of a call that name its turn, if the decorator has no ``identify``, and their defaults."""
+
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -55,13 +58,16 @@ class HandlerSignature:
         self._messages = parameters[self._owners].name
         self._declared = {parameter.name for parameter in parameters[self._owners + 1 :]}
         self._identify = identify
-        self._added = self._added_keywords()
+        own_request: list[tuple[str, Any]] = [("request", None)] if "request" in self._declared else []
+        self._added = own_request if identify else _IDENTITY
+        self._filled = {"turn"} if identify is None else {"turn", *dict(_IDENTITY)}
         self.signature: inspect.Signature = self._own.replace(parameters=self._seen_by_callers(parameters))
 
     def read(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> HandlerCall:
         """Read a call. :raises TypeError: it does not fit the handler, which was not called."""
+        passed = self._without_filled(keywords)
         try:
-            given = dict(self.signature.bind(*arguments, **keywords).arguments)
+            given = dict(self.signature.bind(*arguments, **passed).arguments)
         except TypeError as error:
             raise TypeError(f"{self._name}(): {error}") from None
         new = given.pop(self._messages)
@@ -71,8 +77,20 @@ class HandlerSignature:
         else:
             identity = _identity(self._identify(*arguments[self._owners :], **keywords))
             filled = {**identity._asdict(), "request": new}
-        wanted = {name: filled[name] for name, _ in self._added if name in self._declared}
-        return HandlerCall(identity, {**wanted, **given})
+        wanted = {name: value for name, value in filled.items() if name in self._declared and name != "input"}
+        if "request" in given:  # an argument of the caller's own
+            wanted["request"] = given["request"]
+        return HandlerCall(identity, {**given, **wanted})
+
+    def _without_filled(self, keywords: dict[str, Any]) -> dict[str, Any]:
+        """Return the keywords of a call that may reach the handler.
+
+        :raises TypeError: one of the others is not for ``identify`` either.
+        """
+        for name in self._filled & keywords.keys():
+            if self._identify is None or not _accepts(self._identify, name):
+                raise TypeError(f"{self._name}(): {name!r} is filled in by the decorator and cannot be passed")
+        return {name: value for name, value in keywords.items() if name not in self._filled}
 
     def invoke(self, call: HandlerCall, messages: list[Any], turn: Turn[Any]) -> Any:
         """Call the handler: return its coroutine or its generator."""
@@ -82,21 +100,21 @@ class HandlerSignature:
         bound = inspect.BoundArguments(self._own, OrderedDict(values))
         return self._handler(*bound.args, **bound.kwargs)
 
-    def _added_keywords(self) -> list[tuple[str, Any]]:
-        """Return the keywords of a call that this package reads, and their defaults."""
-        if self._identify is None:
-            return [("user_id", Parameter.empty), ("session_id", Parameter.empty), ("turn_id", None)]
-        return [(name, None) for name in ("request", "user_id", "session_id", "turn_id") if name in self._declared]
-
     def _seen_by_callers(self, parameters: list[Parameter]) -> list[Parameter]:
         """Return the handler's parameters without those that are filled in, with the added keywords ahead of ``**``."""
         first = self._owners + 1
         leading = [Parameter(parameter.name, Parameter.POSITIONAL_ONLY) for parameter in parameters[:first]]
-        hidden = {"turn", *(name for name, _ in self._added)}
+        hidden = {*self._filled, *dict(self._added)}
         others = [parameter for parameter in parameters[first:] if parameter.name not in hidden]
         added = [Parameter(name, Parameter.KEYWORD_ONLY, default=default) for name, default in self._added]
         rest = [others.pop()] if others and others[-1].kind is Parameter.VAR_KEYWORD else []
         return [*leading, *others, *added, *rest]
+
+
+def _accepts(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a function has a parameter of this name, or takes any keyword."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values())
 
 
 def _identity(value: object) -> Identity:

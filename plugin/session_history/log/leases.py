@@ -29,13 +29,23 @@ class LeaseObserver:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[SessionKey, tuple[str, int, float]] = OrderedDict()
+        self._abandoned: set[str] = set()
         self._lock = threading.Lock()
 
-    def check_expired(self, head: Head, lease: float) -> None:
+    def abandon(self, origin: str) -> None:
+        """Note that nobody holds the lease of an entry of this process. The entry may be in the log all the same.
+
+        :param origin: that of the entry.
+        """
+        self._abandoned.add(origin)
+
+    def check_expired(self, head: Head, lease: float, *, asked_at: float) -> None:
         """Check that the exclusive turn which has a session is dead.
 
         :param head: as it stands in the store now.
         :param lease: seconds without a heartbeat after which the turn is dead.
+        :param asked_at: the monotonic time just before the head was read. This process may have been suspended since,
+            while the owner of the lease went on.
         :raises SessionBusy: the turn may be alive.
         """
         with self._lock:
@@ -45,7 +55,7 @@ class LeaseObserver:
             self._seen[head.key] = seen
             if len(self._seen) > _CAPACITY:
                 self._seen.popitem(last=False)
-        if time.monotonic() - seen[2] < lease:
+        if asked_at - seen[2] < lease and head.tail_origin not in self._abandoned:
             raise SessionBusy(head.key)
 
 

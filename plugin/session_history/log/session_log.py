@@ -208,10 +208,11 @@ class SessionLog:
         :raises Conflict: the session belongs to another turn now, or to none.
         :raises SessionBusy: the turn may be alive.
         """
+        asked_at = time.monotonic()
         now = await self.head(key)
         if now is None or (now.tail, now.tail_origin) != (head.tail, head.tail_origin):
             raise Conflict(now)
-        self.leases.check_expired(now, lease)
+        self.leases.check_expired(now, lease, asked_at=asked_at)
 
     async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Entry] | None:
         """Return the head, and seq and entry of an id of the newest generation."""
