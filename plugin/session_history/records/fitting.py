@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from session_history.records.markers import Marker, Place, list_marker_at, marker_at
+from session_history.records.markers import Marker, Place, holds_parts, list_marker_at, marker_at
 from session_history.records.salvage import marker_text
 from session_history.records.values import encode_checked, step
 
@@ -41,6 +41,8 @@ class _Fit:
             return value
         if not isinstance(value, (dict, list)):
             return self._marker(value, size, path, place)
+        if holds_parts(place, value) and (parts := self._parts(value, size - limit, path, place)) is not None:
+            return parts
         steps = value if isinstance(value, dict) else range(len(value))
         sizes = {key: _size(value[key]) for key in steps}
         if place.holder is not None and max(sizes.values()) * _SHARE < size:
@@ -56,6 +58,28 @@ class _Fit:
             )
             excess -= sizes[key] - _size(reduced[key])
         return reduced
+
+    def _parts(self, parts: list[Any], excess: int, path: str, place: Place) -> list[Any] | None:
+        """Return the parts of a message with less in the largest ones: each stays, with what it is the result of.
+
+        :param excess: the bytes to save.
+        :returns: ``None`` if that is not possible.
+        """
+        reduced, sizes, known = parts.copy(), list(map(_size, parts)), len(self.markers)
+        for index in sorted(range(len(parts)), key=lambda index: sizes[index], reverse=True):
+            if excess <= 0:
+                break
+            room, before = max(0, sizes[index] - excess), len(self.markers)
+            smaller = self.reduced(parts[index], room, f"{path}[{index}]", Place(reduced, index, place))
+            if _size(smaller) < sizes[index]:
+                reduced[index] = smaller
+                excess -= sizes[index] - _size(smaller)
+            else:
+                del self.markers[before:]
+        if excess <= 0:
+            return reduced
+        del self.markers[known:]
+        return None
 
     def _marker(self, value: Any, size: int, path: str, place: Place) -> Any:
         characters = len(value) if isinstance(value, str) else None
