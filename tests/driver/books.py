@@ -1,4 +1,4 @@
-"""What was handed over in each session, kept in plain lists; and the check of a history against it."""
+"""Books of what was handed over in each session, in plain lists; and the check of a history against them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Act:
 
 @dataclass
 class Told:
-    """What a turn handed over that was stored.
+    """The part of a turn that was handed over and stored.
 
     :ivar batch: the turns of one batch went on at once.
     :ivar texts: tokens that the next history must hold.
@@ -137,7 +137,7 @@ class Book:
             require(not is_twice, f"{where} of {self.mark} has neighbours of the user")
 
     def check_results(self, messages: list[Json], where: str) -> int:
-        """Check that the messages of a log hold all results, whatever else; perhaps one twice, as it was said."""
+        """Check that the messages of a log hold all results. They may hold one twice, as it was said."""
         self.check_tokens(messages, where)
         return self._check_results(messages, where, None, most=sys.maxsize)
 

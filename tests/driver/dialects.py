@@ -23,7 +23,7 @@ class Tool:
 
 @dataclass
 class Saying:
-    """What a model says at once.
+    """The words and calls that a model says at once.
 
     :ivar extra: a further value among the parts, or beside them in a field.
     :ivar hosted: calls that its provider runs.

@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Report:
-    """What a driver did."""
+    """The counts of a driver."""
 
     turns: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -247,7 +247,7 @@ class Driver:
         plan, book = run.plan, run.plan.book
         acts = list(run.handed)
         question = [plan.question] if plan.input is not None and plan.question is not None else []
-        has_question = bool(question or plan.first)
+        has_question = bool(question or (plan.first and plan.refusal is None))
         is_completed = outcome == "completed"
         told = Told(plan.batch, [tool for act in acts for tool in act.tools])
         told.tools += [tool for act in question for tool in act.tools if plan.answered]

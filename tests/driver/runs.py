@@ -23,12 +23,12 @@ SOON = 3.0
 
 
 class Broken(Exception):
-    """What a handler raises."""
+    """The error of a handler."""
 
 
 @dataclass
 class Run:
-    """What happened in a turn.
+    """The course of a turn.
 
     :ivar handed: what was handed over, and taken.
     :ivar expected: all messages of the turn, as they were handed over.

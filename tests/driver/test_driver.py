@@ -13,7 +13,7 @@ TURNS = 300
 
 
 @pytest.mark.parametrize(("name", "seed"), [("memory", 1), ("sqlite", 2), ("valkey", 3)])
-async def test_what_must_hold_holds_after_each_of_many_random_turns(name: str, seed: int) -> None:
+async def test_random_turns_leave_every_result_known_and_every_history_valid(name: str, seed: int) -> None:
     report = await drive(name, TURNS, seed)
     assert report.turns >= TURNS
     assert {"completed", "failed", "interrupted", "replayed", "refused", "stopped"} <= report.outcomes.keys()
@@ -23,7 +23,7 @@ async def test_what_must_hold_holds_after_each_of_many_random_turns(name: str, s
 
 
 @pytest.mark.parametrize("name", NARROW)
-async def test_it_holds_on_a_store_with_small_entries(name: str) -> None:
+async def test_random_turns_on_a_store_with_small_entries_leave_every_result_known(name: str) -> None:
     await drive(name, TURNS // 3, 4, narrow=True)
 
 

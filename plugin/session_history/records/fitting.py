@@ -41,7 +41,11 @@ class _Fit:
             return value
         if not isinstance(value, (dict, list)):
             return self._marker(value, size, path, place)
-        if holds_parts(place, value) and (parts := self._parts(value, size - limit, path, place)) is not None:
+        if (
+            isinstance(value, list)
+            and holds_parts(place, value)
+            and (parts := self._parts(value, size - limit, path, place)) is not None
+        ):
             return parts
         steps = value if isinstance(value, dict) else range(len(value))
         sizes = {key: _size(value[key]) for key in steps}

@@ -74,10 +74,10 @@ def is_media_part(place: Place, part: dict[str, Any]) -> bool:
     return is_part and any(word in name.lower() for name in names for word in _MEDIA)
 
 
-def holds_parts(place: Place, value: Any) -> bool:
-    """Tell whether a value, standing at a place, is a list of parts of a message."""
-    is_list = place.key in _PARTS and isinstance(place.holder, dict) and isinstance(value, list)
-    return is_list and all(type(part) is dict for part in value)
+def holds_parts(place: Place, value: list[Any]) -> bool:
+    """Tell whether a list, standing at a place, holds the parts of a message."""
+    is_content = place.key in _PARTS and isinstance(place.holder, dict)
+    return is_content and all(type(part) is dict for part in value)
 
 
 def list_marker_at(place: Place, text: str) -> Any:
