@@ -284,6 +284,8 @@ class Driver:
     async def _check(self, book: Book) -> None:
         """Read a session in several ways, and check what is there."""
         service = self._random.choice(self._store.services)
+        if book.is_unsure:
+            book.is_unsure, book.deleted = False, await service.get_session(book.user, book.session) is None
         if book.deleted:
             await self._check_deleted(service, book)
             return
