@@ -23,6 +23,7 @@ from session_history_hooks import (
 from session_history_hooks.spec import PROJECT, WRAPPERS
 
 __all__ = [
+    "AgentBusy",
     "ConfigurationError",
     "Conflict",
     "Corrupt",
@@ -150,8 +151,17 @@ class SessionBusy(_SessionError, RuntimeError):
         return super().__str__()
 
 
+class AgentBusy(SessionBusy):
+    """The agent object is replying in another session. Nothing was written. Each session needs an agent object."""
+
+    text = "cannot have a turn now: the agent is replying in another session; give each session an agent object"
+
+
 class TurnOvertaken(_SessionError, RuntimeError):
-    """An exclusive turn sent no heartbeat for too long, so another turn took its lease. This turn was not stored."""
+    """An exclusive turn sent no heartbeat for too long, so another turn took its lease.
+
+    This turn was not stored; or as interrupted, if a tool may have run in it.
+    """
 
     text = "was taken over by another turn, because this turn sent no heartbeat"
 

@@ -1,4 +1,4 @@
-"""Books of what was handed over in each session, in plain lists; and the check of a history against them."""
+"""Books: plain lists of all that was handed over in each session, and the check of a history against them."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Book:
             require(not is_twice, f"{where} of {self.mark} has neighbours of the user")
 
     def check_results(self, messages: list[Json], where: str) -> int:
-        """Check that the messages of a log hold all results. They may hold one twice, as it was said."""
+        """Check that the messages of a log hold all results, perhaps one twice, as it was said. They may hold more."""
         self.check_tokens(messages, where)
         return self._check_results(messages, where, None, most=sys.maxsize)
 

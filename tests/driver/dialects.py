@@ -23,7 +23,7 @@ class Tool:
 
 @dataclass
 class Saying:
-    """The words and calls that a model says at once.
+    """Messages that a model says at once.
 
     :ivar extra: a further value among the parts, or beside them in a field.
     :ivar hosted: calls that its provider runs.

@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Report:
-    """The counts of a driver."""
+    """The account of a driver."""
 
     turns: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""Plans of turns, drawn at random: what is said, in which way, and how it ends."""
+"""Plans of turns, drawn at random: the messages, the way of the call, and the end."""
 
 from __future__ import annotations
 

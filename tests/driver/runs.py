@@ -23,12 +23,12 @@ SOON = 3.0
 
 
 class Broken(Exception):
-    """The error of a handler."""
+    """The error that a handler raises."""
 
 
 @dataclass
 class Run:
-    """The course of a turn.
+    """The outcome of a turn.
 
     :ivar handed: what was handed over, and taken.
     :ivar expected: all messages of the turn, as they were handed over.

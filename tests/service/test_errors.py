@@ -13,6 +13,7 @@ import pytest
 import session_history_hooks
 from session_history import errors
 from session_history.errors import (
+    AgentBusy,
     ConfigurationError,
     Conflict,
     Corrupt,
@@ -66,6 +67,7 @@ ERRORS: list[SessionHistoryError] = [
     MissingDriver("x", name="asyncpg"),
     NotStorable("messages[0]", "is odd"),
     PluginError("x"),
+    AgentBusy(KEY),
     SessionBusy(KEY, own=True),
     SessionDeleted(KEY, traceless=True),
     SessionExists(KEY),

@@ -32,10 +32,11 @@ from service.opening import (
     spoken,
     stop_heartbeats,
 )
-from session_history import SessionHistoryService, SqliteSessionHistoryService
+from session_history import SessionHistoryService, SqliteSessionHistoryService, StoredMessage
 from session_history.errors import SessionBusy, SessionDeleted, TurnClosed, TurnOvertaken, Unavailable
 from session_history.log import leases
 from session_history.log import session_log as log
+from session_history.records.messages import NATIVE
 from session_history.records.record import Status
 from session_history.turns import lifecycle as turns
 from session_history_hooks import Appended
@@ -447,6 +448,28 @@ class TestTheDead:
         assert await recorded(other) == await recorded(one) == ["q2"]
         with pytest.raises(TurnClosed):
             dead.add([said("q1")])
+
+    @pytest.mark.parametrize("early", [False, True], ids=["at the end", "at a checkpoint"])
+    async def test_tool_result_of_an_overtaken_turn_is_known_to_the_next_turn(self, pair: Pair, early: bool) -> None:
+        one, other = pair
+        charged = StoredMessage(NATIVE, {"role": "tool", "tool_call_id": "c", "content": "charged"})
+        with pytest.raises(TurnOvertaken):
+            async with opened(one, concurrent="reject", turn_id="t") as dead:
+                stop_heartbeats()
+                await say(other, "q2", concurrent="queue")
+                dead.add([said("q1"), charged])
+                if early:
+                    with pytest.raises(TurnOvertaken):
+                        await dead.checkpoint()
+                dead.add([said("a1")], answer=True)
+        for service in pair:
+            session = await service.get_session("u", "s", native=True)
+            assert session is not None
+            assert [message["content"] for message in session.messages].count("charged") == 1
+        assert [record.status for record in await records(one)][-1] is Status.INTERRUPTED
+        async with opened(other, turn_id="t") as again:
+            assert not again.is_replay
+        assert await is_free(one)
 
     async def test_checkpoint_of_an_overtaken_turn_raises_turn_overtaken(self, pair: Pair) -> None:
         one, other = pair

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import pytest
 from openai.types.chat import ChatCompletionMessage
+from pydantic import BaseModel
 
 from session_history import Message, SessionHistoryService, Turn, with_session_history
 from session_history.errors import InvalidMessage, NotStorable
@@ -270,3 +271,113 @@ def _dicts(value: Any) -> list[Json]:
     if isinstance(value, dict):
         return [value, *(each for part in value.values() for each in _dicts(part))]
     return []
+
+
+@pytest.mark.parametrize(
+    ("message", "stored_as"),
+    [
+        (
+            {"type": "function_call_output", "output": [{"type": "input_image", "image_url": b"12"}]},
+            {
+                "type": "function_call_output",
+                "output": [{"type": "input_text", "text": "[not stored: bytes, 2 bytes]"}],
+            },
+        ),
+        (
+            {
+                "role": "user",
+                "parts": [{"part_kind": "user-prompt", "content": ["a", {"kind": "binary", "data": b"1"}]}],
+            },
+            {"role": "user", "parts": [{"part_kind": "user-prompt", "content": ["a", "[not stored: bytes, 1 bytes]"]}]},
+        ),
+        (
+            {"kind": "response", "parts": [{"part_kind": "file", "content": {"kind": "binary", "data": b"1"}}]},
+            {"kind": "response", "parts": [{"part_kind": "text", "content": "[not stored: bytes, 1 bytes]"}]},
+        ),
+        (
+            {"content": [{"toolResult": {"toolUseId": "c", "content": [{"json": object()}]}}]},
+            {
+                "content": [
+                    {"toolResult": {"toolUseId": "c", "content": [{"json": {"not_stored": "[not stored: object]"}}]}}
+                ]
+            },
+        ),
+        (
+            {"content": [{"toolResult": {"toolUseId": "c", "content": object()}}]},
+            {"content": [{"toolResult": {"toolUseId": "c", "content": [{"text": "[not stored: object]"}]}}]},
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": object()}}]},
+            {"tool_calls": [{"function": {"name": "f", "arguments": '{"not_stored":"[not stored: object]"}'}}]},
+        ),
+        (
+            {"id": "m", "parts": [{"type": "tool-readFile", "toolCallId": "c", "output": object()}]},
+            {"id": "m", "parts": [{"type": "tool-readFile", "toolCallId": "c", "output": "[not stored: object]"}]},
+        ),
+    ],
+    ids=[
+        "responses",
+        "pydantic-ai",
+        "pydantic-ai file",
+        "bedrock json",
+        "bedrock result",
+        "arguments",
+        "tool of files",
+    ],
+)
+async def test_marker_is_what_the_loader_of_its_shape_takes(
+    service: SessionHistoryService, message: Json, stored_as: Json
+) -> None:
+    async with service.turn("u", "s", native=True) as turn:
+        turn.add([{"role": "assistant", "content": "a"}, message])
+    assert (await stored(service))[1] == stored_as
+    assert len(turn.markers) == 1
+
+
+class Weather(BaseModel):
+    city: str
+    unit: str = "C"
+    note: str | None = None
+    picture: bytes = b""
+
+
+async def test_result_that_is_a_model_keeps_its_defaults_and_what_is_json_of_it(service: SessionHistoryService) -> None:
+    results = [Weather(city="Rome"), Weather(city="Rome", picture=b"\xff")]
+    async with service.turn("u", "s", native=True) as turn:
+        turn.add({"role": "tool", "tool_call_id": "c", "content": results})
+    first, second = (await stored(service))[0]["content"]
+    assert first == {"city": "Rome", "unit": "C", "picture": ""}
+    assert second == {"city": "Rome", "unit": "C", "picture": "[not stored: bytes, 1 bytes]"}
+    assert [marker.path for marker in turn.markers] == ["messages[0].content[1].picture"]
+
+
+async def test_items_of_a_neutral_handler_that_have_a_type_and_no_role_are_kept(service: SessionHistoryService) -> None:
+    items = [
+        {"type": "function_call", "call_id": "c", "name": "pay", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "charged"},
+    ]
+
+    @with_session_history(service)
+    async def handler(messages: list[Any]) -> Any:
+        return items
+
+    await handler("pay", user_id="u", session_id="s")
+    assert (await stored(service))[1:] == items
+
+
+class Endless:
+    def model_dump(self, **options: Any) -> Endless:
+        return Endless()
+
+
+class Unmeasurable(bytes):
+    def __len__(self) -> int:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("odd", [Endless, Unmeasurable])
+async def test_hostile_value_is_marked(service: SessionHistoryService, odd: Any) -> None:
+    async with service.turn("u", "s", native=True) as turn:
+        turn.add({"role": "tool", "tool_call_id": "c", "content": [odd(), "kept"]})
+    assert (await stored(service))[0]["content"][1] == "kept"
+    assert turn.markers

@@ -121,3 +121,20 @@ async def test_append_within_the_own_turn_of_another_task_belongs_to_it(service:
     session = await service.get_session("u", "s")
     assert session is not None
     assert session.title in {f"t{number}" for number in range(5)}
+
+
+async def test_stream_that_several_tasks_consume_does_not_wait_for_itself(service: SessionHistoryService) -> None:
+    @with_session_history(service, concurrent="queue")
+    async def handler(messages: list[Any]) -> AsyncIterator[str]:
+        yield "piece"
+        session = await service.update_session("u", "s", title="told")
+        yield str(session.title)
+
+    stream: Any = handler("q", **HERE)
+
+    async def consume() -> str:
+        return str(await anext(stream))
+
+    assert await asyncio.create_task(consume()) == "piece"
+    assert await asyncio.wait_for(asyncio.create_task(consume()), SOON) == "told"
+    await stream.aclose()

@@ -237,3 +237,10 @@ async def test_option_of_a_call_is_no_option_of_the_decorator(service: SessionHi
     for name in ("input", "turn_id", "speed"):
         with pytest.raises(TypeError, match=name):
             with_session_history(service, **{name: "x"})  # type: ignore[call-overload]
+
+
+async def test_repeat_of_a_turn_without_words_of_the_user_stores_nothing(service: SessionHistoryService) -> None:
+    for text in ("hello", "another hello"):
+        async with service.turn("u", "s", native=True, turn_id="greeting") as turn:
+            turn.add({"role": "assistant", "content": text})
+    assert turn.recorded == [{"role": "assistant", "content": "hello"}]

@@ -241,3 +241,56 @@ async def test_failed_turn_larger_than_an_entry_keeps_its_status(narrow_service:
     assert [record.status for record in await records(narrow_service)][-1] is Status.FAILED
     assert await shown(narrow_service) == []
     assert await recorded(narrow_service) == ["q", *NAMES]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "x" * 2 * LIMIT}]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "c", "content": [{"text": "x" * 2 * LIMIT}]}}]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"r": "x" * 2 * LIMIT}}}]},
+    ],
+    ids=["anthropic", "bedrock", "gemini"],
+)
+async def test_large_result_in_a_message_of_the_user_becomes_a_marker(
+    narrow_service: SessionHistoryService, message: Json
+) -> None:
+    async with narrow_service.turn("u", "s", native=True) as turn:
+        turn.add({"role": "user", "content": "q"})
+        turn.add(message)
+        turn.add({"role": "assistant", "content": "done"})
+    session = await narrow_service.get_session("u", "s", native=True)
+    assert session is not None
+    assert len(session.messages) == 3
+    assert [marker.kind for marker in turn.markers] == ["too large"]
+
+
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [
+        ({"type": "image_url", "image_url": {"url": "x" * 2 * LIMIT}}, {"type", "text"}),
+        ({"inlineData": {"mimeType": "image/png", "data": "x" * 2 * LIMIT}}, {"text"}),
+    ],
+    ids=["openai", "gemini"],
+)
+async def test_large_image_becomes_a_text_part(
+    narrow_service: SessionHistoryService, part: Json, kept: set[str]
+) -> None:
+    key = "parts" if "inlineData" in part else "content"
+    async with narrow_service.turn("u", "s", native=True) as turn:
+        turn.add({"role": "assistant", key: [part]})
+    session = await narrow_service.get_session("u", "s", native=True)
+    assert session is not None
+    assert set(session.messages[0][key][0]) == kept
+    assert len(turn.markers) == 1
+
+
+async def test_of_many_large_parts_only_as_many_give_way_as_must(narrow_service: SessionHistoryService) -> None:
+    results = [{"type": "tool_result", "tool_use_id": f"c{number}", "content": "x" * 850} for number in range(20)]
+    async with narrow_service.turn("u", "s", native=True) as turn:
+        turn.add([{"role": "assistant", "content": "a"}, {"role": "user", "content": results}])
+    session = await narrow_service.get_session("u", "s", native=True)
+    assert session is not None
+    kept = session.messages[1]["content"]
+    assert [part["tool_use_id"] for part in kept] == [part["tool_use_id"] for part in results]
+    assert len([part for part in kept if part in results]) >= 12

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from session_history import SessionHistoryService, with_session_history
+from session_history import SessionHistoryService, TokenBudget, with_session_history
 from session_history.errors import TranscriptEdited, TurnIdReused
 
 pytestmark = pytest.mark.every_store
@@ -200,3 +200,141 @@ async def test_messages_without_ids_are_always_new(service: SessionHistoryServic
         async with service.turn("u", "s", native=True, input=[{"role": "user", "content": "same"}]):
             pass
     assert await stored(service) == ["same", "same"]
+
+
+CALL: Json = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [{"id": "c", "type": "function", "function": {"name": "pay", "arguments": "{}"}}],
+}
+RESULT: Json = {"role": "tool", "tool_call_id": "c", "content": "charged 5 EUR"}
+
+
+async def messages_of(service: SessionHistoryService) -> list[Json]:
+    session = await service.get_session("u", "s", native=True)
+    return session.messages if session else []
+
+
+async def test_client_without_the_results_of_tools_goes_on(service: SessionHistoryService) -> None:
+    async with service.turn("u", "s", native=True, input=[ui("u1", "user", "pay")]) as turn:
+        turn.add([CALL, RESULT, {"role": "assistant", "content": "It is\n\npaid."}])
+    transcript = [ui("u1", "user", "pay"), ui("a1", "assistant", "It is paid."), ui("u2", "user", "thanks")]
+    async with service.turn("u", "s", native=True, input=transcript):
+        pass
+    assert (await messages_of(service))[-2:] == [{"role": "assistant", "content": "It is\n\npaid."}, transcript[-1]]
+
+
+async def test_result_of_a_tool_of_the_client_is_kept(service: SessionHistoryService) -> None:
+    async with service.turn("u", "s", native=True, input=[ui("u1", "user", "pay")]) as turn:
+        turn.add(CALL)
+    result = {**RESULT, "id": "r1"}
+    async with service.turn("u", "s", native=True, input=[ui("u1", "user", "pay"), {**CALL, "id": "a1"}, result]):
+        pass
+    assert await messages_of(service) == [ui("u1", "user", "pay"), CALL, result]
+
+
+async def test_result_that_the_client_put_into_its_own_version_of_an_answer_is_not_dropped_silently(
+    service: SessionHistoryService,
+) -> None:
+    part = {"type": "tool-pay", "toolCallId": "c", "state": "input-available", "input": {}}
+    async with service.turn("u", "s", native=True, input=[ui("u1", "user", "pay")]) as turn:
+        turn.add({"role": "assistant", "parts": [part]})
+    done = {"id": "a1", "role": "assistant", "parts": [{**part, "state": "output-available", "output": "paid"}]}
+    with pytest.raises(TranscriptEdited):
+        async with service.turn("u", "s", native=True, input=[ui("u1", "user", "pay"), done]):
+            pytest.fail("the turn was opened")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TimeoutError], ids=["failed", "cut"])
+@pytest.mark.parametrize("turn_id", [None, "t"])
+async def test_question_is_asked_again_after_a_turn_with_an_effect(
+    service: SessionHistoryService, error: type[Exception], turn_id: str | None
+) -> None:
+    errors = [error()]
+
+    @with_session_history(service, native=True, on_repeat="rerun")
+    async def handler(messages: list[Json]) -> Any:
+        yield CALL
+        yield RESULT
+        if errors:
+            raise errors.pop()
+        yield "paid"
+
+    async def ask(*messages: Json) -> None:
+        identity = {**HERE, "turn_id": turn_id} if turn_id and len(messages) == 1 else HERE
+        assert [item async for item in handler(list(messages), **identity)][-1] == "paid"
+
+    question = ui("u1", "user", "pay")
+    with pytest.raises(error):
+        await ask(question)
+    await ask(question)
+    if turn_id:
+        await ask(question)  # the recorded answer
+    asked = [question, CALL, RESULT]
+    answered = [*asked, *asked, {"role": "assistant", "content": "paid"}]
+    assert await messages_of(service) == answered
+    await ask(question, ui("a1", "assistant", "paid"), ui("u2", "user", "again"))
+    assert (await messages_of(service))[len(answered)] == ui("u2", "user", "again")
+
+
+async def test_repeat_of_a_turn_whose_question_was_in_the_session_gets_its_answer(
+    service: SessionHistoryService,
+) -> None:
+    question = [ui("u1", "user", "pay")]
+    with pytest.raises(TimeoutError):
+        async with service.turn("u", "s", native=True, input=question):
+            raise TimeoutError
+    for _ in range(2):
+        async with service.turn("u", "s", native=True, input=question, turn_id="t") as turn:
+            turn.add({"role": "assistant", "content": "paid"})
+    assert turn.recorded == [{"role": "assistant", "content": "paid"}]
+
+
+async def test_ids_that_an_sdk_repeats_lose_nothing(service: SessionHistoryService) -> None:
+    said = []
+    for number in range(3):
+        question = {"role": "user", "content": f"question {number}"}
+        answer = {"id": "__fake_id__", "type": "message", "role": "assistant", "content": "OK"}
+        async with service.turn("u", "s", native=True) as turn:
+            turn.add([question, answer])
+        said += [question, answer]
+    assert await messages_of(service) == said
+
+
+async def test_answer_with_a_known_id_and_another_text_is_kept(service: SessionHistoryService) -> None:
+    said = []
+    for number in range(3):
+        answers = [
+            {"id": "same", "role": "assistant", "content": f"answer {number}"},
+            {"id": f"new {number}", "role": "assistant", "content": "more"},
+        ]
+        async with service.turn("u", "s", native=True) as turn:
+            turn.add([{"role": "user", "content": "q"}, *answers])
+        said += [{"role": "user", "content": "q"}, *answers]
+    assert await messages_of(service) == said
+
+
+@pytest.mark.parametrize("tokens", [30, 100, 300])
+async def test_transcript_of_a_client_is_not_stored_twice_with_a_budget(
+    service: SessionHistoryService, tokens: int
+) -> None:
+    budget = TokenBudget(tokens, lambda message: len(texts([message])[0]))
+    chat = Chat(service, token_budget=budget)
+    for number in range(1, 6):
+        await chat.ask(f"question {number}")
+    assert await stored(service) == EXPECTED
+    assert all(sum(map(len, texts(seen))) <= tokens for seen in chat.seen)
+    assert tokens < 100 or len(chat.seen[-1]) > 3
+
+
+async def test_client_with_the_answer_of_another_attempt_goes_on(service: SessionHistoryService) -> None:
+    question = ui("u1", "user", "pay")
+    for error, text in ((TimeoutError, "one"), (RuntimeError, "two")):
+        with pytest.raises(error):
+            async with service.turn("u", "s", native=True, input=[question]) as turn:
+                turn.add({"role": "assistant", "content": text})
+                raise error
+    transcript = [question, ui("a1", "assistant", "two"), ui("u2", "user", "go on")]
+    async with service.turn("u", "s", native=True, input=transcript) as turn:
+        pass
+    assert turn.messages == transcript[-1:]

@@ -52,9 +52,12 @@ async def test_history_of_an_interrupted_turn_passes_the_validator_of_its_api(
     service: SessionHistoryService, name: str
 ) -> None:
     conversation = CONVERSATIONS[name]
-    stored = [*conversation[:-1], *conversation[:3], INPUTS[name]]
+    again = [
+        {**message, "id": f"again {message['id']}"} if "id" in message else message for message in conversation[:3]
+    ]
+    stored = [*conversation[:-1], *again, INPUTS[name]]
     await say(service, conversation[:-1], TimeoutError)
-    await say(service, conversation[:3], TimeoutError)
+    await say(service, again, TimeoutError)
     await say(service, [INPUTS[name]])
     async with service.turn("u", "s", native=True) as turn:
         assert flaws(name, turn.history) == []

@@ -226,6 +226,7 @@ def streaming(driver: Driver) -> Callable[..., AsyncGenerator[Any, None]]:
                     async for item in items:
                         driver.record(call, recorder, item)
                         yield item
+                        recorder.enter()  # perhaps another task consumes the rest
                 return
         for item in _items(driver.replay(recorder)):
             yield item

@@ -60,6 +60,7 @@ class TurnWindow:
     :ivar answer_id: the id of the entry that answers the turn, if it runs again.
     :ivar read: all turns that were read for the window, if it does not hold all of the session's.
     :ivar chosen: those that were chosen of them, failed ones included.
+    :ivar turn_id: see :func:`session_history.view.assembly.for_model`.
     """
 
     head: Head | None
@@ -71,6 +72,11 @@ class TurnWindow:
     answer_id: str | None = None
     read: Sequence[TurnView] = ()
     chosen: Sequence[TurnView] = ()
+    turn_id: str | None = None
+
+    def turns_read(self) -> Sequence[TurnView]:
+        """Return all turns at hand that the model may see, also those ahead of the window."""
+        return for_model(self.read, self.turn_id)
 
     @property
     def omitted(self) -> int:
@@ -151,7 +157,7 @@ class Reader:
         pending = window.state.pending if window.state else None
         if pending is not None and not any(turn.contains(pending) for turn in turns):
             turns = [*await self._turns_with(key, pending), *turns]
-        return replace(window, turns=turns)
+        return replace(window, turns=turns, turn_id=turn_id)
 
     async def recorded_turn(self, key: SessionKey, head: Head, seq: int, record: Record) -> RecordedTurn:
         """Return the turn that an entry answers.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from session_history.records.markers import Marker, Place, holds_parts, list_marker_at, marker_at
+from session_history.records.markers import Marker, Place, holds_parts, is_media_part, list_marker_at, marker_at
 from session_history.records.salvage import marker_text
 from session_history.records.values import encode_checked, step
 
 _SHARE = 16
-"""A part gives way if it takes at least one so-manieth of what is around it."""
+"""A part gives way if it takes at least one so-manieth of what is around it, or"""
+
+_LARGE = 512
+"""at least so many bytes, much more than its marker."""
 
 
 def fitted(value: dict[str, Any], limit: int, path: str) -> tuple[dict[str, Any], list[Marker]]:
@@ -49,18 +52,23 @@ class _Fit:
             return parts
         steps = value if isinstance(value, dict) else range(len(value))
         sizes = {key: _size(value[key]) for key in steps}
-        if place.holder is not None and max(sizes.values()) * _SHARE < size:
+        gives_way = min(_LARGE, size / _SHARE)
+        if place.holder is not None and max(sizes.values(), default=0) < gives_way:
             return self._marker(value, size, path, place)
+        known = len(self.markers)
         reduced = value.copy()
         excess = size - limit
         for key in sorted(sizes, key=lambda key: sizes[key], reverse=True):
-            if excess <= 0 or sizes[key] * _SHARE < size:
+            if excess <= 0 or sizes[key] < gives_way:
                 break
             name = step(key) if isinstance(key, str) else f"[{key}]"
             reduced[key] = self.reduced(
                 value[key], max(0, sizes[key] - excess), path + name, Place(reduced, key, place)
             )
             excess -= sizes[key] - _size(reduced[key])
+        if len(self.markers) > known and isinstance(value, dict) and is_media_part(place, value):
+            del self.markers[known:]  # a part of an image is no image
+            return self._marker(value, size, path, place)
         return reduced
 
     def _parts(self, parts: list[Any], excess: int, path: str, place: Place) -> list[Any] | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic_core import to_json
+
 MarkerKind = Literal["replaced", "converted", "too large"]
 
 
@@ -46,13 +48,19 @@ class Place:
 _PARTS = {"content", "parts", "contents", "blocks"}
 """Keys of lists of parts."""
 
+_LISTS = {"output", "value"}
+"""Keys of lists of parts within the result of a tool, where the items have a type."""
+
 _OBJECTS = {"response", "input", "args", "metadata", "additional_kwargs", "response_metadata", "providerMetadata"}
 """Keys whose values must be objects in the messages of some runtime."""
 
 _MEDIA = ("image", "audio", "video", "file", "document", "binary", "media", "inline")
 """Pieces of the names of parts with media: by type, in Bedrock and Gemini by the name of their field."""
 
-_TEXT_PARTS = {"output_text": "output_text", "input_text": "input_text", "input_image": "input_text"}
+_TEXT_PARTS = {
+    "output_text": "output_text",
+    **dict.fromkeys(("input_text", "input_image", "input_file", "input_audio"), "input_text"),
+}
 """Types of text parts in OpenAI's Responses, by the type of a neighbour. Elsewhere it is ``text``."""
 
 
@@ -60,18 +68,33 @@ def marker_at(place: Place, text: str) -> Any:
     """Return a marker with this text for a place: a text part, an object that holds the text, or the text itself."""
     if isinstance(place.holder, list):
         holder = place.outer
-        is_part = holder is not None and holder.key in _PARTS
-        return _text_part(place.holder, holder.holder, text) if holder is not None and is_part else text
-    if place.key in _OBJECTS and isinstance(place.holder, dict) and _is_object_field(place.holder):
-        return {"not_stored": text}
-    return text
+        return _text_part(place.holder, holder.holder, text) if holder is not None and _is_part(place) else text
+    if not isinstance(place.holder, dict):
+        return text
+    if place.key == "content" and "toolUseId" in place.holder:  # Bedrock
+        return [{"text": text}]
+    if place.key == "arguments":  # of a call of OpenAI: JSON as text
+        return to_json({"not_stored": text}).decode()
+    is_json = place.key == "json" and len(place.holder) == 1  # Bedrock
+    is_object = is_json or (place.key in _OBJECTS and _is_object_field(place.holder))
+    return {"not_stored": text} if is_object else text
+
+
+def _is_part(place: Place) -> bool:
+    """Tell whether an item of a list is a part of a message, or of the result of a tool."""
+    if not isinstance(place.holder, list) or place.outer is None:
+        return False
+    is_typed = any(isinstance(item, dict) and "type" in item for item in place.holder)
+    return place.outer.key in _PARTS or (place.outer.key in _LISTS and is_typed)
 
 
 def is_media_part(place: Place, part: dict[str, Any]) -> bool:
     """Tell whether a part of a message, standing at a place, holds an image, a file or the like."""
-    is_part = isinstance(place.holder, list) and place.outer is not None and place.outer.key in _PARTS
-    names = [str(part.get("type", "")), *(part if "type" not in part else ())]
-    return is_part and any(word in name.lower() for name in names for word in _MEDIA)
+    if not _is_part(place):
+        return False
+    kinds = [part[name] for name in ("type", "part_kind", "kind") if isinstance(part.get(name), str)]
+    is_tool = any(word in name for name in kinds for word in ("tool", "call", "result"))  # as in tool-readFile
+    return not is_tool and any(word in name.lower() for name in kinds or part for word in _MEDIA)
 
 
 def holds_parts(place: Place, value: list[Any]) -> bool:
@@ -100,6 +123,8 @@ def _text_part(parts: list[Any], message: Any, text: str) -> Any:
     if "part_kind" in fields or message.get("kind") in {"request", "response"}:  # pydantic-ai
         kind = "user-prompt" if message.get("kind") == "request" else "text"
         return {"part_kind": kind, "content": text}
+    if message.get("part_kind") == "user-prompt":
+        return text
     if "type" in fields:
         types = [part.get("type") for part in dicts]
         return {"type": next((_TEXT_PARTS[kind] for kind in types if kind in _TEXT_PARTS), "text"), "text": text}

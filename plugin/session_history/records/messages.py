@@ -249,10 +249,23 @@ def dumped_model(value: Any) -> Any:
     """Return a message of an SDK, a model of pydantic, as the dict that its API sent; any other value as it is."""
     if isinstance(value, Message) or not callable(getattr(type(value), "model_dump", None)):
         return value
-    try:
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
-    except Exception:  # of the model's own serializers
-        return value
+    for mode in ("json", "python"):  # not every model is JSON, e.g. one with bytes
+        try:
+            sent = value.model_dump(mode=mode, by_alias=True, exclude_unset=True, warnings=False)
+            return _with_defaults(sent, value.model_dump(mode=mode, by_alias=True, warnings=False))
+        except Exception:  # noqa: S112 - of the model's own serializers
+            continue
+    return value
+
+
+def _with_defaults(sent: Any, whole: Any) -> Any:
+    """Return the fields of a model that were set, and those that have a value by default."""
+    if isinstance(sent, dict) and isinstance(whole, dict):
+        kept = {name: _with_defaults(item, whole.get(name, item)) for name, item in sent.items()}
+        return kept | {name: item for name, item in whole.items() if name not in sent and item not in (None, [], {})}
+    if type(sent) is list and type(whole) is list and len(sent) == len(whole):
+        return [_with_defaults(*pair) for pair in zip(sent, whole, strict=True)]
+    return sent
 
 
 def is_message(value: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from session_history.records.markers import Marker
@@ -60,11 +60,13 @@ def produced_or_refused(values: Any, first: int, *, native: bool) -> tuple[list[
 
 
 def looks_like_message(value: object, *, native: bool) -> bool:
-    """Tell whether a value is meant as a message: a native one is any JSON object, another one has a role."""
+    """Tell whether a value is meant as a message: a native one is any JSON object, another one has a role or a type."""
     plainer = dumped_model(value)
     if isinstance(plainer, Message):
         return True
-    return isinstance(plainer, dict) and (native or isinstance(plainer.get("role"), str))
+    return isinstance(plainer, dict) and (
+        native or any(isinstance(plainer.get(name), str) for name in ("role", "type"))
+    )
 
 
 def is_words(value: object) -> bool:
@@ -74,12 +76,13 @@ def is_words(value: object) -> bool:
     if not isinstance(fields, dict) or not isinstance(fields.get("role"), str) or fields["role"] not in WORDS:
         return False
     content = fields.get("content", fields.get("parts"))
-    parts = content if isinstance(content, list) else []
+    parts = content if isinstance(content, (list, tuple)) else []
     return not any(map(_may_be_result, parts))
 
 
 def _may_be_result(part: object) -> bool:
-    if not isinstance(part, dict):
+    part = dumped_model(part)
+    if not isinstance(part, Mapping):
         return False
     names = [str(part.get("type")), str(part.get("part_kind")), *map(str, part)]
     return any("esult" in name or "esponse" in name or "tool" in name.lower() for name in names)

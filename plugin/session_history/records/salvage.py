@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from session_history.records.markers import Marker, MarkerKind, Place, is_media_part, list_marker_at, marker_at
+from session_history.records.messages import Message, dumped_model, raw_fields
 from session_history.records.values import DEPTH, INT_BITS, copied, flaw_of, plain, step
 
 _TOLD = (date, datetime, time, timedelta, Decimal, UUID, Number)
 """Types whose text is the value. A loader that wants such a type reads the text."""
-
-_TOLD_CHARACTERS = 200
 
 
 def salvaged(value: object, path: str) -> tuple[Any, list[Marker]]:
@@ -128,7 +127,9 @@ class _Salvage:
             self._note(value, path, "converted")
         if type(plainer) in (dict, list):
             return self._container(value, plainer, path, depth, place)
-        return self.kept(plainer, path, depth, place)
+        if depth == 0:
+            return self._marker(value, path, place, f"nested more than {DEPTH} levels deep")
+        return self.kept(plainer, path, depth - 1, place)
 
     def _text_of(self, value: object, path: str, place: Place) -> Any:
         self._note(value, path, "converted")
@@ -151,8 +152,10 @@ def marker_text(value: object, told: str) -> str:
 
 def _plainer(value: Any) -> Any:
     """Return the value of JSON that is nearest to a value; the value itself without one."""
+    if isinstance(value, Message):
+        return raw_fields(value)
     if _is_model(value):
-        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+        return dumped_model(value)
     for kinds, convert in _Conversions.ALL:
         if isinstance(value, kinds):
             return convert(value)
@@ -180,7 +183,7 @@ def _is_model(value: object) -> bool:
 
 def _text_of(value: object) -> str:
     try:
-        return str(value)[:_TOLD_CHARACTERS]
+        return str(value)
     except Exception:  # of the value's own method
         return f"[{type_name(value)}]"
 
@@ -193,4 +196,6 @@ def _length(value: object) -> str:
 def _size(value: object) -> int | None:
     if isinstance(value, memoryview):
         return value.nbytes
-    return len(value) if isinstance(value, (bytes, bytearray)) else None
+    if isinstance(value, bytearray):
+        return bytearray.__len__(value)
+    return bytes.__len__(value) if isinstance(value, bytes) else None

@@ -147,7 +147,11 @@ class OpenTurn(Generic[M]):
         :raises TranscriptEdited: the input repeats the session's messages, but not as they are.
         """
         recorded = self.writer.recorded
-        new = recorded_part(given, recorded.inputs) if recorded else unsaid(given, self.window.turns, self.turn.id)
+        new = (
+            recorded_part(given, recorded.inputs)
+            if recorded
+            else unsaid(given, self.window.turns, self.turn.id, earlier=self.window.turns_read)
+        )
         self.draft.add_input(new)
         if recorded:
             self.writer.require_same_input(is_whole=bool(new))

@@ -16,6 +16,7 @@ from session_history.turns.answer import VALUE, from_messages, to_messages
 from session_history.turns.input import checked_messages, require_stored
 from session_history.turns.lifecycle import OpenTurn, OpenTurns, run_to_completion
 from session_history.turns.turn import M, Turn
+from session_history.turns.writer import enter
 from session_history_hooks import SessionKey
 
 
@@ -92,6 +93,11 @@ class TurnRecorder(Generic[M]):
         said = self._opened.prompt.said()
         self._opened.prompt.replace([*(map(convert, said) if convert else said), *new])
         return self._opened.prompt.messages
+
+    def enter(self) -> None:
+        """Note that the running task is in this turn, if it is exclusive: the parts of a stream may run in several."""
+        if self._writer.is_exclusive:
+            enter(self._writer)
 
     # While the model answers
 

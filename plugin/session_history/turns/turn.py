@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal
 
 from typing_extensions import TypeVar
 
-from session_history.errors import InvalidMessage, NotStorable
+from session_history.errors import InvalidMessage, NotStorable, TranscriptEdited
 from session_history.log.reader import TurnWindow
 from session_history.records.markers import Marker
 from session_history.records.messages import WORDS, Message, MessageInput, StoredMessage, check_fits, freeze, thaw
@@ -20,7 +20,7 @@ from session_history.turns.writer import Writer
 from session_history.view.assembly import messages_of, with_refs
 from session_history.view.repair import Repair, repaired
 from session_history.view.selection import own_history
-from session_history.view.transcript import unsaid
+from session_history.view.transcript import is_known, unsaid
 from session_history_hooks import SessionKey
 
 M = TypeVar("M", default=Message)
@@ -62,7 +62,11 @@ class Prompt:
         """Return messages without those that the session has already, by their ids."""
         if not any(["id" in message.value for message in messages]):  # noqa: C419 - a list is faster
             return messages
-        return unsaid(messages, self._window.turns, turn_id)
+        return unsaid(messages, self._window.turns, turn_id, earlier=self._window.turns_read)
+
+    def has(self, message: StoredMessage) -> bool:
+        """Tell whether the session has a message of this id."""
+        return is_known(message, self._window.turns)
 
     def said(self) -> list[StoredMessage]:
         """Return the messages before the turn as they were said."""
@@ -229,13 +233,27 @@ class Turn(Generic[M]):
         except (InvalidMessage, NotStorable):
             kept, markers = produced_or_refused(messages, len(self._draft.messages), native=self._native)
         if not self._draft.messages and self._writer.recorded is None:
-            given, kept = kept, self._prompt.unsaid(kept, self.id)
+            given, kept = kept, self._unsaid(kept)
             if len(kept) < len(given):
                 self._writer.warn_of_transcript()
-        if all([message.role in WORDS and is_words(message.value) for message in kept]):  # noqa: C419 - a list is faster
+        if all([message.role in WORDS and (message.is_text or is_words(message.value)) for message in kept]):  # noqa: C419 - a list is faster
             check_fits(kept, self._writer.entry_bytes)
         self._draft.add(kept)
         if markers:
             self._draft.note(markers)
         if self._writer.recorded is not None:
             self._writer.require_same_words()
+
+    def _unsaid(self, messages: Sequence[StoredMessage]) -> Sequence[StoredMessage]:
+        """Return messages without those that the session has.
+
+        What ends with words of the model may be new although its ids are not: some SDKs repeat ids.
+        """
+        is_input = not messages or messages[-1].role in WORDS
+        try:
+            new = self._prompt.unsaid(messages, self.id)
+        except TranscriptEdited:
+            if is_input or self._prompt.has(messages[-1]):
+                raise
+            return messages
+        return new if new or is_input else messages

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import NamedTuple
 
-from session_history.errors import Conflict, SessionDeleted, TurnIdReused
+from session_history.errors import Conflict, SessionDeleted, SessionHistoryError, TurnIdReused, TurnOvertaken
 from session_history.log import leases
 from session_history.log.reader import Reader
 from session_history.log.recorded import RecordedTurn
@@ -20,6 +20,7 @@ from session_history.records.record import Author, Record, Status, new_id
 from session_history.records.values import encode
 from session_history.turns.draft import Draft
 from session_history.view.effects import is_harmless
+from session_history.view.shapes import Speaker, reading_of, speaker
 from session_history_hooks import Entry, Head, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -45,7 +46,7 @@ class _Pending(NamedTuple):
 
 def enter(writer: Writer) -> None:
     """Note that the running task is in the exclusive turn of a writer. The note is void once the turn has ended."""
-    _entered.set((*(each for each in _entered.get() if each.is_exclusive), writer))
+    _entered.set((*(each for each in _entered.get() if each.is_exclusive and each is not writer), writer))
 
 
 def own_writer(log: SessionLog, key: SessionKey) -> Writer | None:
@@ -98,6 +99,7 @@ class Writer:
         self._lease: leases.Lease | None = None
         self._pending: _Pending | None = None
         self._is_answered = False  # an entry with the id of the answer stands in the log
+        self._is_overtaken = False
         self._had_effect = False  # a tool may have run here, and another run of the turn was stored first
         self._told = 0  # how many markers were logged
         self._owned = asyncio.Lock()  # appends behind an entry of one's own
@@ -178,7 +180,30 @@ class Writer:
         """Store what is not stored yet. Doing it again changes nothing.
 
         :param status: how the turn stands.
+        :raises TurnOvertaken: another turn took the lease. If a tool may have run here, what was said is stored as an
+            interrupted attempt.
         """
+        if not self._is_overtaken:
+            try:
+                await self._store(status)
+            except TurnOvertaken:
+                self._is_overtaken = True
+        if self._is_overtaken:
+            await self._store_effects()
+            raise TurnOvertaken(self._key)
+
+    async def _store_effects(self) -> None:
+        """Store an overtaken turn in which a tool may have run: the next model call must know of it."""
+        self.end_lease()
+        self._pending = None
+        self._draft.withdraw_answer()
+        if not all(map(is_harmless, self._draft.messages)):
+            try:
+                await self._store(Status.INTERRUPTED)
+            except SessionHistoryError as lost:
+                logger.error("%s: the calls of an overtaken turn could not be stored: %r", self._key, lost)
+
+    async def _store(self, status: Status) -> None:
         while pending := self._pending or self._next(status):
             self._pending = pending
             record, entry = pending
@@ -320,10 +345,10 @@ class Writer:
 
 
 def _first_words(messages: Sequence[StoredMessage]) -> list[tuple[str, bytes]]:
-    """Return what identifies the first messages of a turn: those of a user, or else the first one."""
-    return list(map(_identity, takewhile(lambda message: message.role in WORDS, messages))) or list(
-        map(_identity, messages[:1])
-    )
+    """Return what identifies the first messages of a turn: those of a user, or the first one of an unknown role."""
+    words = list(takewhile(lambda message: message.role in WORDS, messages))
+    first = [message for message in messages[:1] if speaker(message, reading_of(message)) is not Speaker.MODEL]
+    return list(map(_identity, words or first))
 
 
 def _identity(message: StoredMessage) -> tuple[str, bytes]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
+from session_history.errors import TranscriptEdited
 from session_history.records.messages import StoredMessage
 from session_history.records.record import MessageRef
 from session_history.records.values import copied
 from session_history.view.assembly import TurnView, for_model
 from session_history.view.groups import group_starts, input_count
+from session_history.view.transcript import unsaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,15 @@ class BudgetedWindow:
         self._turn_id = turn_id
         self._input = input
         self._counted: dict[MessageRef, list[int]] = {}
+        self._counted_input: dict[int, int] = {}
 
     def newest(self, turns: Sequence[TurnView], _: int = 0) -> list[TurnView] | None:
         """Return the newest turns for the model that fit; ``None`` if older turns than those at hand may fit, too.
 
         If the newest turn alone does not fit, it is cut: see :attr:`session_history.view.assembly.TurnView.hidden`.
         """
-        left = self._left
         visible = for_model(turns, self._turn_id)
+        left = self._left(visible)
         if left < 0:
             return []
         for back, turn in enumerate(reversed(visible)):
@@ -88,10 +90,16 @@ class BudgetedWindow:
         hidden = range(kept, start)
         return [replace(turn, hidden=hidden)] if len(hidden) < len(tokens) else []
 
-    @cached_property
-    def _left(self) -> int:
-        """Return the tokens that the input leaves."""
-        return self._budget.tokens - sum(map(self._count, self._input))
+    def _left(self, turns: Sequence[TurnView]) -> int:
+        """Return the tokens that the input leaves, of which the session may have a part already."""
+        try:
+            new = unsaid(self._input, turns, self._turn_id)
+        except TranscriptEdited:  # which refuses the turn
+            new = ()
+        for message in new:
+            if id(message) not in self._counted_input:
+                self._counted_input[id(message)] = self._count(message)
+        return self._budget.tokens - sum(self._counted_input[id(message)] for message in new)
 
     def _tokens(self, turn: TurnView) -> list[int]:
         """Return the tokens of each message of a turn."""

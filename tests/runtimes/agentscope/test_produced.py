@@ -1,4 +1,4 @@
-"""What tools and models produce is stored in any case, and what a reply answers before its model is called."""
+"""Tests of what is stored: in any case what tools and models produce, and early what a reply answers."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ def deep(levels: int) -> Any:
 
 
 ODD: dict[str, tuple[Any, Any]] = {
-    "number of numpy": (np.int64(3), "[not stored: numpy.int64, 3]"),
+    "number of numpy": (np.int64(3), 3),
     "bytes that are no UTF-8": (b"\xff\xfe", "[not stored: bytes, 2 bytes]"),
     "bytes": (b"abc", "[not stored: bytes, 3 bytes]"),
     "exception": (ValueError("no"), "[not stored: ValueError]"),
-    "nan": (float("nan"), "[not stored: float, nan]"),
-    "infinity": (float("inf"), "[not stored: float, inf]"),
-    "date": (date(2026, 11, 30), "[not stored: datetime.date, 2026-11-30]"),
-    "decimal": (Decimal("1.50"), "[not stored: decimal.Decimal, 1.50]"),
-    "uuid": (UUID(int=7), "[not stored: uuid.UUID, 00000000-0000-0000-0000-000000000007]"),
+    "nan": (float("nan"), "nan"),
+    "infinity": (float("inf"), "inf"),
+    "date": (date(2026, 11, 30), "2026-11-30"),
+    "decimal": (Decimal("1.50"), "1.50"),
+    "uuid": (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
     "half a pair": ("a\ud800", "a\ufffd"),
     "tuple": ((1, 2), [1, 2]),
     "keys": ({1: "a"}, {"1": "a"}),
@@ -264,7 +264,7 @@ WRONG = [1, b"\xff", None, Thing(), "\ud800", [], {1: object()}, endless()]
 
 
 class TestBlocks:
-    """Whatever is in a block, what is stored of it can be stored, and AgentScope can load it."""
+    """Any value in any field of a block is stored so that AgentScope can load it."""
 
     @pytest.mark.parametrize("value", WRONG, ids=lambda value: type(value).__name__)
     @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ class TestBlocks:
     def test_markers_name_path_and_type(self) -> None:
         block = ToolResultBlock(id="c", name="w", output="o", metadata={"a": [1, {"b": np.int64(3)}]})
         _, markers = produced_block(block, "messages[2].content[4]")
-        assert markers == [Marker("messages[2].content[4].metadata.a[1].b", "numpy.int64", "replaced")]
+        assert markers == [Marker("messages[2].content[4].metadata.a[1].b", "numpy.int64", "converted")]
 
 
 def test_message_that_became_one_marker_can_be_loaded() -> None:
@@ -322,7 +322,7 @@ async def narrow(save: str) -> Any:
 
 
 class TestRejected:
-    """What was refused does no harm to the turns after it."""
+    """A refusal does no harm to later turns."""
 
     @pytest.mark.parametrize("metadata", [{"at": (1, 2)}, {"at": np.int64(1)}, {"at": float("nan")}, {"at": {1: 2}}])
     async def test_input_that_is_not_json_is_refused_with_its_path(

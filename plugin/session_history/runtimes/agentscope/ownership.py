@@ -1,4 +1,4 @@
-"""What an agent holds, and the session that it belongs to."""
+"""The ownership of an agent: it holds one session, and nothing of another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentscope.agent import Agent
 from agentscope.permission import PermissionContext, PermissionMode
 from agentscope.state import AgentState, ToolContext
 
-from session_history.errors import SessionBusy
+from session_history.errors import AgentBusy
 from session_history.runtimes.agentscope.state import SyncMarker, add_permissions, owner_of, replace_permissions
 from session_history_hooks import SessionKey
 
@@ -25,7 +25,7 @@ class HeldReply(Protocol):
 
     :ivar middleware: the middleware that records it.
     :ivar owner: the owner of its session.
-    :ivar is_left: it waits for a consumer, who perhaps never comes back.
+    :ivar is_left: its consumer has the newest event, and perhaps never comes back.
     :ivar is_over: its turn has ended.
     """
 
@@ -36,10 +36,6 @@ class HeldReply(Protocol):
     is_over: bool
 
     async def abandon(self) -> None: ...
-
-
-class _AgentBusy(SessionBusy):
-    text = "cannot have a turn now: the agent is replying in another session; give each session an agent object"
 
 
 _chain: ContextVar[tuple[HeldReply, ...]] = ContextVar("session_history_replies", default=())
@@ -69,7 +65,7 @@ def is_nested(agent: Agent, middleware: object) -> bool:
 
 
 class Holding:
-    """What is known of an agent object between its replies.
+    """The memory of an agent object between its replies.
 
     :ivar replies: the replies that have not ended, one per middleware.
     :ivar state: the state that the agent had when it was loaded last.
@@ -91,12 +87,12 @@ class Holding:
     async def settle(self, key: SessionKey) -> None:
         """End the replies that were left, each in its own session, since the agent begins another one.
 
-        :raises SessionBusy: a reply in another session is going on.
+        :raises AgentBusy: a reply in another session is going on.
         """
         owner = owner_of(key)
         replies = list(self.replies)
         if any(reply.owner != owner for reply in replies) and not all(reply.is_left for reply in replies):
-            raise _AgentBusy(key)
+            raise AgentBusy(key)
         for reply in replies:
             await reply.abandon()
 

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
 from agentscope.agent import Agent
-from agentscope.event import (
-    ModelCallEndEvent,
-    ModelCallStartEvent,
-    TextBlockDeltaEvent,
-    TextBlockEndEvent,
-    TextBlockStartEvent,
-)
-from agentscope.message import AssistantMsg, ContentBlock, Msg, TextBlock, ToolCallBlock
-from agentscope.tool import ToolResponse
+from agentscope.message import Msg
 
 from session_history.errors import NotStorable, SessionHistoryError
 from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef
-from session_history.records.salvage import salvaged
 from session_history.runtimes.agentscope.accumulator import MessageAccumulator
 from session_history.runtimes.agentscope.messages import (
     FORMAT,
@@ -33,16 +22,13 @@ from session_history.runtimes.agentscope.messages import (
     needs_repair,
     repair,
     restored,
-    with_content,
 )
-from session_history.runtimes.agentscope.produced import produced_result
+from session_history.runtimes.agentscope.said import SaidMessages
 from session_history.runtimes.agentscope.state import SyncMarker, owner_of, restore
 from session_history.runtimes.agentscope.state import dumped as dumped_state
 from session_history.turns.recorder import TurnRecorder
 
 logger: logging.Logger = logging.getLogger("session_history")
-
-_TEXT = (TextBlockStartEvent, TextBlockDeltaEvent, TextBlockEndEvent)
 
 
 class _OwnStart(NamedTuple):
@@ -62,6 +48,8 @@ class Reply:
     :param inputs: what the reply answers: messages, an event that a parked reply waited for, or ``None``.
     :param whole: the agent gets all of its own history; else only the window that was read.
     :param nested: another middleware has loaded the agent for the same reply, perhaps from another store.
+    :ivar input: the messages that the reply answers, checked.
+    :ivar said: the messages that the reply adds to the session.
     """
 
     def __init__(
@@ -78,22 +66,18 @@ class Reply:
         given = inputs if isinstance(inputs, list) else [inputs]
         self._inputs = [msg for msg in given if isinstance(msg, Msg)]
         self.input = list(map(check_input, self._inputs))  # refused now, not after the model was paid for
-        self._given: dict[str, int] = {}  # indexes of inputs that were stored before the agent took them, by id
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
         self._answers = inputs
         self._old: list[Msg] = []  # the messages of the log, in the order of the context, which they begin
         self._old_blocks = 0  # of the last of them
         self._heard: set[str] = set()  # ids of messages that the agent got before this reply and the log lacks
-        self._new: dict[int, tuple[Msg, MessageAccumulator]] = {}  # by identity
+        self.said = SaidMessages(agent.name, agent.state, recorder)
         stored = recorder.stored_state
         self._start: HistoryStart | _OwnStart | None = stored.start if stored else None
         self._pending = stored.pending if stored else None
         value = stored.value if stored else None
         self._saved: tuple[object, ...] = value, self._start, self._pending is not None
         self._saves_state = True
-        self._streamed: Msg | None = None
-        self._results: list[tuple[ToolCallBlock, ToolResponse]] = []
-        self._model_ended = False
         if nested:
             self._join()
         else:
@@ -136,7 +120,8 @@ class Reply:
         known = max((number for number, msg in enumerate(context, start=1) if msg.id in ids), default=0)
         self._old, self._heard = context[:known], {msg.id for msg in context[known:]}
         if self._resumes and self._old and self._is_own_parked(self._old[-1]):
-            self._resume(self._old.pop())
+            parked = self._old.pop()
+            self.said.resume(*self._find(parked.id), parked)
         self._old_blocks = len(self._old[-1].content) if self._old else 0
 
     def has_state_of(self, agent: Agent) -> bool:
@@ -173,14 +158,7 @@ class Reply:
             self._old = [*others, parked]
             return
         self._old = others
-        self._resume(parked)
-
-    def _resume(self, parked: Msg) -> None:
-        """Continue a message that the log has."""
-        ref, stored = self._find(parked.id)
-        accumulator = MessageAccumulator(self._recorder.resume(ref), stored.value["content"])
-        accumulator.align(parked.content)
-        self._new[id(parked)] = parked, accumulator
+        self.said.resume(*self._find(parked.id), parked)
 
     def _history(self) -> list[Msg]:
         history = [restored(*each) for each in self._recorder.history]
@@ -209,24 +187,14 @@ class Reply:
                 return ref, stored
         raise LookupError("the history does not hold a message that the agent has of it")
 
-    def hear(self, item: object) -> None:
-        """Follow the text that is streamed. The context gets it only when the agent goes on after the model's end."""
-        if self._model_ended:
-            self._streamed = None
-        self._model_ended = isinstance(item, ModelCallEndEvent)
-        if isinstance(item, ModelCallStartEvent):
-            self._streamed = AssistantMsg(self._name, [], id=item.reply_id)
-        elif isinstance(item, _TEXT) and self._streamed is not None:
-            self._streamed.append_event(item)
-
     def take(self) -> None:
         """Add to the turn what is new in the agent's context. What cannot be stored of it is marked."""
         if self._old and len(self._old[-1].content) > self._old_blocks:
             added = self._old[-1].content[self._old_blocks :]
             self._old_blocks += len(added)
-            self._add_blocks(added)  # this reply said it, though the agent put it into an older message
+            self.said.add_blocks(added)  # this reply said it, though the agent put it into an older message
         for msg in self._after_old():
-            self._take(msg)
+            self.said.take(msg)
 
     def _after_old(self) -> list[Msg]:
         """Return the messages of the context behind those of the log."""
@@ -239,47 +207,7 @@ class Reply:
     def take_input(self) -> None:
         """Add what the reply answers, before the agent takes it."""
         self.take()  # what it heard before
-        for stored in self.input:
-            if stored.value["id"] not in self._given:
-                self._given[stored.value["id"]] = self._recorder.add([stored])
-
-    def _take(self, msg: Msg) -> None:
-        if id(msg) not in self._new:
-            accumulator = self._own() if msg.id == self._state.reply_id else None
-            if accumulator is None:
-                index = self._given.pop(msg.id, None)
-                accumulator = MessageAccumulator(self._add(msg) if index is None else index)
-            self._new[id(msg)] = msg, accumulator
-        self._revise(msg, self._new[id(msg)][1], msg.content)
-
-    def _add(self, msg: Msg) -> int:
-        """Add a message without its content; return its index."""
-        stored, markers = with_content(msg, [], f"messages[{len(self._recorder.messages)}]")
-        self._recorder.note_markers(markers)
-        return self._recorder.add([stored])
-
-    def _revise(self, msg: Msg, accumulator: MessageAccumulator, blocks: Sequence[ContentBlock]) -> None:
-        """Add blocks to a message of this turn, and bring its other fields up to date."""
-        self._recorder.note_markers(accumulator.take(blocks))
-        stored, markers = with_content(msg, accumulator.content, f"messages[{accumulator.index}]")
-        self._recorder.note_markers(markers)
-        self._recorder.revise(accumulator.index, stored)
-
-    def _own(self) -> MessageAccumulator | None:
-        """Return the message of this reply, if it has one yet."""
-        own = (each for msg, each in reversed(self._new.values()) if msg.id == self._state.reply_id)
-        return next(own, None)
-
-    def _add_blocks(self, blocks: list[ContentBlock]) -> None:
-        """Add blocks to the message of this reply that the agent's own message lacks."""
-        accumulator = self._own()
-        if not blocks:
-            return
-        if accumulator is None:
-            self._take(AssistantMsg(self._name, blocks, id=self._state.reply_id))
-            return
-        msg = next(msg for msg, each in self._new.values() if each is accumulator)
-        self._revise(msg, accumulator, blocks)
+        self.said.give(self.input)
 
     def context_start(self) -> tuple[int, int]:
         """Return what identifies the beginning of the context: its first message, and how many blocks that has."""
@@ -296,32 +224,24 @@ class Reply:
             self._old = self._left_of_old()
             self._old_blocks = len(self._old[-1].content) if self._old else 0
         for msg in self._after_old():
-            self._recognize(msg)
+            self.said.recognize(msg)
         if is_shortened:
             self._start = self._own_start()
 
     def _left_of_old(self) -> list[Msg]:
         """Return the messages of the log that the context still has. One that was cut in two is another object."""
-        old = {msg.id for msg in self._old} - {msg.id for msg, _ in self._new.values()}
-        return [msg for msg in self._context if id(msg) not in self._new and msg.id in old]
-
-    def _recognize(self, msg: Msg) -> None:
-        accumulator = self._new[id(msg)][1] if id(msg) in self._new else None
-        if accumulator is None:
-            accumulator = next((each for new, each in reversed(self._new.values()) if new.id == msg.id), None)
-        if accumulator is not None:
-            accumulator.align(msg.content)
-            self._new[id(msg)] = msg, accumulator
+        old = {msg.id for msg in self._old} - {msg.id for msg, _ in self.said}
+        return [msg for msg in self._context if msg not in self.said and msg.id in old]
 
     def _own_start(self) -> HistoryStart | _OwnStart | None:
         """Return the first message that the agent keeps, and how many of its blocks it does not keep."""
         context = self._context
         if not context:
-            newest = next(reversed(self._new.values()), None)
-            return _OwnStart(newest[1].index, len(newest[1].content)) if newest else self._start
+            newest = self.said.newest
+            return _OwnStart(newest.index, len(newest.content)) if newest else self._start
         msg = context[0]
-        if id(msg) in self._new:
-            accumulator = self._new[id(msg)][1]
+        if msg in self.said:
+            accumulator = self.said.of(msg)
             return _OwnStart(accumulator.index, accumulator.dropped(msg.content))
         if not any(msg is old for old in self._old):
             return self._start
@@ -338,7 +258,7 @@ class Reply:
     def save_state(self) -> None:
         """Have the agent's state stored, if it has changed."""
         try:
-            state, own = dumped_state(self._state), self._own()
+            state, own = dumped_state(self._state), self.said.own
             now = state, self._start, self.is_parked
             if now != self._saved:
                 start = self._start
@@ -351,24 +271,6 @@ class Reply:
             self._saves_state = False
             logger.error("%s: the state of agent %r is not stored: %s", self._recorder.key, self._name, flaw)
 
-    def note_result(self, call: ToolCallBlock, response: ToolResponse) -> None:
-        """Note what a tool returned. AgentScope may fail before the agent has it."""
-        self._results.append((call, response))
-
-    def _add_lost_results(self) -> None:
-        """Add the results of tools that the agent never got."""
-        own = self._own()
-        if own is None:
-            return
-        known = Counter(block["id"] for block in own.content if block["type"] == "tool_result")
-        for call, response in self._results:
-            known[call.id] -= 1
-            if known[call.id] < 0:
-                path = f"messages[{own.index}].content[{len(own.content)}]"
-                metadata, markers = salvaged(response.metadata, f"{path}.metadata")
-                self._recorder.note_markers(markers)
-                self._add_blocks([produced_result(call, response, metadata)])
-
     def finish(self, *, failing: bool) -> None:
         """Add what is left: the text that was streamed last, or the input, if the agent did not even take that.
 
@@ -377,14 +279,11 @@ class Reply:
         try:
             self.take()
             if failing:
-                self._add_lost_results()
-            if self._streamed is not None:
-                content = self._streamed.content
-                texts: list[ContentBlock] = [each for each in content if isinstance(each, TextBlock) and each.text]
-                self._add_blocks(texts)
+                self.said.add_lost_results()
+            self.said.add_streamed()
             if all(message.value["id"] in self._heard for message in self._recorder.messages):
                 for msg in self._inputs:
-                    self._take(msg)
+                    self.said.take(msg)
             self.save_state()
         except SessionHistoryError:
             if not failing:
@@ -400,7 +299,7 @@ class Reply:
             return
         is_current = self._recorder.is_in_sync and self._saves_state
         is_verbatim = well and is_current and not self._recorder.turn.markers
-        clean = is_verbatim and not any(self._is_flawed(*each) for each in self._new.values())
+        clean = is_verbatim and not any(self._is_flawed(*each) for each in self.said)
         SyncMarker.put(self._state, self._owner, tail_origin or "" if is_current else "", self._context, clean=clean)
 
     def _is_flawed(self, msg: Msg, accumulator: MessageAccumulator) -> bool:

@@ -31,7 +31,7 @@ class RunningReply:
 
     :param middleware: the middleware that records it.
     :ivar owner: the owner of its session.
-    :ivar is_left: it waits for a consumer, who perhaps never comes back.
+    :ivar is_left: its consumer has the newest event, and perhaps never comes back.
     :ivar is_over: its turn has ended.
     """
 
@@ -53,7 +53,7 @@ class RunningReply:
         """Return the next event, or :data:`END`. The end of a reply is stored before anybody hears of it."""
         with entered(self):
             item = await anext(items, END)
-        self._reply.hear(item)
+        self._reply.said.hear(item)
         if isinstance(item, ReplyEndEvent):
             interrupted = item.finished_reason == ReplyFinishedReason.INTERRUPTED
             self._ended = Status.INTERRUPTED if interrupted else Status.COMPLETED
@@ -66,7 +66,7 @@ class RunningReply:
         await self._recorder.checkpoint()
 
     def pause(self) -> None:
-        """Note that an event goes to the consumer, who may leave, and use the agent for another session."""
+        """Note that an event goes to the consumer. The consumer may leave, and use the agent for another session."""
         self._reply.pause()
         self.is_left = True
 
@@ -110,7 +110,7 @@ class RunningReply:
 
     def note_result(self, call: ToolCallBlock, response: ToolResponse) -> None:
         """Note what a tool returned, before AgentScope takes it."""
-        self._reply.note_result(call, response)
+        self._reply.said.note_result(call, response)
 
     @contextmanager
     def compressing(self) -> Iterator[None]:
