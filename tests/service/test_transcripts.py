@@ -130,12 +130,33 @@ async def test_client_fields_of_a_known_message_do_not_matter(service: SessionHi
     assert await stored(service) == EXPECTED[:4]
 
 
+async def test_message_that_comes_back_with_the_result_of_a_tool_of_the_client_takes_the_place_of_the_first(
+    service: SessionHistoryService,
+) -> None:
+    part = {"type": "tool-pay", "toolCallId": "c", "state": "input-available", "input": {}}
+    asked = {"id": "m", "role": "assistant", "parts": [part]}
+    paid = {**asked, "parts": [{**part, "state": "output-available", "output": "paid"}]}
+    seen: list[list[Json]] = []
+
+    @with_session_history(service, native=True)
+    async def handler(messages: list[Json]) -> Json:
+        seen.append(messages)
+        return asked if len(seen) == 1 else ui("m2", "assistant", "done")
+
+    question = ui("u0", "user", "pay")
+    await handler([question], **HERE)
+    await handler([question, paid], **HERE)
+    await handler([question, paid, ui("m2", "assistant", "done"), ui("u1", "user", "thanks")], **HERE)
+    assert seen[1] == [question, paid]
+    assert seen[2] == [question, paid, ui("m2", "assistant", "done"), ui("u1", "user", "thanks")]
+
+
 async def test_changed_tool_part_of_a_known_message_is_refused(service: SessionHistoryService) -> None:
     part = {"type": "tool-pay", "toolCallId": "c", "state": "input-available", "input": {}}
     message = {"id": "m", "role": "assistant", "parts": [part]}
     async with service.turn("u", "s", native=True) as turn:
         turn.add([ui("u0", "user", "pay"), message])
-    paid = {**message, "parts": [{**part, "state": "output-available", "output": "paid"}]}
+    paid = {**message, "parts": [{**part, "state": "output-available", "output": "paid", "toolCallId": "other"}]}
     with pytest.raises(TranscriptEdited):
         async with service.turn("u", "s", native=True, input=[ui("u0", "user", "pay"), paid]):
             pytest.fail("the turn was opened")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import pairwise
 
 from session_history.view.pairing import Slot
 from session_history.view.shapes import Kind, Part, Speaker
@@ -22,6 +23,8 @@ def leave_out(slots: Sequence[Slot], kinds: AbstractSet[Kind]) -> Slot | None:
     if kinds & {Kind.BLANK, Kind.FRAME}:
         for slot in slots:
             _leave_out_blanks(slot)
+    if Kind.PENDING in kinds:
+        _leave_out_versions(slots)
     if kinds & {Kind.HOSTED_CALL, Kind.HOSTED_RESULT}:
         _leave_out_hosted(slots)
     if Kind.REASONING in kinds:
@@ -49,6 +52,15 @@ def _says_something(slot: Slot) -> bool:
 def _leave_out_blanks(slot: Slot) -> None:
     if slot.reading is not None and slot.speaker is Speaker.MODEL:
         _remove(slot, slot.parts(Kind.BLANK), "empty text left out")
+
+
+def _leave_out_versions(slots: Sequence[Slot]) -> None:
+    """Leave out a message that waits for results, if the next one is a later version of it, by its id."""
+    for slot, following in pairwise(slots):
+        name = slot.message.value.get("id")
+        if isinstance(name, str) and name == following.message.value.get("id") and slot.parts(Kind.PENDING):
+            slot.left_out = True
+            slot.notes.append(("message left out", None))
 
 
 def _leave_out_hosted(slots: Sequence[Slot]) -> None:

@@ -51,6 +51,8 @@ def unsaid(
     known = [(index, places[name]) for name, index in _places(messages).items() if name in places]
     if not known:
         return unsaid(messages, earlier(), turn_id) if earlier else messages
+    if known[-1][1] == len(history) - 1 and _has_results_for(messages[known[-1][0]], history[-1]):
+        return [*messages[known[-1][0] :]]
     for index, place in known:
         _require(_is_same(messages[index], history[place]), index)
     for (index, place), (next_index, next_place) in pairwise(known):
@@ -163,6 +165,13 @@ def _is_same(one: StoredMessage, other: StoredMessage) -> bool:
         return message.role, _text(message), _tool_parts(message)
 
     return one.value == other.value or said(one) == said(other)
+
+
+def _has_results_for(message: StoredMessage, earlier: StoredMessage) -> bool:
+    """Tell whether a message is a later version of one that waits for the results of the client's tools."""
+    names = [part.get("toolCallId") for part in _tool_parts(earlier)]
+    is_same_call = [part.get("toolCallId") for part in _tool_parts(message)] == names
+    return is_same_call and _text(message) == _text(earlier) and _lacks_result([earlier]) and _has_result([message])
 
 
 def _is_of_user(message: StoredMessage) -> bool:
