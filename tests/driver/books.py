@@ -68,6 +68,7 @@ class Book:
     :ivar waiting: calls whose results come with the next input.
     :ivar turns: how many turns were taken.
     :ivar deleted: it was deleted in the current batch.
+    :ivar is_unsure: perhaps it was not.
     :ivar past: what was done, in words.
     """
 
@@ -82,6 +83,7 @@ class Book:
     waiting_since: int = 0
     turns: int = 0
     deleted: bool = False
+    is_unsure: bool = False
     minted: int = 0
     state: str | None = None
     past: list[str] = field(default_factory=list)

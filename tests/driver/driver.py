@@ -247,7 +247,7 @@ class Driver:
         plan, book = run.plan, run.plan.book
         acts = list(run.handed)
         question = [plan.question] if plan.input is not None and plan.question is not None else []
-        has_question = bool(question or plan.first)
+        has_question = bool(question or (plan.first and plan.refusal is None))
         is_completed = outcome == "completed"
         told = Told(plan.batch, [tool for act in acts for tool in act.tools])
         told.tools += [tool for act in question for tool in act.tools if plan.answered]
@@ -284,6 +284,8 @@ class Driver:
     async def _check(self, book: Book) -> None:
         """Read a session in several ways, and check what is there."""
         service = self._random.choice(self._store.services)
+        if book.is_unsure:
+            book.is_unsure, book.deleted = False, await service.get_session(book.user, book.session) is None
         if book.deleted:
             await self._check_deleted(service, book)
             return

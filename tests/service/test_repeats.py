@@ -244,3 +244,16 @@ async def test_repeat_of_a_turn_without_words_of_the_user_stores_nothing(service
         async with service.turn("u", "s", native=True, turn_id="greeting") as turn:
             turn.add({"role": "assistant", "content": text})
     assert turn.recorded == [{"role": "assistant", "content": "hello"}]
+
+
+async def test_tool_result_of_a_run_with_other_input_that_came_second_is_known(
+    pair: list[SessionHistoryService],
+) -> None:
+    one, other = pair
+    charged = {"role": "tool", "tool_call_id": "c", "content": "charged"}
+    with pytest.raises(TurnIdReused):
+        async with one.turn("u", "s", native=True, turn_id="t", input="another question") as slow:
+            slow.add([{"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function"}]}, charged])
+            async with other.turn("u", "s", native=True, turn_id="t", input="question") as quick:
+                quick.add(assistant("answer"))
+    assert "charged" in await texts(one)

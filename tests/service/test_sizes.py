@@ -192,6 +192,23 @@ async def test_huge_results_that_are_added_alone_become_markers_in_any_role(
     assert session.messages[0]["content"][0]["tool_use_id"] == "c"
 
 
+async def test_many_results_in_one_message_that_is_too_large_keep_their_calls(
+    narrow_service: SessionHistoryService,
+) -> None:
+    calls: list[Json] = [{"type": "tool_use", "id": f"c{index:02}", "name": "f", "input": {}} for index in range(30)]
+    results = [{"type": "tool_result", "tool_use_id": f"c{index:02}", "content": "x" * 700} for index in range(30)]
+    async with narrow_service.turn("u", "s", native=True) as turn:
+        turn.add([{"role": "user", "content": "q"}, {"role": "assistant", "content": calls}])
+        turn.add({"role": "user", "content": results})
+    assert 0 < len(turn.markers) < 30
+    assert turn.markers[0].path == "messages[2].content[0].content"
+    async with narrow_service.turn("u", "s", native=True) as turn:
+        assert turn.repairs == []
+        shown = turn.history[2]["content"]
+    assert [block["tool_use_id"] for block in shown] == [block["tool_use_id"] for block in results]
+    assert shown[-1] == results[-1]
+
+
 async def test_huge_input_is_refused_before_the_handler_runs(narrow_service: SessionHistoryService) -> None:
     @with_session_history(narrow_service)
     async def handler(messages: list[Any]) -> str:

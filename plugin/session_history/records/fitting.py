@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from session_history.records.markers import Marker, Place, is_media_part, list_marker_at, marker_at
+from session_history.records.markers import Marker, Place, holds_parts, is_media_part, list_marker_at, marker_at
 from session_history.records.salvage import marker_text
 from session_history.records.values import encode_checked, step
 
@@ -44,6 +44,12 @@ class _Fit:
             return value
         if not isinstance(value, (dict, list)):
             return self._marker(value, size, path, place)
+        if (
+            isinstance(value, list)
+            and holds_parts(place, value)
+            and (parts := self._parts(value, size - limit, path, place)) is not None
+        ):
+            return parts
         steps = value if isinstance(value, dict) else range(len(value))
         sizes = {key: _size(value[key]) for key in steps}
         gives_way = min(_LARGE, size / _SHARE)
@@ -64,6 +70,28 @@ class _Fit:
             del self.markers[known:]  # a part of an image is no image
             return self._marker(value, size, path, place)
         return reduced
+
+    def _parts(self, parts: list[Any], excess: int, path: str, place: Place) -> list[Any] | None:
+        """Return the parts of a message with less in the largest ones: each stays, with what it is the result of.
+
+        :param excess: the bytes to save.
+        :returns: ``None`` if that is not possible.
+        """
+        reduced, sizes, known = parts.copy(), list(map(_size, parts)), len(self.markers)
+        for index in sorted(range(len(parts)), key=lambda index: sizes[index], reverse=True):
+            if excess <= 0:
+                break
+            room, before = max(0, sizes[index] - excess), len(self.markers)
+            smaller = self.reduced(parts[index], room, f"{path}[{index}]", Place(reduced, index, place))
+            if _size(smaller) < sizes[index]:
+                reduced[index] = smaller
+                excess -= sizes[index] - _size(smaller)
+            else:
+                del self.markers[before:]
+        if excess <= 0:
+            return reduced
+        del self.markers[known:]
+        return None
 
     def _marker(self, value: Any, size: int, path: str, place: Place) -> Any:
         characters = len(value) if isinstance(value, str) else None

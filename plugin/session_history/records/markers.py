@@ -97,6 +97,12 @@ def is_media_part(place: Place, part: dict[str, Any]) -> bool:
     return not is_tool and any(word in name.lower() for name in kinds or part for word in _MEDIA)
 
 
+def holds_parts(place: Place, value: list[Any]) -> bool:
+    """Tell whether a list, standing at a place, holds the parts of a message."""
+    is_content = place.key in _PARTS and isinstance(place.holder, dict)
+    return is_content and all(type(part) is dict for part in value)
+
+
 def list_marker_at(place: Place, text: str) -> Any:
     """Return a marker in place of a whole list: a list of parts becomes one with a text part, any other the text."""
     if place.key in _PARTS and isinstance(place.holder, dict):

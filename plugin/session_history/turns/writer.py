@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import replace
-from itertools import takewhile
 from typing import NamedTuple
 
 from session_history.errors import (
@@ -22,12 +20,10 @@ from session_history.log import leases
 from session_history.log.reader import Reader
 from session_history.log.recorded import RecordedTurn
 from session_history.log.session_log import SessionLog
-from session_history.records.messages import WORDS, StoredMessage
 from session_history.records.record import Author, Record, Status, new_id
-from session_history.records.values import encode
 from session_history.turns.draft import Draft
+from session_history.turns.repeat import has_same_messages, has_same_words
 from session_history.view.effects import is_harmless
-from session_history.view.shapes import Speaker, reading_of, speaker
 from session_history_hooks import Entry, Head, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -107,6 +103,7 @@ class Writer:
         self._pending: _Pending | None = None
         self._is_answered = False  # an entry with the id of the answer stands in the log
         self._is_overtaken = False
+        self._has_yielded = False  # another run of the turn was stored first
         self._had_effect = False  # a tool may have run here, and another run of the turn was stored first
         self._told = 0  # how many markers were logged
         self._owned = asyncio.Lock()  # appends behind an entry of one's own
@@ -170,9 +167,8 @@ class Writer:
         :param is_whole: the repeat has added all of its input.
         :raises TurnIdReused: it is another input.
         """
-        given = list(map(_identity, self._draft.inputs()))
-        recorded = list(map(_identity, self.recorded.inputs if self.recorded else ()))
-        if given != (recorded if is_whole else recorded[: len(given)]):
+        given, recorded = self._draft.inputs(), self.recorded.inputs if self.recorded else ()
+        if not has_same_messages(given, recorded, is_whole=is_whole):
             raise TurnIdReused(self._key)
 
     def require_same_words(self) -> None:
@@ -182,9 +178,7 @@ class Writer:
         """
         if self.recorded is None or self._draft.inputs() or self.recorded.inputs:
             return
-        given, recorded = _first_words(self._draft.messages), _first_words(self.recorded.messages)
-        is_whole = len(given) < len(self._draft.messages)
-        if given != (recorded if is_whole else recorded[: len(given)]):
+        if not has_same_words(self._draft.messages, self.recorded.messages):
             raise TurnIdReused(self._key)
 
     async def store(self, status: Status) -> None:
@@ -228,14 +222,12 @@ class Writer:
             else:
                 await self._yield_to_first(head, seq, Record.decode(found.payload, self._key, seq))
         self._log_markers()
+        if self._has_yielded:
+            self._require_same_turn()
         if self.recorded is not None and self._draft.status is not None and not self._had_effect:
-            self._log_discarded(self.recorded)
-
-    def _log_discarded(self, recorded: RecordedTurn) -> None:
-        """Tell that a turn was recorded before, and that what it added now is not what stands there."""
-        added = list(map(_identity, self._draft.messages))
-        if added and added != list(map(_identity, recorded.messages))[: len(added)]:
-            logger.warning("%s: the turn was recorded before; what was added to it now is not stored", self._key)
+            added = self._draft.messages
+            if added and not has_same_messages(added, self.recorded.messages, is_whole=False):
+                logger.warning("%s: the turn was recorded before; what was added to it now is not stored", self._key)
 
     def _log_markers(self) -> None:
         """Tell what is not stored as it was produced, without its content."""
@@ -345,22 +337,14 @@ class Writer:
                 "%s: the state of %r is not stored: another turn stored one meanwhile", self._key, self._slot
             )
 
-    async def _yield_to_first(self, head: Head, seq: int, record: Record) -> None:
-        """Take the answer of another run of this turn, which was stored first."""
-        self.recorded = await self._reader.recorded_turn(self._key, head, seq, record)
-        self._draft.withdraw_answer()
-        self._had_effect = not all(map(is_harmless, self._draft.messages))
+    def _require_same_turn(self) -> None:
         if self._draft.inputs():
             self.require_same_input()
         self.require_same_words()
 
-
-def _first_words(messages: Sequence[StoredMessage]) -> list[tuple[str, bytes]]:
-    """Return what identifies the first messages of a turn: those of a user, or the first one of an unknown role."""
-    words = list(takewhile(lambda message: message.role in WORDS, messages))
-    first = [message for message in messages[:1] if speaker(message, reading_of(message)) is not Speaker.MODEL]
-    return list(map(_identity, words or first))
-
-
-def _identity(message: StoredMessage) -> tuple[str, bytes]:
-    return message.format, encode(message.value, "message")
+    async def _yield_to_first(self, head: Head, seq: int, record: Record) -> None:
+        """Take the answer of another run of this turn, which was stored first."""
+        self.recorded = await self._reader.recorded_turn(self._key, head, seq, record)
+        self._has_yielded = True
+        self._draft.withdraw_answer()
+        self._had_effect = not all(map(is_harmless, self._draft.messages))
