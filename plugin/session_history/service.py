@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -49,6 +50,9 @@ UNSET: Final = _Unset.UNSET
 
 JsonObject = dict[str, Any]
 
+_POLL_INTERVAL = 0.005
+"""Seconds between two looks at a store that is being closed, perhaps by another event loop."""
+
 T = TypeVar("T")
 
 
@@ -85,6 +89,7 @@ class SessionHistoryService:
         self._turns = OpenTurns(self._ready)
         self._opened = False
         self._stopped = False
+        self._closing = 0  # how many calls of stop are closing the store
 
     @staticmethod
     def from_url(url: str, **options: Any) -> SessionHistoryService:
@@ -418,6 +423,8 @@ class SessionHistoryService:
             await self._open_store()
 
     async def _open_store(self) -> None:
+        while self._closing:  # noqa: ASYNC110 - an Event belongs to one loop
+            await asyncio.sleep(_POLL_INTERVAL)
         await self._provider.start()
         if self._stopped:  # meanwhile
             await self._provider.stop()
@@ -431,8 +438,12 @@ class SessionHistoryService:
         self._opened = True
 
     async def _close(self) -> None:
-        await interrupt_all(self._turns)
-        await self._provider.stop()
+        self._closing += 1
+        try:
+            await interrupt_all(self._turns)
+            await self._provider.stop()
+        finally:
+            self._closing -= 1
 
     async def _begin(self, key: SessionKey, record: Record, entry: Entry) -> Head:
         head: Head | None = None

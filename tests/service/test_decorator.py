@@ -471,15 +471,14 @@ class TestIdentify:
             return str(extra)
 
         for handler in (declares, takes_all):
-            decorated: Any = with_session_history(service, identify=lambda request: Identity("u", "s", request))(
-                handler
-            )
+            decorate: Any = with_session_history(service, identify=lambda request: Identity("u", "s", request))
+            decorated = decorate(handler)
             with pytest.raises(TypeError, match=f"'{name}' is filled in by the decorator"):
                 await decorated("q", **{name: "victim"})
             assert "victim" not in await decorated("q")
 
     async def test_keyword_for_identify_does_not_reach_the_handler(self, service: SessionHistoryService) -> None:
-        def identify(request: str, *, session_id: str) -> Identity:
+        def identify(request: str, *, session_id: str, **_: Any) -> Identity:
             return Identity("u", f"checked {session_id}", request)
 
         @with_session_history(service, identify=identify)

@@ -174,6 +174,17 @@ class SessionLog:
             _require_same_life(key, conflict.head, own)
             raise TurnOvertaken(key) from None
 
+    async def append_claim(self, key: SessionKey, entry: Entry, record: Record, head: Head | None) -> Head | None:
+        """Append an entry that takes a lease. If its outcome stays unknown, nobody holds the lease.
+
+        Parameters, result and errors: see :meth:`append_at`.
+        """
+        try:
+            return await self.append_at(key, entry, record, head)
+        except Unavailable:
+            self.leases.abandon(entry.origin)
+            raise
+
     async def append_at(
         self, key: SessionKey, entry: Entry, record: Record, head: Head | None, *, own: Position | None = None
     ) -> Head | None:

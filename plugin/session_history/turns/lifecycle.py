@@ -19,6 +19,7 @@ from session_history.records.record import Status, new_id
 from session_history.turns.draft import Draft
 from session_history.turns.input import Input, frozen_input
 from session_history.turns.options import PATIENCE, Concurrent, OnRepeat
+from session_history.turns.shield import wait_shielded
 from session_history.turns.turn import M, Prompt, SlotState, Turn
 from session_history.turns.writer import Writer, enter, own_writer
 from session_history.view.budget import TokenBudget
@@ -327,7 +328,7 @@ async def run_to_completion(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         while not task.done():
             try:
-                await asyncio.wait([task])
+                await (asyncio.wait([task]) if cancelled is None else wait_shielded(task))
             except asyncio.CancelledError as error:
                 cancelled = error
         if not task.cancelled():

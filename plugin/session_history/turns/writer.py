@@ -8,14 +8,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import NamedTuple
 
-from session_history.errors import (
-    Conflict,
-    SessionDeleted,
-    SessionHistoryError,
-    TurnIdReused,
-    TurnOvertaken,
-    Unavailable,
-)
+from session_history.errors import Conflict, SessionDeleted, SessionHistoryError, TurnIdReused, TurnOvertaken
 from session_history.log import leases
 from session_history.log.reader import Reader
 from session_history.log.recorded import RecordedTurn
@@ -135,11 +128,7 @@ class Writer:
         if self._claim is None:
             claim = Record(by=Author.TURN, base=self._base, status=Status.OPEN, lease=leases.LEASE_SECONDS)
             self._claim = _Pending.of(claim, new_id())
-        try:
-            head = await self._log.append_at(self._key, self._claim.entry, self._claim.record, self.head)
-        except Unavailable:
-            self._log.leases.abandon(self._claim.entry.origin)
-            raise
+        head = await self._log.append_claim(self._key, self._claim.entry, self._claim.record, self.head)
         if head is None:
             head, seq, _ = await self._find(self._claim.entry.id)
             if head.tail.seq != seq:  # another turn has taken this one for dead meanwhile
