@@ -178,8 +178,8 @@ class TranscriptEdited(SessionHistoryError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} does not go on from the messages of the session that the input repeats; "
-            "send what is new, or the whole transcript as it is"
+            f"{self.path} repeats a message of the session, but the session goes on in another way there: "
+            "a retry needs the turn_id of the first attempt, an edited transcript a new session"
         )
 
 

@@ -106,6 +106,16 @@ async def test_edited_transcript_is_refused_before_the_handler_runs(
     assert await stored(service) == EXPECTED[:6]
 
 
+@pytest.mark.parametrize("answer_id", ["a1", "another id"])
+async def test_transcript_without_anything_new_is_refused(service: SessionHistoryService, answer_id: str) -> None:
+    chat = Chat(service)
+    await chat.ask("question 1")
+    with pytest.raises(TranscriptEdited):
+        await chat.handler([chat.messages[0], ui(answer_id, "assistant", "answer 1")], **HERE)
+    assert len(chat.seen) == 1
+    assert await stored(service) == EXPECTED[:2]
+
+
 async def test_regenerate_is_refused(service: SessionHistoryService) -> None:
     chat = Chat(service)
     await chat.ask("question 1")

@@ -109,7 +109,7 @@ def with_session_history(
     """
     check_decorated(service)
     for name, function in {"identify": identify, "on_replay": on_replay}.items():
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{name} must be an ordinary function, not an async one")
     for name in options.keys() - HandlerOptions.__annotations__.keys():
         raise TypeError(f"with_session_history() got an unexpected keyword argument {name!r}")

@@ -42,9 +42,8 @@ def to_messages(answer: object, *, native: bool, first: int = 0) -> Answer:
     """
     if not _holds_message(answer, native=native, depth=DEPTH):
         value = answer[0] if isinstance(answer, (list, tuple)) else answer
-        raise InvalidMessage(
-            "the handler's answer", f"is of type {type(value).__name__}, not text, a message or a list of them"
-        )
+        kind = "a dict without a role" if isinstance(value, dict) else f"of type {type(value).__name__}"
+        raise InvalidMessage("the handler's answer", f"is {kind}, not text, a message or a list of them")
     return _part(answer, native=native, first=first, depth=DEPTH)
 
 

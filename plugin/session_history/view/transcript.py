@@ -63,7 +63,10 @@ def unsaid(
     if start <= place < len(history) - 1 and index == len(messages) - 1 and not counted[-1].is_final:
         # Another attempt at a turn that failed or was cut: its answer is not one.
         return messages[_attempt_start(messages, known, start) :]
-    return _new_part(messages[index + 1 :], history[place + 1 :], index, cut)
+    new = _new_part(messages[index + 1 :], history[place + 1 :], index, cut)
+    has_answer = counted[-1].is_final and not _is_of_user(history[-1])
+    _require(new or not has_answer, len(messages) - 1)
+    return new
 
 
 def _attempt_start(messages: Sequence[StoredMessage], known: Sequence[tuple[int, int]], start: int) -> int:
