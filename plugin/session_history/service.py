@@ -147,7 +147,11 @@ class SessionHistoryService:
         """
         self._stopped = True
         self._opened = False
-        await run_to_completion(self._close)
+        self._closing += 1
+        try:
+            await run_to_completion(self._close)
+        finally:
+            self._closing -= 1
 
     async def health(self) -> bool:
         """Tell whether the store can be used now. If it is another one than before, drop what is known of it.
@@ -438,12 +442,8 @@ class SessionHistoryService:
         self._opened = True
 
     async def _close(self) -> None:
-        self._closing += 1
-        try:
-            await interrupt_all(self._turns)
-            await self._provider.stop()
-        finally:
-            self._closing -= 1
+        await interrupt_all(self._turns)
+        await self._provider.stop()
 
     async def _begin(self, key: SessionKey, record: Record, entry: Entry) -> Head:
         head: Head | None = None

@@ -517,6 +517,41 @@ class TestTheDead:
         )
         assert sorted(await recorded(pair[0])) == [f"q{number}" for number in range(6)]
 
+    async def test_waiter_that_was_suspended_between_two_looks_does_not_overtake_a_living_owner(
+        self, pair: Pair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The look at the head is older than the pause, during which the owner sent heartbeats."""
+        one, other = pair
+        read = other.provider.read
+
+        async def read_then_pause(*arguments: Any, **options: Any) -> Any:
+            found = await read(*arguments, **options)
+            await asyncio.sleep(1.5 * LEASE_SECONDS)  # the process, or its network
+            return found
+
+        async with opened(one, concurrent="reject") as living:
+            assert not await is_free(other)
+            monkeypatch.setattr(other.provider, "read", read_then_pause)
+            assert not await is_free(other)
+            monkeypatch.undo()
+            living.add([said("q1")])
+        assert await recorded(one) == ["q1"]
+
+    @pytest.mark.parametrize("applied", [False, True])
+    async def test_claim_of_unknown_outcome_does_not_lock_the_session_for_its_own_process(
+        self, service: SessionHistoryService, applied: bool
+    ) -> None:
+        await say(service, "q0")
+        fail_once(service, applied=applied)
+        with pytest.raises(Unavailable):
+            async with opened(service, concurrent="queue"):
+                pytest.fail("the turn was opened")
+        started = time.monotonic()
+        await say(service, "q1", concurrent="reject")
+        await append(service, "q2")
+        assert time.monotonic() - started < LEASE_SECONDS
+        assert await recorded(service) == ["q0", "q1", "q2"]
+
     async def test_observer_counts_time_from_its_first_look(self, pair: Pair) -> None:
         """The time before the first look does not count."""
         one, other = pair

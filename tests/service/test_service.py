@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
 from pydantic import Field
 
@@ -713,3 +715,54 @@ async def _messages(service: SessionHistoryService) -> list[Message]:
     session = await service.get_session("u", "s")
     assert session is not None
     return session.messages
+
+
+@pytest.mark.every_store
+async def test_update_whose_answer_was_lost_returns_the_new_title(service: SessionHistoryService) -> None:
+    await service.create_session("u", "s", title="old")
+    provider = service.provider
+    real = provider.append
+    calls = 0
+
+    async def lose_the_answer(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        await real(*arguments, **options)
+        return await real(*arguments, **options)  # the provider tries again, and finds it
+
+    provider.append = lose_the_answer  # type: ignore[method-assign]
+    session = await service.update_session("u", "s", title="new")
+    assert session.title == "new"
+    assert calls == 1
+
+
+@pytest.mark.every_store
+async def test_start_beside_a_stop_leaves_a_service_that_works(service: SessionHistoryService) -> None:
+    await service.create_session("u", "s", title="kept")
+    for _ in range(20):
+        await asyncio.gather(service.stop(), service.start())
+        async with service.turn("u", "s") as turn:
+            turn.add({"role": "user", "content": "q"})
+    session = await service.get_session("u", "s")
+    assert session is not None
+    assert session.turns == 20
+
+
+@pytest.mark.every_store
+async def test_turn_in_a_cancelled_scope_of_anyio_is_stored_without_spinning(service: SessionHistoryService) -> None:
+    real = service.provider.append
+
+    async def slow(*arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await real(*arguments, **options)
+
+    service.provider.append = slow  # type: ignore[method-assign]
+    with anyio.CancelScope() as scope:
+        async with service.turn("u", "s") as turn:
+            turn.add({"role": "user", "content": "q"})
+            scope.cancel()
+            began = time.process_time()
+    assert time.process_time() - began < 0.25  # a loop that spins takes all of the half second
+    session = await service.get_session("u", "s")
+    assert session is not None
+    assert [message.text for message in session.messages] == ["q"]

@@ -74,10 +74,9 @@ class TurnRequest:
         :raises InvalidMessage: the input is not text, a message or a list of them.
         :raises NotStorable: the input would not come back equal.
         """
-        if self.turn_id is not None:
-            check_key("turn_id", self.turn_id)
-        if self.slot is not None:
-            check_key("slot", self.slot)
+        for name, value in (("turn_id", self.turn_id), ("slot", self.slot)):
+            if value is not None:
+                check_key(name, value)
         self.size = window_size(last_turns, token_budget)
         _check_choice("concurrent", self.concurrent, _CONCURRENT)
         _check_choice("on_repeat", self.on_repeat, _ON_REPEAT)
