@@ -56,6 +56,7 @@ class SqliteSessionHistoryService(SessionHistoryService):
     :param synchronous: ``"FULL"`` = what was acknowledged survives a power cut; ``"NORMAL"`` = it survives the
         death of the process, and commits need no fsync.
     :param busy_timeout: seconds to wait for other processes before the store counts as unavailable.
+    :param access: the users of this host that may read a new file: its ``"owner"``, or the ``"group"``, too.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class SqliteSessionHistoryService(SessionHistoryService):
         *,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         busy_timeout: float = 10.0,
+        access: Literal["owner", "group"] = "owner",
     ) -> None:
         from session_history.providers.sqlite import SqliteProvider  # noqa: PLC0415 - only what is used is loaded
 
-        super().__init__(SqliteProvider(path, synchronous=synchronous, busy_timeout=busy_timeout))
+        super().__init__(SqliteProvider(path, synchronous=synchronous, busy_timeout=busy_timeout, access=access))
 
 
 class PostgresqlSessionHistoryService(SessionHistoryService):

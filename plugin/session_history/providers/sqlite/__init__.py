@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from session_history.providers.common.forks import ForkGuard
 from session_history.providers.common.options import require_one_of, require_seconds
 from session_history.providers.sqlite import rows, store, users
+from session_history.providers.sqlite.access import ACCESS, Access, create, warn_of_others
 from session_history.providers.sqlite.entries import MAX_SEQ
 from session_history.providers.sqlite.openings import register, require_not_inherited, unregister
 from session_history.providers.sqlite.probe import Probe
@@ -72,15 +73,24 @@ class SqliteProvider:
         append survives the death of the process, but a power cut may take the newest appends. ``"NORMAL"`` needs no
         fsync per commit.
     :param busy_timeout: seconds to wait for other processes before a call raises ``Unavailable``.
+    :param access: the users of this host that may read a file which the provider creates: its ``"owner"``, or the
+        ``"group"``, too.
 
     Start the provider after a fork. Connections do not survive a fork, and a child cannot open a file that was open
     at the fork.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL", busy_timeout: float = 10.0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "FULL",
+        busy_timeout: float = 10.0,
+        access: Access = "owner",
     ) -> None:
         _check_options(path, synchronous, busy_timeout)
+        require_one_of("access", access, ACCESS)
+        self._access = access
         self._path = Path(path).absolute()  # The working directory may change.
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
@@ -214,6 +224,8 @@ class SqliteProvider:
 
     def _open(self) -> _Open:
         _check_path(self._path)
+        create(self._path, self._access)
+        warn_of_others(self._path)
         require_not_inherited(self._path)
         guard = ForkGuard(str(self._path))
         with ExitStack() as stack:
@@ -279,6 +291,7 @@ class SqliteOptions(ProviderOptions):
 
     synchronous: Synchronous = "FULL"
     busy_timeout: float = Field(default=10.0, gt=0)
+    access: Access = "owner"
 
     @field_validator("synchronous", mode="before")
     @classmethod
@@ -300,7 +313,12 @@ class SqliteOptions(ProviderOptions):
 
 
 def _open(options: SqliteOptions) -> SqliteProvider:
-    return SqliteProvider(options.path, synchronous=options.synchronous, busy_timeout=options.busy_timeout)
+    return SqliteProvider(
+        options.path,
+        synchronous=options.synchronous,
+        busy_timeout=options.busy_timeout,
+        access=options.access,
+    )
 
 
 @hookimpl
