@@ -55,7 +55,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
 
 
 def options(synchronous: str = "FULL", busy_timeout: float = 10.0) -> dict[str, Any]:
-    return {"synchronous": synchronous, "busy_timeout": busy_timeout}
+    return {"synchronous": synchronous, "busy_timeout": busy_timeout, "access": "owner"}
 
 
 class TestUrl:
@@ -85,7 +85,7 @@ class TestUrl:
             ("sqlite://host/h.db", "names no file"),
             (
                 "sqlite:///h.db?sync=FULL",
-                r"option 'sync' in the query of the URL given to from_url\. Options: busy_timeout, s",
+                r"option 'sync' in the query of the URL given to from_url\. Options: access, busy_timeout, s",
             ),
             ("sqlite:///h.db?synchronous=OFF", "synchronous: Input should be 'FULL' or 'NORMAL'"),
             ("sqlite:///h.db?busy_timeout=0", "busy_timeout: Input should be greater than 0"),
