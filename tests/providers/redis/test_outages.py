@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as NotConnected
 
 from providers.redis.support import started, stored_keys, until, url_of
 from servers.proxy import Mishap, Proxy
@@ -468,3 +469,29 @@ def succeeds_in_a_fork(work: Callable[[], Coroutine[None, None, bool]]) -> bool:
         finally:
             os._exit(0 if done else 1)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+async def test_start_waits_while_the_server_loads_its_append_only_file() -> None:
+    settings = {"appendonly": "yes", "appendfsync": "always", "key_load_delay": 100}  # microseconds for each key
+    with ValkeyServer(**settings) as server:
+        with server.client() as client, client.pipeline(transaction=False) as pipeline:
+            for number in range(40_000):  # between a thousand of them, the server answers
+                pipeline.set(f"other application {number}", "x")
+            pipeline.execute()
+        server.kill()
+        loaded = asyncio.create_task(asyncio.to_thread(server.start))
+        await asyncio.to_thread(until_loading, server)
+        async with started(server.url, durability="disk", timeout=20) as provider:
+            with server.client() as client:
+                assert client.info("persistence")["loading"] == 0
+            await fill(provider, 1)
+        await loaded
+
+
+def until_loading(server: ValkeyServer) -> None:
+    def is_loading() -> bool:
+        with suppress(NotConnected), server.client() as client:
+            return client.info("persistence")["loading"] == 1
+        return False
+
+    server.wait_until(is_loading)

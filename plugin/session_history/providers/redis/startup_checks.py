@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 
 from session_history.providers.redis.client import Client
 from session_history.providers.redis.options import RedisOptions
@@ -56,6 +56,8 @@ async def _check_server(server: ServerPool, options: RedisOptions) -> None:
     if isinstance(info, ResponseError):
         raise info
     facts = _facts(info)
+    if facts.get("loading") == "1":  # it says meanwhile that it keeps no append-only file
+        raise BusyLoadingError("the server loads its data")
     _check_kind(facts, options)
     if options.durability is not Durability.PROCESS:
         _check_durability(facts, config, options)
