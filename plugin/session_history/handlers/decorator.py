@@ -6,7 +6,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import wraps
-from typing import Any, Concatenate, Literal, Protocol, TypedDict, TypeVar, overload
+from typing import Any, Concatenate, Literal, Protocol, TypeVar, overload
 
 from typing_extensions import Unpack
 
@@ -18,10 +18,9 @@ from session_history.records.messages import Message, thaw
 from session_history.service import SessionHistoryService, check_service
 from session_history.turns.input import Input
 from session_history.turns.lifecycle import check_options
-from session_history.turns.options import Concurrent, OnRepeat
+from session_history.turns.options import TurnPolicies
 from session_history.turns.recorder import TurnRecorder
 from session_history.turns.turn import Turn
-from session_history.view.budget import TokenBudget
 
 A = TypeVar("A")
 
@@ -32,17 +31,9 @@ Identify = Callable[[A], AnyIdentity] | Callable[Concatenate[A, ...], AnyIdentit
 OnReplay = Callable[[Turn[Any], Any], Any]
 
 
-class HandlerOptions(TypedDict, total=False):
+class HandlerOptions(TurnPolicies, total=False):
     """Options of :func:`with_session_history`: those of a turn, but what a call names."""
 
-    last_turns: int | None
-    token_budget: TokenBudget | None
-    slot: str | None
-    concurrent: Concurrent
-    patience: float
-    durable: bool
-    on_repeat: OnRepeat
-    alternate: bool
     on_replay: OnReplay | None
 
 

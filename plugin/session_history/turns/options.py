@@ -20,11 +20,9 @@ PATIENCE = 300.0
 """Seconds that a turn waits for another one by default."""
 
 
-class TurnOptions(TypedDict, total=False):
-    """Options of a turn, see :meth:`session_history.SessionHistoryService.turn`."""
+class TurnPolicies(TypedDict, total=False):
+    """Options that all turns of a handler share, see :meth:`session_history.SessionHistoryService.turn`."""
 
-    input: Input | Sequence[StoredMessage] | None
-    turn_id: str | None
     last_turns: int | None
     token_budget: TokenBudget | None
     slot: str | None
@@ -33,3 +31,10 @@ class TurnOptions(TypedDict, total=False):
     durable: bool
     on_repeat: OnRepeat
     alternate: bool
+
+
+class TurnOptions(TurnPolicies, total=False):
+    """Options of a turn, see :meth:`session_history.SessionHistoryService.turn`."""
+
+    input: Input | Sequence[StoredMessage] | None
+    turn_id: str | None

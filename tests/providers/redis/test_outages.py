@@ -491,7 +491,7 @@ async def test_start_waits_while_the_server_loads_its_append_only_file() -> None
 def until_loading(server: ValkeyServer) -> None:
     def is_loading() -> bool:
         with suppress(NotConnected), server.client() as client:
-            return client.info("persistence")["loading"] == 1
+            return bool(client.info("persistence")["loading"])
         return False
 
     server.wait_until(is_loading)
