@@ -74,8 +74,8 @@ class Holding:
 
     def __init__(self, state: AgentState) -> None:
         self.replies: list[HeldReply] = []
-        self.state = state
-        self.owner = ""
+        self.state: AgentState = state
+        self.owner: str = ""
         self._permissions = state.permission_context  # the object that the agent's permission engine holds on to
         self._host = PermissionContext()
         self._groups: list[str] = []
@@ -107,7 +107,8 @@ class Holding:
         self._follow_permissions(state)
         if before not in ("", owner):
             self._drop(state, key, before)
-        self.state, self.owner = state, owner
+        self.state = state
+        self.owner = owner
 
     def _drop(self, state: AgentState, key: SessionKey, before: str) -> None:
         marker = SyncMarker.of(state, before)

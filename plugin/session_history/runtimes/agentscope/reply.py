@@ -65,13 +65,13 @@ class Reply:
         self._owner = owner_of(recorder.key)
         given = inputs if isinstance(inputs, list) else [inputs]
         self._inputs = [msg for msg in given if isinstance(msg, Msg)]
-        self.input = list(map(check_input, self._inputs))  # refused now, not after the model was paid for
+        self.input: list[StoredMessage] = list(map(check_input, self._inputs))  # refused now, not after the model was paid for
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
         self._answers = inputs
         self._old: list[Msg] = []  # the messages of the log, in the order of the context, which they begin
         self._old_blocks = 0  # of the last of them
         self._heard: set[str] = set()  # ids of messages that the agent got before this reply and the log lacks
-        self.said = SaidMessages(agent.name, agent.state, recorder)
+        self.said: SaidMessages = SaidMessages(agent.name, agent.state, recorder)
         stored = recorder.stored_state
         self._start: HistoryStart | _OwnStart | None = stored.start if stored else None
         self._pending = stored.pending if stored else None
