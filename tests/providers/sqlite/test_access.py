@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from session_history import SessionHistoryService, SqliteSessionHistoryService
-from session_history.errors import ConfigurationError
+from session_history.errors import ConfigurationError, StoreReadOnly, Unavailable
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX's")
 
@@ -78,3 +79,15 @@ async def test_access_by_url_and_wrong_access(tmp_path: Path) -> None:
         assert mode(tmp_path / "h.db") == 0o660
     with pytest.raises(ConfigurationError, match="access"):
         SqliteSessionHistoryService(tmp_path / "h.db", access="all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, Unavailable), (errno.EROFS, StoreReadOnly)])
+async def test_file_that_cannot_be_created_raises_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("session_history.providers.sqlite.access.os.open", refuse)
+    with pytest.raises(kind, match=os.strerror(code)):
+        await SqliteSessionHistoryService(tmp_path / "h.db").start()

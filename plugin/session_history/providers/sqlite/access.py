@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
+
+from session_history_hooks import StoreReadOnly, Unavailable
 
 logger: logging.Logger = logging.getLogger("session_history")
 
 Access = Literal["owner", "group"]
 
 ACCESS: tuple[str, ...] = get_args(Access)
+
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 _MODES = {"owner": 0o600, "group": 0o660}
 
@@ -23,16 +27,25 @@ def create(path: Path, access: Access) -> None:
 
     SQLite gives the files next to it the same mode. A file that exists keeps its own.
 
-    :raises OSError: the file cannot be created.
+    :raises StoreReadOnly: this user may not create it.
+    :raises Unavailable: it cannot be created.
     """
-    target = path.resolve()  # a symbolic link may name a file that does not exist yet
-    with suppress(FileExistsError):
-        created = os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        try:
-            if os.name == "posix":
-                os.fchmod(created, _MODES[access])  # the umask does not count
-        finally:
-            os.close(created)
+    try:
+        _create(path.resolve(), _MODES[access])  # a symbolic link may name a file that does not exist yet
+    except FileExistsError:
+        return
+    except OSError as error:
+        kind = StoreReadOnly if error.errno in _DENIED else Unavailable
+        raise kind(f"{path} cannot be created: {error.strerror}") from None
+
+
+def _create(path: Path, mode: int) -> None:
+    created = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        if os.name == "posix":
+            os.fchmod(created, mode)  # the umask does not count
+    finally:
+        os.close(created)
 
 
 def warn_of_others(path: Path) -> None:

@@ -65,7 +65,9 @@ class Reply:
         self._owner = owner_of(recorder.key)
         given = inputs if isinstance(inputs, list) else [inputs]
         self._inputs = [msg for msg in given if isinstance(msg, Msg)]
-        self.input: list[StoredMessage] = list(map(check_input, self._inputs))  # refused now, not after the model was paid for
+        self.input: list[StoredMessage] = list(
+            map(check_input, self._inputs)
+        )  # refused now, not after the model was paid for
         self._resumes = inputs is not None and not isinstance(inputs, (Msg, list))
         self._answers = inputs
         self._old: list[Msg] = []  # the messages of the log, in the order of the context, which they begin
