@@ -25,13 +25,16 @@ def fitted(value: dict[str, Any], limit: int, path: str) -> tuple[dict[str, Any]
     if _size(reduced) <= limit:
         return reduced, fit.markers
     # It consists of very many small parts.
-    named = {name: value[name] for name in _NAMES if name in value and _size(value[name]) * _SHARE < limit}
+    small = {name: item for name, item in value.items() if _size(item) * _SHARE < limit}
+    named = small if _size(small) * 2 < limit else {name: small[name] for name in _NAMES if name in small}
     text = marker_text(value, f"too large: {_size(value)} bytes of JSON")
-    return {**named, "content": text}, [Marker(path, "dict", "too large", _size(value))]
+    place = Place(value, "content")
+    marker = list_marker_at(place, text) if isinstance(value.get("content"), list) else text
+    return {**named, "content": marker}, [Marker(path, "dict", "too large", _size(value))]
 
 
 _NAMES = ("id", "role", "type", "name", "tool_call_id", "call_id")
-"""Fields by which a message is recognized."""
+"""Fields by which a message is recognized, also if it has very many others."""
 
 
 class _Fit:

@@ -27,10 +27,7 @@ def free_form(model: BaseModel) -> Json:
 
 def produced_block(block: ContentBlock, path: str) -> tuple[Json, list[Marker]]:
     """Return a block as JSON that AgentScope can load again, and what it lacks."""
-    exact = _exact(block, frozenset())
-    if exact is not None:
-        return exact, []
-    value, markers = _converted(block, path, frozenset())
+    value, markers = _produced(block, path, frozenset())
     if _loads(type(block), value):
         return value, markers
     return _placeholder(block), [Marker(path, type_name(block), "replaced")]
@@ -52,10 +49,7 @@ def produced_result(call: ToolCallBlock, response: ToolResponse, metadata: Any) 
 
 def produced_fields(msg: Msg, path: str) -> tuple[Json, list[Marker]]:
     """Return the fields of a message, besides its content, as JSON that AgentScope can load again."""
-    exact = _exact(msg, frozenset({"content"}))
-    if exact is not None:
-        return exact, []
-    value, markers = _converted(msg, path, frozenset({"content"}))
+    value, markers = _produced(msg, path, frozenset({"content"}))
     if _loads(Msg, value | {"content": []}):
         return value, markers
     role = msg.role if msg.role in ("user", "system") else "assistant"
@@ -63,9 +57,9 @@ def produced_fields(msg: Msg, path: str) -> tuple[Json, list[Marker]]:
     return empty.model_dump(mode="json", exclude={"content"}), [Marker(path, type_name(msg), "replaced")]
 
 
-def _produced(model: BaseModel, path: str) -> tuple[Json, list[Marker]]:
-    exact = _exact(model, frozenset())
-    return (exact, []) if exact is not None else _converted(model, path, frozenset())
+def _produced(model: BaseModel, path: str, exclude: AbstractSet[str]) -> tuple[Json, list[Marker]]:
+    exact = _exact(model, exclude)
+    return (exact, []) if exact is not None else _converted(model, path, exclude)
 
 
 def _converted(model: BaseModel, path: str, exclude: AbstractSet[str]) -> tuple[Json, list[Marker]]:
@@ -94,7 +88,7 @@ def _field(model: BaseModel, name: str, path: str) -> tuple[Any, list[Marker]]:
     if name in free_form(model):
         return salvaged(field, path)
     if isinstance(field, list) and field and all(isinstance(item, BaseModel) for item in field):
-        pairs = [_produced(item, f"{path}[{index}]") for index, item in enumerate(field)]
+        pairs = [_produced(item, f"{path}[{index}]", frozenset()) for index, item in enumerate(field)]
         return [value for value, _ in pairs], [marker for _, markers in pairs for marker in markers]
     try:
         value = model.model_dump(mode="json", include={name}, warnings="error")[name]

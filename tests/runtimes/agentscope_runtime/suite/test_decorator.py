@@ -285,17 +285,17 @@ class TestVerbatim:
         assert seen == [["user: one"], ["user: one", "friday: yes", "user: two"]]
 
     @pytest.mark.parametrize("value", [{1, 2}, float("nan"), "\ud800"])
-    async def test_unstorable_message_is_refused_before_the_caller_gets_it(
-        self, service: SessionHistoryService, value: Any
+    async def test_message_that_cannot_be_stored_as_it_is_is_stored_with_a_marker(
+        self, service: SessionHistoryService, value: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         answer = said("Hello", "m2")
         answer.metadata = {"value": value}
         async with served(Handler([(said("one"), True), (answer, True)]).decorated(service)) as client:
-            events = await ask(client, "hi")
-        assert last(events)["status"] == "failed"
-        assert "messages[0].metadata.value" in last(events)["error"]["message"]
-        assert "Hello" not in json.dumps(events)
-        assert await records(service) == [(Status.FAILED, ["user: hi", "friday: one"])]
+            await ask(client, "hi")  # the runtime itself may fail to hand the value on
+        ((status, told),) = await records(service)
+        assert status in {Status.COMPLETED, Status.INTERRUPTED}
+        assert told == ["user: hi", "friday: one", "friday: Hello"]
+        assert "messages[2].metadata.value" in caplog.text
 
     @pytest.mark.parametrize("item", ["text", (), ("text", True), said("bare")])
     async def test_answer_of_another_shape_is_refused(self, service: SessionHistoryService, item: Any) -> None:
