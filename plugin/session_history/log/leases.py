@@ -29,7 +29,7 @@ class LeaseObserver:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[SessionKey, tuple[str, int, float]] = OrderedDict()
-        self._abandoned: set[str] = set()
+        self._abandoned: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def abandon(self, origin: str) -> None:
@@ -37,7 +37,10 @@ class LeaseObserver:
 
         :param origin: that of the entry.
         """
-        self._abandoned.add(origin)
+        with self._lock:
+            self._abandoned[origin] = None
+            if len(self._abandoned) > _CAPACITY:  # a long outage
+                self._abandoned.popitem(last=False)
 
     def check_expired(self, head: Head, lease: float, *, asked_at: float) -> None:
         """Check that the exclusive turn which has a session is dead.
