@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -26,20 +27,23 @@ from session_history.errors import (
     Unavailable,
 )
 from session_history.log.reader import Reader, TurnWindow
-from session_history.log.session_log import SessionLog
+from session_history.log.session_log import Placed, SessionLog
 from session_history.records.messages import MessageInput, freeze, thaw
-from session_history.records.record import Author, Record, new_id
+from session_history.records.record import Author, MessageRef, Record, new_id
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
-from session_history.turns.lifecycle import OpenTurns, TurnContext, TurnRequest, run_to_completion
+from session_history.turns.lifecycle import OpenTurns, TurnContext, run_to_completion
+from session_history.turns.nesting import own_writer
 from session_history.turns.options import TurnOptions
 from session_history.turns.recorder import TurnRecorder
+from session_history.turns.request import TurnRequest
 from session_history.turns.stop import interrupt_all
 from session_history.turns.turn import Turn
-from session_history.turns.writer import own_writer
 from session_history.view.assembly import messages_of
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 from session_history_hooks.provider import missing_members
+
+logger: logging.Logger = logging.getLogger("session_history")
 
 
 class _Unset(Enum):
@@ -279,9 +283,9 @@ class SessionHistoryService:
             raise SessionNotFound(key)
         if changes:
             record = Record(Author.SESSION, base=head.tail.seq, changes=changes)
-            appended = await run_to_completion(partial(self._append_record, key, record, head, new_id()))
+            placed = await run_to_completion(partial(self._append_record, key, record, head, new_id()))
             # Without a head, the append was found in the log after its acknowledgement was lost.
-            head = appended or await self._living_head(key) or head
+            head = placed.head or await self._living_head(key) or head
         return self._session(key, TurnWindow(head, await self._log.summary(key, head)), native=False)
 
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
@@ -310,6 +314,9 @@ class SessionHistoryService:
         """Append messages to a session, all or none, behind all that others appended meanwhile.
 
         Once the store has confirmed, ``session.messages`` is extended too.
+
+        If the store lost what the session holds, the session then holds only what was appended now, and
+        :attr:`~session_history.Session.earlier` leads to what the store has.
 
         :param message: a :class:`~session_history.Message`, a dict, or a list of both. A session read or created
             with ``native=True`` takes any dict.
@@ -461,19 +468,37 @@ class SessionHistoryService:
     async def _append(
         self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry_id: str
     ) -> None:
-        head = await self._append_record(key, record, known, entry_id)
+        ask = bool(session.messages or session.earlier)
+        placed = await self._append_record(key, record, known, entry_id, ask=ask)
+        head = placed.head
         native = session.source is not None and session.source.native
-        session.messages.extend(thaw(record.messages, native=native))
+        new = thaw(record.messages, native=native)
+        if placed.lost_past and head is not None:
+            logger.warning("%s: a session object drops the messages that the store lost", key)
+            await self._show_only(session, head, new)
+        else:
+            session.messages.extend(new)
         # Without a head the next append asks the store for it.
         name = self._log.name if head else ""
         session.bind(SessionSource(name, key, head, native))
 
-    async def _append_record(self, key: SessionKey, record: Record, known: Head | None, entry_id: str) -> Head | None:
+    async def _show_only(self, session: Session[Any], head: Head, messages: list[Any]) -> None:
+        """Make a session the window of what was appended last: the rest of what it holds is lost."""
+        start = MessageRef(head.tail.seq, 0)
+        window = TurnWindow(head, await self._log.summary(head.key, head), start=start if head.tail.seq > 1 else None)
+        now = self._session(head.key, window, native=False)
+        session.messages[:] = messages
+        for name in Session.model_fields.keys() - {"id", "user_id", "messages"}:
+            setattr(session, name, getattr(now, name))
+
+    async def _append_record(
+        self, key: SessionKey, record: Record, known: Head | None, entry_id: str, *, ask: bool = False
+    ) -> Placed:
         """Append a record of its own. In an exclusive turn of the running task it belongs to that turn's lease."""
         own = own_writer(self._log, key)
         if own is not None:
-            return await own.append_within(record, entry_id)
-        return await self._log.append(key, record.entry(entry_id), record, known=known)
+            return Placed(await own.append_within(record, entry_id), known)
+        return await self._log.append(key, record.entry(entry_id), record, known=known, ask=ask)
 
     async def _living_head(self, key: SessionKey) -> Head | None:
         head = await self._log.head(key)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,9 +20,12 @@ from servers.tablestore import TablestoreServer
 from servers.tablestore_client import sync_client
 from servers.valkey import ValkeyCluster, ValkeyServer, binary
 from session_history import SessionHistoryService
+from session_history.errors import InvalidCursor, Unavailable
+from session_history.log.session_log import SessionLog
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.redis import RedisProvider
 from session_history.providers.sqlite import SqliteProvider
+from session_history_hooks import Log
 from session_history_hooks.testing import Connect
 
 Lose = Callable[[], object]
@@ -155,3 +159,95 @@ async def test_turn_that_was_open_while_the_past_was_lost_follows_the_new_one(
         turn.add({"role": "assistant", "content": "late answer"})
     for service in (one, other):
         assert await answers(service) == ["new answer 1", "late answer"]
+
+
+async def test_cursor_of_a_lost_past_is_refused(pair: list[SessionHistoryService], lose: Lose) -> None:
+    one, other = pair
+    for number in range(1, 5):
+        await say(one, "old", number)
+    newest = await one.get_session("u", "s", last_turns=1)
+    assert newest is not None
+    assert newest.earlier is not None
+    await asyncio.to_thread(lose)
+    for number in range(1, 7):
+        await say(other, "new", number)
+    for service in (one, other):
+        with pytest.raises(InvalidCursor):
+            await service.get_session("u", "s", before=newest.earlier)
+
+
+@pytest.mark.parametrize("turns", [1, 5])
+async def test_session_object_of_a_lost_past_shows_only_what_was_appended_since(
+    pair: list[SessionHistoryService], lose: Lose, turns: int
+) -> None:
+    one, other = pair
+    for number in range(1, 4):
+        await say(one, "old", number)
+    await one.update_session("u", "s", title="old title")
+    held = await one.get_session("u", "s")
+    assert held is not None
+    await asyncio.to_thread(lose)
+    for number in range(turns):
+        await say(other, "new", number)
+    await one.append_message(held, {"role": "user", "content": "said now"})
+    assert [message.text for message in held.messages] == ["said now"]
+    assert held.title is None
+    assert held.earlier is not None
+    before = await one.get_session("u", "s", before=held.earlier)
+    assert before is not None
+    assert len(before.messages) == 2 * turns
+    assert "old" not in str([message.text for message in before.messages])
+    session = await other.get_session("u", "s")
+    assert session is not None
+    assert [message.text for message in session.messages][-1] == "said now"
+
+
+@pytest.mark.parametrize("turns", [1, 6])
+async def test_turn_in_parts_of_a_lost_past_is_stored_whole_and_without_its_state(
+    pair: list[SessionHistoryService], lose: Lose, turns: int
+) -> None:
+    one, other = pair
+    async with one.turn("u", "s", slot="agent") as turn:
+        turn.state = {"summary": "old"}
+    await say(one, "old", 1)
+    async with one.turn("u", "s", turn_id="open", slot="agent", input="question", durable=True) as turn:
+        turn.state = {"summary": f"{turn.state} and more"}
+        await asyncio.to_thread(lose)
+        for number in range(turns):
+            async with other.turn("u", "s", slot="agent") as new:
+                new.state = {"summary": f"new {number}"}
+                new.add([{"role": "user", "content": "?"}, {"role": "assistant", "content": f"new answer {number}"}])
+        turn.add({"role": "assistant", "content": "late answer"})
+    assert turn.state_kept is False
+    for service in (one, other):
+        session = await service.get_session("u", "s")
+        assert session is not None
+        assert [message.text for message in session.messages][2 * turns :] == ["question", "late answer"]
+        assert "old" not in str([message.text for message in session.messages])
+        async with service.turn("u", "s", slot="agent", turn_id="open", input="question") as repeat:
+            assert [message.text for message in repeat.recorded or ()] == ["question", "late answer"]
+            assert repeat.state == {"summary": f"new {turns - 1}"}
+
+
+async def test_read_of_a_past_that_is_lost_meanwhile_shows_one_past(
+    pair: list[SessionHistoryService], lose: Lose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    await say(one, "old", 1)
+    await say(one, "old", 2)
+    for number in range(8):
+        await one.update_session("u", "s", title=f"old {number}")
+    read_again = SessionLog.read_again
+
+    async def losing_first(log: SessionLog, *args: Any, **options: Any) -> Log:
+        """Read a further page, after the log was lost, and longer than before."""
+        monkeypatch.setattr(SessionLog, "read_again", read_again)
+        await asyncio.to_thread(lose)
+        for number in range(1, 12):
+            await say(other, "new", number)
+        return await read_again(log, *args, **options)
+
+    monkeypatch.setattr(SessionLog, "read_again", losing_first)
+    with pytest.raises(Unavailable):
+        await SessionHistoryService(one.provider).get_session("u", "s", last_turns=1)
+    assert await answers(one) == [f"new answer {number}" for number in range(1, 12)]

@@ -17,9 +17,9 @@ from session_history.handlers.signature import AnyIdentity, HandlerCall, Handler
 from session_history.records.messages import Message, thaw
 from session_history.service import SessionHistoryService, check_service
 from session_history.turns.input import Input
-from session_history.turns.lifecycle import check_options
 from session_history.turns.options import TurnPolicies
 from session_history.turns.recorder import TurnRecorder
+from session_history.turns.request import check_options
 from session_history.turns.turn import Turn
 
 A = TypeVar("A")

@@ -8,6 +8,7 @@ from functools import partial
 
 from session_history.errors import Corrupt, InvalidCursor
 from session_history.log.cache import EntryRange
+from session_history.log.cursor import Cursor
 from session_history.log.recorded import RecordedTurn, StoredState
 from session_history.log.session_log import SessionLog
 from session_history.records.messages import StoredMessage
@@ -96,7 +97,7 @@ class TurnWindow:
         """Return the cursor for the turns before the window."""
         if self.start is None or self.head is None:
             return None
-        return self.start.cursor(self.head.tail.generation)
+        return Cursor.of(self.start, self.head).encode()
 
 
 class Reader:
@@ -112,14 +113,16 @@ class Reader:
     async def before(self, key: SessionKey, cursor: str, count: int | None) -> TurnWindow:
         """Read the ``count`` turns just ahead of a cursor; ``None``: all of them.
 
-        :raises InvalidCursor: not a cursor, or one of an earlier generation of the session.
+        :raises InvalidCursor: not a cursor, or the session is not the one any more in which it was made.
         """
-        generation, end = MessageRef.of_cursor(cursor)
+        end, generation, tail, origin = Cursor.decode(cursor)
         log = await self._log.provider.read(key, last=_entry_count(count), before=end.seq + 1)
         if log is None or log.head.deleted:
             return TurnWindow(log.head if log else None)
         if generation != log.head.tail.generation:
             raise InvalidCursor("the session was deleted since the cursor was made")
+        if not await self._log.continues(key, log.head, tail, origin):
+            raise InvalidCursor("the store lost this session since the cursor was made; read the session again")
         summary = await self._log.summary(key, log.head)
         window, _ = await self._fill(key, EntryRange.of(log), summary, _exactly(count), end=end)
         return window

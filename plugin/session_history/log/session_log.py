@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from dataclasses import replace
+from typing import NamedTuple
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
@@ -34,6 +35,30 @@ RETRY_TIMEOUT = 30.0
 
 POLL_INTERVAL = 0.1
 """Seconds between two looks at a session that belongs to an exclusive turn."""
+
+
+class Placed(NamedTuple):
+    """An entry that was appended.
+
+    :ivar head: the new head, as far as this process knows; ``None`` if the log held an entry of this id already.
+    :ivar ahead: the head that the entry was appended behind.
+    :ivar lost_past: the log is no longer the one that the author knows, see :class:`LostPastError`.
+    """
+
+    head: Head | None
+    ahead: Head | None
+    lost_past: bool = False
+
+
+class LostPastError(Exception):
+    """The log does not hold what the author of a record knows of it, as after the restore of a backup.
+
+    :ivar head: the current head.
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self.head = head
 
 
 class SessionLog:
@@ -113,14 +138,17 @@ class SessionLog:
             seq += len(log.entries)
         return summary
 
-    async def append(self, key: SessionKey, entry: Entry, record: Record, *, known: Head | None) -> Head | None:
+    async def append(
+        self, key: SessionKey, entry: Entry, record: Record, *, known: Head | None, ask: bool = False
+    ) -> Placed:
         """Append behind the newest entry, as long as the session is in the generation that the author knows.
 
         It waits for an exclusive turn to end, up to :data:`RETRY_TIMEOUT`.
 
         :param record: the one that ``entry`` holds.
         :param known: the head that the author saw; ``None`` if the session was never seen.
-        :returns: the new head, as far as this process knows; ``None`` if the log holds an entry of this id already.
+        :param ask: find out in any case whether the log still is the one that the author knows.
+        :raises LostPastError: it is not, and the record names entries of that log. Nothing was written.
         :raises SessionDeleted: the session was deleted since.
         :raises SessionBusy: the session still belongs to an exclusive turn.
         :raises Unavailable: other writers came first for too long.
@@ -131,25 +159,26 @@ class SessionLog:
         while True:
             try:
                 async with queue.lock:
-                    head = await self._append_with_retry(key, entry, record, queue.newest(known), known)
-                    queue.head = head or queue.head
-                    return head
+                    placed = await self._append_with_retry(key, entry, record, queue.newest(known), known, ask=ask)
+                    queue.head = placed.head or queue.head
+                    return placed
             except SessionBusy:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(POLL_INTERVAL)
 
     async def _append_with_retry(
-        self, key: SessionKey, entry: Entry, record: Record, head: Head | None, known: Head | None
-    ) -> Head | None:
+        self, key: SessionKey, entry: Entry, record: Record, head: Head | None, known: Head | None, *, ask: bool
+    ) -> Placed:
         deadline = time.monotonic() + RETRY_TIMEOUT
         attempt = 0
+        lost_past = False
         while True:
             if time.monotonic() > deadline:
                 raise Unavailable(f"{key}: other writers came first for {RETRY_TIMEOUT:.0f} s")
             _require_same_life(key, head, known)
             try:
-                return await self.append_at(key, entry, record, head)
+                return Placed(await self.append_at(key, entry, record, head), head, lost_past)
             except Conflict as conflict:
                 if conflict.keys:
                     raise
@@ -158,8 +187,30 @@ class SessionLog:
                 # An author that saw no session asks as such again: only then does a store tell of an expired life.
                 goes_on = head is None or known is not None or _is_same_life(conflict.head, known)
                 head = conflict.head if goes_on else None
+            if known and head and await self._has_lost_past(key, head, known, ask=ask or record.refers_back):
+                if record.refers_back:
+                    raise LostPastError(head)
+                logger.warning("%s: the store lost what this process knew of the session", key)
+                record = replace(record, base=head.tail.seq)
+                entry = replace(entry, payload=record.encode())
+                known, lost_past = head, True
             await asyncio.sleep(_backoff(attempt))
             attempt += 1
+
+    async def _has_lost_past(self, key: SessionKey, head: Head, known: Head, *, ask: bool) -> bool:
+        """Tell whether the log at ``head`` is of the known generation, and lacks the entry that was known.
+
+        :param ask: ask the store if the heads do not tell.
+        """
+        if not _is_same_life(head, known) or (head.tail.seq > known.tail.seq and not ask):
+            return False
+        return not await self.continues(key, head, known.tail.seq, known.tail_origin)
+
+    async def continues(self, key: SessionKey, head: Head, seq: int, origin: str) -> bool:
+        """Tell whether the log at ``head`` holds the entry of this seq and origin, and so all ahead of it."""
+        if head.tail.seq <= seq:
+            return (head.tail.seq, head.tail_origin) == (seq, origin)
+        return await self.holds(key, seq, origin)
 
     async def append_owned(self, key: SessionKey, entry: Entry, record: Record, *, own: Head) -> Head | None:
         """Append directly behind an entry whose lease is one's own.
@@ -241,8 +292,7 @@ class SessionLog:
         log = await self.provider.read(key, last=last, before=before, after=after)
         if log is None or log.head.deleted or log.head.tail.generation != head.tail.generation:
             raise SessionDeleted(key, traceless=log is None)
-        is_other = log.head.tail.seq == head.tail.seq and log.head.tail_origin != head.tail_origin
-        if is_other or log.head.tail.seq < head.tail.seq:
+        if not await self.continues(key, log.head, head.tail.seq, head.tail_origin):
             raise Unavailable(f"{key} was replaced while it was read; try again")
         return log
 

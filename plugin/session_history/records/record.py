@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from session_history.errors import Corrupt, IncompatibleStore, InvalidCursor
+from session_history.errors import Corrupt, IncompatibleStore
 from session_history.records.messages import StoredMessage
 from session_history.records.values import decode, encode_checked
 from session_history_hooks import Entry, SessionKey
@@ -36,9 +35,6 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})")
-
-
 class MessageRef(NamedTuple):
     """A message in a log: the seq of its entry, and its offset in that entry.
 
@@ -51,18 +47,6 @@ class MessageRef(NamedTuple):
     def resolved(self, seq: int) -> MessageRef:
         """Return the reference with ``seq`` in place of 0."""
         return self if self.seq else MessageRef(seq, self.offset)
-
-    def cursor(self, generation: int) -> str:
-        return f"{generation}.{self.seq}.{self.offset}"
-
-    @staticmethod
-    def of_cursor(cursor: str) -> tuple[int, MessageRef]:
-        """Return generation and reference. :raises InvalidCursor: :meth:`cursor` did not make it."""
-        match = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
-        if match is None:
-            raise InvalidCursor("not a cursor of a session")
-        generation, seq, offset = map(int, match.groups())
-        return generation, MessageRef(seq, offset)
 
 
 class Continuation(NamedTuple):
@@ -172,6 +156,11 @@ class Record:
     @property
     def begins_turn(self) -> bool:
         return self.by is Author.TURN and bool(self.messages) and self.continues is None
+
+    @property
+    def refers_back(self) -> bool:
+        """Tell whether the record names other entries of its log, by their seqs."""
+        return self.continues is not None or bool(self.slots)
 
     def entry(self, entry_id: str) -> Entry:
         """Return a new entry that holds the record."""

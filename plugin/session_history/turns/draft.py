@@ -53,6 +53,7 @@ class Draft:
         self._slots: dict[str, Slot] = {}
         self._recorded_slots: dict[str, Slot] = {}
         self._continues: Continuation | None = None
+        self._lost_past = False
         self._inputs: list[int] = []
         self._answer: list[int] = []
         self._shape: AnswerShape = None
@@ -166,7 +167,8 @@ class Draft:
         self, slot: str, state: dict[str, Any], start: HistoryStart | None, pending: MessageRef | None
     ) -> None:
         self.require_open()
-        self._slots[slot] = Slot(state, 0, start, pending)
+        if not self._lost_past:
+            self._slots[slot] = Slot(state, 0, start, pending)
 
     @property
     def has_state(self) -> bool:
@@ -176,6 +178,16 @@ class Draft:
         """Return a reference to a message. A seq of 0 stands for the record that is made next."""
         stored = len(self._refs)
         return self._refs[index] if index < stored else MessageRef(0, index - stored)
+
+    def begin_anew(self, base: int) -> None:
+        """Forget what was stored: it is lost, and the next record holds all messages. A state told of lost ones.
+
+        :param base: seq of the newest entry of the log as it is now.
+        """
+        self._lost_past = True
+        self._base = base
+        self._refs, self._stored, self._slots = [], {}, {}
+        self._continues = self.stored_status = None
 
     def record(self, status: Status, *, lease: float | None, required: bool) -> Record | None:
         """Return what is not stored yet; ``None`` if that is nothing.

@@ -15,9 +15,9 @@ from session_history.records.values import flaw_of, plain
 from session_history.turns.answer import VALUE, from_messages, to_messages
 from session_history.turns.input import checked_messages, require_stored
 from session_history.turns.lifecycle import OpenTurn, OpenTurns, run_to_completion
+from session_history.turns.nesting import enter
 from session_history.turns.turn import M, Turn
-from session_history.turns.writer import enter
-from session_history_hooks import SessionKey
+from session_history_hooks import Head, SessionKey
 
 
 class TurnRecorder(Generic[M]):
@@ -59,10 +59,9 @@ class TurnRecorder(Generic[M]):
         return self._opened.window.state
 
     @property
-    def loaded_tail_origin(self) -> str | None:
-        """The origin of the log's newest entry when the turn was opened; ``None`` for a session never seen."""
-        head = self._opened.window.head
-        return head.tail_origin if head else None
+    def loaded_version(self) -> str | None:
+        """The version of the log when the turn was opened, see :attr:`version`; ``None`` for a session never seen."""
+        return _version(self._opened.window.head)
 
     @property
     def input(self) -> Sequence[StoredMessage]:
@@ -255,11 +254,23 @@ class TurnRecorder(Generic[M]):
             raise Corrupt(f"the recorded answer of a turn of {self.key} lacks a message") from None
 
     @property
-    def tail_origin(self) -> str | None:
-        """The origin of the newest entry that this turn knows of; ``None`` if the session was never seen."""
-        return self._writer.head.tail_origin if self._writer.head else None
+    def version(self) -> str | None:
+        """The version of the log at the newest entry that this turn knows of; ``None`` for a session never seen.
+
+        Two versions are equal only if the log was neither appended to, nor rewritten, nor lost in between.
+        """
+        return _version(self._writer.head)
+
+    @property
+    def lost_past(self) -> bool:
+        """Tell whether the store lost what this turn knew of the session, while it was open."""
+        return self._writer.lost_past
 
     @property
     def is_in_sync(self) -> bool:
         """Tell whether the log holds just the loaded history and what this turn stored, state included."""
         return self._writer.is_contiguous and self._writer.state_kept is not False and self._writer.is_idle
+
+
+def _version(head: Head | None) -> str | None:
+    return f"{head.tail_origin} {head.rewrite_id}" if head else None

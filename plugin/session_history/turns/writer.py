@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,18 +11,15 @@ from session_history.errors import Conflict, SessionDeleted, SessionHistoryError
 from session_history.log import leases
 from session_history.log.reader import Reader
 from session_history.log.recorded import RecordedTurn
-from session_history.log.session_log import SessionLog
+from session_history.log.session_log import LostPastError, SessionLog
 from session_history.records.record import Author, Record, Status, new_id
 from session_history.turns.draft import Draft
 from session_history.turns.repeat import has_same_messages, has_same_words
 from session_history.view.effects import is_harmless
-from session_history_hooks import Entry, Head, SessionKey
+from session_history_hooks import Entry, Head, Position, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
 
-
-_entered: ContextVar[tuple[Writer, ...]] = ContextVar("session_history_exclusive_turns", default=())
-"""Writers of exclusive turns that were opened in this context, or in the one that it was copied from."""
 
 _LOGGED_MARKERS = 20
 """The most markers of a turn that are logged one by one."""
@@ -40,19 +36,6 @@ class _Pending(NamedTuple):
         return cls(record, record.entry(entry_id))
 
 
-def enter(writer: Writer) -> None:
-    """Note that the running task is in the exclusive turn of a writer. The note is void once the turn has ended."""
-    _entered.set((*(each for each in _entered.get() if each.is_exclusive and each is not writer), writer))
-
-
-def own_writer(log: SessionLog, key: SessionKey) -> Writer | None:
-    """Return the writer of the exclusive turn of a session that the running task is in: it must not wait for it."""
-    for writer in _entered.get():
-        if writer.holds(log, key):
-            return writer
-    return None
-
-
 class Writer:
     """Stores the draft of one turn.
 
@@ -63,6 +46,7 @@ class Writer:
     :ivar head: the newest head that the turn knows; ``None`` if the session was never seen.
     :ivar recorded: the turn that was answered under this id before, or by another run that was stored first.
     :ivar is_contiguous: nobody else appended since the session was read.
+    :ivar lost_past: the store lost what the turn knew of the session.
     :ivar state_kept: whether the log took the turn's state; ``None`` before that is known.
     """
 
@@ -83,6 +67,7 @@ class Writer:
         self.head = head
         self.recorded = recorded
         self.is_contiguous: bool = True
+        self.lost_past: bool = False
         self.state_kept: bool | None = None
         self._log = log
         self._reader = reader
@@ -201,7 +186,11 @@ class Writer:
         while pending := self._pending or self._next(status):
             self._pending = pending
             record, entry = pending
-            head, seq, found = await self._append(pending)
+            try:
+                head, seq, found = await self._append(pending)
+            except LostPastError as lost:
+                self._begin_anew(lost.head)
+                continue
             if self._pending is not pending:
                 continue  # another task that stores this turn saw the outcome first
             self._pending = None
@@ -217,6 +206,17 @@ class Writer:
             added = self._draft.messages
             if added and not has_same_messages(added, self.recorded.messages, is_whole=False):
                 logger.warning("%s: the turn was recorded before; what was added to it now is not stored", self._key)
+
+    def _begin_anew(self, head: Head) -> None:
+        """Have the whole turn stored behind ``head``: the log that it was opened in is lost, with its first entries."""
+        logger.warning("%s: the store lost what this turn knew of the session; its state is not stored", self._key)
+        self._draft.begin_anew(head.tail.seq)
+        self._pending = None
+        self._is_answered = False
+        self.head = head
+        self.is_contiguous = False
+        self.lost_past = True
+        self.state_kept = None if self._slot is None else False
 
     def _log_markers(self) -> None:
         """Tell what is not stored as it was produced, without its content."""
@@ -270,8 +270,10 @@ class Writer:
         record, entry = pending
         if self._lease is not None:
             return await self._append_owned(pending)
-        head = await self._log.append(self._key, entry, record, known=self.head)
-        return (head, head.tail.seq, entry) if head else await self._find(entry.id)
+        placed = await self._log.append(self._key, entry, record, known=self.head)
+        if _end(placed.ahead) != _end(self.head):
+            self.is_contiguous = False
+        return (placed.head, placed.head.tail.seq, entry) if placed.head else await self._find(entry.id)
 
     async def _append_owned(self, pending: _Pending) -> tuple[Head, int, Entry]:
         record, entry = pending
@@ -306,8 +308,8 @@ class Writer:
 
     async def _mark_stored(self, head: Head, seq: int, record: Record) -> None:
         self._draft.mark_stored(seq, record)
-        if not self.is_exclusive:  # nobody else appends during an exclusive turn
-            self.is_contiguous = self.is_contiguous and seq == (self.head.tail.seq if self.head else 0) + 1
+        if not self.is_exclusive and seq != (self.head.tail.seq if self.head else 0) + 1:
+            self.is_contiguous = False  # an append of this turn whose outcome was not known, behind one of others
         self.head = head
         if record.lease is None:
             self.end_lease()
@@ -337,3 +339,8 @@ class Writer:
         self._has_yielded = True
         self._draft.withdraw_answer()
         self._had_effect = not all(map(is_harmless, self._draft.messages))
+
+
+def _end(head: Head | None) -> tuple[Position, str] | None:
+    """Return position and origin of the newest entry at a head."""
+    return (head.tail, head.tail_origin) if head else None

@@ -451,7 +451,7 @@ async def test_first_turn_does_not_revive_a_re_created_and_deleted_session(serve
 
 async def add(log: SessionLog, entry_id: str, record: Record) -> Head | None:
     """Append a record as an author that saw no session."""
-    return await log.append(KEY, Entry(entry_id, record.encode()), record, known=None)
+    return (await log.append(KEY, Entry(entry_id, record.encode()), record, known=None)).head
 
 
 def said(text: str) -> Record:

@@ -19,9 +19,9 @@ from session_history.runtimes.agentscope.ownership import entered, holding_of, i
 from session_history.runtimes.agentscope.reply import Reply
 from session_history.runtimes.agentscope.running import END, RunningReply
 from session_history.service import SessionHistoryService, check_service
-from session_history.turns.lifecycle import check_options
 from session_history.turns.options import PATIENCE, Concurrent
 from session_history.turns.recorder import TurnRecorder
+from session_history.turns.request import check_options
 from session_history.view.budget import TokenBudget
 from session_history_hooks import SessionKey, check_key
 
@@ -164,7 +164,7 @@ class SessionHistoryMiddleware(MiddlewareBase):
     def _begin(self, agent: Agent, recorder: TurnRecorder[dict[str, Any]], inputs: object) -> RunningReply:
         nested = is_nested(agent, self)
         if not nested:
-            holding_of(agent).claim(agent.state, recorder.key)
+            holding_of(agent).claim(agent.state, recorder)
         reply = Reply(agent, recorder, inputs, whole=self._is_whole, nested=nested)
         check_fits(reply.input, self._used_service().provider.limits.entry_bytes)
         running = RunningReply(self, agent, recorder, reply)

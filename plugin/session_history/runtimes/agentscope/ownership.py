@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from agentscope.agent import Agent
@@ -15,6 +15,7 @@ from agentscope.state import AgentState, ToolContext
 
 from session_history.errors import AgentBusy
 from session_history.runtimes.agentscope.state import SyncMarker, add_permissions, owner_of, replace_permissions
+from session_history.turns.recorder import TurnRecorder
 from session_history_hooks import SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -100,21 +101,26 @@ class Holding:
         """Forget a reply that has ended."""
         self.replies = [each for each in self.replies if each is not reply]
 
-    def claim(self, state: AgentState, key: SessionKey) -> None:
-        """Make the agent that of a session: what it holds of another one is dropped."""
-        owner = owner_of(key)
+    def claim(self, state: AgentState, recorder: TurnRecorder[Any]) -> None:
+        """Make the agent that of a session: what it holds of another one, or of one that is lost, is dropped."""
+        owner = owner_of(recorder.key)
         before = SyncMarker.owner_in(state) or (self.owner if state is self.state else "")
         self._follow_permissions(state)
+        marker = SyncMarker.of(state, before)
+        unsaved = state.context[marker.messages if marker else 0 :]
         if before not in ("", owner):
-            self._drop(state, key, before)
+            if unsaved:
+                text = "%s: the agent held %d messages of another session that were not stored"
+                logger.warning(text, recorder.key, len(unsaved))
+            self._drop(state)
+        elif marker and marker.version not in ("", recorder.loaded_version) and recorder.stored_state is None:
+            logger.warning("%s: the agent drops what it held of a session that is no longer there", recorder.key)
+            self._drop(state)
+            state.context = unsaved
         self.state = state
         self.owner = owner
 
-    def _drop(self, state: AgentState, key: SessionKey, before: str) -> None:
-        marker = SyncMarker.of(state, before)
-        unsaved = len(state.context) - (marker.messages if marker else 0)
-        if unsaved:
-            logger.warning("%s: the agent held %d messages of another session that were not stored", key, unsaved)
+    def _drop(self, state: AgentState) -> None:
         blank, tools = AgentState(), state.tool_context
         for name in AgentState.model_fields.keys() - {"session_id", "permission_context", "tool_context"}:
             setattr(state, name, getattr(blank, name))

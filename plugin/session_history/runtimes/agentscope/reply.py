@@ -94,8 +94,8 @@ class Reply:
         marker = SyncMarker.of(state, self._owner)
         known = marker.messages if marker else 0
         old, new = state.context[:known], state.context[known:]
-        tail_origin = self._recorder.loaded_tail_origin
-        is_current = marker is not None and tail_origin is not None and marker.origin == tail_origin
+        version = self._recorder.loaded_version
+        is_current = marker is not None and version is not None and marker.version == version
         if not is_current and stored is not None:
             restore(state, stored)
         if self._resumes:
@@ -113,7 +113,7 @@ class Reply:
         self._old_blocks = len(self._old[-1].content) if self._old else 0
         pairs = zip(self._old, state.context, strict=False)
         begins = [msg for msg, _ in takewhile(lambda pair: pair[0] is pair[1], pairs)]
-        SyncMarker.put(state, self._owner, tail_origin or "", begins, clean=False)
+        SyncMarker.put(state, self._owner, version or "", begins, clean=False)
 
     def _join(self) -> None:
         """Find what the log has in a context that another middleware loaded: all up to the last message it knows."""
@@ -296,13 +296,15 @@ class Reply:
 
         :param well: the reply ended, or was parked, as it should.
         """
-        tail_origin = self._recorder.tail_origin
+        recorder = self._recorder
         if self._nested or SyncMarker.owner_in(self._state) != self._owner:
             return
-        is_current = self._recorder.is_in_sync and self._saves_state
-        is_verbatim = well and is_current and not self._recorder.turn.markers
+        is_current = recorder.is_in_sync and self._saves_state
+        # A version that is gone: the next reply drops what the agent has of it.
+        version = recorder.version if is_current else recorder.loaded_version if recorder.lost_past else None
+        is_verbatim = well and is_current and not recorder.turn.markers
         clean = is_verbatim and not any(self._is_flawed(*each) for each in self.said)
-        SyncMarker.put(self._state, self._owner, tail_origin or "" if is_current else "", self._context, clean=clean)
+        SyncMarker.put(self._state, self._owner, version or "", self._context, clean=clean)
 
     def _is_flawed(self, msg: Msg, accumulator: MessageAccumulator) -> bool:
         """Tell whether a message is shown otherwise than the agent has it."""

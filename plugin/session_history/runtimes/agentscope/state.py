@@ -33,14 +33,14 @@ class SyncMarker(NamedTuple):
     """A marker in an agent: whose it is, and how far its context is what the log says.
 
     :ivar owner: the owner of the session that the agent was loaded from, see :func:`owner_of`.
-    :ivar origin: origin of the log's newest entry, if the agent's state is that one or grew from it; else ``""``.
+    :ivar version: the version of the log, if the agent's state is that of this version or grew from it; else ``""``.
     :ivar messages: how many messages of the context, from the first, the log has.
     :ivar last: the id of the last of them; ``""`` without messages.
     :ivar clean: those messages are what the log shows.
     """
 
     owner: str
-    origin: str
+    version: str
     messages: int
     last: str
     clean: bool
@@ -49,8 +49,8 @@ class SyncMarker(NamedTuple):
     def of(cls, state: AgentState, owner: str) -> SyncMarker | None:
         """Return the marker of an owner; ``None`` also if the context does not begin with the marked messages."""
         match state.middle_context.get(MARKER):
-            case [str(marked), str(origin), int(messages), str(last), bool(clean)] if marked == owner:
-                return cls(owner, origin, messages, last, clean) if last == _id_of(messages, state) else None
+            case [str(marked), str(version), int(messages), str(last), bool(clean)] if marked == owner:
+                return cls(owner, version, messages, last, clean) if last == _id_of(messages, state) else None
         return None
 
     @staticmethod
@@ -62,10 +62,10 @@ class SyncMarker(NamedTuple):
         return ""
 
     @classmethod
-    def put(cls, state: AgentState, owner: str, origin: str, known: Sequence[Msg], *, clean: bool) -> None:
+    def put(cls, state: AgentState, owner: str, version: str, known: Sequence[Msg], *, clean: bool) -> None:
         """Mark messages as known. The context begins with them, unless the app has changed it."""
         last = known[-1].id if known else ""
-        state.middle_context[MARKER] = list(cls(owner, origin, len(known), last, clean))
+        state.middle_context[MARKER] = list(cls(owner, version, len(known), last, clean))
 
 
 def owner_of(key: SessionKey) -> str:
