@@ -32,13 +32,11 @@ from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, MessageRef, Record, new_id
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
-from session_history.turns.lifecycle import OpenTurns, TurnContext, run_to_completion
-from session_history.turns.nesting import own_writer
+from session_history.turns.lifecycle import OpenTurns, TurnContext, own_writer, run_to_completion
 from session_history.turns.options import TurnOptions
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import TurnRequest
 from session_history.turns.stop import interrupt_all
-from session_history.turns.turn import Turn
+from session_history.turns.turn import Turn, TurnRequest
 from session_history.view.assembly import messages_of
 from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
 from session_history_hooks.provider import missing_members

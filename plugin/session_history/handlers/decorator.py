@@ -19,8 +19,7 @@ from session_history.service import SessionHistoryService, check_service
 from session_history.turns.input import Input
 from session_history.turns.options import TurnPolicies
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import check_options
-from session_history.turns.turn import Turn
+from session_history.turns.turn import Turn, check_options
 
 A = TypeVar("A")
 

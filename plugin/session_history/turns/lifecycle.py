@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -16,10 +17,8 @@ from session_history.log.session_log import POLL_INTERVAL, SessionLog
 from session_history.records.messages import StoredMessage, check_fits
 from session_history.records.record import Status, new_id
 from session_history.turns.draft import Draft
-from session_history.turns.nesting import enter, own_writer
-from session_history.turns.request import TurnRequest
 from session_history.turns.shield import wait_shielded
-from session_history.turns.turn import M, Prompt, SlotState, Turn
+from session_history.turns.turn import M, Prompt, SlotState, Turn, TurnRequest
 from session_history.turns.writer import Writer
 from session_history.view.transcript import recorded_part, unsaid
 from session_history_hooks import SessionKey
@@ -31,6 +30,23 @@ logger: logging.Logger = logging.getLogger("session_history")
 
 INTERRUPTIONS = (asyncio.CancelledError, GeneratorExit, TimeoutError, KeyboardInterrupt, SystemExit)
 """The exceptions that end a turn from outside: its partial answer counts. Any other one is the handler's failure."""
+
+
+_entered: ContextVar[tuple[Writer, ...]] = ContextVar("session_history_exclusive_turns", default=())
+"""Writers of exclusive turns that were opened in this context, or in the one that it was copied from."""
+
+
+def enter(writer: Writer) -> None:
+    """Note that the running task is in the exclusive turn of a writer. The note is void once the turn has ended."""
+    _entered.set((*(each for each in _entered.get() if each.is_exclusive and each is not writer), writer))
+
+
+def own_writer(log: SessionLog, key: SessionKey) -> Writer | None:
+    """Return the writer of the exclusive turn of a session that the running task is in: it must not wait for it."""
+    for writer in _entered.get():
+        if writer.holds(log, key):
+            return writer
+    return None
 
 
 class OpenTurn(Generic[M]):

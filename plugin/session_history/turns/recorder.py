@@ -14,8 +14,7 @@ from session_history.records.salvage import salvaged
 from session_history.records.values import flaw_of, plain
 from session_history.turns.answer import VALUE, from_messages, to_messages
 from session_history.turns.input import checked_messages, require_stored
-from session_history.turns.lifecycle import OpenTurn, OpenTurns, run_to_completion
-from session_history.turns.nesting import enter
+from session_history.turns.lifecycle import OpenTurn, OpenTurns, enter, run_to_completion
 from session_history.turns.turn import M, Turn
 from session_history_hooks import Head, SessionKey
 

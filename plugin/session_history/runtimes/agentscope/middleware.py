@@ -21,7 +21,7 @@ from session_history.runtimes.agentscope.running import END, RunningReply
 from session_history.service import SessionHistoryService, check_service
 from session_history.turns.options import PATIENCE, Concurrent
 from session_history.turns.recorder import TurnRecorder
-from session_history.turns.request import check_options
+from session_history.turns.turn import check_options
 from session_history.view.budget import TokenBudget
 from session_history_hooks import SessionKey, check_key
 
