@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from session_history.records.record import Author, Record
-from session_history.records.summary import SessionSummary
+from session_history.records.summary import SessionSummary, UnseenRun
 from session_history.view.assembly import TurnView, assemble
 from session_history_hooks import Head, Log, SessionKey
 
@@ -31,12 +33,14 @@ class EntryRange:
     :ivar entries: ascending and gapless.
     :ivar size: bytes of their payloads.
     :ivar summary: that of the head, if it is known.
+    :ivar unseen: runs of the log of which no entry is at hand, ascending. A cache keeps no range with any.
     """
 
     head: Head
     entries: list[NumberedRecord]
     size: int
     summary: SessionSummary | None = None
+    unseen: tuple[UnseenRun, ...] = ()
     _assembled: tuple[list[TurnView], int] = field(default=([], 0), repr=False)  # turns, and of how many entries
 
     @classmethod
@@ -50,17 +54,26 @@ class EntryRange:
         return self.size + (len(self.head.snapshot.summary) if self.head.snapshot else 0) + _OVERHEAD
 
     @property
+    def skipped(self) -> tuple[UnseenRun, ...]:
+        """Return the runs that are left out of the entries."""
+        first = self.entries[0][0] if self.entries else self.head.tail.seq + 1
+        return tuple(run for run in self.unseen if run.last >= first - 1)
+
+    @property
     def first(self) -> int:
-        return self.entries[0][0] if self.entries else self.head.tail.seq + 1
+        """Return the seq of the first entry, which may be left out."""
+        first = self.entries[0][0] if self.entries else self.head.tail.seq + 1
+        skipped = self.skipped if self.unseen else ()
+        return min(first, skipped[0].first) if skipped else first
 
     @property
     def last(self) -> int:
         """Return the seq of the newest entry; without entries that of the entry ahead."""
-        return self.first + len(self.entries) - 1
+        return self.head.tail.seq if self.unseen and self.skipped else self.first + len(self.entries) - 1
 
     @property
     def begins_log(self) -> bool:
-        return not self.entries or self.first == 1
+        return self.first == 1 or not (self.entries or (self.unseen and self.skipped))
 
     def has(self, count: int | None) -> bool:
         """Tell whether it holds at least ``count`` entries, or all that the log has. ``None``: all."""
@@ -73,7 +86,9 @@ class EntryRange:
         if count < len(self.entries):
             new = self.entries[count:] if count else self.entries
             # Plain appends may continue the turn ahead in place, which other ranges share.
-            if turns and all(record.by is Author.TURN for _, record in new):
+            if self.unseen:
+                turns = assemble(self.entries, skipped=self.skipped)
+            elif turns and all(record.by is Author.TURN for _, record in new):
                 turns = assemble(new, turns)
             else:
                 turns = assemble(self.entries)
@@ -87,9 +102,20 @@ class EntryRange:
             return self
         return replace(self, entries=self.entries[-2 * count :], size=self.size * 2 * count // length)
 
+    def without(self, runs: tuple[UnseenRun, ...]) -> EntryRange:
+        """Return the range to the tail without the entries of runs, of which it leaves out all that it reaches."""
+        entries = self.entries
+        for run in runs:
+            begin, end = (bisect_left(entries, seq, key=itemgetter(0)) for seq in (run.first, run.last + 1))
+            entries = entries[:begin] + entries[end:] if begin < end else entries
+        assembled = self._assembled if entries is self.entries else ([], 0)
+        return EntryRange(self.head, entries, self.size, self.summary, runs, assembled)
+
     def preceded_by(self, page: Log) -> EntryRange:
         before = EntryRange.of(page)
-        return EntryRange(self.head, before.entries + self.entries, before.size + self.size, self.summary)
+        entries = before.entries + self.entries
+        range_ = EntryRange(self.head, entries, before.size + self.size, self.summary)
+        return range_.without(self.unseen) if self.unseen else range_
 
     def continued_by(self, page: Log) -> EntryRange:
         behind = EntryRange.of(page)
@@ -98,7 +124,7 @@ class EntryRange:
     def extended(self, head: Head, record: Record, size: int, summary: SessionSummary) -> EntryRange:
         """Return the range after an append. :param size: bytes of the record's payload."""
         entries = [*self.entries, (head.tail.seq, record)]
-        return EntryRange(head, entries, self.size + size, summary, self._assembled)
+        return EntryRange(head, entries, self.size + size, summary, _assembled=self._assembled)
 
     @property
     def end(self) -> tuple[int, str]:

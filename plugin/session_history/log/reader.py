@@ -11,12 +11,13 @@ from session_history.log.cache import EntryRange
 from session_history.log.cursor import Cursor
 from session_history.log.recorded import RecordedTurn, StoredState
 from session_history.log.session_log import SessionLog
+from session_history.log.turn_parts import TurnParts
 from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef, Record, Status
 from session_history.records.summary import SessionSummary
 from session_history.records.values import check_count
 from session_history.view import selection
-from session_history.view.assembly import TurnView, assemble, for_model
+from session_history.view.assembly import TurnView, for_model
 from session_history.view.budget import BudgetedWindow, TokenBudget
 from session_history_hooks import Head, Log, SessionKey
 
@@ -86,7 +87,7 @@ class TurnWindow:
             return 0
         within = [turn for turn in self.read if self.chosen and turn.start >= self.chosen[0].start]
         hidden = sum(len(turn.hidden) for turn in self.chosen)
-        return max(0, self.summary.messages - sum(len(turn.messages) for turn in within) + hidden)
+        return max(0, self.summary.messages - sum(turn.message_count for turn in within) + hidden)
 
     @property
     def tail_seq(self) -> int:
@@ -105,10 +106,11 @@ class Reader:
 
     def __init__(self, log: SessionLog) -> None:
         self._log = log
+        self._parts = TurnParts(log)
 
     async def newest(self, key: SessionKey, count: int | None) -> TurnWindow:
         """Read the newest ``count`` turns; ``None``: all of them."""
-        return await self._newest(key, count, _exactly(count))
+        return await self._newest(key, count, _exactly(count), for_turn=False)
 
     async def before(self, key: SessionKey, cursor: str, count: int | None) -> TurnWindow:
         """Read the ``count`` turns just ahead of a cursor; ``None``: all of them.
@@ -158,8 +160,8 @@ class Reader:
             window = replace(window, recorded=None, answer_id=window.recorded.rerun_id)
         turns = for_model(window.turns, turn_id)
         pending = window.state.pending if window.state else None
-        if pending is not None and not any(turn.contains(pending) for turn in turns):
-            turns = [*await self._turns_with(key, pending), *turns]
+        if pending is not None and window.head and not any(turn.contains(pending) for turn in turns):
+            turns = [*await self._parts.turn_with(pending, window.head, window.summary), *turns]
         return replace(window, turns=turns, turn_id=turn_id)
 
     async def recorded_turn(self, key: SessionKey, head: Head, seq: int, record: Record) -> RecordedTurn:
@@ -170,17 +172,7 @@ class Reader:
         if record.continues is None:
             messages = {MessageRef(0, index): message for index, message in enumerate(record.messages)}
             return RecordedTurn.of(record, messages, key)
-        first = record.continues.first
-        if not 0 < first < seq:
-            raise Corrupt(f"entry {seq} of {key} continues entry {first}, which cannot be")
-        page = await self._log.read_again(key, head, after=first - 1, before=seq + 1)
-        entries = EntryRange.of(page)
-        while entries.last < seq:
-            page = await self._log.read_again(key, head, after=entries.last, before=seq + 1)
-            entries = entries.continued_by(page)
-        turn = next((turn for turn in assemble(entries.entries) if turn.has_entry(seq)), None)
-        if turn is None:
-            raise Corrupt(f"entry {seq} of {key} continues entry {first}, with which no turn begins")
+        turn = await self._parts.turn_of(seq, record, head, await self._log.summary(key, head))
         messages = dict(zip(turn.refs(), turn.messages, strict=True))
         resolved = replace(
             record,
@@ -189,15 +181,6 @@ class Reader:
         )
         return RecordedTurn.of(resolved, messages, key)
 
-    async def _turns_with(self, key: SessionKey, ref: MessageRef) -> Sequence[TurnView]:
-        """Return the turn that holds a message, however far back."""
-        _, tail = await self._tail(key, None, None)
-        while tail is not None and not tail.begins_log:
-            if any(turn.whole and turn.contains(ref) for turn in tail.turns):
-                break
-            tail = await self._earlier(key, tail, 2 * len(tail.entries))
-        return [turn for turn in tail.turns if turn.contains(ref)] if tail else []
-
     async def _newest(
         self,
         key: SessionKey,
@@ -205,6 +188,8 @@ class Reader:
         choose: Chooser | None,
         entry_id: str | None = None,
         slot: str | None = None,
+        *,
+        for_turn: bool = True,
     ) -> TurnWindow:
         cache = self._log.cache
         log, tail = await self._tail(key, _entry_count(count), entry_id)
@@ -214,12 +199,14 @@ class Reader:
             tail = replace(tail, summary=await self._log.summary(key, tail.head))
         summary = tail.summary
         assert summary is not None
+        runs = summary.long_runs if for_turn else ()
+        seen = tail.without(runs) if runs else tail
         state = await self._state(key, tail, slot, summary.slots.get(slot, 0)) if slot else None
         if state and state.start:
             choose = partial(_shorter, choose, state, state.start)
         # An agent sees what others added to old turns, so all that was read is looked at.
-        window, filled = await self._fill(key, tail, summary, choose, take=None if slot else _entry_count(count))
-        cache.keep(key, filled)
+        window, filled = await self._fill(key, seen, summary, choose, take=None if slot else _entry_count(count))
+        cache.keep(key, tail if filled.skipped else replace(filled, unseen=()) if runs else filled)
         recorded = await self._recorded(key, log) if log.match else None
         return replace(window, recorded=recorded, state=state) if recorded or state else window
 
@@ -289,35 +276,27 @@ class Reader:
             window = choose(seen, summary.turns) if choose else None
             if window is not None or is_all:
                 window = seen if window is None else window
-                if entries.last < head.tail.seq and any(turn.status is Status.OPEN for turn in window):
-                    entries = await self._later(key, entries)
-                    continue
                 start = _start(window, end, head) if len(window) < len(turns) else None
+                if entries.last < head.tail.seq:
+                    window = [await self._parts.continued(turn, entries, summary) for turn in window]
                 read = () if is_all and window is seen else seen
                 return TurnWindow(head, summary, window, start, read=read, chosen=window), entries
             if len(seen) < len(turns):
                 take = 2 * len(seen)
             else:
                 # Twice as many each time, so that looking at them again costs little.
-                entries = await self._earlier(key, entries, 2 * len(entries.entries) if choose else None)
+                wanted = max(2 * len(entries.entries), FIRST_TURNS)
+                entries = await self._earlier(key, entries, wanted if choose else None)
                 take = None
-
-    async def _later(self, key: SessionKey, entries: EntryRange) -> EntryRange:
-        """Read on to the tail: a turn that is open in these entries may have ended there."""
-        while entries.last < entries.head.tail.seq:
-            page = await self._log.read_again(key, entries.head, after=entries.last, before=entries.head.tail.seq + 1)
-            entries = entries.continued_by(page)
-        return entries
 
     async def _earlier(self, key: SessionKey, entries: EntryRange, count: int | None) -> EntryRange:
         """Page backwards until there are ``count`` entries; ``None``: all that the log has."""
         while not entries.begins_log and (count is None or len(entries.entries) < count):
-            page = self._log.provider.limits.page
+            most = self._log.provider.limits.page
             # Without a number of entries the provider returns as many as its page can hold.
-            last = None if count is None else min(page, count - len(entries.entries))
-            entries = entries.preceded_by(
-                await self._log.read_again(key, entries.head, last=last, before=entries.first)
-            )
+            last = None if count is None else min(most, count - len(entries.entries))
+            page = await self._log.read_again(key, entries.head, last=last, before=entries.first)
+            entries = entries.preceded_by(page)
         return entries
 
 

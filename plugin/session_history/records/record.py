@@ -129,6 +129,7 @@ class Record:
         else it has another one, so that the turn can be tried again.
     :ivar continues: the turn that this entry continues; ``None`` if the entry begins one.
     :ivar slots: the states that changed, by the names of their agents.
+    :ivar unseen: no model sees the turn: it failed in this one entry, and no tool may have run in it.
     :ivar lease: an exclusive turn goes on, and nobody but its author may append behind this entry. The number is the
         seconds without a heartbeat after which the author counts as dead.
     """
@@ -146,6 +147,7 @@ class Record:
     continues: Continuation | None = None
     revisions: tuple[Revision, ...] = field(default=(), repr=False)
     slots: dict[str, Slot] = field(default_factory=dict)
+    unseen: bool = False
     lease: float | None = None
 
     @property
@@ -182,6 +184,7 @@ class Record:
                 name: [state, base_seq, start and [*start.ref, start.skip], pending]
                 for name, (state, base_seq, start, pending) in self.slots.items()
             },
+            "unseen": self.unseen or None,
             "lease": self.lease,
         }
         document |= {name: value for name, value in optional.items() if value not in (None, 0, {}, [])}
@@ -243,6 +246,7 @@ class Record:
             continues=Continuation(*_ints(document["continues"], 2)) if "continues" in document else None,
             revisions=tuple(map(_revision, document["revisions"])) if "revisions" in document else (),
             slots={name: _slot(*slot) for name, slot in get("slots", {}).items()},
+            unseen=get("unseen") is True,
             lease=get("lease"),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from session_history.errors import Corrupt, IncompatibleStore
 from session_history.records.record import Author, Record
@@ -21,10 +21,48 @@ _TYPES = {
     "created_us": (int, type(None)),
     "plain": (bool,),
     "slots": (dict,),
+    "unseen": (list,),
+    "late": (list,),
     "lease": (float, int, type(None)),
 }
 
 _ALWAYS = ("title", "metadata", "turns", "messages", "created_us", "plain")
+
+
+LONG_RUN = 64
+"""Entries of a run of which a summary keeps a note when it has ended."""
+
+NEAR = 16
+"""Entries behind an entry of a turn among which a reader looks for the turn's next one."""
+
+_MOST_RUNS = 8
+_MOST_LATE = 32
+
+
+class UnseenRun(NamedTuple):
+    """Neighbouring entries of which no model sees anything: failed turns, claims and bookkeeping.
+
+    :ivar first: seq of the first of them.
+    :ivar last: seq of the last of them.
+    :ivar turns: how many turns began in them.
+    :ivar messages: how many messages they hold.
+    """
+
+    first: int
+    last: int
+    turns: int
+    messages: int
+
+
+class LatePart(NamedTuple):
+    """An entry that continues a turn, more than :data:`NEAR` entries behind the part that its author knew.
+
+    :ivar first: seq of the turn's first entry.
+    :ivar seq: that of the entry.
+    """
+
+    first: int
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +74,8 @@ class SessionSummary:
     :ivar created_us: when the first entry was written, in microseconds by its author's clock.
     :ivar plain: a turn of plain appends is open: the next append may belong to it.
     :ivar slots: seq of the entry that holds the newest state, by the name of the agent.
+    :ivar unseen: the newest long runs, and the one that the log ends with.
+    :ivar late: the newest late parts.
     :ivar lease: that of the newest entry, see :class:`~session_history.records.record.Record`.
     """
 
@@ -46,6 +86,8 @@ class SessionSummary:
     created_us: int | None = None
     plain: bool = False
     slots: dict[str, int] = field(default_factory=dict)
+    unseen: tuple[UnseenRun, ...] = ()
+    late: tuple[LatePart, ...] = ()
     lease: float | None = None
 
     def with_record(self, seq: int, record: Record) -> SessionSummary:
@@ -58,8 +100,34 @@ class SessionSummary:
             created_us=record.at_us if self.created_us is None else self.created_us,
             plain=record.by is Author.APPEND if record.messages else self.plain,
             slots=self._moved_slots(seq, record) if record.slots else self.slots,
+            unseen=self._unseen_with(seq, record),
+            late=self._late_with(seq, record) if record.continues else self.late,
             lease=record.lease,
         )
+
+    @property
+    def long_runs(self) -> tuple[UnseenRun, ...]:
+        return tuple(run for run in self.unseen if run.last - run.first + 1 >= LONG_RUN)
+
+    def knows_parts_since(self, seq: int) -> bool:
+        """Tell whether :attr:`late` has all late parts behind an entry."""
+        return len(self.late) < _MOST_LATE or self.late[0].seq <= seq
+
+    def _late_with(self, seq: int, record: Record) -> tuple[LatePart, ...]:
+        continues = record.continues
+        if continues is None or seq - continues.newest <= NEAR:
+            return self.late
+        return (*self.late, LatePart(continues.first, seq))[-_MOST_LATE:]
+
+    def _unseen_with(self, seq: int, record: Record) -> tuple[UnseenRun, ...]:
+        runs = self.unseen
+        goes_on = bool(runs) and runs[-1].last == seq - 1
+        if record.continues is None and (record.unseen or not record.messages):
+            run = runs[-1] if goes_on else UnseenRun(seq, seq, 0, 0)
+            turns = run.turns + record.begins_turn
+            run = UnseenRun(run.first, seq, turns, run.messages + len(record.messages))
+            return (*(runs[:-1] if goes_on else runs), run)[-_MOST_RUNS:]
+        return self.long_runs if goes_on else runs
 
     def with_records(self, records: Iterable[tuple[int, Record]]) -> SessionSummary:
         """Return the summary after more entries, given as seqs and records in ascending order."""
@@ -75,8 +143,8 @@ class SessionSummary:
 
     def encode(self) -> bytes:
         document = {"v": VERSION} | {name: getattr(self, name) for name in _ALWAYS}
-        if self.slots:
-            document["slots"] = self.slots
+        optional = {"slots": self.slots, "unseen": self.unseen, "late": self.late}
+        document |= {name: value for name, value in optional.items() if value}
         if self.lease is not None:
             document["lease"] = self.lease
         return encode_checked(document)
@@ -103,6 +171,11 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     for name, value in document.items():
         if type(value) not in _TYPES.get(name, ()):
             raise TypeError(name)
+    for name, kind, count in (("unseen", UnseenRun, 4), ("late", LatePart, 2)):
+        rows = document.get(name, [])
+        if any(type(row) is not list or len(row) != count or {*map(type, row)} != {int} for row in rows):
+            raise TypeError(name)
+        document[name] = tuple(kind(*row) for row in rows)
     return document
 
 

@@ -22,6 +22,7 @@ from session_history.records.record import (
 )
 from session_history.records.values import encode_checked
 from session_history.turns.answer import TEXT, AnswerShape, text_answer
+from session_history.view.effects import is_harmless
 
 
 class Draft:
@@ -214,6 +215,7 @@ class Draft:
             turn_id=self._turn_id,
             continues=self._continues,
             revisions=revisions,
+            unseen=status is Status.FAILED and not self._continues and all(map(is_harmless, new)),
             slots={name: slot._replace(base_seq=self.state_seq) for name, slot in self._slots.items()},
             lease=lease,
         )
@@ -241,6 +243,7 @@ class Draft:
             shape=None,
             answer=(),
             slots={},
+            unseen=False,
             lease=lease,
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from session_history.records.messages import StoredMessage
 from session_history.records.record import Author, Continuation, MessageRef, Record, Revision, Status
-from session_history.records.summary import turn_starts
+from session_history.records.summary import UnseenRun, turn_starts
 from session_history.view.effects import is_harmless
 
 
@@ -24,6 +24,7 @@ class TurnView:
     :ivar continuations: for each further entry its seq and the index of the message at which it begins.
     :ivar concurrent_seq: seq of the newest entry whose author did not know all entries of the turn; 0 without one.
     :ivar hidden: the indexes of the messages that a window leaves out. ``messages`` and :meth:`refs` have them.
+    :ivar run: the turns that this one, without messages, stands for.
     """
 
     start: MessageRef
@@ -35,6 +36,20 @@ class TurnView:
     continuations: list[tuple[int, int]] = field(default_factory=list)
     concurrent_seq: int = 0
     hidden: range = range(0)
+    run: UnseenRun | None = None
+
+    @classmethod
+    def standing_for(cls, run: UnseenRun) -> TurnView:
+        """Return a failed turn in the place of a whole run of turns that no model sees."""
+        return cls(MessageRef(run.first, 0), Status.FAILED, whole=True, retryable=True, run=run)
+
+    @property
+    def turn_count(self) -> int:
+        return self.run.turns if self.run else 1
+
+    @property
+    def message_count(self) -> int:
+        return self.run.messages if self.run else len(self.messages)
 
     @property
     def shown(self) -> Sequence[StoredMessage]:
@@ -62,6 +77,8 @@ class TurnView:
         return self.start <= ref and self.has_entry(ref.seq)
 
     def has_entry(self, seq: int) -> bool:
+        if self.run:
+            return self.run.first <= seq <= self.run.last
         return seq == self.start.seq or seq in dict(self.continuations)
 
     def refs(self) -> list[MessageRef]:
@@ -76,17 +93,25 @@ class TurnView:
         ]
 
 
-def assemble(entries: Iterable[tuple[int, Record]], before: Sequence[TurnView] = ()) -> list[TurnView]:
+def assemble(
+    entries: Iterable[tuple[int, Record]], before: Sequence[TurnView] = (), skipped: Sequence[UnseenRun] = ()
+) -> list[TurnView]:
     """Put turns together from neighbouring entries, in the order of their first messages.
 
     Turns that are not whole come first, since they began ahead of the entries.
 
     :param before: the turns of the entries just ahead, if turns wrote all of ``entries``. They are not changed.
+    :param skipped: runs that the entries leave out, ascending.
     """
     turns = list(before)
     plain = False
     begun = bool(before)
+    left = list(skipped)
     for seq, record in entries:
+        while left and left[0].first < seq:
+            run = left.pop(0)
+            turns.append(TurnView.standing_for(run))
+            plain, begun = plain and not run.messages, begun or bool(run.messages)
         begun = begun or seq == 1
         if record.by is Author.TURN:
             if record.continues is not None:
@@ -98,7 +123,7 @@ def assemble(entries: Iterable[tuple[int, Record]], before: Sequence[TurnView] =
             _add_plain(turns, seq, record, plain=plain, begun=begun)
             plain = True
         begun = begun or bool(record.messages)
-    return turns
+    return turns + list(map(TurnView.standing_for, left))
 
 
 def _begin(seq: int, record: Record) -> TurnView:

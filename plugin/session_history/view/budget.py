@@ -13,6 +13,7 @@ from session_history.records.record import MessageRef
 from session_history.records.values import copied
 from session_history.view.assembly import TurnView, for_model
 from session_history.view.groups import group_starts, input_count
+from session_history.view.selection import FARTHEST
 from session_history.view.transcript import unsaid
 
 
@@ -72,7 +73,8 @@ class BudgetedWindow:
             if tokens > left:
                 return visible[len(visible) - back :] if back else self._cut(turn, left)
             left -= tokens
-        return None
+        is_far = len(turns) >= max(FARTHEST, 8 * len(visible))
+        return [turn for turn in visible if turn.whole] if is_far else None
 
     def _cut(self, turn: TurnView, left: int) -> list[TurnView]:
         """Return a turn with its input, if that fits, and its newest groups that fit; nothing if none does."""

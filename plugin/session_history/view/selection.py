@@ -8,6 +8,9 @@ from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef
 from session_history.view.assembly import TurnView, for_model, with_refs
 
+FARTHEST = 1000
+"""The most turns that are looked at for a window of a few: nearly all of them are such as no model sees."""
+
 
 def ahead_of(turns: Sequence[TurnView], ref: MessageRef) -> list[TurnView]:
     """Return the turns that begin before a message."""
@@ -39,11 +42,16 @@ def steady(
         return []
     step = max(1, count // 2)
     visible = for_model(turns, turn_id)
-    kept = 0
-    for back, turn in enumerate(reversed(turns), start=1):
+    kept = back = 0
+    for number, turn in enumerate(reversed(turns), start=1):
+        newest = turn_count - back  # the ordinal of the turn, or of the newest one of a run
+        back += turn.turn_count
         kept += kept < len(visible) and turn is visible[-1 - kept]
-        if kept >= count and (turn_count - back) % step == 0 and turn.whole:
-            return list(turns[-back:])
+        has_multiple = (newest - 1) // step * step >= turn_count - back
+        if kept >= count and has_multiple and turn.whole:
+            return list(turns[-number:])
+    if len(turns) >= max(FARTHEST, 8 * count):
+        return [turn for turn in turns if turn.whole]
     return None
 
 

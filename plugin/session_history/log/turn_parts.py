@@ -1,0 +1,97 @@
+"""The parts of one turn, wherever in the log they stand."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from session_history.errors import Corrupt
+from session_history.log.cache import EntryRange, NumberedRecord, numbered
+from session_history.log.session_log import SessionLog
+from session_history.records.record import MessageRef, Record, Status
+from session_history.records.summary import NEAR, SessionSummary
+from session_history.view.assembly import TurnView, assemble
+from session_history_hooks import Head
+
+
+class TurnParts:
+    """Finds the entries of a turn without a read of all that lies between them.
+
+    An entry of a turn stands at most :data:`~session_history.records.summary.NEAR` entries behind another one of it,
+    or the summary notes it.
+    """
+
+    def __init__(self, log: SessionLog) -> None:
+        self._log = log
+
+    async def continued(self, turn: TurnView, entries: EntryRange, summary: SessionSummary) -> TurnView:
+        """Return a turn of a range with what continues it behind the range.
+
+        :param summary: that of the range's head.
+        """
+        first = turn.start.seq
+        is_noted = any(part.first == first and part.seq > entries.last for part in summary.late)
+        if not turn.whole or not (is_noted or turn.status is Status.OPEN):
+            return turn
+        own = [each for each in entries.entries if _belongs(each, first)]
+        found = await self._gathered(first, own, entries.last, entries.head, summary)
+        return turn if len(found) == len(own) else assemble(found)[0]
+
+    async def turn_with(self, ref: MessageRef, head: Head, summary: SessionSummary) -> list[TurnView]:
+        """Return the turn that holds a message, however far back; nothing if the log has no such turn."""
+        page = await self._log.read_again(head.key, head, last=1, before=ref.seq + 1)
+        for seq, record in numbered(page):
+            first = record.continues.first if record.continues else seq
+            return assemble(await self._gathered(first, [], first - 1, head, summary))
+        return []
+
+    async def turn_of(self, seq: int, record: Record, head: Head, summary: SessionSummary) -> TurnView:
+        """Return the turn of an entry, up to this entry.
+
+        :raises Corrupt: there is no such turn.
+        """
+        first = record.continues.first if record.continues else seq
+        if not 0 < first <= seq:
+            raise Corrupt(f"entry {seq} of {head.key} continues entry {first}, which cannot be")
+        turns = assemble(await self._gathered(first, [], first - 1, head, summary, end=seq))
+        if not (turns and turns[0].whole and turns[0].has_entry(seq)):
+            raise Corrupt(f"entry {seq} of {head.key} continues entry {first}, with which no turn begins")
+        return turns[0]
+
+    async def _gathered(
+        self,
+        first: int,
+        known: list[NumberedRecord],
+        read: int,
+        head: Head,
+        summary: SessionSummary,
+        *,
+        end: int | None = None,
+    ) -> list[NumberedRecord]:
+        """Return the entries of the turn that begins with entry ``first``.
+
+        :param known: those up to entry ``read``.
+        :param end: seq of an entry of the turn, with which the search ends; without it, it reaches to the tail.
+        """
+        found = list(known)
+        last = head.tail.seq if end is None else end
+        noted = {part.seq for part in summary.late if part.first == first and read < part.seq <= last}
+        places = sorted(noted | {found[-1][0] if found else first} | ({end} if end else set()))
+        unnoted = 0 if summary.knows_parts_since(read) else summary.late[0].seq
+        while places:
+            place = places.pop(0)
+            stop = min(max(place + NEAR, unnoted), last)
+            read = max(read, place - 1)
+            while read < stop:
+                page = await self._log.read_again(head.key, head, after=read, before=stop + 1)
+                new = [each for each in numbered(page) if _belongs(each, first)]
+                found += new
+                for seq, _ in new:
+                    insort(places, seq)
+                read += len(page.entries)
+        return found
+
+
+def _belongs(entry: NumberedRecord, first: int) -> bool:
+    """Tell whether an entry is of the turn that begins with entry ``first``."""
+    seq, record = entry
+    return seq == first or (record.continues is not None and record.continues.first == first)
