@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from providers.redis.support import started
 from servers import certificates
@@ -19,6 +20,7 @@ from servers.proxy import Proxy
 from servers.valkey import ValkeyCluster, ValkeyServer
 from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
+from session_history.providers.redis.errors import translated
 from session_history_hooks import (
     ConfigurationError,
     Conflict,
@@ -42,8 +44,11 @@ async def test_full_server_refuses_appends_and_allows_deletes(own_server: Valkey
             with pytest.raises(StoreFull):
                 await append(provider, 3)
             assert len((await read(provider)).entries) == 2
+            assert await provider.health() is False
             assert await provider.delete(KEY) is True
+            assert await provider.delete_user(KEY.user_id) == 0
             client.config_set("maxmemory", 0)
+            assert await provider.health() is True
             assert (await read(provider)).head.deleted
             assert (await provider.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)
 
@@ -61,6 +66,43 @@ async def test_full_server_does_not_replay_an_entry_of_an_earlier_generation(own
                 await append(provider, 2)
 
 
+async def test_server_that_cannot_save_takes_no_writes_and_is_not_healthy(own_server: ValkeyServer) -> None:
+    with own_server.client() as client:
+        async with started(own_server.url) as provider:
+            await fill(provider, 2)
+            client.config_set("save", "3600 1")
+            blocked = own_server.folder / "dump.rdb"
+            blocked.mkdir()
+            client.bgsave()
+            own_server.wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+            assert await provider.health() is False
+            for refused in (append(provider, 3), provider.delete(KEY)):
+                with pytest.raises(Unavailable, match="cannot write to its disk"):
+                    await refused
+            blocked.rmdir()
+            client.bgsave()
+            own_server.wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok")
+            assert await provider.health() is True
+            assert await provider.delete(KEY) is True
+
+
+async def test_cluster_with_a_full_master_is_not_healthy(cluster: ValkeyCluster, prefix: str) -> None:
+    async with started(cluster.url, prefix=prefix) as provider:
+        assert await provider.health() is True
+        with cluster.masters()[-1].client() as client:
+            client.config_set("maxmemory", 1)
+            try:
+                assert await provider.health() is False
+            finally:
+                client.config_set("maxmemory", 0)
+        assert await provider.health() is True
+
+
+def test_full_disk_of_the_append_only_file_is_store_full() -> None:
+    said = "MISCONF Errors writing to the AOF file: No space left on device"
+    assert isinstance(translated(ResponseError(said), "redis://h"), StoreFull)
+
+
 async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_server: ValkeyServer) -> None:
     with own_server.client() as client:
         client.acl_setuser(
@@ -72,6 +114,7 @@ async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_
             with pytest.raises(StoreReadOnly, match="NOPERM"):
                 await append(reader, 2)
             client.replicaof("127.0.0.1", "1")
+            assert await provider.health() is False
             with pytest.raises(StoreReadOnly, match="replica"):
                 await append(provider, 2)
             assert len((await read(provider)).entries) == 1
@@ -80,7 +123,7 @@ async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_
 
 
 RIGHTS = """
-+hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
++hello +select +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
 +hget +hset +hdel +hlen +hmget +hscan +hexists +exists +llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember
 +unlink +rename +pexpire +pexpireat +pttl +persist +scan +cluster|nodes
