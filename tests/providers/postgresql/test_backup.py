@@ -18,7 +18,9 @@ from support import ROOT
 
 PAGE = (ROOT / "docs" / "backup-and-restore.md").read_text(encoding="utf-8")
 
-COMMANDS = re.findall(r"^ *```sh\n(.*?)^ *```", PAGE.split("## PostgreSQL")[1].split("\n## ")[0], re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(
+    r"^ *```sh\n(.*?)^ *```", PAGE.split("## PostgreSQL")[1].split("\n## ")[0], re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture
