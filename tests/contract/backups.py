@@ -29,12 +29,15 @@ class Writers:
     service: SessionHistoryService
     acknowledged: dict[tuple[str, str], int] = field(default_factory=lambda: dict.fromkeys(SESSIONS, 0))
     _stopping: bool = False
+    _progress: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def until(self, more: int) -> dict[tuple[str, str], int]:
         """Wait until each session has so many more turns, and return the numbers that there were before."""
         before = dict(self.acknowledged)
-        while any(self.acknowledged[each] < before[each] + more for each in SESSIONS):
-            await asyncio.sleep(0.005)
+        async with self._progress:
+            await self._progress.wait_for(
+                lambda: all(self.acknowledged[each] >= before[each] + more for each in SESSIONS)
+            )
         return before
 
     async def write(self, session: tuple[str, str]) -> None:
@@ -42,7 +45,9 @@ class Writers:
             if self._stopping:
                 return
             assert await run_turn(self.service, session, number), "the turn is a new one"
-            self.acknowledged[session] = number
+            async with self._progress:
+                self.acknowledged[session] = number
+                self._progress.notify_all()
 
     def stop(self) -> None:
         self._stopping = True

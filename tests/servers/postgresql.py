@@ -68,10 +68,13 @@ class Machine:
                 shutil.copytree(packages / name, self.folder / name)
         return self.folder / binaries.relative_to(packages)
 
-    def run(self, program: str, *arguments: object) -> None:
+    def run(self, program: str, *arguments: object, standard_input: Path = Path(os.devnull)) -> bytes:
+        """Run a program of PostgreSQL, and return its output."""
         command = [str(self.binaries / program), *map(str, arguments)]
-        done = subprocess.run(command, check=False, **self._as, stdin=subprocess.DEVNULL, capture_output=True)
+        with standard_input.open("rb") as given:
+            done = subprocess.run(command, check=False, **self._as, stdin=given, capture_output=True)
         assert done.returncode == 0, f"{program}: {done.stdout!r}{done.stderr!r}"
+        return done.stdout
 
     def spawn(
         self, program: str, *arguments: object, log: Path, environment: dict[str, str] | None = None
