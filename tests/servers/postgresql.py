@@ -73,8 +73,9 @@ class Machine:
         command = [str(self.binaries / program), *map(str, arguments)]
         with standard_input.open("rb") as given:
             done = subprocess.run(command, check=False, **self._as, stdin=given, capture_output=True)
-        assert done.returncode == 0, f"{program}: {done.stdout!r}{done.stderr!r}"
-        return done.stdout
+        output: bytes = done.stdout
+        assert done.returncode == 0, f"{program}: {output!r}{done.stderr!r}"
+        return output
 
     def spawn(
         self, program: str, *arguments: object, log: Path, environment: dict[str, str] | None = None

@@ -31,8 +31,9 @@ def server() -> Iterator[Server]:
 
 def command(program: str) -> str:
     """Return the block of commands of the page that uses a program."""
-    [found] = [block for block in COMMANDS if program in block]
-    return found
+    block: str
+    [block] = [each for each in COMMANDS if program in each]
+    return block
 
 
 def run(block: str, folder: Path, server: Server) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,13 +22,18 @@ Backup = dict[ValkeyServer, Path]
 
 def back_up(servers: Sequence[ValkeyServer], folder: Path) -> Backup:
     for server in servers:
-        with server.client() as client:
-            before = client.lastsave()
-            server.wait_until(lambda client=client, before=before: client.time()[0] > before.timestamp())
-            client.bgsave()
-            server.wait_until(lambda client=client, before=before: client.lastsave() > before)
-            assert client.info("persistence")["rdb_last_bgsave_status"] == "ok"
+        save(server)
     return {server: Path(shutil.copy(server.folder / "dump.rdb", folder / f"{server.port}.rdb")) for server in servers}
+
+
+def save(server: ValkeyServer) -> None:
+    """Let a server write a snapshot, and wait until it is there. Its time counts in seconds."""
+    with server.client() as client:
+        before = client.lastsave()
+        server.wait_until(lambda: client.time()[0] > before.timestamp())
+        client.bgsave()
+        server.wait_until(lambda: client.lastsave() > before)
+        assert client.info("persistence")["rdb_last_bgsave_status"] == "ok"
 
 
 def put_back(server: ValkeyServer, snapshot: Path) -> None:
@@ -46,17 +51,22 @@ def restore(backup: Backup, replicas: Sequence[ValkeyServer] = ()) -> None:
         (replica.folder / "dump.rdb").unlink(missing_ok=True)
     for server, snapshot in backup.items():
         put_back(server, snapshot)
-        wanted, server.settings["appendonly"] = server.settings["appendonly"], "no"
-        server.start()
-        with server.client() as client:
-            client.config_set("appendonly", wanted)
-            server.wait_until(lambda client=client: not is_rewriting(client.info("persistence")))
-        server.settings["appendonly"] = wanted
+        start_with_snapshot(server)
     for replica in replicas:
         replica.start()
 
 
-def is_rewriting(status: dict[str, int]) -> bool:
+def start_with_snapshot(server: ValkeyServer) -> None:
+    """Start a server without its append-only file, and switch that on if the server has one."""
+    wanted, server.settings["appendonly"] = server.settings["appendonly"], "no"
+    server.start()
+    with server.client() as client:
+        client.config_set("appendonly", wanted)
+        server.wait_until(lambda: not is_rewriting(client.info("persistence")))
+    server.settings["appendonly"] = wanted
+
+
+def is_rewriting(status: Mapping[str, int]) -> bool:
     return bool(status["aof_rewrite_in_progress"] or status["aof_rewrite_scheduled"])
 
 
