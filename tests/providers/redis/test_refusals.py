@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import ssl
 import subprocess
 from contextlib import suppress
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
 
 from providers.redis.support import started
 from servers import certificates
@@ -20,7 +20,6 @@ from servers.proxy import Proxy
 from servers.valkey import ValkeyCluster, ValkeyServer
 from session_history import SessionHistoryService
 from session_history.providers.redis import RedisProvider
-from session_history.providers.redis.errors import translated
 from session_history_hooks import (
     ConfigurationError,
     Conflict,
@@ -98,9 +97,31 @@ async def test_cluster_with_a_full_master_is_not_healthy(cluster: ValkeyCluster,
         assert await provider.health() is True
 
 
-def test_full_disk_of_the_append_only_file_is_store_full() -> None:
-    said = "MISCONF Errors writing to the AOF file: No space left on device"
-    assert isinstance(translated(ResponseError(said), "redis://h"), StoreFull)
+@pytest.mark.usefixtures("_valkey_installed")
+async def test_full_disk_of_the_append_only_file_is_store_full(disk: Path) -> None:
+    server = ValkeyServer(appendonly="yes", appendfsync="everysec")
+    room = server.folder / "room"
+    library = Path(shutil.copy(disk, server.folder))  # The server may run as another user.
+    library.chmod(0o755)
+    server.environment = {
+        "LD_PRELOAD": str(library), "DISK_FOLDER": str(server.folder / "appendonlydir"), "DISK_ROOM": str(room),
+    }  # fmt: skip
+    with server, server.client() as client:
+        async with started(server.url) as provider:
+            await append(provider, 1)
+            server.wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0)
+            room.write_text("0")
+            await append(provider, 2)  # The server notices the full disk a moment later.
+            server.wait_until(lambda: client.info("persistence")["aof_last_write_status"] == "err")
+            assert await provider.health() is False
+            for refused in (append(provider, 3), provider.delete(KEY)):
+                with pytest.raises(StoreFull, match="its disk is full"):
+                    await refused
+            assert len((await read(provider)).entries) == 2
+            room.unlink()
+            server.wait_until(lambda: client.info("persistence")["aof_last_write_status"] == "ok")
+            assert await provider.health() is True
+            assert await provider.delete(KEY) is True
 
 
 async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_server: ValkeyServer) -> None:
