@@ -33,7 +33,7 @@ class SessionHistoryProvider(Protocol):
         """Finish pending calls and close the store. A second call does nothing; ``start`` reopens the store."""
 
     async def health(self) -> bool:
-        """Return whether the store is started and answers. Never raises."""
+        """Return whether the store is started, answers, and takes writes as far as it knows. Never raises."""
 
     async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
         """Return which store this is.

@@ -121,9 +121,9 @@ class AcknowledgedBeforeCommit(SqliteProvider):
         await self._wait_for_commit()
         return await super()._read(job)
 
-    async def _write(self, job: Any) -> Any:
+    async def _write(self, job: Any, *, deletes: bool = False) -> Any:
         await self._wait_for_commit()
-        return await super()._write(job)
+        return await super()._write(job, deletes=deletes)
 
     async def stop(self) -> None:
         await self._wait_for_commit()

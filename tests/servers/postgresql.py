@@ -68,15 +68,24 @@ class Machine:
                 shutil.copytree(packages / name, self.folder / name)
         return self.folder / binaries.relative_to(packages)
 
-    def run(self, program: str, *arguments: object) -> None:
+    def run(self, program: str, *arguments: object, standard_input: Path = Path(os.devnull)) -> bytes:
+        """Run a program of PostgreSQL, and return its output."""
         command = [str(self.binaries / program), *map(str, arguments)]
-        done = subprocess.run(command, check=False, **self._as, stdin=subprocess.DEVNULL, capture_output=True)
-        assert done.returncode == 0, f"{program}: {done.stdout!r}{done.stderr!r}"
+        with standard_input.open("rb") as given:
+            done = subprocess.run(command, check=False, **self._as, stdin=given, capture_output=True)
+        output: bytes = done.stdout
+        assert done.returncode == 0, f"{program}: {output!r}{done.stderr!r}"
+        return output
 
-    def spawn(self, program: str, *arguments: object, log: Path) -> subprocess.Popen[Any]:
+    def spawn(
+        self, program: str, *arguments: object, log: Path, environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[Any]:
         command = [str(self.binaries / program), *map(str, arguments)]
+        variables = {**os.environ, **(environment or {})}
         with log.open("ab") as output:
-            return subprocess.Popen(command, **self._as, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            return subprocess.Popen(
+                command, **self._as, env=variables, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
 
     def initialize(self, data: Path) -> None:
         """Make the data folder of a server, as a copy of a first one: ``initdb`` takes a second of CPU time."""
@@ -99,6 +108,7 @@ class Server:
     """One PostgreSQL server on a free port of loopback.
 
     :param settings: ``name=value``, as for ``postgres -c``.
+    :ivar environment: further variables of the environment of its processes.
     """
 
     def __init__(self, machine: Machine, *settings: str) -> None:
@@ -107,6 +117,7 @@ class Server:
         self.data = machine.folder / uuid4().hex
         self.log = self.data.with_suffix(".log")
         self.port = free_port()
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[Any] | None = None
 
     def url(
@@ -118,7 +129,9 @@ class Server:
     def start(self) -> None:
         settings = ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", *self.settings)
         options = [argument for setting in settings for argument in ("-c", setting)]
-        self._process = self.machine.spawn("postgres", "-D", self.data, "-p", self.port, *options, log=self.log)
+        self._process = self.machine.spawn(
+            "postgres", "-D", self.data, "-p", self.port, *options, log=self.log, environment=self.environment
+        )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._answers():
             assert self._process.poll() is None, self.log.read_text()

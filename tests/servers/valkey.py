@@ -45,6 +45,7 @@ class ValkeyServer:
     """One server. Its folder, which holds its data, outlives a kill and a restart.
 
     :param settings: as in the configuration file of the server, with ``_`` for ``-``.
+    :ivar environment: further variables of the environment of its process.
     """
 
     def __init__(self, **settings: object) -> None:
@@ -55,6 +56,7 @@ class ValkeyServer:
         self.program = Path(shutil.copy2(program, self.folder))
         self.port = free_port()
         self.settings = {"save": "", "appendonly": "no", "loglevel": "warning", **settings}
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             shutil.chown(self.folder, "nobody")
@@ -76,8 +78,9 @@ class ValkeyServer:
         for name, value in self.settings.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         user: dict[str, Any] = {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+        environment = {**os.environ, **self.environment}
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **user)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", env=environment, **user)
         self.wait_until(self._answers)
 
     def _answers(self) -> bool:

@@ -209,6 +209,18 @@ async def fail_statements(
     )
 
 
+def recorded_pools(monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
+    """Return a list that gets each pool which a provider makes from now on."""
+    made: list[Pool] = []
+
+    def make(*settings: Any) -> Pool:
+        made.append(Pool(*settings))
+        return made[-1]
+
+    monkeypatch.setattr("session_history.providers.postgresql.Pool", make)
+    return made
+
+
 class OnServer:
     """Fixtures of tests that use the shared server."""
 
@@ -252,14 +264,7 @@ class OnServer:
     @pytest.fixture
     def pools(self, monkeypatch: pytest.MonkeyPatch) -> list[Pool]:
         """The pools of all providers that the test makes from now on."""
-        made: list[Pool] = []
-
-        def make(*settings: Any) -> Pool:
-            made.append(Pool(*settings))
-            return made[-1]
-
-        monkeypatch.setattr("session_history.providers.postgresql.Pool", make)
-        return made
+        return recorded_pools(monkeypatch)
 
     @pytest.fixture
     async def admin(self, home: str) -> AsyncIterator[Any]:

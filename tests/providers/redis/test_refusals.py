@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import ssl
 import subprocess
 from contextlib import suppress
@@ -42,8 +43,11 @@ async def test_full_server_refuses_appends_and_allows_deletes(own_server: Valkey
             with pytest.raises(StoreFull):
                 await append(provider, 3)
             assert len((await read(provider)).entries) == 2
+            assert await provider.health() is False
             assert await provider.delete(KEY) is True
+            assert await provider.delete_user(KEY.user_id) == 0
             client.config_set("maxmemory", 0)
+            assert await provider.health() is True
             assert (await read(provider)).head.deleted
             assert (await provider.append(KEY, entry(1), at=Position(1, 0))).position == Position(1, 1)
 
@@ -61,6 +65,65 @@ async def test_full_server_does_not_replay_an_entry_of_an_earlier_generation(own
                 await append(provider, 2)
 
 
+async def test_server_that_cannot_save_takes_no_writes_and_is_not_healthy(own_server: ValkeyServer) -> None:
+    with own_server.client() as client:
+        async with started(own_server.url) as provider:
+            await fill(provider, 2)
+            client.config_set("save", "3600 1")
+            blocked = own_server.folder / "dump.rdb"
+            blocked.mkdir()
+            client.bgsave()
+            own_server.wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+            assert await provider.health() is False
+            for refused in (append(provider, 3), provider.delete(KEY)):
+                with pytest.raises(Unavailable, match="cannot write to its disk"):
+                    await refused
+            blocked.rmdir()
+            client.bgsave()
+            own_server.wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "ok")
+            assert await provider.health() is True
+            assert await provider.delete(KEY) is True
+
+
+async def test_cluster_with_a_full_master_is_not_healthy(cluster: ValkeyCluster, prefix: str) -> None:
+    async with started(cluster.url, prefix=prefix) as provider:
+        assert await provider.health() is True
+        with cluster.masters()[-1].client() as client:
+            client.config_set("maxmemory", 1)
+            try:
+                assert await provider.health() is False
+            finally:
+                client.config_set("maxmemory", 0)
+        assert await provider.health() is True
+
+
+@pytest.mark.usefixtures("_valkey_installed")
+async def test_full_disk_of_the_append_only_file_is_store_full(disk: Path) -> None:
+    server = ValkeyServer(appendonly="yes", appendfsync="everysec")
+    room = server.folder / "room"
+    library = Path(shutil.copy(disk, server.folder))  # The server may run as another user.
+    library.chmod(0o755)
+    server.environment = {
+        "LD_PRELOAD": str(library), "DISK_FOLDER": str(server.folder / "appendonlydir"), "DISK_ROOM": str(room),
+    }  # fmt: skip
+    with server, server.client() as client:
+        async with started(server.url) as provider:
+            await append(provider, 1)
+            server.wait_until(lambda: client.info("persistence")["aof_buffer_length"] == 0)
+            room.write_text("0")
+            await append(provider, 2)  # The server notices the full disk a moment later.
+            server.wait_until(lambda: client.info("persistence")["aof_last_write_status"] == "err")
+            assert await provider.health() is False
+            for refused in (append(provider, 3), provider.delete(KEY)):
+                with pytest.raises(StoreFull, match="its disk is full"):
+                    await refused
+            assert len((await read(provider)).entries) == 2
+            room.unlink()
+            server.wait_until(lambda: client.info("persistence")["aof_last_write_status"] == "ok")
+            assert await provider.health() is True
+            assert await provider.delete(KEY) is True
+
+
 async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_server: ValkeyServer) -> None:
     with own_server.client() as client:
         client.acl_setuser(
@@ -72,6 +135,7 @@ async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_
             with pytest.raises(StoreReadOnly, match="NOPERM"):
                 await append(reader, 2)
             client.replicaof("127.0.0.1", "1")
+            assert await provider.health() is False
             with pytest.raises(StoreReadOnly, match="replica"):
                 await append(provider, 2)
             assert len((await read(provider)).entries) == 1
@@ -80,7 +144,7 @@ async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_
 
 
 RIGHTS = """
-+hello +select +ping +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
++hello +select +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
 +hget +hset +hdel +hlen +hmget +hscan +hexists +exists +llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember
 +unlink +rename +pexpire +pexpireat +pttl +persist +scan +cluster|nodes

@@ -42,8 +42,8 @@ async def test_new_files_have_the_mode_of_their_access(tmp_path: Path, options: 
     async with SqliteSessionHistoryService(path, **options) as service:
         await talk(service)
         files = sorted(tmp_path.iterdir())
-        assert [file.name for file in files] == ["h.db", "h.db-shm", "h.db-wal"]
-        assert [oct(mode(file)) for file in files] == [oct(expected)] * 3
+        assert [file.name for file in files] == ["h.db", "h.db-reserve", "h.db-shm", "h.db-wal"]
+        assert [oct(mode(file)) for file in files] == [oct(expected)] * 4
 
 
 async def test_file_behind_a_link_is_private(tmp_path: Path) -> None:

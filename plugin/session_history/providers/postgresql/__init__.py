@@ -33,6 +33,7 @@ from session_history_hooks import (
     SessionKey,
     Shard,
     Snapshot,
+    StoreFull,
     StoreInfo,
     Unavailable,
     UserPage,
@@ -94,6 +95,7 @@ class PostgresqlProvider:
         self._close_timeout = 3 * timeout
         self._open: _Open | None = None
         self._lock = threading.Lock()
+        self._was_full = False
         self._limits = Limits(
             # As in SQLite, and far below the gigabyte of a PostgreSQL value: the protocol needs a part of that.
             entry_bytes=64 * 2**20,
@@ -156,9 +158,19 @@ class PostgresqlProvider:
 
     async def health(self) -> bool:
         try:
-            return await self._run(lambda rows, connection: rows.ping(connection))
+            return await self._run(self._check_health)
         except Exception:
             return False
+
+    async def _check_health(self, rows: Rows, connection: Connection) -> bool:
+        """Return whether the server answers and takes writes.
+
+        :raises StoreFull: its disk was full at the last write, and still is.
+        """
+        if self._was_full:
+            await rows.require_room(connection)
+            self._was_full = False
+        return await rows.takes_writes(connection)
 
     def ability(self, kind: object) -> object | None:
         return self if kind in (Users, Restorable) else None
@@ -256,6 +268,9 @@ class PostgresqlProvider:
         pool = await open_.pools.get()
         try:
             return await pool.run(partial(call, open_.rows), idempotent=idempotent)
+        except StoreFull:
+            self._was_full = True
+            raise
         except ConfigurationError as error:  # The start found no such error, so the cause may pass.
             raise Unavailable(str(error)) from None
 

@@ -70,6 +70,11 @@ PREPARED_STATEMENT_MISSING = ("26000", "42P05")
 the statements of its clients.
 """
 
+TOO_MANY = ("no more connections", "too many", "connections exceeded", "max client connections")
+"""Parts of the texts with which poolers refuse a connection. PgBouncer sends them with the SQLSTATE of a violated
+protocol, in English, and repeats there what the server behind it has said.
+"""
+
 LOST = ("08", "57P", "40003")
 """SQLSTATEs after which the connection is of no use, or the outcome of the statement is unknown."""
 
@@ -135,6 +140,13 @@ def reconnect_helps(error: BaseException) -> bool:
     return (
         prepared_statement_missing(error) or read_only(error) or isinstance(error, asyncpg.InvalidCachedStatementError)
     )
+
+
+def too_many_connections(error: BaseException) -> bool:
+    """Return whether a server or a pooler refused a connection because it has too many of them."""
+    if _has_sqlstate(error, ("53300",)):
+        return True
+    return _has_sqlstate(error, ("08P01", "XX000")) and any(part in str(error).lower() for part in TOO_MANY)
 
 
 def lost(error: BaseException) -> bool:

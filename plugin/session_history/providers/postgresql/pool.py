@@ -19,9 +19,11 @@ from session_history.providers.postgresql.errors import (
     prepared_statement_missing,
     read_only,
     rolled_back,
+    too_many_connections,
     translate,
 )
 from session_history.providers.postgresql.hosts import Hosts
+from session_history.providers.postgresql.refusals import Refusals
 from session_history.providers.postgresql.tls import FILE_ERRORS
 from session_history_hooks import ConfigurationError, SessionHistoryError, Unavailable
 
@@ -50,6 +52,8 @@ class Pool:
     A call that was begun runs to its end, even if its caller is cancelled, so that no statement is left half done.
     A call that still waits for its first connection is then dropped.
 
+    While the server accepts no more connections, the calls share those that the pool has, in turn.
+
     :ivar timeout: seconds for one call, with its wait for a connection; a call may extend its deadline. A call whose
         outcome is unknown gets these seconds once more, to learn it.
     """
@@ -63,6 +67,9 @@ class Pool:
     _waiting: set[asyncio.Task[Any]] = field(init=False, default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
     _hosts: Hosts = field(init=False)
+    _refusals: Refusals = field(init=False, default_factory=Refusals)
+    _queue: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _returned: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _closed: bool = field(init=False, default=False)
     _aborted: bool = field(init=False, default=False)
 
@@ -130,6 +137,7 @@ class Pool:
         """Run a call until it succeeds, or fails for good.
 
         - Without a connection, it fails at once. If an earlier try lost its answer, it is tried until the deadline.
+          A server that accepts no more connections is asked until the deadline, too.
         - If the answer is lost, an idempotent call gets the whole timeout once more. Another call fails.
         - If the server rolled it back, it is tried until the deadline.
         """
@@ -181,6 +189,8 @@ class Pool:
         limit.reschedule(asyncio.get_running_loop().time() + self.timeout)
 
     def _reason(self, error: Exception) -> SessionHistoryError:
+        if isinstance(error, TimeoutError) and self._refusals.error:
+            return translate(self._refusals.error, self.address.display)
         if isinstance(error, TimeoutError) and self._slots.locked():
             return Unavailable(f"{self.address.display}: all {self.size} connections of this event loop are in use")
         if isinstance(error, FILE_ERRORS) and (file_error := self.address.tls.file_error()):
@@ -190,14 +200,39 @@ class Pool:
     async def _acquire(self) -> Connection:
         await self._slots.acquire()
         try:
-            connection = self._take_idle() or await self._hosts.connect(
-                self.timeout, statement_cache=self.statement_cache
-            )
+            connection = await self._idle_or_new()
         except BaseException:
             self._slots.release()
             raise
         if task := asyncio.current_task():
             self._waiting.discard(task)
+        return connection
+
+    async def _idle_or_new(self) -> Connection:
+        """Return an idle connection, or a new one. While the server accepts no more, wait for either, in turn."""
+        if not self._queue.locked() and (connection := self._take_idle() or await self._connect()):
+            return connection
+        async with self._queue:
+            while True:
+                self._returned.clear()
+                if connection := self._take_idle() or await self._connect():
+                    return connection
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._refusals.until):
+                        await self._returned.wait()
+
+    async def _connect(self) -> Connection | None:
+        """Return a new connection. ``None`` means that the server accepts no more, now or a moment ago."""
+        if self._refusals.recent:
+            return None
+        try:
+            connection = await self._hosts.connect(self.timeout, statement_cache=self.statement_cache)
+        except DRIVER_ERRORS as error:
+            if not too_many_connections(error):
+                raise
+            self._refusals.add(error)
+            return None
+        self._refusals.clear()
         return connection
 
     def _take_idle(self) -> Connection | None:
@@ -214,6 +249,7 @@ class Pool:
         connection.idle_since = asyncio.get_running_loop().time()
         connection.extend_deadline = no_deadline  # Otherwise the connection keeps the call, and the rows it has read.
         self._idle.append(connection)
+        self._returned.set()
         self._slots.release()
         if self._aborted:
             self.terminate_idle()

@@ -49,9 +49,16 @@ class Rows:
         self.listing: Listing = Listing(self._sql, page)
         self.restoration: Restoration = Restoration(self._sql)
 
-    async def ping(self, connection: Connection) -> bool:
-        await connection.fetch(self._sql.ping)
-        return True
+    async def takes_writes(self, connection: Connection) -> bool:
+        [row] = await connection.fetch(self._sql.takes_writes)
+        return bool(row[0])
+
+    async def require_room(self, connection: Connection) -> None:
+        """Write some entries of a log that does not exist, and take them back.
+
+        :raises asyncpg.DiskFullError: there is no room for them.
+        """
+        await connection.driver.execute(self._sql.require_room)
 
     async def info(self, connection: Connection, shard: Shard | None) -> StoreInfo:
         found = await self._info(connection)

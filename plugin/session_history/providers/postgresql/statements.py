@@ -215,8 +215,16 @@ class Statements:
         return f"UPDATE {self._store} SET shard_number = $1, shard_count = $2 WHERE shard_number IS NULL"
 
     @cached_property
-    def ping(self) -> str:
-        return f"SELECT log FROM {self._head} LIMIT 1"
+    def takes_writes(self) -> str:
+        """False on a standby, and on a server that was set to read-only, as a host may do when its disk is full."""
+        return f"""SELECT current_setting('transaction_read_only') = 'off' FROM {self._head}
+            RIGHT JOIN (VALUES (1)) AS one ON true LIMIT 1"""
+
+    @cached_property
+    def require_room(self) -> str:
+        return f"""BEGIN; INSERT INTO {self._entry} ({ENTRY_COLUMNS})
+            SELECT -1, n, 0, true, '', '', decode(repeat('00', 7000), 'hex') FROM generate_series(1, 8) AS n;
+            ROLLBACK"""
 
     @cached_property
     def delete_session(self) -> str:

@@ -12,7 +12,8 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError
 
 from session_history.providers.common.backoff import pauses
-from session_history.providers.redis.commands import Call
+from session_history.providers.redis import scripts
+from session_history.providers.redis.commands import Call, ScriptCall
 from session_history.providers.redis.deadlines import Deadlines
 from session_history.providers.redis.errors import (
     CONNECTION_ERRORS,
@@ -92,7 +93,10 @@ class Client:
         return pool
 
     async def ping(self) -> bool:
-        """Return True if all masters answer. A connection that broke while it was idle is replaced."""
+        """Return True if all masters answer and take writes. A connection that broke while it was idle is replaced.
+
+        :raises ResponseError: a master takes no writes.
+        """
         with self._deadlines.new():
             try:
                 return await self._ping()
@@ -118,8 +122,9 @@ class Client:
         """Do nothing: without its event loop, only the garbage collector can close a connection."""
 
     async def _ping(self) -> bool:
-        answers = [await pool.execute([("PING",)]) for pool in await self.masters()]
-        return all(answer == [b"PONG"] for answer in answers)
+        call = ScriptCall(scripts.MAY_WRITE, (), ())
+        answers = [await pool.run(call) for pool in await self.masters()]
+        return all(answer == [scripts.DONE] for answer in answers)
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]], failures: list[Exception], *, starting: bool) -> T:
         # No pause at first: after one failure the owner of the slot is known, or the connection is new.

@@ -5,6 +5,7 @@ repeats them.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import ssl
 
@@ -124,6 +125,8 @@ def translated(error: Exception, url: str) -> SessionHistoryError:  # noqa: PLR0
         return ConfigurationError(f"{url} {mistake}")
     if isinstance(error, OutOfMemoryError):
         return StoreFull(f"{url} has no memory left (maxmemory); nothing was written")
+    if error_code(error) == "MISCONF":
+        return _disk_error(error, url)
     if isinstance(error, NoPermissionError):
         return StoreReadOnly(f"{url} does not allow this user what a provider needs (NOPERM): see the page on Redis")
     if isinstance(error, ReadOnlyError):
@@ -133,6 +136,13 @@ def translated(error: Exception, url: str) -> SessionHistoryError:  # noqa: PLR0
     if isinstance(error, (RedisError, *CONNECTION_ERRORS)):
         return Unavailable(f"{url} cannot be used now ({describe(error)})")
     raise error
+
+
+def _disk_error(error: Exception, url: str) -> SessionHistoryError:
+    """Return our error for a server that takes no writes since it cannot write its files."""
+    if os.strerror(errno.ENOSPC) in str(error):
+        return StoreFull(f"{url} takes no writes, deletes neither: its disk is full (MISCONF)")
+    return Unavailable(f"{url} takes no writes, deletes neither: it cannot write to its disk (MISCONF)")
 
 
 def _configuration_mistake(error: Exception) -> str | None:

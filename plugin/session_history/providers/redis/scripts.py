@@ -47,13 +47,20 @@ class Script:
     @classmethod
     def load(cls, *parts: str, flags: str = "") -> Script:
         """Read a script from the files of its parts. The text of ``prelude`` comes before them."""
-        text = ("#!lua" + (f" flags={flags}" if flags else "")) + "\n" + "\n".join(map(_text, ("prelude", *parts)))
+        first = "#!lua" + (f" flags={flags}" if flags else "")
+        return cls.of("\n".join((first, *map(_text, ("prelude", *parts)))))
+
+    @classmethod
+    def of(cls, text: str) -> Script:
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 def _text(name: str) -> str:
     return (files(__package__) / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
+
+MAY_WRITE = Script.of(f"#!lua\nreturn {DONE}")
+"""Writes nothing, but its flags say that it may. So a server refuses it whenever it takes no writes."""
 
 READ = Script.load("read", flags="no-writes")
 APPEND = Script.load("pieces", "append", "storing")

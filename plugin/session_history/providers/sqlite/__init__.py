@@ -22,6 +22,7 @@ from session_history.providers.sqlite.access import ACCESS, Access, create, warn
 from session_history.providers.sqlite.entries import MAX_SEQ
 from session_history.providers.sqlite.openings import register, require_not_inherited, unregister
 from session_history.providers.sqlite.probe import Probe
+from session_history.providers.sqlite.reserve import Reserve
 from session_history.providers.sqlite.threads import Reader, Writer
 from session_history_hooks import (
     Appended,
@@ -63,6 +64,7 @@ class _Open(NamedTuple):
     writer: Writer
     reader: Reader
     probe: Probe
+    reserve: Reserve
 
 
 class SqliteProvider:
@@ -182,7 +184,8 @@ class SqliteProvider:
         self._limits.check(entry, snapshot)
         check_origin("rewrite_id", rewrite_id)
         return await self._write(
-            lambda connection: rows.rewrite(connection, key, entry, at, rewrite_id, last_rewrite_id, snapshot)
+            lambda connection: rows.rewrite(connection, key, entry, at, rewrite_id, last_rewrite_id, snapshot),
+            deletes=True,
         )
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
@@ -190,10 +193,10 @@ class SqliteProvider:
         return await self._read(lambda connection: rows.list_heads(connection, user_id, min(limit, PAGE), behind))
 
     async def delete(self, key: SessionKey) -> bool:
-        return await self._write(lambda connection: rows.delete(connection, key))
+        return await self._write(lambda connection: rows.delete(connection, key), deletes=True)
 
     async def delete_user(self, user_id: str) -> int:
-        return await self._write(lambda connection: rows.delete_user(connection, user_id))
+        return await self._write(lambda connection: rows.delete_user(connection, user_id), deletes=True)
 
     async def list_users(self, *, limit: int, cursor: str | None = None) -> UserPage:
         return await self._read(lambda connection: users.list_users(connection, min(limit, PAGE), cursor))
@@ -209,8 +212,8 @@ class SqliteProvider:
     async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         return await self._running().reader.submit(job)
 
-    async def _write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._running().writer.submit(job)
+    async def _write(self, job: Callable[[sqlite3.Connection], T], *, deletes: bool = False) -> T:
+        return await self._running().writer.submit(job, deletes=deletes)
 
     def _running(self) -> _Open:
         if self._connections is None:
@@ -228,8 +231,12 @@ class SqliteProvider:
         warn_of_others(self._path)
         require_not_inherited(self._path)
         guard = ForkGuard(str(self._path))
+        reserve = Reserve(self._path, self._access)
         with ExitStack() as stack:
-            writer = Writer(self._path, guard, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
+            stack.callback(reserve.remove_if_closed)
+            writer = Writer(
+                self._path, guard, synchronous=self._synchronous, busy_timeout=self._busy_timeout, reserve=reserve
+            )
             stack.callback(writer.close)  # The writer closes last, because the last connection empties the WAL.
             writer.wait_ready()
             reader = Reader(self._path, guard, busy_timeout=self._busy_timeout)
@@ -238,9 +245,10 @@ class SqliteProvider:
             probe = Probe(self._path, guard)
             stack.callback(probe.close)
             stack.callback(unregister, register(self._path, guard))
+            reserve.keep()
             # The finalizer also closes a provider that is dropped without a stop, or at the end of the process.
             self._close = weakref.finalize(self, stack.pop_all().close)
-        return _Open(writer, reader, probe)
+        return _Open(writer, reader, probe, reserve)
 
     def _stop(self) -> None:
         with self._lock:
@@ -248,10 +256,15 @@ class SqliteProvider:
             self._close()
 
     def _check_health(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the threads live and the file is the opened one, because a deleted file loses its writes."""
+        """Return whether the threads live and the file is the opened one, because a deleted file loses its writes.
+
+        :raises OSError: the disk is full.
+        """
         connection.execute("SELECT log FROM head LIMIT 1").fetchone()
-        writer = self._running().writer
-        return writer.alive and writer.has_same_file
+        running = self._running()
+        running.reserve.require_room()
+        running.reserve.keep()
+        return running.writer.alive and running.writer.has_same_file
 
 
 def _check_options(path: object, synchronous: object, busy_timeout: object) -> None:

@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 from session_history.providers.common.forks import ForkGuard
 from session_history.providers.sqlite.fairness import WriteFairness
 from session_history.providers.sqlite.file import connect, examine, identity, prepare, rollback, translate
-from session_history_hooks import SessionHistoryError, Unavailable
+from session_history.providers.sqlite.reserve import Reserve
+from session_history_hooks import SessionHistoryError, StoreFull, Unavailable
 
 T = TypeVar("T")
 
@@ -24,10 +25,14 @@ BATCH = 256
 
 
 class Task(Generic[T]):
-    """A job for a thread, and the future of its caller."""
+    """A job for a thread, and the future of its caller.
 
-    def __init__(self, job: Callable[[sqlite3.Connection], T]) -> None:
+    :ivar deletes: the job deletes content, so it may use the room that is kept for that.
+    """
+
+    def __init__(self, job: Callable[[sqlite3.Connection], T], *, deletes: bool) -> None:
         self.job = job
+        self.deletes = deletes
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self.loop.create_future()
 
@@ -60,10 +65,10 @@ class ConnectionThread:
         """
         self._ready.result()
 
-    def submit(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+    def submit(self, job: Callable[[sqlite3.Connection], T], *, deletes: bool = False) -> asyncio.Future[T]:
         """Queue a job. Return a future of the running event loop, for the job's result or error."""
         self._guard.require_own_process()
-        task = Task(job)
+        task = Task(job, deletes=deletes)
         with self._lock:
             if not self._open:
                 raise Unavailable(f"{self._path} is closed")
@@ -173,9 +178,12 @@ class Reader(ConnectionThread):
 class Writer(ConnectionThread):
     """Runs all jobs of a batch in one transaction and resolves them after its COMMIT, so that they share an fsync."""
 
-    def __init__(self, path: Path, guard: ForkGuard, *, synchronous: str, busy_timeout: float) -> None:
+    def __init__(
+        self, path: Path, guard: ForkGuard, *, synchronous: str, busy_timeout: float, reserve: Reserve
+    ) -> None:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
+        self._reserve = reserve
         self._fairness = WriteFairness()
         super().__init__(path, guard)
 
@@ -203,13 +211,21 @@ class Writer(ConnectionThread):
             resolve(list(zip(batch, outcomes, strict=True)))
 
     def _serve_separately(self, connection: sqlite3.Connection, task: Task[Any]) -> None:
+        outcome = self._commit_separately(connection, task)
+        if isinstance(outcome, StoreFull) and task.deletes and self._reserve.release(connection):
+            outcome = self._commit_separately(connection, task)
+            self._reserve.keep()  # What the delete has left is for the next one.
+        resolve([(task, outcome)])
+
+    def _commit_separately(self, connection: sqlite3.Connection, task: Task[Any]) -> Any:
+        """Return the result of a task, or its error."""
         try:
             [outcome] = self._commit(connection, [task])
         except _NotCommittedError as error:
-            outcome = error.cause
+            return error.cause
         except BaseException as error:
-            outcome = self._error(error)
-        resolve([(task, outcome)])
+            return self._error(error)
+        return outcome
 
     def _commit(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> list[Any]:
         try:
