@@ -20,7 +20,7 @@ from servers.tablestore import TablestoreServer
 from servers.tablestore_client import sync_client
 from servers.valkey import ValkeyCluster, ValkeyServer, binary
 from session_history import SessionHistoryService
-from session_history.errors import InvalidCursor, Unavailable
+from session_history.errors import InvalidCursor, SessionDeleted, TurnOvertaken, Unavailable
 from session_history.log.session_log import SessionLog
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.redis import RedisProvider
@@ -251,3 +251,26 @@ async def test_read_of_a_past_that_is_lost_meanwhile_shows_one_past(
     with pytest.raises(Unavailable):
         await SessionHistoryService(one.provider).get_session("u", "s", last_turns=1)
     assert await answers(one) == [f"new answer {number}" for number in range(1, 12)]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 4])
+async def test_exclusive_turn_of_a_lost_past_is_over_and_blocks_nobody(
+    pair: list[SessionHistoryService], lose: Lose, turns: int
+) -> None:
+    one, other = pair
+    await say(one, "old", 1)
+    with pytest.raises((TurnOvertaken, SessionDeleted)):
+        async with one.turn("u", "s", concurrent="queue") as turn:
+            turn.add({"role": "user", "content": "question"})
+            await asyncio.to_thread(lose)
+            for number in range(turns):
+                await say(other, "new", number)
+            turn.add({"role": "assistant", "content": "late answer"})
+    async with one.turn("u", "s", concurrent="reject") as turn:
+        assert [message.text for message in turn.history if "answer" in message.text] == [
+            f"new answer {number}" for number in range(turns)
+        ]
+        turn.add({"role": "user", "content": "and"})
+    session = await other.get_session("u", "s")
+    assert session is not None
+    assert [message.text for message in session.messages][2 * turns :] == ["and"]
