@@ -14,7 +14,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ OVERHEAD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """How many contend, and how.
+    """The rules of a contest.
 
     :ivar seconds: for which each contender asks for turns.
     :ivar work: seconds that a turn lasts.
@@ -170,7 +170,7 @@ async def contend_as_processes(connect: Connect, contest: Contest) -> list[Tally
         return await asyncio.gather(*(loop.run_in_executor(pool, work) for _ in range(contest.contenders)))
 
 
-WAYS: dict[str, Callable[[Connect, Contest], Awaitable[list[Tally]]]] = {
+WAYS: dict[str, Callable[[Connect, Contest], Coroutine[Any, Any, list[Tally]]]] = {
     "tasks": contend_as_tasks,
     "memory": contend_as_services,
 }

@@ -1,4 +1,4 @@
-"""Turns that wait for a session get it in a fair order, within their patience, and at no cost to turns that need not wait."""
+"""Turns that wait for a session get it in a fair order and within their patience; turns that need not wait do not."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Waiting for the lease of a session: first come, first served within an event loop; by turns among processes.
 
-A store does not tell who waits: waiting turns look again and again. So a process that has released a lease pauses for
+A store does not tell which turns wait: they look again and again. So a process that has released a lease pauses for
 longer than the others wait between two looks, and then asks as one of them. It does so while it meets others, and
 after a long time in which nobody else could have had the session.
 """
@@ -197,7 +197,8 @@ class WaitingLines:
     def line(self, key: SessionKey) -> WaitingLine:
         """Return the line of a session in the running event loop."""
         lines = self._lines.setdefault(asyncio.get_running_loop(), OrderedDict())
-        line = lines[key] = lines.pop(key, None) or WaitingLine(key)
+        line = lines.setdefault(key, WaitingLine(key))
+        lines.move_to_end(key)
         if len(lines) > _CAPACITY:
             lines.popitem(last=False)
         return line
