@@ -23,7 +23,7 @@ from session_history.errors import (
 )
 from session_history.log.cache import TailCache, numbered
 from session_history.log.leases import LeaseObserver
-from session_history.log.waiting import WaitingLines, poll_pause
+from session_history.log.waiting import WaitingLine, WaitingLines, poll_pause
 from session_history.records.record import Record
 from session_history.records.summary import SessionSummary
 from session_history_hooks import Entry, Head, Log, Position, SessionHistoryProvider, SessionKey, Snapshot
@@ -69,7 +69,7 @@ class SessionLog:
         self.provider = provider
         self.cache: TailCache = TailCache()
         self.leases: LeaseObserver = LeaseObserver()
-        self.waiting: WaitingLines = WaitingLines()
+        self._lines = WaitingLines()
         self.name: str = uuid4().hex
         self._incarnation: str | None = None
         self._has_warned = False
@@ -312,6 +312,10 @@ class SessionLog:
         """Tell whether the entry at ``seq`` has this origin."""
         log = await self.provider.read(key, last=1, before=seq + 1)
         return log is not None and (log.first, [entry.origin for entry in log.entries]) == (seq, [origin])
+
+    def line(self, key: SessionKey) -> WaitingLine:
+        """Return the turns of the running event loop that wait for the lease of a session."""
+        return self._lines.line(key)
 
     def _queue(self, key: SessionKey) -> _AppendQueue:
         name = id(asyncio.get_running_loop()), key

@@ -155,7 +155,7 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         """Open the turn, and claim the session's lease if the turn is to be exclusive."""
         if self._request.concurrent != "queue":
             return await self._open_in_place(None)
-        with Place(self._log.waiting.line(self._request.key), self._request.patience) as place:
+        with Place(self._log.line(self._request.key), self._request.patience) as place:
             return await self._open_in_place(place)
 
     async def _open_in_place(self, place: Place | None) -> OpenTurn[Any]:

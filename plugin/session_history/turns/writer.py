@@ -119,15 +119,12 @@ class Writer:
             if head.tail.seq != seq:  # another turn has taken this one for dead meanwhile
                 raise Conflict(head)
         self.head = head
-        self._lease = self._lease or self._new_lease()
+        self._lease = self._lease or leases.Lease(self._log.provider, self._claimed_head, self._log.line(self._key))
         if self._draft.status is not None:  # the service was stopped meanwhile
             try:
                 await self.store(self._draft.status)
             finally:
                 self.end_lease()
-
-    def _new_lease(self) -> leases.Lease:
-        return leases.Lease(self._log.provider, self._claimed_head, self._log.waiting.line(self._key))
 
     def _claimed_head(self) -> Head:
         assert self.head is not None
