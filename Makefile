@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check check-corpora types mutants torture turns docs bench path capacity install clean
+.PHONY: demo test lint check check-corpora types mutants torture turns contenders docs bench path capacity install clean
 
 # Run a real AgentScope agent that keeps its conversation in SQLite, and continue it in a second process.
 demo: $(BIN)/python
@@ -58,6 +58,10 @@ torture: install
 # Take 10,000 random turns on each of three providers, and check after each what must hold: ARGS="--seed 7 postgresql".
 turns: install
 	cd tests && ../$(BIN)/python -m driver $(ARGS)
+
+# Let eight processes contend for a session for 60 s on each store, and check their shares and their patience.
+contenders: install
+	cd tests && ../$(BIN)/python -m contract.contenders $(ARGS)
 
 # Plant one bug each in providers, and show which test of the published contract suite catches it.
 mutants: install

@@ -35,10 +35,8 @@ from service.opening import (
 from session_history import SessionHistoryService, SqliteSessionHistoryService, StoredMessage
 from session_history.errors import SessionBusy, SessionDeleted, TurnClosed, TurnOvertaken, Unavailable
 from session_history.log import leases
-from session_history.log import session_log as log
 from session_history.records.messages import NATIVE
 from session_history.records.record import Status
-from session_history.turns import lifecycle as turns
 from session_history_hooks import Appended
 from support import PROGRAMS
 
@@ -55,8 +53,7 @@ PROGRAM = PROGRAMS / "exclusive.py"
 @pytest.fixture(autouse=True)
 def _short_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
-    for module in (log, turns):
-        monkeypatch.setattr(module, "POLL_INTERVAL", 0.01)
+    monkeypatch.setattr("session_history.log.waiting.POLL_INTERVAL", 0.01)
 
 
 def others(service: SessionHistoryService) -> dict[str, Callable[[], Awaitable[object]]]:

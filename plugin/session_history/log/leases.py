@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from session_history.errors import SessionBusy, SessionHistoryError
+from session_history.log.waiting import WaitingLine
 from session_history_hooks import Head, SessionHistoryProvider, SessionKey
 
 LEASE_SECONDS = 30.0
@@ -66,16 +67,20 @@ class Lease:
     """Sends the heartbeats of an exclusive turn, from the running event loop, until it ends.
 
     :param head: returns the head with the turn's newest entry.
+    :param line: the turns of this event loop that wait for the lease.
     """
 
-    def __init__(self, provider: SessionHistoryProvider, head: Callable[[], Head]) -> None:
+    def __init__(self, provider: SessionHistoryProvider, head: Callable[[], Head], line: WaitingLine) -> None:
         self._provider = provider
         self._head = head
+        self._line = line
+        line.take()
         self._loop = asyncio.get_running_loop()
         self._heartbeats = self._loop.create_task(self._send_heartbeats())
 
     def end(self) -> None:
-        """Stop the heartbeats. Any thread may call this."""
+        """Stop the heartbeats, and let others ask. Any thread may call this."""
+        self._line.release()
         with suppress(RuntimeError):  # the loop is closed, and the task with it
             self._loop.call_soon_threadsafe(self._heartbeats.cancel)
 

@@ -23,6 +23,7 @@ from session_history.errors import (
 )
 from session_history.log.cache import TailCache, numbered
 from session_history.log.leases import LeaseObserver
+from session_history.log.waiting import WaitingLine, WaitingLines, poll_pause
 from session_history.records.record import Record
 from session_history.records.summary import SessionSummary
 from session_history_hooks import Entry, Head, Log, Position, SessionHistoryProvider, SessionKey, Snapshot
@@ -32,9 +33,6 @@ logger: logging.Logger = logging.getLogger("session_history")
 
 RETRY_TIMEOUT = 30.0
 """Seconds for which an append is tried again while other writers come first, or while an exclusive turn goes on."""
-
-POLL_INTERVAL = 0.1
-"""Seconds between two looks at a session that belongs to an exclusive turn."""
 
 
 class Placed(NamedTuple):
@@ -71,6 +69,7 @@ class SessionLog:
         self.provider = provider
         self.cache: TailCache = TailCache()
         self.leases: LeaseObserver = LeaseObserver()
+        self._lines = WaitingLines()
         self.name: str = uuid4().hex
         self._incarnation: str | None = None
         self._has_warned = False
@@ -165,7 +164,7 @@ class SessionLog:
             except SessionBusy:
                 if time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(POLL_INTERVAL)
+                await asyncio.sleep(poll_pause())
 
     async def _append_with_retry(
         self, key: SessionKey, entry: Entry, record: Record, head: Head | None, known: Head | None, *, ask: bool
@@ -276,6 +275,19 @@ class SessionLog:
             raise Conflict(now)
         self.leases.check_expired(now, lease, asked_at=asked_at)
 
+    async def is_busy(self, key: SessionKey) -> bool:
+        """Tell whether the session belongs to an exclusive turn that may be alive."""
+        asked_at = time.monotonic()
+        head = await self.head(key)
+        lease = (await self.summary(key, head)).lease if head and not head.deleted else None
+        if head is None or lease is None:
+            return False
+        try:
+            self.leases.check_expired(head, lease, asked_at=asked_at)
+        except SessionBusy:
+            return True
+        return False
+
     async def find(self, key: SessionKey, entry_id: str) -> tuple[Head, int, Entry] | None:
         """Return the head, and seq and entry of an id of the newest generation."""
         log = await self.provider.read(key, last=0, entry_id=entry_id)
@@ -300,6 +312,10 @@ class SessionLog:
         """Tell whether the entry at ``seq`` has this origin."""
         log = await self.provider.read(key, last=1, before=seq + 1)
         return log is not None and (log.first, [entry.origin for entry in log.entries]) == (seq, [origin])
+
+    def line(self, key: SessionKey) -> WaitingLine:
+        """Return the turns of the running event loop that wait for the lease of a session."""
+        return self._lines.line(key)
 
     def _queue(self, key: SessionKey) -> _AppendQueue:
         name = id(asyncio.get_running_loop()), key

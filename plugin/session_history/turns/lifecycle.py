@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
@@ -13,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from session_history.errors import Conflict, SessionBusy, SessionDeleted, SessionHistoryError
 from session_history.log.reader import Reader, TurnWindow
-from session_history.log.session_log import POLL_INTERVAL, SessionLog
+from session_history.log.session_log import SessionLog
+from session_history.log.waiting import Place
 from session_history.records.messages import StoredMessage, check_fits
 from session_history.records.record import Status, new_id
 from session_history.turns.draft import Draft
@@ -153,11 +153,16 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
 
     async def _open_alone(self) -> OpenTurn[Any]:
         """Open the turn, and claim the session's lease if the turn is to be exclusive."""
-        deadline = time.monotonic() + self._request.patience
+        if self._request.concurrent != "queue":
+            return await self._open_in_place(None)
+        with Place(self._log.line(self._request.key), self._request.patience) as place:
+            return await self._open_in_place(place)
+
+    async def _open_in_place(self, place: Place | None) -> OpenTurn[Any]:
         while True:
             opened = self._opened = await self._open()
             is_shared = self._request.concurrent == "keep" or opened.writer.recorded is not None
-            if is_shared or await self._claim(opened, deadline):
+            if is_shared or await self._claim(opened, place):
                 return opened
 
     async def _begin(self, opened: OpenTurn[Any]) -> None:
@@ -184,26 +189,39 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         self._turns.add(opened)
         return opened
 
-    async def _claim(self, opened: OpenTurn[Any], deadline: float) -> bool:
+    async def _claim(self, opened: OpenTurn[Any], place: Place | None) -> bool:
         """Claim the session's lease; return whether that worked. If not, the session is read again.
 
-        :param deadline: the monotonic time until which the turn waits for another one.
+        :param place: that of a turn which waits for others.
         """
         try:
-            await run_to_completion(opened.writer.claim)
+            if place is None or await place.come_forward(opened.window.head):
+                await run_to_completion(opened.writer.claim)
+            if place is not None and opened.writer.is_exclusive:
+                place.succeed()
         except asyncio.CancelledError as cancelled:
             await self._turns.end_early(opened, Status.INTERRUPTED, cancelled)
             raise
         except SessionBusy:
-            if self._request.concurrent == "reject" or time.monotonic() >= deadline:
+            if place is None or not await self._wait_for_release(place):
                 raise
-            await asyncio.sleep(POLL_INTERVAL)
         except Conflict:
-            pass
+            if place is not None:
+                place.lose_race()
+                if not await self._wait_for_release(place):
+                    raise SessionBusy(self._request.key) from None
         finally:
             if not opened.writer.is_exclusive:
                 self._turns.discard(opened)
         return opened.writer.is_exclusive
+
+    async def _wait_for_release(self, place: Place) -> bool:
+        """Wait until another turn does not have the session any more; return whether there was time for that."""
+        while await place.wait_to_look():
+            await self._turns.ready()
+            if not await self._log.is_busy(self._request.key):
+                return True
+        return False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

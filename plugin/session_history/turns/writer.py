@@ -119,7 +119,7 @@ class Writer:
             if head.tail.seq != seq:  # another turn has taken this one for dead meanwhile
                 raise Conflict(head)
         self.head = head
-        self._lease = self._lease or leases.Lease(self._log.provider, self._claimed_head)
+        self._lease = self._lease or leases.Lease(self._log.provider, self._claimed_head, self._log.line(self._key))
         if self._draft.status is not None:  # the service was stopped meanwhile
             try:
                 await self.store(self._draft.status)

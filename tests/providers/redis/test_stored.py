@@ -430,6 +430,25 @@ async def test_concurrent_first_turns_in_an_expired_session_are_both_kept(
             assert (await session_of(one, name)).turns == 2
 
 
+async def test_first_turns_that_end_at_once_in_an_expired_session_are_both_kept(
+    server: ValkeyServer, prefix: str
+) -> None:
+    """The second one waits for the first in this process, and meets a life of the session that it did not see begin."""
+    async with SessionHistoryService.from_url(server.url, prefix=prefix, ttl=60) as service:
+        await service.append_message(await service.create_session("u", "session"), {"role": "user", "content": "Hello"})
+        expire(server, prefix, long_ago=False)
+        all_open = asyncio.Barrier(3)
+
+        async def say(text: str) -> None:
+            async with service.turn("u", "session") as turn:
+                assert turn.history == []
+                turn.add({"role": "user", "content": text})
+                await all_open.wait()
+
+        await asyncio.gather(*map(say, ("one", "two", "three")))
+        assert (await session_of(service, "u")).turns == 3
+
+
 async def test_first_turn_does_not_revive_a_re_created_and_deleted_session(server: ValkeyServer, prefix: str) -> None:
     async with started(server.url, prefix=prefix, ttl=60) as provider:
         log = SessionLog(provider)
