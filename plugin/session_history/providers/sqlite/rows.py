@@ -22,6 +22,7 @@ from session_history_hooks import (
     select_seqs,
 )
 from session_history_hooks.rules import entries_to_restore, find_replay, head_after, overlap_to_compare
+from session_history_hooks.stored import checked_log
 
 
 def read(
@@ -40,8 +41,8 @@ def read(
     seqs = select_seqs(head.tail.seq, limits.page, last=last, before=before, after=after)
     page = _read_range(connection, found, seqs, limits, whole=last is not None, oldest_first=after is not None)
     first = seqs.start if after is not None else seqs.stop - len(page)
-    match = entries.find(connection, log, entry_id) if entry_id is not None else None
-    return Log(head, first if page else head.tail.seq + 1, tuple(page), match)
+    match = entries.find(connection, log, entry_id, key) if entry_id is not None else None
+    return checked_log(Log(head, first if page else head.tail.seq + 1, tuple(page), match))
 
 
 def unchanged_since(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
@@ -63,7 +64,7 @@ def append(
         heads.extend(connection, log, entry, snapshot)
     else:
         log, head = heads.find(connection, key) or (0, None)
-        replay = find_replay(head, entry, at, tail_origin, lambda known: entries.find_seq(connection, log, known))
+        replay = find_replay(head, entry, at, tail_origin, lambda known: _seq_of(connection, log, known, key))
         if replay:
             return replay
         log = heads.write(connection, head_after(head, key, entry, snapshot), log)
@@ -74,9 +75,11 @@ def append(
 def renew(connection: sqlite3.Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
     changed = connection.execute(
         "UPDATE head SET heartbeat = heartbeat + 1 WHERE user_id = ? AND session_id = ? AND deleted = 0"
-        " AND generation = ? AND seq = ? AND tail_origin = coalesce(?, tail_origin)",
+        f" AND generation = ? AND seq = ? AND tail_origin = coalesce(?, tail_origin) AND heartbeat < {2**62}",
         (key.user_id, key.session_id, at.generation, at.seq, tail_origin),
     )
+    if not changed.rowcount:
+        heads.find(connection, key)  # raises Corrupt for a damaged head
     return changed.rowcount == 1
 
 
@@ -120,12 +123,14 @@ def list_heads(connection: sqlite3.Connection, user_id: str, limit: int, behind:
     if behind:
         condition = "AND active_us <= ? AND (active_us < ? OR session_id > ?)"
         values = (behind.active_us, behind.active_us, behind.session_id)
-    rows = connection.execute(
-        f"{heads.SELECT} WHERE user_id = ? AND deleted = 0 {condition} ORDER BY active_us DESC, session_id LIMIT ?",
-        (user_id, *values, limit + 1),
-    ).fetchall()
-    listed = tuple(heads.decode(row) for row in rows[:limit])
-    return Page(listed, ListingCursor.behind(listed[-1]).encode() if len(rows) > limit else None)
+    page = heads.page(
+        connection,
+        f"user_id = ? AND deleted = 0 {condition} ORDER BY active_us DESC, session_id",
+        (user_id, *values),
+        limit,
+        heads.listed,
+    )
+    return page if behind else heads.with_unknown_state(connection, user_id, page)
 
 
 def delete(connection: sqlite3.Connection, key: SessionKey) -> bool:
@@ -138,11 +143,20 @@ def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
 
 def _delete(connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> int:
     """Replace sessions by their tombstones, and return how many."""
-    logs = connection.execute(f"SELECT log FROM head WHERE deleted = 0 AND {condition}", values).fetchall()
-    for (log,) in logs:
+    logs = [
+        log
+        for state in ("deleted = 0", heads.UNKNOWN_STATE)
+        for (log,) in connection.execute(f"SELECT log FROM head WHERE {state} AND {condition}", values).fetchall()
+    ]
+    for log in logs:
         entries.delete(connection, log)
         heads.write_tombstone(connection, log)
     return len(logs)
+
+
+def _seq_of(connection: sqlite3.Connection, log: int, entry_id: str, key: SessionKey) -> int | None:
+    found = entries.find(connection, log, entry_id, key)
+    return found[0] if found else None
 
 
 def _read_range(
