@@ -19,6 +19,7 @@ __all__ = [
     "checked_head",
     "checked_info",
     "checked_log",
+    "is_user_id",
     "listed_page",
     "listed_users",
 ]
@@ -122,7 +123,7 @@ def listed_users(user_ids: Sequence[object], limit: int, *, more: bool) -> UserP
 
     Parameters and result: see :func:`listed_page`.
     """
-    are_valid = [_is_user_id(user_id) for user_id in user_ids]
+    are_valid = [is_user_id(user_id) for user_id in user_ids]
     end = _end(are_valid, limit, more=more)
     if end is None:
         return None
@@ -139,7 +140,8 @@ def _end(are_places: Sequence[bool], limit: int, *, more: bool) -> int | None:
     return places[:limit][-1] + 1 if places else None
 
 
-def _is_user_id(value: object) -> bool:
+def is_user_id(value: object) -> bool:
+    """Tell whether a stored value is the id of a user."""
     try:
         return check_key("user_id", value) == value
     except InvalidKey:
