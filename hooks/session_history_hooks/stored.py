@@ -14,6 +14,7 @@ from session_history_hooks.store import StoreInfo
 
 __all__ = [
     "LAST_US",
+    "MAX_NUMBER",
     "ListedRow",
     "checked_entry",
     "checked_head",
@@ -32,10 +33,11 @@ INCARNATION_CHARACTERS = 512
 
 _TYPES_OF_ENTRY = {"id": str, "payload": bytes, "origin": str, "bookkeeping": bool}
 
-_MAX_NUMBER = 2**63 - 1
+MAX_NUMBER = 2**62
+"""The largest generation, heartbeat or seq. No store can reach it by counting."""
 
 
-def checked_head(head: Head, *, entries: int = _MAX_NUMBER) -> Head:
+def checked_head(head: Head, *, entries: int = MAX_NUMBER) -> Head:
     """Return a head that a provider made from stored values.
 
     :param entries: the provider's ``limits.entries``.
@@ -169,9 +171,9 @@ def _flaw_of_tombstone(head: Head) -> str:
 
 def _flaw_of_numbers(head: Head) -> str:
     generation, heartbeat = head.tail.generation, head.heartbeat
-    if type(generation) is not int or not 0 <= generation <= _MAX_NUMBER:
+    if type(generation) is not int or not 0 <= generation <= MAX_NUMBER:
         return "generation"
-    if type(heartbeat) is not int or not 0 <= heartbeat <= _MAX_NUMBER:
+    if type(heartbeat) is not int or not 0 <= heartbeat <= MAX_NUMBER:
         return "heartbeat"
     if type(head.active_us) is not int or not 0 <= head.active_us <= LAST_US:
         return "active_us"
@@ -179,7 +181,7 @@ def _flaw_of_numbers(head: Head) -> str:
 
 
 def _flaw_of_snapshot(snapshot: Snapshot) -> str:
-    if type(snapshot.seq) is not int or not 0 <= snapshot.seq <= _MAX_NUMBER or type(snapshot.origin) is not str:
+    if type(snapshot.seq) is not int or not 0 <= snapshot.seq <= MAX_NUMBER or type(snapshot.origin) is not str:
         return "snapshot"
     return "" if type(snapshot.summary) is bytes else "summary"
 

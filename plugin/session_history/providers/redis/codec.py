@@ -102,15 +102,15 @@ def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[
     entries: list[Entry] = []
     stubs: dict[int, Stub] = {}
     fields = _ENTRY.unpack_from
+    is_known = True
     try:
         for raw in raws:
             flags, origin_size, name_size = fields(raw)
             origin_at = 6 + name_size
             end = origin_at + origin_size
             name, origin = raw[6:origin_at].decode(), raw[origin_at:end].decode()
-            if flags > _ALL_FLAGS:
-                raise Corrupt(f"an entry of {key} has unknown flags")
             if flags:
+                is_known &= flags <= _ALL_FLAGS
                 keys, end = _decode_keys(raw, end) if flags & _WITH_KEYS else ((), end)
                 payload = raw[end:]
                 if flags & _IN_PIECES:
@@ -118,10 +118,11 @@ def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[
                 entries.append(Entry(name, payload, origin, keys, bookkeeping=bool(flags & _BOOKKEEPING)))
             else:
                 entries.append(Entry(name, raw[end:], origin))
-            if end > len(raw):
-                raise Corrupt(f"an entry of {key} is cut off")
+            is_known &= end <= len(raw)
     except (struct.error, IndexError, ValueError, TypeError):  # also UnicodeDecodeError
-        raise Corrupt(f"an entry of {key} is unreadable") from None
+        is_known = False
+    if not is_known:
+        raise Corrupt(f"an entry of {key} is unreadable: entry {first + len(entries)}, or one ahead of it")
     return entries, stubs
 
 

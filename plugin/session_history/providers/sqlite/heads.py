@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from session_history.providers.sqlite.entries import FLAGS, MAX_SEQ
 from session_history.providers.sqlite.file import is_undecodable
 from session_history_hooks import Corrupt, Entry, Head, InvalidKey, Page, Position, SessionKey, Snapshot
-from session_history_hooks.stored import LAST_US, ListedRow, checked_head, listed_page
+from session_history_hooks.stored import LAST_US, MAX_NUMBER, ListedRow, checked_head, listed_page
 
 SELECT = """SELECT log, user_id, session_id, generation, seq, tail_origin, deleted, heartbeat, rewrite_id, active_us,
     changed_us, snapshot_seq, snapshot_origin, summary FROM head"""
@@ -36,7 +36,7 @@ _DELETED_AT = f"""max(?, CASE WHEN typeof(changed_us) = 'integer' AND changed_us
 UNKNOWN_STATE = "deleted NOT IN (0, 1)"
 """The condition of the index ``unknown_state``, which has only damaged heads."""
 
-_GENERATION = f"""CASE WHEN typeof(generation) = 'integer' AND generation BETWEEN 0 AND {2**62} THEN generation
+_GENERATION = f"""CASE WHEN typeof(generation) = 'integer' AND generation BETWEEN 0 AND {MAX_NUMBER} THEN generation
     ELSE CAST(strftime('%s', 'now') AS INTEGER) END"""
 """The generation of a session that is deleted. A damaged one becomes a number that no life of the session had, the
 seconds since the epoch: a turn in flight names the lost one and must be refused."""
@@ -53,9 +53,15 @@ class Found(NamedTuple):
 
 
 def find(connection: sqlite3.Connection, key: SessionKey) -> Found | None:
-    row: Row | None = connection.execute(
-        f"{SELECT} WHERE user_id = ? AND session_id = ?", (key.user_id, key.session_id)
-    ).fetchone()
+    """:raises Corrupt: the head is damaged. The error names the session and the value."""
+    try:
+        row: Row | None = connection.execute(
+            f"{SELECT} WHERE user_id = ? AND session_id = ?", (key.user_id, key.session_id)
+        ).fetchone()
+    except sqlite3.OperationalError as error:
+        if not is_undecodable(error):
+            raise
+        raise Corrupt(f"the head of {key} holds text that is not UTF-8; the session can only be deleted") from None
     return Found(row[0], decode(row, key)) if row else None
 
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from session_history.providers.sqlite import entries, heads
+from session_history.providers.sqlite.file import is_undecodable
 from session_history_hooks import (
     Appended,
     Conflict,
+    Corrupt,
     Entry,
     Head,
     Limits,
@@ -22,7 +24,9 @@ from session_history_hooks import (
     select_seqs,
 )
 from session_history_hooks.rules import entries_to_restore, find_replay, head_after, overlap_to_compare
-from session_history_hooks.stored import checked_log
+from session_history_hooks.stored import MAX_NUMBER, checked_log
+
+_SESSION = "user_id = ? AND session_id = ?"
 
 
 def read(
@@ -39,9 +43,14 @@ def read(
         return None
     log, head = found
     seqs = select_seqs(head.tail.seq, limits.page, last=last, before=before, after=after)
-    page = _read_range(connection, found, seqs, limits, whole=last is not None, oldest_first=after is not None)
+    try:
+        page = _read_range(connection, found, seqs, limits, whole=last is not None, oldest_first=after is not None)
+        match = entries.find(connection, log, entry_id, key) if entry_id is not None else None
+    except sqlite3.OperationalError as error:
+        if not is_undecodable(error):
+            raise
+        raise Corrupt(f"an entry of {key} holds text that is not UTF-8") from None
     first = seqs.start if after is not None else seqs.stop - len(page)
-    match = entries.find(connection, log, entry_id, key) if entry_id is not None else None
     return checked_log(Log(head, first if page else head.tail.seq + 1, tuple(page), match))
 
 
@@ -75,7 +84,7 @@ def append(
 def renew(connection: sqlite3.Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
     changed = connection.execute(
         "UPDATE head SET heartbeat = heartbeat + 1 WHERE user_id = ? AND session_id = ? AND deleted = 0"
-        f" AND generation = ? AND seq = ? AND tail_origin = coalesce(?, tail_origin) AND heartbeat < {2**62}",
+        f" AND generation = ? AND seq = ? AND tail_origin = coalesce(?, tail_origin) AND heartbeat < {MAX_NUMBER}",
         (key.user_id, key.session_id, at.generation, at.seq, tail_origin),
     )
     if not changed.rowcount:
@@ -134,7 +143,13 @@ def list_heads(connection: sqlite3.Connection, user_id: str, limit: int, behind:
 
 
 def delete(connection: sqlite3.Connection, key: SessionKey) -> bool:
-    return _delete(connection, "user_id = ? AND session_id = ?", (key.user_id, key.session_id)) == 1
+    if _delete(connection, _SESSION, (key.user_id, key.session_id)):
+        return True
+    try:
+        heads.find(connection, key)
+    except Corrupt:  # a damaged tombstone
+        _replace(connection, f"SELECT log FROM head WHERE {_SESSION}", (key.user_id, key.session_id))
+    return False
 
 
 def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
@@ -143,15 +158,17 @@ def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
 
 def _delete(connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> int:
     """Replace sessions by their tombstones, and return how many."""
-    logs = [
-        log
-        for state in ("deleted = 0", heads.UNKNOWN_STATE)
-        for (log,) in connection.execute(f"SELECT log FROM head WHERE {state} AND {condition}", values).fetchall()
-    ]
-    for log in logs:
+    states = ("deleted = 0", heads.UNKNOWN_STATE)
+    return sum(_replace(connection, f"SELECT log FROM head WHERE {state} AND {condition}", values) for state in states)
+
+
+def _replace(connection: sqlite3.Connection, logs: str, values: tuple[str, ...]) -> int:
+    """Replace heads by tombstones, and return how many."""
+    found = connection.execute(logs, values).fetchall()
+    for (log,) in found:
         entries.delete(connection, log)
         heads.write_tombstone(connection, log)
-    return len(logs)
+    return len(found)
 
 
 def _seq_of(connection: sqlite3.Connection, log: int, entry_id: str, key: SessionKey) -> int | None:

@@ -133,8 +133,9 @@ def read_entry(row: Row) -> EntryRow:
 
 
 def read_chunk(row: Row) -> bytes:
+    columns = _checked(row)
     try:
-        return _binary(_checked(row)[col.PAYLOAD])
+        return _binary(columns[col.PAYLOAD])
     except _FLAWS:
         raise Corrupt(f"a chunk of a payload of {_name(row)} is unreadable") from None
 

@@ -294,12 +294,16 @@ def _fitting(seqs: range, by_seq: Mapping[int, EntryRow], max_bytes: int) -> tup
 
 
 def _require_times(key: SessionKey, head: HeadRow | None, entries: Iterable[EntryRow]) -> None:
-    """Check that entries of a log which were not restored have a time. Without one they would pass for staged ones."""
+    """Check that entries of a log which were not restored have a time. Without one they would pass for staged ones.
+
+    The head of a refused append may name the position of a staged entry, but not its origin.
+    """
     if head is None or head.head.deleted:
         return
     tail = head.head.tail
     for row in entries:
-        is_of_log = row.position.generation == tail.generation and row.position.seq <= tail.seq
+        is_tail = (row.position, row.entry.origin) == (tail, head.head.tail_origin)
+        is_of_log = is_tail or (row.position.generation == tail.generation and row.position.seq < tail.seq)
         if row.appended_us is None and is_of_log and not head.counts(row):
             raise Corrupt(f"entry {row.position.seq} of {key} has no time")
 
