@@ -28,9 +28,10 @@ from session_history.errors import (
     SessionHistoryError,
     Unavailable,
 )
+from session_history.providers.tablestore import rows
 from session_history_hooks import Entry, Log, Position, SessionHistoryProvider, SessionKey, Users, ability, new_origin
 
-COUNTS = {"sqlite": 200, "postgresql": 40, "valkey": 120, "tablestore": 30}
+COUNTS = {"sqlite": 80, "postgresql": 40, "valkey": 80, "tablestore": 40}
 """The values that a store gets in about half a minute."""
 
 WANTED = os.environ.get("SESSION_HISTORY_TEST_DAMAGES")
@@ -43,7 +44,7 @@ USER = "u"
 IDS = ("talk", "again", "gone", "large", "erased")
 KEYS = [SessionKey(USER, each) for each in IDS]
 
-LARGE = {"sqlite": 1000, "postgresql": 1000, "valkey": 100_000, "tablestore": 2_200_000}
+LARGE = {"sqlite": 1000, "postgresql": 1000, "valkey": 100_000, "tablestore": 50_000}
 """Characters of a message that a store keeps in pieces."""
 
 HIDING = {"user_id", "session_id", "deleted", "log", "name", "value", "r"}
@@ -134,9 +135,10 @@ class Case:
             await self.writes(key, log)
         for key in KEYS:
             await self.deletes(key)
-        await self.call("delete_user", lambda: self.provider.delete_user(USER))
+        deleted = await self.call("delete_user", lambda: self.provider.delete_user(USER))
         left = await self.call("list", lambda: self.provider.list(USER, limit=9))
-        if not isinstance(left, SessionHistoryError) and left.heads:
+        is_newer = isinstance(deleted, IncompatibleStore)  # That session is kept.
+        if not isinstance(left, SessionHistoryError) and len(left.heads) > is_newer:
             self.flaws.append("list: sessions are left after delete_user")
 
     async def reads(self, key: SessionKey) -> Any:
@@ -240,7 +242,10 @@ async def cases(store: Damaged, count: int, chance: random.Random) -> list[tuple
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "valkey", "tablestore"])
-async def test_store_with_a_damaged_value_answers_rightly_or_says_so(kind: str, tmp_path: Path) -> None:
+async def test_store_with_a_damaged_value_answers_rightly_or_says_so(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "CELL_BYTES", 20_000)  # Chunks of two megabytes would take most of the time.
     flaws: list[str] = []
     count = COUNTS[kind] if WANTED is None else int(WANTED)
     async with damaged_store(kind, tmp_path) as store:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from session_history.providers.tablestore import columns as col
 from session_history.providers.tablestore import decoding, keys, rows
 from session_history.providers.tablestore.errors import Outcome
@@ -14,7 +12,7 @@ from session_history.providers.tablestore.rows import ALWAYS, HeadRow
 from session_history.providers.tablestore.staging import Staging
 from session_history.providers.tablestore.state import UNSEEN, SessionState
 from session_history.providers.tablestore.table import Backoff, Table
-from session_history_hooks import Corrupt, InvalidKey, Position, SessionKey
+from session_history_hooks import Corrupt, IncompatibleStore, InvalidKey, Position, SessionKey
 
 
 class Deleter:
@@ -51,11 +49,19 @@ class Deleter:
             return applied
 
     async def delete_user(self, user_id: str) -> int:
+        """Delete all sessions but those that a newer version wrote. :raises IncompatibleStore: there is such a one."""
         count, before = 0, None
+        newer: IncompatibleStore | None = None
         while (session_id := await self._reader.previous_session(user_id, before)) is not None:
-            with suppress(InvalidKey):  # Such an id leads to no session.
+            try:
                 count += await self.delete(SessionKey(user_id, session_id))
+            except IncompatibleStore as error:
+                newer = error
+            except InvalidKey:  # Such an id leads to no session.
+                pass
             before = session_id
+        if newer:
+            raise newer
         return count
 
     async def _write_tombstone(self, key: SessionKey, state: SessionState) -> HeadUpdate:
