@@ -57,7 +57,7 @@ def checked_entry(entry: Entry, key: SessionKey, seq: int) -> Entry:
     for name, kind in _TYPES_OF_ENTRY.items():
         if type(getattr(entry, name)) is not kind:
             raise Corrupt(f"entry {seq} of {key} has no valid {name}")
-    if entry.keys and set(map(type, entry.keys)) != {str}:
+    if entry.keys and not all(map(_is_key, entry.keys)):
         raise Corrupt(f"entry {seq} of {key} has no valid keys")
     return entry
 
@@ -144,10 +144,7 @@ def _end(are_places: Sequence[bool], limit: int, *, more: bool) -> int | None:
 
 def is_user_id(value: object) -> bool:
     """Tell whether a stored value is the id of a user."""
-    try:
-        return check_key("user_id", value) == value
-    except InvalidKey:
-        return False
+    return _is_key(value)
 
 
 def _flaw_of_living(head: Head, entries: int) -> str:
@@ -184,6 +181,14 @@ def _flaw_of_snapshot(snapshot: Snapshot) -> str:
     if type(snapshot.seq) is not int or not 0 <= snapshot.seq <= MAX_NUMBER or type(snapshot.origin) is not str:
         return "snapshot"
     return "" if type(snapshot.summary) is bytes else "summary"
+
+
+def _is_key(value: object) -> bool:
+    try:
+        check_key("entry key", value)
+    except InvalidKey:
+        return False
+    return True
 
 
 def _is_origin(value: object) -> bool:

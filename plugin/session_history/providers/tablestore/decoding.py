@@ -36,6 +36,7 @@ from session_history_hooks import (
     Shard,
     Snapshot,
     StoreInfo,
+    check_key,
 )
 from session_history_hooks.stored import LAST_US, ListedRow, checked_head, checked_info
 
@@ -230,7 +231,7 @@ def _keys(text: str) -> tuple[str, ...]:
     keys = json.loads(text)
     if type(keys) is not list:
         raise TypeError("not a list of keys")
-    return tuple(map(_text, keys))
+    return tuple([check_key("entry key", key) for key in keys])
 
 
 def _columns(row: Row) -> dict[str, Any]:
