@@ -27,7 +27,7 @@ from session_history.errors import (
     Unavailable,
 )
 from session_history.log.reader import Reader, TurnWindow
-from session_history.log.session_log import Placed, SessionLog, logger
+from session_history.log.session_log import Placed, SessionLog
 from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, MessageRef, Record, new_id
 from session_history.records.summary import SessionSummary
