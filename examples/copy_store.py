@@ -88,6 +88,8 @@ async def users_of(provider: SessionHistoryProvider) -> AsyncIterator[str]:
     users, seen, cursor = require(provider, Users), set[str](), None
     while True:
         page = await users.list_users(limit=100, cursor=cursor)
+        if page.unnamed:
+            raise SystemExit(f"{page.unnamed} users have damaged ids and cannot be copied")
         for user_id in dict.fromkeys(page.user_ids):
             if user_id not in seen:
                 yield user_id
@@ -102,6 +104,9 @@ async def heads_of(provider: SessionHistoryProvider, user_id: str) -> AsyncItera
         cursor = None
         while True:
             page = await walk(user_id, limit=100, cursor=cursor)
+            if page.unreadable or page.unnamed:
+                lost = [key.session_id for key in page.unreadable]
+                raise SystemExit(f"sessions of user {user_id!r} are damaged and cannot be copied: {lost}")
             for head in page.heads:
                 yield head
             if (cursor := page.cursor) is None:

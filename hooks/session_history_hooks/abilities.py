@@ -30,10 +30,12 @@ class UserPage:
     """Users of a store.
 
     :ivar cursor: requests the next page; ``None`` on the last page.
+    :ivar unnamed: how many more users belong on this page whose ids are damaged.
     """
 
     user_ids: tuple[str, ...]
     cursor: str | None = None
+    unnamed: int = 0
 
 
 class Users(Protocol):

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 
 from session_history_hooks.errors import InvalidCursor
-from session_history_hooks.log import Head, check_key
+from session_history_hooks.log import Head, SessionKey, check_key
 
 _END_OF_TIME = 2**63
 
@@ -17,10 +17,14 @@ class Page:
     """Sessions of one user, newest activity first.
 
     :ivar cursor: requests the next page; ``None`` on the last page.
+    :ivar unreadable: sessions that belong on this page, and whose heads are damaged or of a newer version.
+    :ivar unnamed: how many more rows belong on this page of which even the session id is damaged.
     """
 
     heads: tuple[Head, ...]
     cursor: str | None = None
+    unreadable: tuple[SessionKey, ...] = ()
+    unnamed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from session_history.log.reader import Reader, TurnWindow
 from session_history.log.session_log import Placed, SessionLog
 from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, MessageRef, Record, new_id
+from session_history.records.summary import SessionSummary
 from session_history.records.values import check, check_count, copied
 from session_history.session import AnySession, Session, SessionList, SessionSource
 from session_history.turns.lifecycle import OpenTurns, TurnContext, own_writer, run_to_completion
@@ -54,6 +55,9 @@ JsonObject = dict[str, Any]
 
 _POLL_INTERVAL = 0.005
 """Seconds between two looks at a store that is being closed, perhaps by another event loop."""
+
+_SHOWN_IDS = 5
+"""The most ids of unreadable sessions that a line of the log names."""
 
 T = TypeVar("T")
 
@@ -289,6 +293,8 @@ class SessionHistoryService:
     async def list_sessions(self, user_id: str, *, limit: int | None = None, cursor: str | None = None) -> SessionList:
         """List the sessions of a user without their messages, newest activity first.
 
+        A damaged session takes no other away from the list: ``unreadable`` names it.
+
         :param limit: the most sessions to return; without it, all.
         :param cursor: the ``next_cursor`` of the list before.
         :raises InvalidCursor: not a cursor of a list.
@@ -300,12 +306,19 @@ class SessionHistoryService:
         while True:
             wanted = self._provider.limits.page if count is None else count - len(sessions)
             page = await self._provider.list(user, limit=wanted, cursor=cursor)
+            unreadable = [*sessions.unreadable, *(key.session_id for key in page.unreadable)]
             for head in page.heads:
-                window = TurnWindow(head, await self._log.listed_summary(head))
+                summary = await self._log.listed_summary(head)
+                if summary is None:
+                    unreadable.append(head.key.session_id)
+                window = TurnWindow(head, summary or SessionSummary())
                 sessions.append(self._session(head.key, window, native=False))
+            sessions.unreadable = tuple(dict.fromkeys(unreadable))
+            sessions.unnamed += page.unnamed
             cursor = page.cursor
             if cursor is None or len(sessions) == count:
                 sessions.next_cursor = cursor
+                _log_unreadable(user, sessions)
                 return sessions
 
     async def append_message(self, session: Session[Any], message: MessageInput) -> None:
@@ -519,6 +532,16 @@ class SessionHistoryService:
         )
         session.bind(SessionSource(self._log.name, key, head, native))
         return session
+
+
+def _log_unreadable(user_id: str, sessions: SessionList) -> None:
+    if sessions.unreadable or sessions.unnamed:
+        logger.error(
+            "%d sessions of user %r cannot be read; the first ones are %s",
+            len(sessions.unreadable) + sessions.unnamed,
+            user_id,
+            list(sessions.unreadable[:_SHOWN_IDS]),
+        )
 
 
 def check_service(service: object) -> None:

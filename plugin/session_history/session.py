@@ -81,6 +81,11 @@ class SessionList(list[Session]):
     """Sessions of one user, newest activity first.
 
     :ivar next_cursor: asks ``list_sessions`` for what follows; ``None`` at the end.
+    :ivar unreadable: ids of sessions that belong here and cannot be read: they are damaged, or of a newer version. Some
+        of them are in the list, without title and metadata. Each can be deleted by its id.
+    :ivar unnamed: how many more sessions belong here of which even the id is damaged.
     """
 
     next_cursor: str | None = None
+    unreadable: tuple[str, ...] = ()
+    unnamed: int = 0

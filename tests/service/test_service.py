@@ -601,8 +601,10 @@ class TestList:
             assert log is not None
             await rewrite(provider, key, 1, None, Snapshot(1, log.head.tail_origin, b"?"))
             await provider.append(SessionKey("u", "bad"), Entry("e", b"hunter2"), at=Position(0, 0))
-            titles = {session.id: session.title for session in await service.list_sessions("u")}
+            listed = await service.list_sessions("u")
+            titles = {session.id: session.title for session in listed}
             assert titles == {"good": "good", "healed": "healed", "bad": None}
+            assert (listed.unreadable, listed.unnamed) == (("bad",), 0)
             assert "bad" in caplog.text
             assert "hunter2" not in caplog.text
             with pytest.raises(Corrupt):

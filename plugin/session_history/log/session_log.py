@@ -119,15 +119,15 @@ class SessionLog:
                 return await self._caught_up(key, head, summary, snapshot.seq)
         return await self._caught_up(key, head, SessionSummary(), 0)
 
-    async def listed_summary(self, head: Head) -> SessionSummary:
-        """Return what a listing shows of a session; an empty summary if the session cannot be read."""
+    async def listed_summary(self, head: Head) -> SessionSummary | None:
+        """Return what a listing shows of a session; ``None`` if the session cannot be read."""
         try:
             return await self.summary(head.key, head)
         except SessionDeleted:
             return SessionSummary()
         except (Corrupt, IncompatibleStore) as error:
             logger.error("%s is listed without title and metadata: %r", head.key, error)
-            return SessionSummary()
+            return None
 
     async def _caught_up(self, key: SessionKey, head: Head, summary: SessionSummary, seq: int) -> SessionSummary:
         """Return the summary at the head, given the one at entry ``seq``."""

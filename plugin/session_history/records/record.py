@@ -14,6 +14,7 @@ from session_history.errors import Corrupt, IncompatibleStore
 from session_history.records.messages import StoredMessage
 from session_history.records.values import decode, encode_checked
 from session_history_hooks import Entry, SessionKey
+from session_history_hooks.stored import LAST_US
 
 VERSION = 1
 
@@ -111,6 +112,7 @@ def new_id() -> str:
 
 
 _NO_RECORD = (ValueError, TypeError, KeyError, AttributeError)
+_LONGEST_LEASE = 10**9
 _AUTHORS = {author.value: author for author in Author}
 _STATUSES: dict[str | None, Status | None] = {None: None} | {status.value: status for status in Status}
 
@@ -227,28 +229,58 @@ class Record:
     @classmethod
     def _of(cls, document: dict[str, Any]) -> Record:
         get = document.get
-        messages = [StoredMessage(name, value) for name, values in document["runs"] for value in values]
-        if not {type(message.value) for message in messages} <= {dict}:
-            raise TypeError("a message is no object")
-        if type(document["base"]) is not int or type(document["at"]) is not int:
-            raise TypeError("not a whole number")
+        messages = _messages(document["runs"])
+        base, at_us, turn_id = document["base"], document["at"], get("turn")
+        if type(base) is not int or type(at_us) is not int or base < 0 or not 0 <= at_us <= LAST_US:
+            raise TypeError("not a whole number, or out of range")
+        if turn_id is not None and type(turn_id) is not str:
+            raise TypeError("an id is no text")
         return cls(
             by=_AUTHORS[document["by"]],
-            base=document["base"],
+            base=base,
             messages=tuple(messages),
-            at_us=document["at"],
-            changes=get("changes", {}),
+            at_us=at_us,
+            changes=_changes(document["changes"]) if "changes" in document else {},
             status=_STATUSES[get("status")],
             inputs=_inputs(get("inputs", 0), len(messages)),
-            shape=get("shape"),
+            shape=_shape(document["shape"]) if "shape" in document else None,
             answer=tuple(map(_ref, get("answer", ()))),
-            turn_id=get("turn"),
+            turn_id=turn_id,
             continues=Continuation(*_ints(document["continues"], 2)) if "continues" in document else None,
             revisions=tuple(map(_revision, document["revisions"])) if "revisions" in document else (),
             slots={name: _slot(*slot) for name, slot in get("slots", {}).items()},
             unseen=get("unseen") is True,
-            lease=get("lease"),
+            lease=checked_lease(document["lease"]) if "lease" in document else None,
         )
+
+
+def checked_lease(value: Any) -> float | None:
+    """Return the lease of a record or a summary. :raises TypeError: it is no number of seconds."""
+    if value is not None and (type(value) not in (int, float) or not 0 < value <= _LONGEST_LEASE):
+        raise TypeError("not a number of seconds")
+    lease: float | None = value
+    return lease
+
+
+def _messages(runs: Any) -> list[StoredMessage]:
+    if type(runs) is not list:
+        raise TypeError("no list of messages")
+    messages = [StoredMessage(name, value) for name, values in runs for value in values]
+    if not {type(message.value) for message in messages} <= {dict} or not {type(name) for name, _ in runs} <= {str}:
+        raise TypeError("a message is no object, or its format no name")
+    return messages
+
+
+def _changes(changes: Any) -> dict[str, Any]:
+    if type(changes.get("metadata", {})) is not dict or type(changes.get("title")) not in (str, type(None)):
+        raise TypeError("no title or metadata")
+    return changes  # type: ignore[no-any-return]  # a dict, since it has a method get
+
+
+def _shape(shape: Any) -> Any:
+    if shape is not None and type(shape) not in (str, list):
+        raise TypeError("no shape of an answer")
+    return shape
 
 
 def _short(ref: MessageRef) -> int | MessageRef:
@@ -279,7 +311,7 @@ def _ref(value: Any) -> MessageRef:
 def _revision(values: list[Any]) -> Revision:
     seq, index, kept = _ints(values[:3], 3)
     name, value = values[3:]
-    if type(value) is not dict:
+    if type(value) is not dict or type(name) is not str:
         raise TypeError("a message is no object")
     return Revision(MessageRef(seq, index), kept, StoredMessage(name, value))
 
@@ -296,7 +328,7 @@ def _slot(state: dict[str, Any], base_seq: int, start: list[int] | None, pending
 
 
 def _ints(values: list[Any], count: int) -> list[int]:
-    if len(values) != count or any(type(value) is not int for value in values):
+    if len(values) != count or any(type(value) is not int or value < 0 for value in values):
         raise TypeError(f"not {count} whole numbers")
     return values
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from session_history.errors import Corrupt, IncompatibleStore
-from session_history.records.record import Author, Record
+from session_history.records.record import Author, Record, checked_lease
 from session_history.records.values import decode, encode_checked
 from session_history_hooks import SessionKey
+from session_history_hooks.stored import LAST_US
 
 VERSION = 1
 
@@ -167,7 +168,12 @@ class SessionSummary:
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document. :raises TypeError: a value is not of its field's type."""
+    """Return the document.
+
+    :raises TypeError: a value is not of its field's type.
+    :raises ValueError: a number is out of range.
+    :raises KeyError: a value is missing.
+    """
     for name, value in document.items():
         if type(value) not in _TYPES.get(name, ()):
             raise TypeError(name)
@@ -176,6 +182,13 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
         if any(type(row) is not list or len(row) != count or {*map(type, row)} != {int} for row in rows):
             raise TypeError(name)
         document[name] = tuple(kind(*row) for row in rows)
+    slots, created_us = document.get("slots", {}), document["created_us"]
+    numbers = (document["turns"], document["messages"], *slots.values())
+    if set(map(type, numbers)) != {int} or min(numbers) < 0 or not 0 <= (created_us or 0) <= LAST_US:
+        raise ValueError("a number is out of range")
+    checked_lease(document.get("lease"))
+    if not document.keys() >= set(_ALWAYS):
+        raise KeyError("a value is missing")
     return document
 
 

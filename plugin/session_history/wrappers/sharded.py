@@ -221,7 +221,7 @@ class _ShardedUsers:
         page = await self._shards[number].list_users(limit=limit, cursor=match[2])
         following = f"{number}/{page.cursor}" if page.cursor is not None else f"{number + 1}"
         is_last = page.cursor is None and number + 1 == len(self._shards)
-        return UserPage(page.user_ids, None if is_last else following)
+        return UserPage(page.user_ids, None if is_last else following, page.unnamed)
 
     async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
         shard = self._shards[shard_number(user_id, len(self._shards))]

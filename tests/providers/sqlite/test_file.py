@@ -20,6 +20,7 @@ from session_history.errors import (
     ConfigurationError,
     Corrupt,
     IncompatibleStore,
+    SessionDeleted,
     SessionHistoryError,
     Unavailable,
 )
@@ -237,6 +238,57 @@ class TestDamaged:
         async with SqliteSessionHistoryService(path) as service:
             with pytest.raises(Corrupt):
                 await service.get_session("u", "s")
+
+    @pytest.mark.parametrize(
+        ("damage", "unreadable", "unnamed"),
+        [
+            ("heartbeat = 'x'", ("s1",), 0),
+            ("active_us = 'x'", ("s1",), 0),
+            ("active_us = -5", ("s1",), 0),
+            ("changed_us = 9000000000000000000", ("s1",), 0),
+            ("deleted = 7", ("s1",), 0),
+            ("tail_origin = CAST(x'ff' AS TEXT)", ("s1",), 0),
+            ("session_id = x'ff'", (), 1),
+            ("session_id = CAST(x'ff' AS TEXT)", (), 1),
+        ],
+    )
+    @pytest.mark.parametrize("limit", [1, 2, None])
+    async def test_list_with_a_damaged_head_shows_the_others_and_names_it(
+        self, path: Path, damage: str, unreadable: tuple[str, ...], unnamed: int, limit: int | None
+    ) -> None:
+        async with SqliteSessionHistoryService(path) as service:
+            for number in range(4):
+                await service.create_session("u", f"s{number}", title=str(number))
+            run_sql(path, f"UPDATE head SET {damage} WHERE session_id = 's1'")
+            shown: list[str] = []
+            found: list[str] = []
+            count, cursor = 0, None
+            while True:
+                page = await service.list_sessions("u", limit=limit, cursor=cursor)
+                shown += [session.id for session in page]
+                found += page.unreadable
+                count, cursor = count + page.unnamed, page.next_cursor
+                if cursor is None:
+                    break
+            assert (shown, tuple(found), count) == (["s3", "s2", "s0"], unreadable, unnamed)
+            for session_id in unreadable:
+                with pytest.raises(Corrupt, match="s1"):
+                    await service.get_session("u", session_id)
+                await service.delete_session("u", session_id)
+                assert await service.get_session("u", session_id) is None
+                assert (await service.create_session("u", session_id)).id == session_id
+            assert await service.delete_user("u") == 4
+
+    async def test_generation_that_was_lost_refuses_the_turn_in_flight(self, path: Path) -> None:
+        async with SqliteSessionHistoryService(path) as service:
+            session = await service.create_session("u", "s")
+            run_sql(path, "UPDATE head SET generation = 'x'")
+            await service.delete_session("u", "s")
+            with pytest.raises(SessionDeleted):
+                await service.append_message(session, HELLO)
+            await service.create_session("u", "s")
+            with pytest.raises(SessionDeleted):
+                await service.append_message(session, HELLO)
 
 
 AS_NOBODY = """

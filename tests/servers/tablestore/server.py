@@ -18,6 +18,7 @@ from .errors import Refused, internal_error
 from .faults import Faults, Kind
 from .service import RowFault, Service, Settings, error_body, table_names
 from .signatures import Account, md5, response_headers, signing_key
+from .tables import Table
 
 T = TypeVar("T")
 
@@ -111,6 +112,22 @@ class TablestoreServer(Settings):
             return self._service.sizes(table)
 
         return self._run(sizes())
+
+    def copy(self, table: str) -> Table:
+        """Return a copy of a table with its rows, for :meth:`paste`."""
+
+        async def copy() -> Table:
+            return self._service.copy(table)
+
+        return self._run(copy())
+
+    def paste(self, table: Table) -> None:
+        """Put a copy of a table in the place of the table of its name."""
+
+        async def paste() -> None:
+            self._service.paste(table)
+
+        self._run(paste())
 
     def _stop(self) -> None:
         self._run(self._end())

@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,6 +119,12 @@ class Service:
             self.units["read"] += consumed.capacity_unit.read
             self.units["write"] += consumed.capacity_unit.write
         return bytes(answer.SerializeToString())
+
+    def copy(self, table_name: str) -> Table:
+        return deepcopy(self._instance.tables[table_name])
+
+    def paste(self, table: Table) -> None:
+        self._instance.tables[table.name] = deepcopy(table)
 
     def sizes(self, table_name: str) -> tuple[int, int]:
         """Return the bytes of the rows of a table, and of its indexes; zeros if the table is missing."""

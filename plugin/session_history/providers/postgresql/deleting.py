@@ -7,9 +7,10 @@ from itertools import pairwise
 
 from session_history.providers.postgresql import statements
 from session_history.providers.postgresql.connection import Connection, Row
+from session_history.providers.postgresql.records import head_of
 from session_history.providers.postgresql.schema import MAX_SEQ
 from session_history.providers.postgresql.statements import Statements
-from session_history_hooks import SessionKey
+from session_history_hooks import Corrupt, SessionKey
 
 
 class Deletion:
@@ -25,8 +26,16 @@ class Deletion:
     async def delete(self, connection: Connection, key: SessionKey) -> bool:
         deleted = await self._delete(connection, self._sql.delete_session, key.user_id, key.session_id)
         if not deleted:
+            await self._mend_tombstone(connection, key)
             await connection.fetch(self._sql.touch_session, key.user_id, key.session_id)
         return bool(deleted)
+
+    async def _mend_tombstone(self, connection: Connection, key: SessionKey) -> None:
+        for row in await connection.fetch(self._sql.head, key.user_id, key.session_id):
+            try:
+                head_of(key, row)
+            except Corrupt:
+                await connection.fetch(self._sql.mend_tombstone, key.user_id, key.session_id)
 
     async def delete_batch(self, connection: Connection, user_id: str, after: str) -> tuple[int, str | None]:
         """Delete some of the user's sessions whose ids sort behind ``after``.

@@ -37,6 +37,7 @@ _BY_SQLSTATE: dict[str, tuple[type[SessionHistoryError], str]] = {
     "28": (ConfigurationError, "refuses this user or password"),
     "3D000": (ConfigurationError, "has no database of this name; without a name in the URL it is that of the user"),
     "3F000": (ConfigurationError, "has no schema of this name"),
+    "22003": (Corrupt, "holds a number that is too large"),
     "22P05": (ConfigurationError, "has an encoding that lacks some characters; use a database with UTF8"),
     "23505": (Corrupt, "holds entries behind the tail of their log, or one log of two sessions"),
     "42501": (StoreReadOnly, "does not give this user the necessary rights"),

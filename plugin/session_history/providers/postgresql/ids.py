@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from session_history_hooks import Corrupt, LimitExceeded
+from session_history_hooks import Corrupt, LimitExceeded, SessionKey
 
 ID_BYTES = 2048
 """The longest entry id, in UTF-8 bytes: an index of PostgreSQL takes about 2,700."""
@@ -19,8 +19,9 @@ def encoded(entry_id: str) -> bytes:
     return entry_id.encode("utf-8", "surrogatepass")  # exact for every str
 
 
-def decoded(entry_id: bytes) -> str:
+def decoded(text: bytes, key: SessionKey) -> str:
+    """Return an id or an origin. :raises Corrupt: it is not text, or missing."""
     try:
-        return entry_id.decode("utf-8", "surrogatepass")
+        return text.decode("utf-8", "surrogatepass")
     except (UnicodeDecodeError, AttributeError):
-        raise Corrupt("the id of an entry is unreadable") from None
+        raise Corrupt(f"{key} has an unreadable id or origin") from None

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from session_history.providers.postgresql.connection import Row
 from session_history.providers.postgresql.ids import decoded, encoded
-from session_history_hooks import Entry, Head, Position, SessionKey, Snapshot
+from session_history.providers.postgresql.schema import MAX_SEQ
+from session_history_hooks import Corrupt, Entry, Head, InvalidKey, Position, SessionKey, Snapshot
+from session_history_hooks.stored import ListedRow, checked_head
 
 PART = 12
 """The place of ``part`` in a row of a read."""
@@ -17,20 +19,42 @@ SnapshotValues = tuple[int | None, bytes | None, bytes | None]
 
 
 def head_of(key: SessionKey, row: Row) -> Head:
-    """:param row: the columns of a head, as ``HEAD_COLUMNS`` has them."""
+    """Return a head.
+
+    :param row: the columns of a head, as ``HEAD_COLUMNS`` has them.
+    :raises Corrupt: a column holds a wrong value.
+    """
     seq, tail_origin, deleted, rewrite_id, summary, generation, heartbeat, active_us, changed_us, *snapshot = row
     snapshot_seq, snapshot_origin = snapshot
-    return Head(
+    head = Head(
         key,
         Position(generation, seq),
-        decoded(tail_origin),
+        decoded(tail_origin, key),
         deleted=deleted,
         heartbeat=heartbeat,
-        rewrite_id=decoded(rewrite_id),
+        rewrite_id=decoded(rewrite_id, key),
         active_us=active_us,
         changed_us=changed_us,
-        snapshot=None if snapshot_seq is None else Snapshot(snapshot_seq, decoded(snapshot_origin), summary),
+        snapshot=None if snapshot_seq is None else Snapshot(snapshot_seq, decoded(snapshot_origin, key), summary),
     )
+    return checked_head(head, entries=MAX_SEQ)
+
+
+def listed(user_id: str, row: Row) -> ListedRow:
+    """Return a row of a listing.
+
+    :param row: the session id, and the columns of a head.
+    """
+    try:
+        key = SessionKey(user_id, row[0])
+    except InvalidKey:
+        return ListedRow(None, None, None)
+    active_us = row[8]
+    place = active_us if active_us >= 0 else None
+    try:
+        return ListedRow(key, head_of(key, row[1:]), place)
+    except Corrupt:
+        return ListedRow(key, None, place)
 
 
 def head_values(head: Head) -> tuple[object, ...]:
@@ -71,28 +95,30 @@ class Found(NamedTuple):
         for row in rows:
             parts[row[0]].append(row)
         [head], entries, matches = parts
-        return cls(head_of(key, head[1:PART]), _entries(entries), _entries(matches))
+        if matches and all(row[PART] for row in matches):
+            raise Corrupt(f"{key} lacks an entry of which it has a key")
+        return cls(head_of(key, head[1:PART]), _entries(entries, key), _entries(matches, key))
 
 
-def _entries(rows: Sequence[Row]) -> dict[int, Entry | None]:
+def _entries(rows: Sequence[Row], key: SessionKey) -> dict[int, Entry | None]:
     """:param rows: of entries, and with a part above 0 of their keys, in any order."""
     if not rows:
         return {}
     firsts = sorted([row for row in rows if not row[PART]], key=_SEQ)
-    keys = {} if len(firsts) == len(rows) else _keys(rows)
+    keys = {} if len(firsts) == len(rows) else _keys(rows, key)
     # This runs for each entry that is read, so it calls nothing that it can do without.
     return {
         seq: None
         if payload is None
-        else Entry(decoded(entry_id), payload, decoded(origin), keys.get(seq, ()), None, bookkeeping)
+        else Entry(decoded(entry_id, key), payload, decoded(origin, key), keys.get(seq, ()), None, bookkeeping)
         for seq, origin, bookkeeping, entry_id, payload in map(_VALUES, firsts)
     }
 
 
-def _keys(rows: Sequence[Row]) -> dict[int, tuple[str, ...]]:
+def _keys(rows: Sequence[Row], key: SessionKey) -> dict[int, tuple[str, ...]]:
     keys: dict[int, tuple[str, ...]] = {}
     for row in sorted((row for row in rows if row[PART]), key=itemgetter(PART)):
-        keys[row[1]] = (*keys.get(row[1], ()), decoded(row[4]))
+        keys[row[1]] = (*keys.get(row[1], ()), decoded(row[4], key))
     return keys
 
 

@@ -44,7 +44,9 @@ class Restoration:
         log, found = (rows[0][0], head_of(head.key, rows[0][1:])) if rows else (0, None)
         connection.extend_deadline()
         low = head.tail.seq - len(entries)
-        origins = [decoded(row[0]) for row in await connection.fetch(self._sql.origins, log, low, head.tail.seq)]
+        origins = [
+            decoded(row[0], head.key) for row in await connection.fetch(self._sql.origins, log, low, head.tail.seq)
+        ]
         missing = entries_to_restore(found, origins, head, entries, behind)
         if missing is None:
             return False

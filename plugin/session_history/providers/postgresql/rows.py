@@ -12,6 +12,7 @@ from session_history.providers.postgresql.schema import MAX_SEQ, Tables
 from session_history.providers.postgresql.statements import Span, Statements
 from session_history_hooks import (
     Appended,
+    ConfigurationError,
     Conflict,
     Corrupt,
     Entry,
@@ -26,6 +27,7 @@ from session_history_hooks import (
     select_seqs,
 )
 from session_history_hooks.rules import find_replay
+from session_history_hooks.stored import checked_info, checked_log
 
 MAX_BIGINT = 2**63 - 1
 
@@ -72,7 +74,10 @@ class Rows:
         if len(rows) != 1:
             raise Corrupt("session_history_store must have one row")
         incarnation, version, number, count = rows[0]
-        return StoreInfo(str(incarnation), version, None if number is None else Shard(number, count))
+        try:
+            return checked_info(StoreInfo(str(incarnation), version, None if number is None else Shard(number, count)))
+        except (TypeError, ConfigurationError):
+            raise Corrupt("session_history_store names a shard that cannot be") from None
 
     async def read(
         self,
@@ -99,7 +104,7 @@ class Rows:
         entries = tuple([entry for entry in found.entries.values() if entry is not None])
         first = expected.start if span is Span.OLDEST else expected.stop - len(entries)
         matches = [(seq, entry) for seq, entry in found.matches.items() if entry is not None]
-        return Log(found.head, first if entries else tail + 1, entries, matches[-1] if matches else None)
+        return checked_log(Log(found.head, first if entries else tail + 1, entries, matches[-1] if matches else None))
 
     async def _fetch(self, connection: Connection, key: SessionKey, statement: str, *values: object) -> Found | None:
         rows = await connection.fetch(statement, *values)
@@ -175,7 +180,11 @@ class Rows:
     async def renew(self, connection: Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
         origin = None if tail_origin is None else encoded(tail_origin)
         expected = (_bigint(at.generation), _seq(at.seq), origin)
-        return bool(await connection.fetch(self._sql.renew, key.user_id, key.session_id, *expected))
+        if await connection.fetch(self._sql.renew, key.user_id, key.session_id, *expected):
+            return True
+        if rows := await connection.fetch(self._sql.head, key.user_id, key.session_id):
+            head_of(key, rows[0])  # raises Corrupt for a damaged head
+        return False
 
     async def rewrite(
         self,

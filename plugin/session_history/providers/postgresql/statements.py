@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import product
 
 from session_history.providers.postgresql.schema import Tables
+from session_history_hooks.stored import LAST_US, MAX_NUMBER
 
 DELETE_BATCH = 100
 """The most sessions of a user that one transaction deletes. A delete that fails keeps the transactions before it."""
@@ -16,12 +17,27 @@ NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 
 CHANGED = f"greatest({NOW}, changed_us + 1)"
 
+DELETED_AT = f"""greatest({NOW}, CASE WHEN changed_us BETWEEN 0 AND {LAST_US} - 1 THEN changed_us + 1 ELSE 0 END)"""
+"""The same for a head that may be damaged."""
+
+GENERATION = f"""CASE WHEN generation BETWEEN 0 AND {MAX_NUMBER} THEN generation
+    ELSE extract(epoch FROM statement_timestamp())::bigint END"""
+"""The generation of a session that is deleted. A damaged one becomes a number that no life of the session had, the
+seconds since the epoch: a turn in flight names the lost one and must be refused."""
+
+_TOMBSTONE = f"""generation = {GENERATION}, seq = 0, tail_origin = '', deleted = true, heartbeat = 0,
+    rewrite_id = '', active_us = {DELETED_AT}, changed_us = {DELETED_AT},
+    snapshot_seq = NULL, snapshot_origin = NULL, summary = NULL"""
+
 HEAD_COLUMNS = (
     "seq, tail_origin, deleted, rewrite_id, summary,"
     " generation, heartbeat, active_us, changed_us, snapshot_seq, snapshot_origin"
 )
 
 ENTRY_COLUMNS = "log, seq, part, bookkeeping, id, origin, payload"
+
+IS_SOUND = f"changed_us BETWEEN 0 AND {LAST_US} AND heartbeat BETWEEN 0 AND {MAX_NUMBER}"
+"""The numbers of a head that grow are what this package may have written."""
 
 SESSION = "user_id = $1 AND session_id = $2"
 SESSIONS_OF_USER = "user_id = $1"
@@ -122,7 +138,7 @@ class Statements:
             snapshot_seq = coalesce($1, snapshot_seq), snapshot_origin = coalesce($2, snapshot_origin),
             summary = coalesce($3, summary)
             WHERE user_id = $6 AND session_id = $7 AND generation = $10 AND seq = $11 AND deleted = $12
-            AND coalesce(tail_origin = $14, true) AND {is_new}"""
+            AND coalesce(tail_origin = $14, true) AND {IS_SOUND} AND {is_new}"""
         return self._add(change, keys)
 
     @property
@@ -159,7 +175,7 @@ class Statements:
     def renew(self) -> str:
         return f"""UPDATE {self._head} SET heartbeat = heartbeat + 1
             WHERE {SESSION} AND generation = $3 AND seq = $4 AND coalesce(tail_origin = $5, true) AND NOT deleted
-            RETURNING heartbeat"""
+            AND {IS_SOUND} AND heartbeat < {MAX_NUMBER} RETURNING heartbeat"""
 
     @cached_property
     def rewrite(self) -> str:
@@ -238,15 +254,21 @@ class Statements:
         """Turn heads into tombstones.
 
         Heads are locked in the order of their session ids, so that two deletes of one user do not wait for each other.
+        The number of entries comes from head and entries, since one of the two may be damaged.
         """
         return f"""WITH selected AS MATERIALIZED (
                 SELECT session_id, seq FROM {self._head} WHERE {which} AND NOT deleted
                 ORDER BY session_id LIMIT {DELETE_BATCH} FOR UPDATE
             )
-            UPDATE {self._head} AS h SET seq = 0, tail_origin = '', deleted = true, heartbeat = 0, rewrite_id = '',
-            active_us = {CHANGED}, changed_us = {CHANGED}, snapshot_seq = NULL, snapshot_origin = NULL, summary = NULL
+            UPDATE {self._head} AS h SET {_TOMBSTONE}
             FROM selected WHERE h.user_id = $1 AND h.session_id = selected.session_id
-            RETURNING log, selected.seq, selected.session_id"""
+            RETURNING log, greatest(1, least(selected.seq, (SELECT max(e.seq) FROM {self._entry} e
+                WHERE e.log = h.log))), selected.session_id"""
+
+    @cached_property
+    def mend_tombstone(self) -> str:
+        """A sound tombstone in the place of a damaged one."""
+        return f"UPDATE {self._head} SET {_TOMBSTONE} WHERE {SESSION} AND deleted"
 
     @cached_property
     def delete_entries(self) -> str:

@@ -8,10 +8,9 @@ from typing import Literal
 from session_history.providers.common.loops import LoopLocal
 from session_history.providers.common.options import validated
 from session_history.providers.redis import scripts
-from session_history.providers.redis.answers import page_of, store_info_of
+from session_history.providers.redis.answers import store_info_of
 from session_history.providers.redis.client import Client
 from session_history.providers.redis.codec import FORMAT
-from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.deletion import Deletion
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.list_range import PAGE
@@ -28,7 +27,6 @@ from session_history_hooks import (
     Entry,
     Head,
     Limits,
-    ListingCursor,
     Log,
     Page,
     Position,
@@ -204,12 +202,7 @@ class RedisProvider:
         return await self._writer.rewrite(key, entry, at, rewrite_id, last_rewrite_id, snapshot)
 
     async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
-        start: Sequence[Argument] = ()
-        if cursor is not None:
-            last = ListingCursor.decode(cursor)
-            start = (-last.active_us, last.session_id.encode())
-        answer = await self._runner.run_on_user(scripts.LIST, self._keys.of_user(user_id), min(limit, PAGE), *start)
-        return page_of(answer, user_id)
+        return await self._walks.sessions(user_id, limit, cursor)
 
     async def delete(self, key: SessionKey) -> bool:
         return await self._deletion.delete_session(key)

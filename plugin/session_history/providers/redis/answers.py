@@ -3,38 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from session_history.providers.redis.codec import decode_head, require_known_format
+from session_history.providers.redis.codec import decode_head, is_count, require_known_format
 from session_history_hooks import (
     Conflict,
     Corrupt,
-    Head,
+    IncompatibleStore,
+    InvalidKey,
     ListingCursor,
-    Page,
     SessionKey,
     Shard,
     StoreInfo,
 )
+from session_history_hooks.stored import ListedRow, checked_info
 
 
-def page_of(answer: Sequence[Any], user_id: str) -> Page:
-    """Return the page of a listing from the answer of the script ``list``."""
-    session_ids, heads = answer[1][::2], answer[1][1::2]
-    page = (listed_head(raw, user_id, name) for name, raw in zip(session_ids, heads, strict=True))
-    return Page(tuple(page), _cursor(*answer[2:]))
+class Listed(NamedTuple):
+    """The answer of the script ``list``.
+
+    :ivar rows: those of the index, and then those that it lacks.
+    :ivar scanned: the number of sessions that were looked at, expired ones included.
+    :ivar more: the index has more of them.
+    :ivar cursor: what goes on behind them; ``None`` also if no cursor can name the last of them.
+    """
+
+    rows: list[ListedRow]
+    scanned: int
+    more: bool
+    cursor: str | None
+
+    @classmethod
+    def of(cls, answer: Sequence[Any], user_id: str) -> Listed:
+        _, found, unlisted, scanned, last = answer
+        rows = [listed(user_id, name, raw) for name, raw in zip(found[::2], found[1::2], strict=True)]
+        rows += [listed(user_id, name, b"") for name in unlisted]
+        return cls(rows, scanned, bool(last), _cursor(user_id, *last) if last else None)
 
 
-def listed_head(raw: bytes, user_id: str, session_id: bytes) -> Head:
-    """Return the head of a session whose id stands beside it."""
+def listed(user_id: str, session_id: bytes, raw: bytes) -> ListedRow:
+    """Return a row of a listing by session id. :param raw: its head."""
+    key = key_of(user_id, session_id)
     try:
-        key = SessionKey(user_id, session_id.decode())
-    except ValueError:
-        raise Corrupt("a head has a name that is not a session id") from None
-    head = decode_head(raw, key)
-    if head is None:
-        raise Corrupt(f"the head of {key} is unreadable")
-    return head
+        return ListedRow(key, decode_head(raw, key) if key else None, 0)
+    except (Corrupt, IncompatibleStore):
+        return ListedRow(key, None, 0)
+
+
+def key_of(user_id: str, session_id: bytes) -> SessionKey | None:
+    """Return the key of a session; ``None`` if its id is damaged."""
+    try:
+        return SessionKey(user_id, session_id.decode())
+    except (UnicodeDecodeError, InvalidKey):
+        return None
 
 
 def conflict_of(answer: Sequence[Any], key: SessionKey) -> Conflict:
@@ -48,13 +69,13 @@ def store_info_of(answer: Sequence[Any]) -> StoreInfo:
     incarnation, version, place = answer[1]
     try:
         shard = Shard(*map(int, place.split(b"/"))) if place is not None else None
-        info = StoreInfo(incarnation.decode(), int(version), shard)
-    except (TypeError, ValueError):
+        info = checked_info(StoreInfo(incarnation.decode(), int(version), shard))
+    except (AttributeError, TypeError, ValueError):
         raise Corrupt("the identity of the store is unreadable") from None
     require_known_format(info.format)
     return info
 
 
-def _cursor(session_id: bytes | None = None, score: bytes = b"") -> str | None:
-    # The server may write a score with an exponent.
-    return ListingCursor(-int(float(score)), session_id.decode()).encode() if session_id is not None else None
+def _cursor(user_id: str, session_id: bytes, score: bytes) -> str | None:
+    key, number = key_of(user_id, session_id), -float(score)  # The server may write a score with an exponent.
+    return ListingCursor(int(number), key.session_id).encode() if key and is_count(number) else None

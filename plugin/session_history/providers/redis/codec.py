@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from session_history_hooks import Corrupt, Entry, Head, IncompatibleStore, Position, SessionKey, Snapshot
+from session_history_hooks.stored import checked_head
 
 FORMAT = 1
 """The first byte of a head and of a tombstone. A store of another format is not changed."""
@@ -43,6 +44,8 @@ _BOOKKEEPING, _WITH_KEYS, _IN_PIECES = 1, 2, 4
 place of the payload.
 """
 
+_ALL_FLAGS = _BOOKKEEPING | _WITH_KEYS | _IN_PIECES
+
 _KEY_SIZE = struct.Struct(">H")
 
 _STUB = struct.Struct(">IH")
@@ -50,6 +53,10 @@ _STUB = struct.Struct(">IH")
 
 _MAX_EXACT = 2**53
 """Doubles hold whole numbers exactly up to here."""
+
+
+class _NoNumberError(Exception):
+    """A number is not whole or out of range, or the bytes are fewer than their sizes say."""
 
 
 class Stub(NamedTuple):
@@ -95,6 +102,7 @@ def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[
     entries: list[Entry] = []
     stubs: dict[int, Stub] = {}
     fields = _ENTRY.unpack_from
+    is_known = True
     try:
         for raw in raws:
             flags, origin_size, name_size = fields(raw)
@@ -102,6 +110,7 @@ def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[
             end = origin_at + origin_size
             name, origin = raw[6:origin_at].decode(), raw[origin_at:end].decode()
             if flags:
+                is_known &= flags <= _ALL_FLAGS
                 keys, end = _decode_keys(raw, end) if flags & _WITH_KEYS else ((), end)
                 payload = raw[end:]
                 if flags & _IN_PIECES:
@@ -109,10 +118,11 @@ def decode_entries(raws: Sequence[bytes], first: int, key: SessionKey) -> tuple[
                 entries.append(Entry(name, payload, origin, keys, bookkeeping=bool(flags & _BOOKKEEPING)))
             else:
                 entries.append(Entry(name, raw[end:], origin))
-            if end > len(raw):
-                raise Corrupt(f"an entry of {key} is cut off")
-    except (struct.error, IndexError, UnicodeDecodeError, TypeError):
-        raise Corrupt(f"an entry of {key} is unreadable") from None
+            is_known &= end <= len(raw)
+    except (struct.error, IndexError, ValueError, TypeError):  # also UnicodeDecodeError
+        is_known = False
+    if not is_known:
+        raise Corrupt(f"an entry of {key} is unreadable: entry {first + len(entries)}, or one ahead of it")
     return entries, stubs
 
 
@@ -129,6 +139,8 @@ def _decode_keys(raw: bytes, start: int) -> tuple[tuple[str, ...], int]:
 
 def _decode_stub(raw: bytes) -> Stub:
     size, pieces = _STUB.unpack_from(raw)
+    if not 0 < pieces <= size:
+        raise ValueError("no pieces")
     return Stub(size, pieces, raw[_STUB.size :].decode())
 
 
@@ -149,8 +161,8 @@ def decode_head(raw: bytes, key: SessionKey) -> Head | None:
         return None
     require_known_format(raw[0])
     try:
-        return _decode_tombstone(raw, key) if len(raw) < _HEAD.size else _decode_live_head(raw, key)
-    except (struct.error, ValueError):
+        return checked_head(_decode_tombstone(raw, key) if len(raw) < _HEAD.size else _decode_live_head(raw, key))
+    except (struct.error, UnicodeDecodeError, _NoNumberError):
         raise Corrupt(f"the head of {key} is unreadable") from None
 
 
@@ -198,11 +210,16 @@ def _split(raw: bytes, sizes: Sequence[int]) -> list[bytes]:
         pieces.append(raw[start : start + size])
         start += size
     if len(raw) < start:
-        raise ValueError("cut off")
+        raise _NoNumberError
     return [*pieces, raw[start:]]
 
 
 def _integer(number: float) -> int:
-    if not 0 <= number <= _MAX_EXACT or int(number) != number:
-        raise ValueError("not a whole number")
+    if not is_count(number):
+        raise _NoNumberError
     return int(number)
+
+
+def is_count(number: float) -> bool:
+    """Tell whether a number is whole, and one that a double holds exactly."""
+    return 0 <= number <= _MAX_EXACT and int(number) == number

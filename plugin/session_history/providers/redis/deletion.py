@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from session_history.providers.redis import scripts
+from session_history.providers.redis.answers import key_of
 from session_history.providers.redis.commands import new_call_id
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.pieces import Pieces
 from session_history.providers.redis.runner import ScriptRunner
 from session_history.providers.redis.scans import scan_hash
 from session_history.providers.redis.scripts import CORRUPT, DONE
-from session_history_hooks import Corrupt, SessionKey
+from session_history_hooks import IncompatibleStore, SessionKey
 
 BATCH = 100
 """The most sessions that one script deletes. Other clients wait while a script runs."""
@@ -30,21 +31,25 @@ class Deletion:
         if isinstance(outcome, bytes):
             outcome = await self._delete_with_pieces(key, outcome)
         if outcome == CORRUPT:
-            raise Corrupt(f"{key} cannot be deleted: its head is missing or unreadable")
+            raise IncompatibleStore(f"{key} cannot be deleted: a newer version of this package wrote it")
         return outcome == DONE
 
     async def delete_user(self, user_id: str) -> int:
-        session_ids = list(await scan_hash(self._runner, scripts.SCAN_SESSIONS, self._keys.of_user(user_id)[:1]))
+        session_ids = list(await scan_hash(self._runner, scripts.SCAN_SESSIONS, self._keys.of_user(user_id)))
         outcomes: list[int] = []
         for start in range(0, len(session_ids), BATCH):
             batch = session_ids[start : start + BATCH]
             for session_id, outcome in zip(batch, await self._delete(user_id, batch), strict=True):
-                if isinstance(outcome, bytes):
-                    outcomes.append(await self._delete_with_pieces(SessionKey(user_id, session_id.decode()), outcome))
+                if isinstance(outcome, bytes) and (key := key_of(user_id, session_id)):
+                    outcomes.append(await self._delete_with_pieces(key, outcome))
+                elif isinstance(outcome, bytes):  # A damaged name does not lead to pieces.
+                    outcomes += [each for each in await self._delete(user_id, [session_id], outcome) if each == DONE]
                 else:
                     outcomes.append(outcome)
         if CORRUPT in outcomes:
-            raise Corrupt(f"{outcomes.count(CORRUPT)} sessions could not be deleted: their heads are unreadable")
+            raise IncompatibleStore(
+                f"{outcomes.count(CORRUPT)} sessions of {user_id!r} were written by a newer version"
+            )
         return outcomes.count(DONE)
 
     async def _delete_with_pieces(self, key: SessionKey, seqs: bytes) -> int:
@@ -54,7 +59,7 @@ class Deletion:
         """
         outcome: int | bytes = seqs
         while isinstance(outcome, bytes):
-            pieces = self._pieces.of_seqs(key, outcome)
+            pieces = [self._keys.pieces(key, int(seq)) for seq in outcome.split() if seq.isdigit()]
             [outcome] = await self._delete(key.user_id, [key.session_id.encode()], outcome, pieces)
         return outcome
 

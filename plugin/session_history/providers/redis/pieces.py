@@ -101,8 +101,12 @@ class Pieces:
         """Return the keys of the pieces of these entries.
 
         :param seqs: as a script returns them.
+        :raises Corrupt: one of them is not a number.
         """
-        return (self._keys.pieces(key, int(seq)) for seq in seqs.split())
+        parts = seqs.split()
+        if not all(map(bytes.isdigit, parts)):
+            raise Corrupt(f"{key} has no valid list of its large entries")
+        return (self._keys.pieces(key, int(seq)) for seq in parts)
 
     async def fetch(self, key: SessionKey, stubs: Mapping[int, Stub]) -> Mapping[int, bytes] | None:
         """Return payloads by seq, or ``None`` if one of them is no longer there."""

@@ -11,6 +11,7 @@ from session_history.providers.redis.list_range import PAGE, ListRange
 from session_history.providers.redis.pieces import Pieces
 from session_history.providers.redis.runner import ScriptRunner
 from session_history_hooks import Appended, Corrupt, Entry, Head, Log, Position, SessionKey, select_seqs
+from session_history_hooks.stored import checked_log
 
 PAGE_BYTES = 64 * 2**20
 """The most bytes of payload that a read without ``last`` returns."""
@@ -67,8 +68,10 @@ class Reader:
         if answer[3:]:
             seq = int(answer[3])
             [entry], stub = decode_entries(answer[4:], seq, key)
+            if entry_id not in (entry.id, *entry.keys):
+                raise Corrupt(f"{key} has an index of its entries that names the wrong one")
             match, stubs = (seq, entry), stubs | stub
-        return Log(head, seqs.start if entries else tail + 1, tuple(entries), match), stubs
+        return checked_log(Log(head, seqs.start if entries else tail + 1, tuple(entries), match)), stubs
 
 
 def _entries_of(

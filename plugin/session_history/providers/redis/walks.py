@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from session_history.providers.redis import scripts
-from session_history.providers.redis.answers import listed_head
+from session_history.providers.redis.answers import Listed, listed
 from session_history.providers.redis.client import Client
+from session_history.providers.redis.commands import Argument
 from session_history.providers.redis.keys import Keys
 from session_history.providers.redis.list_range import PAGE
 from session_history.providers.redis.runner import ScriptRunner
 from session_history.providers.redis.scans import scan_hash, scan_keys
 from session_history.providers.redis.topology import state_of
-from session_history_hooks import InvalidCursor, ListingCursor, Page, UserPage
+from session_history_hooks import InvalidCursor, InvalidKey, ListingCursor, Page, UserPage, check_key
+from session_history_hooks.stored import listed_page
 
 SCANNED, SCANS = 10, 100
 """Keys that a server looks up at least for one answer, and the most such answers for one page of users."""
@@ -69,23 +72,47 @@ class Walks:
         self._keys = keys
         self._client = client
 
+    async def sessions(self, user_id: str, limit: int, cursor: str | None) -> Page:
+        start: Sequence[Argument] = ()
+        if cursor is not None:
+            last = ListingCursor.decode(cursor)
+            start = (-last.active_us, last.session_id.encode())
+        keys, room, rows, skipped = self._keys.of_user(user_id), min(limit, PAGE), [], 0
+        while True:
+            answer = await self._runner.run_on_user(scripts.LIST, keys, room, skipped, *start)
+            listed_ = Listed.of(answer, user_id)
+            rows += listed_.rows
+            if listed_.cursor or not listed_.more:
+                page = listed_page(rows, len(rows), more=False)
+                assert page is not None
+                return replace(page, cursor=listed_.cursor)
+            # A page cannot end at a damaged row, which took the place of a session.
+            skipped += listed_.scanned
+            room = min(limit, PAGE) - sum(row.head is not None for row in rows)
+
     async def users(self, limit: int, cursor: str | None) -> UserPage:
         client = await self._client()
         begin = _Place.begin(await state_of(client)) if cursor is None else _Place.decode(cursor)
         found, place = await self._find(client, begin, limit)
         user_ids = [await self._user_id(digest) for digest in found]
+        unnamed = user_ids.count(None)
         state = await state_of(client)
         if state != begin.state:  # Keys may have moved to a server that was scanned before.
             place = _Place.begin(state)
-        return UserPage(tuple(filter(None, user_ids)), place.encode() if place else None)
+        return UserPage(tuple(filter(None, user_ids)), place.encode() if place else None, unnamed)
 
     async def tombstones(self, user_id: str, limit: int, cursor: str | None) -> Page:
         behind = b"" if cursor is None else ListingCursor.decode(cursor).session_id.encode()
         stored = await scan_hash(self._runner, scripts.SCAN_TOMBSTONES, self._keys.of_user(user_id))
         names = sorted(name for name, raw in stored.items() if raw and name > behind)
-        page = names[: min(limit, PAGE)]
-        heads = tuple(listed_head(stored[name], user_id, name) for name in page)
-        return Page(heads, ListingCursor(0, page[-1].decode()).encode() if len(page) < len(names) else None)
+        limit = min(limit, PAGE)
+        wanted = limit + 1
+        while True:
+            rows = [listed(user_id, name, stored[name]) for name in names[:wanted]]
+            page = listed_page(rows, limit, more=wanted < len(names))
+            if page is not None:
+                return page
+            wanted *= 2  # so many damaged names, at which no page can end
 
     async def _find(self, client: Client, begin: _Place, limit: int) -> tuple[Sequence[str], _Place | None]:
         """Return digests of some users, and the place behind them; ``None`` at the end."""
@@ -102,6 +129,14 @@ class Walks:
         place = _Place(begin.state, server, position, rest) if rest or server < len(servers) else None
         return found[:limit], place
 
-    async def _user_id(self, digest: str) -> str:
-        _, user_id = await self._runner.run_on_user(scripts.FIND_USER, self._keys.of_digest(digest.encode()))
-        return str(user_id.decode())
+    async def _user_id(self, digest: str) -> str | None:
+        """Return the id of a user; ``""`` if the user has no session any more, ``None`` if the id is damaged."""
+        keys = self._keys.of_digest(digest.encode())
+        _, raw, is_shown = await self._runner.run_on_user(scripts.FIND_USER, keys)
+        if not is_shown:
+            return ""
+        try:
+            user_id = check_key("user_id", raw.decode())
+        except (UnicodeDecodeError, InvalidKey):
+            return None
+        return user_id if self._keys.of_user(user_id) == keys else None

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Literal
 
 from session_history_hooks import Corrupt, Entry, Limits, SessionKey
+from session_history_hooks.stored import checked_entry
 
 SEQ_BITS = 24
 """An entry's key is ``log << SEQ_BITS | seq``: 2**24 - 1 entries in a log, 2**39 logs in a file.
@@ -19,9 +20,13 @@ any index.
 
 MAX_SEQ = 2**SEQ_BITS - 1
 
+FLAGS: dict[object, bool] = {0: False, 1: True}
+
+_TYPES = (str, bytes, str)
+
 _COLUMNS = "entry.id, payload, origin, keys, bookkeeping"
 
-_FIND = f"""SELECT {_COLUMNS}, seq FROM entry_id JOIN entry ON entry.k = entry_id.log << {SEQ_BITS} | entry_id.seq
+_FIND = f"""SELECT {_COLUMNS}, seq FROM entry_id LEFT JOIN entry ON entry.k = entry_id.log << {SEQ_BITS} | entry_id.seq
     WHERE entry_id.log = ? AND entry_id.id = ?"""
 
 Row = tuple[str, bytes, str, str | None, int, int]
@@ -37,7 +42,7 @@ def read(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey)
     rows = _select(connection, log, seqs).fetchall()
     if len(rows) != len(seqs):
         raise Corrupt(f"{key} lacks {len(seqs) - len(rows)} of its entries {seqs[0]} to {seqs[-1]}")
-    return [_decode(row) for row in rows]
+    return [_decode(row, key) for row in rows]
 
 
 def read_page(connection: sqlite3.Connection, log: int, seqs: range, key: SessionKey, limits: Limits) -> list[Entry]:
@@ -65,10 +70,18 @@ def origins(connection: sqlite3.Connection, log: int, seqs: range, key: SessionK
     return [origin for (origin,) in rows]
 
 
-def find(connection: sqlite3.Connection, log: int, entry_id: str) -> tuple[int, Entry] | None:
-    """Return seq and entry of an id or key; of the newest entry if several have it."""
+def find(connection: sqlite3.Connection, log: int, entry_id: str, key: SessionKey) -> tuple[int, Entry] | None:
+    """Return seq and entry of an id or key; of the newest entry if several have it.
+
+    :raises Corrupt: the entry is missing or unreadable, or has other ids.
+    """
     row = connection.execute(_FIND, (log, entry_id)).fetchone()
-    return (row[-1], _decode(row)) if row else None
+    if row is None:
+        return None
+    entry, seq = _decode(row, key), row[-1]
+    if type(seq) is not int or entry_id not in (entry.id, *entry.keys):
+        raise Corrupt(f"{key} has an index of its entries that names the wrong one")
+    return seq, entry
 
 
 def find_seq(connection: sqlite3.Connection, log: int, entry_id: str) -> int | None:
@@ -133,12 +146,16 @@ def _decode_each(rows: sqlite3.Cursor, seqs: range, key: SessionKey) -> Iterator
         row = rows.fetchone()
         if row is None or row[-1] != seq:
             raise Corrupt(f"{key} lacks its entry {seq}")
-        yield _decode(row)
+        yield _decode(row, key)
 
 
-def _decode(row: Row) -> Entry:
-    entry_id, payload, origin, keys, bookkeeping, _ = row
-    return Entry(entry_id, payload, origin, () if keys is None else _decode_keys(keys), None, bookkeeping == 1)
+def _decode(row: Row, key: SessionKey) -> Entry:
+    entry_id, payload, origin, keys, bookkeeping, seq = row
+    if keys is None and (entry_id.__class__, payload.__class__, origin.__class__) == _TYPES and bookkeeping in FLAGS:
+        return Entry(entry_id, payload, origin, (), None, bookkeeping == 1)  # no call more: this runs for each entry
+    known_keys = () if keys is None else _decode_keys(keys)
+    entry = Entry(entry_id, payload, origin, known_keys, bookkeeping=FLAGS.get(bookkeeping, bookkeeping))  # type: ignore[arg-type]
+    return checked_entry(entry, key, seq)
 
 
 def _encode_keys(keys: tuple[str, ...]) -> str | None:
@@ -147,6 +164,8 @@ def _encode_keys(keys: tuple[str, ...]) -> str | None:
 
 def _decode_keys(text: str) -> tuple[str, ...]:
     try:
-        return tuple(json.loads(text))
-    except (TypeError, ValueError):
-        raise Corrupt("the keys of an entry are unreadable") from None
+        keys = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        keys = None
+    # What is no list is handed on as a key, which the check of the entry refuses.
+    return tuple(keys) if type(keys) is list else (keys,)

@@ -47,6 +47,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX listing ON head (user_id, active_us DESC, session_id) WHERE deleted = 0",
         "CREATE INDEX tombstone ON head (user_id, session_id) WHERE deleted = 1",
+        "CREATE INDEX unknown_state ON head (user_id) WHERE deleted NOT IN (0, 1)",  # finds damaged rows
         # The payload comes last: SQLite walks through a large value to reach the columns behind it.
         """CREATE TABLE entry (
             k           INTEGER PRIMARY KEY,
@@ -80,6 +81,9 @@ _KINDS: dict[int, tuple[type[SessionHistoryError], str]] = {
         Unavailable,
         "cannot be opened, or the files that SQLite needs next to it cannot be created",
     ),
+    sqlite3.SQLITE_CONSTRAINT: (Corrupt, "holds entries behind the tail of their log, or one id twice"),
+    sqlite3.SQLITE_TOOBIG: (Corrupt, "holds a value that is too large"),
+    sqlite3.SQLITE_MISMATCH: (Corrupt, "holds a value of another type"),
     sqlite3.SQLITE_NOTADB: (IncompatibleStore, "is not a SQLite database"),
 }
 
@@ -90,10 +94,15 @@ def translate(error: sqlite3.Error, path: Path) -> SessionHistoryError:
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if str(error).startswith(("no such table", "no such column")):
         return Corrupt(f"{path} lacks a table or a column of our schema ({name})")
-    if str(error).startswith("Could not decode"):  # The driver's own text goes on with the value.
+    if is_undecodable(error):  # The driver's own text goes on with the value.
         return Corrupt(f"{path} holds text that is not UTF-8")
     kind, text = _KINDS.get(code & 0xFF, (Unavailable, "cannot be read or written"))
     return kind(f"{path} {text} ({name})")
+
+
+def is_undecodable(error: sqlite3.Error) -> bool:
+    """Tell whether a column of type text is not UTF-8."""
+    return str(error).startswith("Could not decode")
 
 
 def connect(path: Path, *, timeout: float, mode: str = "rwc", shared: bool = False) -> sqlite3.Connection:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from session_history.providers.sqlite import entries, heads
+from session_history.providers.sqlite.file import is_undecodable
 from session_history_hooks import (
     Appended,
     Conflict,
+    Corrupt,
     Entry,
     Head,
     Limits,
@@ -22,6 +24,9 @@ from session_history_hooks import (
     select_seqs,
 )
 from session_history_hooks.rules import entries_to_restore, find_replay, head_after, overlap_to_compare
+from session_history_hooks.stored import MAX_NUMBER, checked_log
+
+_SESSION = "user_id = ? AND session_id = ?"
 
 
 def read(
@@ -38,10 +43,15 @@ def read(
         return None
     log, head = found
     seqs = select_seqs(head.tail.seq, limits.page, last=last, before=before, after=after)
-    page = _read_range(connection, found, seqs, limits, whole=last is not None, oldest_first=after is not None)
+    try:
+        page = _read_range(connection, found, seqs, limits, whole=last is not None, oldest_first=after is not None)
+        match = entries.find(connection, log, entry_id, key) if entry_id is not None else None
+    except sqlite3.OperationalError as error:
+        if not is_undecodable(error):
+            raise
+        raise Corrupt(f"an entry of {key} holds text that is not UTF-8") from None
     first = seqs.start if after is not None else seqs.stop - len(page)
-    match = entries.find(connection, log, entry_id) if entry_id is not None else None
-    return Log(head, first if page else head.tail.seq + 1, tuple(page), match)
+    return checked_log(Log(head, first if page else head.tail.seq + 1, tuple(page), match))
 
 
 def unchanged_since(connection: sqlite3.Connection, key: SessionKey, after: int) -> Log | None:
@@ -63,7 +73,7 @@ def append(
         heads.extend(connection, log, entry, snapshot)
     else:
         log, head = heads.find(connection, key) or (0, None)
-        replay = find_replay(head, entry, at, tail_origin, lambda known: entries.find_seq(connection, log, known))
+        replay = find_replay(head, entry, at, tail_origin, lambda known: _seq_of(connection, log, known, key))
         if replay:
             return replay
         log = heads.write(connection, head_after(head, key, entry, snapshot), log)
@@ -74,9 +84,11 @@ def append(
 def renew(connection: sqlite3.Connection, key: SessionKey, at: Position, tail_origin: str | None) -> bool:
     changed = connection.execute(
         "UPDATE head SET heartbeat = heartbeat + 1 WHERE user_id = ? AND session_id = ? AND deleted = 0"
-        " AND generation = ? AND seq = ? AND tail_origin = coalesce(?, tail_origin)",
+        f" AND generation = ? AND seq = ? AND tail_origin = coalesce(?, tail_origin) AND heartbeat < {MAX_NUMBER}",
         (key.user_id, key.session_id, at.generation, at.seq, tail_origin),
     )
+    if not changed.rowcount:
+        heads.find(connection, key)  # raises Corrupt for a damaged head
     return changed.rowcount == 1
 
 
@@ -120,16 +132,24 @@ def list_heads(connection: sqlite3.Connection, user_id: str, limit: int, behind:
     if behind:
         condition = "AND active_us <= ? AND (active_us < ? OR session_id > ?)"
         values = (behind.active_us, behind.active_us, behind.session_id)
-    rows = connection.execute(
-        f"{heads.SELECT} WHERE user_id = ? AND deleted = 0 {condition} ORDER BY active_us DESC, session_id LIMIT ?",
-        (user_id, *values, limit + 1),
-    ).fetchall()
-    listed = tuple(heads.decode(row) for row in rows[:limit])
-    return Page(listed, ListingCursor.behind(listed[-1]).encode() if len(rows) > limit else None)
+    page = heads.page(
+        connection,
+        f"user_id = ? AND deleted = 0 {condition} ORDER BY active_us DESC, session_id",
+        (user_id, *values),
+        limit,
+        heads.listed,
+    )
+    return page if behind else heads.with_unknown_state(connection, user_id, page)
 
 
 def delete(connection: sqlite3.Connection, key: SessionKey) -> bool:
-    return _delete(connection, "user_id = ? AND session_id = ?", (key.user_id, key.session_id)) == 1
+    if _delete(connection, _SESSION, (key.user_id, key.session_id)):
+        return True
+    try:
+        heads.find(connection, key)
+    except Corrupt:  # a damaged tombstone
+        _replace(connection, f"SELECT log FROM head WHERE {_SESSION}", (key.user_id, key.session_id))
+    return False
 
 
 def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
@@ -138,11 +158,22 @@ def delete_user(connection: sqlite3.Connection, user_id: str) -> int:
 
 def _delete(connection: sqlite3.Connection, condition: str, values: tuple[str, ...]) -> int:
     """Replace sessions by their tombstones, and return how many."""
-    logs = connection.execute(f"SELECT log FROM head WHERE deleted = 0 AND {condition}", values).fetchall()
-    for (log,) in logs:
+    states = ("deleted = 0", heads.UNKNOWN_STATE)
+    return sum(_replace(connection, f"SELECT log FROM head WHERE {state} AND {condition}", values) for state in states)
+
+
+def _replace(connection: sqlite3.Connection, logs: str, values: tuple[str, ...]) -> int:
+    """Replace heads by tombstones, and return how many."""
+    found = connection.execute(logs, values).fetchall()
+    for (log,) in found:
         entries.delete(connection, log)
         heads.write_tombstone(connection, log)
-    return len(logs)
+    return len(found)
+
+
+def _seq_of(connection: sqlite3.Connection, log: int, entry_id: str, key: SessionKey) -> int | None:
+    found = entries.find(connection, log, entry_id, key)
+    return found[0] if found else None
 
 
 def _read_range(

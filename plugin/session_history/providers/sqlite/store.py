@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from session_history_hooks import Corrupt, Shard, StoreInfo
+from session_history_hooks.stored import checked_info
 
 
 def info(connection: sqlite3.Connection) -> StoreInfo:
@@ -12,7 +13,7 @@ def info(connection: sqlite3.Connection) -> StoreInfo:
     row = connection.execute("SELECT incarnation, shard_number, shard_count FROM store").fetchone()
     try:
         incarnation, number, count = row
-        return StoreInfo(incarnation, version, None if number is None else Shard(number, count))
+        return checked_info(StoreInfo(incarnation, version, None if number is None else Shard(number, count)))
     except (TypeError, ValueError):
         raise Corrupt("the identity of the store is missing or unreadable") from None
 

@@ -6,6 +6,7 @@ import sqlite3
 
 from session_history.providers.sqlite import heads
 from session_history_hooks import ListingCursor, Page, UserPage
+from session_history_hooks.stored import listed_users
 
 _NEXT_USER = "SELECT min(user_id) FROM head WHERE user_id > "
 
@@ -17,22 +18,18 @@ _USERS = f"""WITH RECURSIVE users (user_id) AS (
 
 
 def list_users(connection: sqlite3.Connection, limit: int, cursor: str | None) -> UserPage:
-    rows = connection.execute(_USERS, (_decode(cursor), limit + 1)).fetchall()
-    users = tuple(user_id for (user_id,) in rows[:limit])
-    return UserPage(users, _encode(users[-1]) if len(rows) > limit else None)
+    wanted = limit + 1
+    while True:
+        rows = heads.fetch(connection, _USERS, (_decode(cursor), wanted))
+        page = listed_users([user_id for (user_id,) in rows], limit, more=len(rows) == wanted)
+        if page is not None:
+            return page
+        wanted *= 2  # so many damaged ids, at which no page can end
 
 
 def list_tombstones(connection: sqlite3.Connection, user_id: str, limit: int, cursor: str | None) -> Page:
-    rows = connection.execute(
-        f"{heads.SELECT} WHERE user_id = ? AND deleted = 1 AND session_id > ? ORDER BY session_id LIMIT ?",
-        (user_id, _decode(cursor), limit + 1),
-    ).fetchall()
-    tombstones = tuple(heads.decode(row) for row in rows[:limit])
-    return Page(tombstones, _encode(tombstones[-1].key.session_id) if len(rows) > limit else None)
-
-
-def _encode(name: str) -> str:
-    return ListingCursor(0, name).encode()
+    condition = "user_id = ? AND deleted = 1 AND session_id > ? ORDER BY session_id"
+    return heads.page(connection, condition, (user_id, _decode(cursor)), limit, heads.listed_by_id)
 
 
 def _decode(cursor: str | None) -> str:

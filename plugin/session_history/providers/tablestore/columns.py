@@ -95,5 +95,5 @@ INDEXED = [
 ]  # fmt: skip
 """The columns of a head that a listing shows. The index holds them besides its keys."""
 
-OF_TOMBSTONE = [LAYOUT_VERSION, GENERATION, SEQ, ORIGIN, CHANGED_US, ACTIVE_US, HEARTBEAT, REWRITE_ID]
-"""The columns of a tombstone that a list of tombstones shows."""
+OF_TOMBSTONE = [LAYOUT_VERSION, GENERATION, SEQ, ORIGIN, CHANGED_US, RECENCY, ACTIVE_US, HEARTBEAT, REWRITE_ID]
+"""The columns of a tombstone that a list of tombstones shows. A row with a recency is another one."""

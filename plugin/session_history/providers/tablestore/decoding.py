@@ -13,20 +13,35 @@ from typing import Any
 from tablestore import Row
 
 from session_history.providers.tablestore import columns as col
-from session_history.providers.tablestore.digests import IdDigests
-from session_history.providers.tablestore.keys import HEAD_NUMBER, position_of
-from session_history.providers.tablestore.rows import NEVER_SEEN, VERSION, Chunks, EntryRow, HeadRow, StoreRow
+from session_history.providers.tablestore.digests import DIGEST_BYTES, IdDigests
+from session_history.providers.tablestore.keys import HEAD_NUMBER, MAX_GENERATION, MAX_SEQ, position_of
+from session_history.providers.tablestore.rows import (
+    MAX_CHUNKS_ID,
+    MAX_CHUNKS_SIZE,
+    NEVER_SEEN,
+    VERSION,
+    Chunks,
+    EntryRow,
+    HeadRow,
+    StoreRow,
+)
 from session_history_hooks import (
     Corrupt,
     Entry,
     Head,
     IncompatibleStore,
+    InvalidKey,
     Position,
     SessionKey,
     Shard,
     Snapshot,
     StoreInfo,
+    check_key,
 )
+from session_history_hooks.stored import LAST_US, ListedRow, checked_head, checked_info
+
+_FLAWS = (KeyError, TypeError, ValueError, RecursionError)
+"""What the decoding of a row raises if a column is missing or has a wrong value."""
 
 
 def row_number(row: Row) -> int:
@@ -39,24 +54,35 @@ def user_of(row: Row) -> str:
     return user_id
 
 
-def session_of(row: Row) -> SessionKey:
-    return SessionKey(user_of(row), dict(row.primary_key)[col.SESSION_ID])
+def session_id_of(row: Row) -> str:
+    session_id: str = dict(row.primary_key)[col.SESSION_ID]
+    return session_id
 
 
-def generation_of(row: Row) -> int:
-    """Return the generation of an entry, a chunk or a head; 0 if the column of a head or chunk is unreadable."""
+def key_of(row: Row) -> SessionKey | None:
+    """Return the session of a row; ``None`` if its ids are not valid."""
+    try:
+        return SessionKey(user_of(row), session_id_of(row))
+    except InvalidKey:
+        return None
+
+
+def generation_of(row: Row) -> int | None:
+    """Return the generation of an entry, a chunk or a head; ``None`` if the column of a head or chunk is unreadable."""
     number = row_number(row)
     if 0 <= number < HEAD_NUMBER:
         return position_of(number).generation
     stored = _columns(row).get(col.GENERATION)
-    return stored if type(stored) is int else 0
+    return stored if type(stored) is int and 0 <= stored <= MAX_GENERATION else None
 
 
 def payload_bytes(row: Row) -> int:
     """Return the bytes of the payload of an entry, also if it is in chunks; 0 for other rows."""
     columns = _columns(row)
-    size = columns.get(col.CHUNKS_SIZE)
-    return size if type(size) is int else len(columns.get(col.PAYLOAD, b""))
+    size, payload = columns.get(col.CHUNKS_SIZE), columns.get(col.PAYLOAD)
+    if type(size) is int:
+        return size
+    return len(payload) if isinstance(payload, bytes | bytearray) else 0
 
 
 def read_head(row: Row) -> HeadRow:
@@ -64,26 +90,27 @@ def read_head(row: Row) -> HeadRow:
     try:
         return HeadRow(
             _head(row, columns),
-            IdDigests(_binary(columns[col.ID_DIGESTS]), _binary(columns.get(col.ID_COUNTS, b""))),
+            _digests(_binary(columns[col.ID_DIGESTS]), _binary(columns.get(col.ID_COUNTS, b""))),
             _integer(columns[col.ETAG]),
             _text(columns.get(col.PREVIOUS_REWRITE_ID, "")),
-            _integer(columns.get(col.RESTORED_SEQ, 0)),
+            _count(columns.get(col.RESTORED_SEQ, 0), MAX_SEQ),
         )
-    except (KeyError, TypeError, ValueError):
-        raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
+    except _FLAWS:
+        raise Corrupt(f"the head of {_name(row)} is unreadable") from None
 
 
-def read_listed(row: Row) -> Head:
+def read_listed(row: Row) -> ListedRow:
     """Decode a head from a row of the index."""
-    return _read_columns_of_head(row, {col.RECENCY: dict(row.primary_key)[col.RECENCY]})
+    recency: int = dict(row.primary_key)[col.RECENCY]
+    return _listed(row, {col.RECENCY: recency}, -recency if recency <= 0 else None)
 
 
-def read_tombstone(row: Row) -> Head | None:
+def read_tombstone(row: Row) -> ListedRow | None:
     """Decode a tombstone; return ``None`` for any other row."""
-    if row_number(row) != HEAD_NUMBER or col.ACTIVE_US not in _columns(row):
+    columns = _columns(row)
+    if row_number(row) != HEAD_NUMBER or col.RECENCY in columns or columns.get(col.GENERATION) == NEVER_SEEN:
         return None
-    head = _read_columns_of_head(row, {})
-    return head if head.tail.generation != NEVER_SEEN else None
+    return _listed(row, {}, 0)
 
 
 def read_entry(row: Row) -> EntryRow:
@@ -97,37 +124,39 @@ def read_entry(row: Row) -> EntryRow:
             _entry(columns),
             _chunks(columns, col.CHUNKS, col.CHUNKS_SIZE),
             _integer(columns[col.ETAG]),
-            appended_us if appended_us is None else _integer(appended_us),
+            appended_us if appended_us is None else _count(appended_us, LAST_US),
             _text(columns.get(col.REWRITE_ID, "")),
             _text(columns.get(col.PREVIOUS_REWRITE_ID, "")),
             _chunks(columns, col.REPLACED_CHUNKS, col.REPLACED_SIZE),
         )
-    except (KeyError, TypeError, ValueError):
-        raise Corrupt(f"entry {position.seq} of {session_of(row)} is unreadable") from None
+    except _FLAWS:
+        raise Corrupt(f"entry {position.seq} of {_name(row)} is unreadable") from None
 
 
 def read_chunk(row: Row) -> bytes:
+    columns = _checked(row)
     try:
-        return _binary(_checked(row)[col.PAYLOAD])
-    except (KeyError, TypeError):
-        raise Corrupt(f"a chunk of a payload of {session_of(row)} is unreadable") from None
+        return _binary(columns[col.PAYLOAD])
+    except _FLAWS:
+        raise Corrupt(f"a chunk of a payload of {_name(row)} is unreadable") from None
 
 
 def read_store(row: Row) -> StoreRow:
     columns = _checked(row, "the row of the store")
     try:
         shard = Shard(columns[col.SHARD], _integer(columns[col.SHARD_COUNT])) if col.SHARD in columns else None
-        return StoreRow(StoreInfo(_text(columns[col.INCARNATION]), VERSION, shard), _integer(columns[col.ETAG]))
-    except (KeyError, TypeError, ValueError):
+        info = StoreInfo(_text(columns[col.INCARNATION]), VERSION, shard)
+        return StoreRow(checked_info(info), _integer(columns[col.ETAG]))
+    except _FLAWS:
         raise Corrupt("the row that identifies the store is unreadable") from None
 
 
-def _read_columns_of_head(row: Row, more: dict[str, Any]) -> Head:
-    columns = _checked(row) | more
+def _listed(row: Row, more: dict[str, Any], place: int | None) -> ListedRow:
+    key = key_of(row)
     try:
-        return _head(row, columns)
-    except (KeyError, TypeError, ValueError):
-        raise Corrupt(f"the head of {session_of(row)} is unreadable") from None
+        return ListedRow(key, _head(row, _checked(row) | more) if key else None, place)
+    except (*_FLAWS, Corrupt, IncompatibleStore):
+        return ListedRow(key, None, place)
 
 
 def _head(row: Row, columns: Mapping[str, Any]) -> Head:
@@ -137,8 +166,8 @@ def _head(row: Row, columns: Mapping[str, Any]) -> Head:
             _integer(columns[col.SNAPSHOT_SEQ]), _text(columns[col.SNAPSHOT_ORIGIN]), _binary(columns[col.SUMMARY])
         )
     deleted = col.RECENCY not in columns
-    return Head(
-        session_of(row),
+    head = Head(
+        SessionKey(user_of(row), session_id_of(row)),
         Position(_integer(columns[col.GENERATION]), _integer(columns[col.SEQ])),
         _text(columns[col.ORIGIN]),
         deleted=deleted,
@@ -148,6 +177,10 @@ def _head(row: Row, columns: Mapping[str, Any]) -> Head:
         changed_us=_integer(columns[col.CHANGED_US]),
         snapshot=snapshot,
     )
+    if deleted and head.tail.generation == NEVER_SEEN:
+        return head
+    _count(head.tail.generation, MAX_GENERATION)
+    return checked_head(head, entries=MAX_SEQ)
 
 
 def _entry(columns: Mapping[str, Any]) -> Entry:
@@ -155,24 +188,50 @@ def _entry(columns: Mapping[str, Any]) -> Entry:
         _text(columns[col.ENTRY_ID]),
         _binary(columns.get(col.PAYLOAD, b"")),
         _text(columns[col.ORIGIN]),
-        tuple(map(_text, json.loads(columns[col.KEYS]))) if col.KEYS in columns else (),
+        _keys(_text(columns[col.KEYS])) if col.KEYS in columns else (),
         bookkeeping=col.BOOKKEEPING in columns,
     )
 
 
 def _chunks(columns: Mapping[str, Any], chunks_id: str, size: str) -> Chunks | None:
-    return Chunks(_integer(columns[chunks_id]), _integer(columns[size])) if chunks_id in columns else None
+    if chunks_id not in columns:
+        return None
+    chunks = Chunks(_count(columns[chunks_id], MAX_CHUNKS_ID), _count(columns[size], MAX_CHUNKS_SIZE))
+    if not chunks.size:
+        raise ValueError("a payload in chunks is not empty")
+    return chunks
 
 
 def _checked(row: Row, name: str | None = None) -> dict[str, Any]:
     columns = _columns(row)
     version = columns.get(col.LAYOUT_VERSION)
-    if type(version) is int and version > VERSION:
+    if type(version) is not int or version < 1:
+        raise Corrupt(f"{name or f'a row of {_name(row)}'} is unreadable: it has no valid layout version")
+    if version > VERSION:
         raise IncompatibleStore(
-            f"{name or f'a row of {session_of(row)}'} has layout version {version}; "
+            f"{name or f'a row of {_name(row)}'} has layout version {version}; "
             f"this release reads up to version {VERSION}"
         )
     return columns
+
+
+def _name(row: Row) -> str:
+    """Return a name of a session for an error."""
+    return str(key_of(row) or "a session with an id that is not valid")
+
+
+def _digests(digests: bytes, counts: bytes) -> IdDigests:
+    size = DIGEST_BYTES * sum(counts) if counts else len(digests)
+    if size != len(digests) or size % DIGEST_BYTES or 0 in counts:
+        raise ValueError("not the digests of entries")
+    return IdDigests(digests, counts)
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    keys = json.loads(text)
+    if type(keys) is not list:
+        raise TypeError("not a list of keys")
+    return tuple([check_key("entry key", key) for key in keys])
 
 
 def _columns(row: Row) -> dict[str, Any]:
@@ -183,6 +242,13 @@ def _integer(value: object) -> int:
     if type(value) is not int:
         raise TypeError("the column is not an integer")
     return value
+
+
+def _count(value: object, most: int) -> int:
+    number = _integer(value)
+    if not 0 <= number <= most:
+        raise ValueError("the number is out of range")
+    return number
 
 
 def _text(value: object) -> str:

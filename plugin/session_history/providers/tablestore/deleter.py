@@ -12,7 +12,7 @@ from session_history.providers.tablestore.rows import ALWAYS, HeadRow
 from session_history.providers.tablestore.staging import Staging
 from session_history.providers.tablestore.state import UNSEEN, SessionState
 from session_history.providers.tablestore.table import Backoff, Table
-from session_history_hooks import Corrupt, Position, SessionKey
+from session_history_hooks import Corrupt, IncompatibleStore, InvalidKey, Position, SessionKey
 
 
 class Deleter:
@@ -49,10 +49,19 @@ class Deleter:
             return applied
 
     async def delete_user(self, user_id: str) -> int:
+        """Delete all sessions but those that a newer version wrote. :raises IncompatibleStore: there is such a one."""
         count, before = 0, None
-        while key := await self._reader.previous_session(user_id, before):
-            count += await self.delete(key)
-            before = key.session_id
+        newer: IncompatibleStore | None = None
+        while (session_id := await self._reader.previous_session(user_id, before)) is not None:
+            try:
+                count += await self.delete(SessionKey(user_id, session_id))
+            except IncompatibleStore as error:
+                newer = error
+            except InvalidKey:  # Such an id leads to no session.
+                pass
+            before = session_id
+        if newer:
+            raise newer
         return count
 
     async def _write_tombstone(self, key: SessionKey, state: SessionState) -> HeadUpdate:
@@ -88,7 +97,9 @@ class Deleter:
         end = keys.primary_key(key, keys.number_of(Position(generation + 1, 0)))
         while start is not None:
             page = await self._table.page(start, end, limit=PAGE, columns=[col.LAYOUT_VERSION, col.GENERATION])
-            old = [rows.delete(row.primary_key) for row in page.rows if decoding.generation_of(row) <= generation]
+            old = [
+                rows.delete(row.primary_key) for row in page.rows if (decoding.generation_of(row) or 0) <= generation
+            ]
             await self._table.delete(old)
             later = later or len(old) < len(page.rows)
             start = page.next_key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -15,10 +16,11 @@ from session_history.providers.tablestore.cache import StateCache
 from session_history.providers.tablestore.chunks import ChunkStore
 from session_history.providers.tablestore.digests import REMEMBERED_IDS
 from session_history.providers.tablestore.keys import HEAD_NUMBER
-from session_history.providers.tablestore.rows import EntryRow
+from session_history.providers.tablestore.rows import EntryRow, HeadRow
 from session_history.providers.tablestore.state import UNSEEN, Scan, SessionState, TornReadError, derive
 from session_history.providers.tablestore.table import Backoff, Table
 from session_history_hooks import Corrupt, Entry, Head, ListingCursor, Log, Page, Position, SessionKey, select_seqs
+from session_history_hooks.stored import listed_page
 
 T = TypeVar("T")
 
@@ -96,18 +98,23 @@ class Reader:
 
     async def listing(self, user_id: str, limit: int, after: ListingCursor | None) -> Page:
         recency, session_id = (-after.active_us, after.session_id) if after else (INF_MIN, INF_MIN)
-        found = await self._table.rows(
-            keys.index_key(user_id, recency, session_id, INF_MAX if after else INF_MIN),
-            keys.index_key(user_id, INF_MAX, INF_MAX, INF_MAX),
-            limit=limit,
-            columns=col.INDEXED,
-            of_index=True,
-        )
-        heads = tuple(map(decoding.read_listed, found.rows))
-        return Page(heads, ListingCursor.behind(heads[-1]).encode() if heads and found.next_key else None)
+        wanted = limit
+        while True:
+            found = await self._table.rows(
+                keys.index_key(user_id, recency, session_id, INF_MAX if after else INF_MIN),
+                keys.index_key(user_id, INF_MAX, INF_MAX, INF_MAX),
+                limit=wanted,
+                columns=col.INDEXED,
+                of_index=True,
+            )
+            more = found.next_key is not None
+            page = listed_page(list(map(decoding.read_listed, found.rows)), limit, more=more and bool(found.rows))
+            if page is not None:
+                return page
+            wanted *= 2  # so many damaged rows, at which no page can end
 
-    async def previous_session(self, user_id: str, session_id: str | None) -> SessionKey | None:
-        """Return the session before this one in the order of session ids, deleted or not; for ``None``, the last."""
+    async def previous_session(self, user_id: str, session_id: str | None) -> str | None:
+        """Return the session id before this one in their order, deleted or not; for ``None``, the last."""
         found = await self._table.rows(
             keys.bound(user_id, INF_MAX, INF_MAX) if session_id is None else keys.bound(user_id, session_id, INF_MIN),
             keys.bound(user_id, INF_MIN, INF_MIN),
@@ -115,7 +122,7 @@ class Reader:
             backward=True,
             columns=[col.LAYOUT_VERSION],
         )
-        return decoding.session_of(found.rows[0]) if found.rows else None
+        return decoding.session_id_of(found.rows[0]) if found.rows else None
 
     async def newest_generation(self, key: SessionKey) -> int:
         """Return the newest generation of a session whose head may be unreadable."""
@@ -126,7 +133,9 @@ class Reader:
             backward=True,
             columns=[col.LAYOUT_VERSION, col.GENERATION],
         )
-        return max(map(decoding.generation_of, found.rows), default=0)
+        known = [generation for row in found.rows if (generation := decoding.generation_of(row)) is not None]
+        # A number that no life of the session had: a turn in flight names the lost one and must be refused.
+        return max(known, default=min(int(time.time()), keys.MAX_GENERATION - 1))
 
     async def _read(
         self, key: SessionKey, last: int | None, before: int | None, after: int | None, entry_id: str | None
@@ -232,6 +241,7 @@ class Reader:
         has_head = bool(newest) and decoding.row_number(newest[0]) == HEAD_NUMBER
         head = decoding.read_head(newest.pop(0)) if has_head else None
         read = list(map(decoding.read_entry, newest[:count]))
+        _require_times(key, head, read)
         entries = [row for row in read if row.appended_us is not None or (head and head.counts(row))]
         staged = [row for row in read if row.appended_us is None and not (head and head.counts(row))]
         return Scan(read_at, head, entries, staged)
@@ -281,6 +291,21 @@ def _fitting(seqs: range, by_seq: Mapping[int, EntryRow], max_bytes: int) -> tup
             break
         fitting.append(by_seq[seq])
     return fitting, True
+
+
+def _require_times(key: SessionKey, head: HeadRow | None, entries: Iterable[EntryRow]) -> None:
+    """Check that entries of a log which were not restored have a time. Without one they would pass for staged ones.
+
+    The head of a refused append may name the position of a staged entry, but not its origin.
+    """
+    if head is None or head.head.deleted:
+        return
+    tail = head.head.tail
+    for row in entries:
+        is_tail = (row.position, row.entry.origin) == (tail, head.head.tail_origin)
+        is_of_log = is_tail or (row.position.generation == tail.generation and row.position.seq < tail.seq)
+        if row.appended_us is None and is_of_log and not head.counts(row):
+            raise Corrupt(f"entry {row.position.seq} of {key} has no time")
 
 
 def _more_than(max_bytes: int) -> Callable[[Sequence[Row]], bool]:

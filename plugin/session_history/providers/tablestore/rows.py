@@ -31,6 +31,9 @@ CELL_BYTES = 2 * 2**20
 CHUNK_BITS = 6
 """A payload has at most 2**6 chunks. The other 57 bits of their numbers are random and identify the payload."""
 
+MAX_CHUNKS_ID = 2 ** (63 - CHUNK_BITS) - 1
+MAX_CHUNKS_SIZE = CELL_BYTES << CHUNK_BITS
+
 NEVER_SEEN = -1
 """The generation of a tombstone that readers ignore: it is the head of a session that was never seen."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tablestore import INF_MAX, INF_MIN
 
 from session_history.providers.tablestore import columns as col
@@ -10,6 +12,7 @@ from session_history.providers.tablestore.keys import HEAD_NUMBER
 from session_history.providers.tablestore.reader import PAGE
 from session_history.providers.tablestore.table import Table
 from session_history_hooks import ListingCursor, Page, UserPage
+from session_history_hooks.stored import is_user_id, listed_page
 
 USERS_PAGE = 100
 """The most users of a page. Each takes a request."""
@@ -27,6 +30,7 @@ class Walks:
     async def users(self, limit: int, after: ListingCursor | None) -> UserPage:
         """List users. One small read finds the first row behind the rows of the user before."""
         found: list[str] = []
+        unnamed = 0
         last = after.session_id if after else None
         while len(found) < min(limit, USERS_PAGE):
             page = await self._table.rows(
@@ -36,11 +40,13 @@ class Walks:
                 columns=[col.LAYOUT_VERSION],
             )
             if not page.rows:
-                return UserPage(tuple(found))
+                return UserPage(tuple(found), unnamed=unnamed)
             last = decoding.user_of(page.rows[0])
-            if last != keys.STORE_USER:
+            if is_user_id(last):
                 found.append(last)
-        return UserPage(tuple(found), ListingCursor(0, found[-1]).encode())
+            else:
+                unnamed += last != keys.STORE_USER
+        return UserPage(tuple(found), ListingCursor(0, found[-1]).encode(), unnamed)
 
     async def tombstones(self, user_id: str, limit: int, after: ListingCursor | None) -> Page:
         """List the tombstones among the next rows of a user, with one request.
@@ -52,10 +58,9 @@ class Walks:
             start = keys.bound(user_id, after.session_id, HEAD_NUMBER if after.active_us == _AT_HEAD else INF_MAX)
         end = keys.bound(user_id, INF_MAX, INF_MAX)
         page = await self._table.page(start, end, limit=PAGE, columns=col.OF_TOMBSTONE)
-        found = [head for row in page.rows if (head := decoding.read_tombstone(row)) is not None]
-        heads = tuple(found[:limit])
-        if len(found) > limit:
-            return Page(heads, ListingCursor(_BEHIND, heads[-1].key.session_id).encode())
-        if page.next_key is None:
-            return Page(heads)
-        return Page(heads, ListingCursor(_AT_HEAD, dict(page.next_key)[col.SESSION_ID]).encode())
+        rows = [listed for row in page.rows if (listed := decoding.read_tombstone(row)) is not None]
+        found = listed_page(rows, limit, more=False)
+        assert found is not None
+        if found.cursor is not None or page.next_key is None:
+            return found
+        return replace(found, cursor=ListingCursor(_AT_HEAD, dict(page.next_key)[col.SESSION_ID]).encode())

@@ -15,8 +15,13 @@ elseif head then
   -- The writer saw no session, since all earlier ones had expired. It may continue this one as well as the first.
   local recreated = head.follows_expired == 1 and generation == 0 and seq == 0
   local known_seq = (recreated or generation == head.generation) and redis.call('HGET', ids, id)
-  local known
+  local known, damage
   if known_seq then
+    known_seq, damage = seq_of(head, known_seq)
+  end
+  if damage then
+    answer = {CORRUPT, damage, raw}
+  elseif known_seq then
     if waits then
       redis.call('HSET', heads, session, raw) -- WAIT counts only replicas that have a write of this connection
     end

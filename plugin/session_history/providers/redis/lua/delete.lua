@@ -1,15 +1,18 @@
 local CALL_IDS_BYTES = 32 -- the newest first; so a delete is recognized after three later ones
 local call_id, given = ARGV[1], ARGV[2]
 
--- A damaged session can be deleted, too, as long as its generation is known.
+-- A damaged session can be deleted, too, unless a newer version wrote it. A lost generation becomes a number that no
+-- life of the session had, the seconds since the epoch: a turn in flight names the lost one and must be refused.
 local function delete(session, entries, ids)
   local head, tombstone, raw, flaw = find(session, entries, ids)
   local before = read_tombstone(session)
   local call_ids = before and before.call_ids or ''
   if call_ids:find(call_id, 1, true) then
     return DONE -- this call was sent before; a session that lives now began after it
-  elseif flaw then
+  elseif flaw and #raw > 0 and raw:byte() > 1 then
     return CORRUPT
+  elseif flaw then
+    head = {generation = math.floor(now() / 1000000), changed = 0, expires = 0}
   elseif not head and tombstone and tombstone.history == DELETED then
     return UNCHANGED
   end

@@ -32,4 +32,5 @@ local function has_deleted_session()
 end
 
 local owner = redis.call('HGET', tombstones, OWNER)
-return {DONE, owner and (has_live_session() or has_deleted_session()) and owner or ''}
+local is_shown = has_live_session() or has_deleted_session()
+return {DONE, owner or '', is_shown and 1 or 0}

@@ -11,36 +11,48 @@ local function is_greater(one, other)
   return #one > #other
 end
 
-local limit, score, start = tonumber(ARGV[1]), ARGV[2], 0
+-- Return the sessions that have a head and are not in the index.
+local function unlisted()
+  local answer = {}
+  for _, session in ipairs(redis.call('HKEYS', heads)) do
+    if not redis.call('ZSCORE', index, session) then
+      answer[#answer + 1] = session
+    end
+  end
+  return answer
+end
+
+local limit, skipped, score, start = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], 0
 local total = redis.call('ZCARD', index)
-if redis.call('HLEN', heads) ~= total then
-  return {CORRUPT, 'its heads and its index differ', ''}
-elseif score then
+if score then
   start = redis.call('ZCOUNT', index, '-inf', '(' .. score)
   for _, session in ipairs(redis.call('ZRANGEBYSCORE', index, score, score)) do
-    start = start + (is_greater(session, ARGV[3]) and 0 or 1)
+    start = start + (is_greater(session, ARGV[4]) and 0 or 1)
   end
 end
-local found, bytes, stop, answer = 0, 0, math.min(total, start + MAX_SCANNED), {}
+start = start + skipped
+local is_whole = score or skipped > 0 or redis.call('HLEN', heads) == total
+local first, found, bytes, stop, answer = start, 0, 0, math.min(total, start + MAX_SCANNED), {}
 while start < stop and found < limit do
-  local sessions = redis.call('ZRANGE', index, start, math.min(stop, start + math.min(CHUNK, limit - found)) - 1)
+  local last = math.min(stop, start + math.min(CHUNK, limit - found)) - 1
+  local members, sessions, scores = redis.call('ZRANGE', index, start, last, 'WITHSCORES'), {}, {}
+  for place = 1, #members / 2 do
+    sessions[place], scores[place] = members[2 * place - 1], members[2 * place]
+  end
   for place, raw in ipairs(redis.call('HMGET', heads, unpack(sessions))) do
     local head = raw and decode_head(raw, true)
-    if not head then
-      return {CORRUPT, 'a head is missing or unreadable', raw or ''}
-    elseif head.expires == 0 or head.expires > now() then
-      if bytes > 0 and bytes + #raw > MAX_BYTES then
+    if not head or is_live(head) then
+      local size = raw and #raw or 0
+      if bytes > 0 and bytes + size > MAX_BYTES then
         stop = start
         break
       end
-      found, bytes = found + 1, bytes + #raw
-      answer[2 * found - 1], answer[2 * found] = sessions[place], raw
+      found, bytes, is_whole = found + 1, bytes + size, is_whole and raw
+      local is_placed = head and are_counts(-(tonumber(scores[place]) or 1))
+      answer[2 * found - 1], answer[2 * found] = sessions[place], is_placed and raw or ''
     end
     start = start + 1
   end
 end
-if start < total then
-  local last = redis.call('ZRANGE', index, start - 1, start - 1, 'WITHSCORES')
-  return {DONE, answer, last[1], last[2]}
-end
-return {DONE, answer}
+local last = start < total and redis.call('ZRANGE', index, start - 1, start - 1, 'WITHSCORES') or {}
+return {DONE, answer, is_whole and {} or unlisted(), start - first, last}

@@ -18,6 +18,17 @@ local function now()
   return clock
 end
 
+-- Doubles hold whole numbers exactly up to 2^53.
+local function are_counts(...)
+  for place = 1, select('#', ...) do
+    local number = select(place, ...)
+    if not (number >= 0 and number <= 9007199254740992 and number % 1 == 0) then
+      return false
+    end
+  end
+  return true
+end
+
 -- Return nil if the bytes are not a head.
 local function decode_head(raw, without_summary)
   if #raw < HEAD_BYTES or string.byte(raw) ~= 1 then
@@ -26,7 +37,8 @@ local function decode_head(raw, without_summary)
   local _, generation, seq, heartbeat, active, changed, expires, id_count, snapshot_seq, follows_expired, a, b, c =
     struct.unpack(HEAD, raw)
   b, c = a + b, a + b + c
-  if not (generation >= 0 and seq > 0 and active >= 0 and expires >= 0) or c > #raw - HEAD_BYTES then
+  if seq == 0 or follows_expired > 1 or c > #raw - HEAD_BYTES
+      or not are_counts(generation, seq, heartbeat, active, changed, expires, id_count, snapshot_seq) then
     return nil
   end
   return {
@@ -61,6 +73,9 @@ local function decode_tombstone(raw)
     return nil
   end
   local _, history, generation, active, changed = struct.unpack(TOMBSTONE, raw)
+  if history > DELETED_BEFORE or not are_counts(generation, active, changed) then
+    return nil
+  end
   return {
     generation = generation, active = active, changed = changed, history = history,
     call_ids = raw:sub(TOMBSTONE_BYTES + 1),
@@ -107,6 +122,15 @@ local function missing_part(head)
   if redis.call('LLEN', entries) ~= head.seq or redis.call('HLEN', ids) ~= head.id_count then
     return 'entries or ids are missing'
   end
+end
+
+-- Return the seq that `ids` holds for an id, or nil and a flaw if it is none of this log.
+local function seq_of(head, found)
+  local seq = tonumber(found)
+  if seq and seq % 1 == 0 and seq >= 1 and seq <= head.seq then
+    return seq
+  end
+  return nil, 'an id has no valid seq'
 end
 
 -- Return the seqs of the entries that ever stood in pieces, each with a space behind it.

@@ -7,8 +7,12 @@ elseif not head then
   return {DONE, visible(tombstone, raw), {}}
 end
 local answer = {DONE, raw, start and redis.call('LRANGE', entries, ARGV[2], stop) or {}}
-local seq = id and redis.call('HGET', ids, id)
-if seq then
+local found = id and redis.call('HGET', ids, id)
+if found then
+  local seq, damage = seq_of(head, found)
+  if damage then
+    return {CORRUPT, damage, raw}
+  end
   answer[4], answer[5] = seq, redis.call('LINDEX', entries, seq - 1)
 end
 return answer
