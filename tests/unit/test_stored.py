@@ -104,7 +104,8 @@ def test_head_with_a_wrong_value_is_corrupt(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("id", b"e"), ("payload", "x"), ("origin", None), ("keys", (1,)), ("keys", ("\ud800",)), ("bookkeeping", 1)]
+    ("name", "value"),
+    [("id", b"e"), ("payload", "x"), ("origin", None), ("keys", (1,)), ("keys", ("\ud800",)), ("bookkeeping", 1)],
 )
 def test_entry_with_a_wrong_value_is_corrupt(name: str, value: Any) -> None:
     entry = Entry("e", b"x", keys=("k",))
