@@ -7,7 +7,7 @@ from bisect import insort
 from session_history.errors import Corrupt
 from session_history.log.cache import EntryRange, NumberedRecord, numbered
 from session_history.log.session_log import SessionLog
-from session_history.records.record import MessageRef, Record, Status
+from session_history.records.record import Author, MessageRef, Record, Status
 from session_history.records.summary import NEAR, SessionSummary
 from session_history.view.assembly import TurnView, assemble
 from session_history_hooks import Head
@@ -34,14 +34,15 @@ class TurnParts:
             return turn
         own = [each for each in entries.entries if _belongs(each, first)]
         found = await self._gathered(first, own, entries.last, entries.head, summary)
-        return turn if len(found) == len(own) else assemble(found)[0]
+        return assemble(found[len(own) :], [turn])[0]
 
     async def turn_with(self, ref: MessageRef, head: Head, summary: SessionSummary) -> list[TurnView]:
         """Return the turn that holds a message, however far back; nothing if the log has no such turn."""
-        page = await self._log.read_again(head.key, head, last=1, before=ref.seq + 1)
-        for seq, record in numbered(page):
+        found = await self._read(head, ref.seq, ref.seq)
+        for seq, record in found:
             first = record.continues.first if record.continues else seq
-            return assemble(await self._gathered(first, [], first - 1, head, summary))
+            turns = assemble(await self._entries(first, head, summary, None))
+            return [turn for turn in turns if turn.whole and turn.contains(ref)]
         return []
 
     async def turn_of(self, seq: int, record: Record, head: Head, summary: SessionSummary) -> TurnView:
@@ -52,10 +53,27 @@ class TurnParts:
         first = record.continues.first if record.continues else seq
         if not 0 < first <= seq:
             raise Corrupt(f"entry {seq} of {head.key} continues entry {first}, which cannot be")
-        turns = assemble(await self._gathered(first, [], first - 1, head, summary, end=seq))
-        if not (turns and turns[0].whole and turns[0].has_entry(seq)):
+        turns = assemble(await self._entries(first, head, summary, seq))
+        turn = next((turn for turn in turns if turn.whole and turn.has_entry(seq)), None)
+        if turn is None:
             raise Corrupt(f"entry {seq} of {head.key} continues entry {first}, with which no turn begins")
-        return turns[0]
+        return turn
+
+    async def _entries(self, first: int, head: Head, summary: SessionSummary, end: int | None) -> list[NumberedRecord]:
+        """Return the entries of the turn that begins with entry ``first``, and perhaps others between them."""
+        found = await self._read(head, first, first)
+        if found and found[0][1].by is Author.TURN:
+            return await self._gathered(first, found, first, head, summary, end=end)
+        return await self._read(head, first, head.tail.seq if end is None else end)  # plain appends name no turn
+
+    async def _read(self, head: Head, first: int, last: int) -> list[NumberedRecord]:
+        """Return the entries from ``first`` to ``last``."""
+        found: list[NumberedRecord] = []
+        while first <= last:
+            page = await self._log.read_again(head.key, head, after=first - 1, before=last + 1)
+            found += numbered(page)
+            first += len(page.entries)
+        return found
 
     async def _gathered(
         self,
@@ -75,19 +93,17 @@ class TurnParts:
         found = list(known)
         last = head.tail.seq if end is None else end
         noted = {part.seq for part in summary.late if part.first == first and read < part.seq <= last}
-        places = sorted(noted | {found[-1][0] if found else first} | ({end} if end else set()))
+        places = sorted(noted | {seq for seq, _ in found[-1:]} | ({end} if end else set()))
         unnoted = 0 if summary.knows_parts_since(read) else summary.late[0].seq
         while places:
             place = places.pop(0)
             stop = min(max(place + NEAR, unnoted), last)
-            read = max(read, place - 1)
-            while read < stop:
-                page = await self._log.read_again(head.key, head, after=read, before=stop + 1)
-                new = [each for each in numbered(page) if _belongs(each, first)]
-                found += new
-                for seq, _ in new:
-                    insort(places, seq)
-                read += len(page.entries)
+            begin = max(read + 1, place)
+            new = [each for each in await self._read(head, begin, stop) if _belongs(each, first)]
+            found += new
+            for seq, _ in new:
+                insort(places, seq)
+            read = max(read, stop)
         return found
 
 
