@@ -1,0 +1,161 @@
+"""The stores of ``make histories``, with all that a nemesis may do to each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from servers.postgresql import Server, running, servers
+from servers.proxy import Proxy
+from servers.valkey import ValkeyServer
+
+Act = Callable[[], object]
+
+
+@dataclass
+class Arena:
+    """A store.
+
+    :ivar url: for clients, through the proxy if there is one.
+    :ivar direct_url: for those that no fault is to reach.
+    :ivar pids: returns the processes of the server.
+    :ivar restart: kills the server and starts it again; what was acknowledged has to be there.
+    :ivar back_up: makes a backup, in the place of the one before.
+    :ivar restore: puts the backup in the place of the store. Without ``live`` no client may run.
+    """
+
+    url: str
+    direct_url: str
+    proxy: Proxy | None = None
+    pids: Callable[[], list[int]] = list
+    restart: Act | None = None
+    back_up: Act | None = None
+    restore: Act | None = None
+    live: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    """Stop processes for a while."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[Arena]:
+    path, backup = folder / "history.db", folder / "backup.db"
+    url = f"sqlite:///{path}"
+
+    def back_up() -> None:
+        backup.unlink(missing_ok=True)
+        with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(backup)) as target:
+            source.backup(target)
+
+    def restore() -> None:
+        for each in folder.glob("history.db*"):
+            each.unlink()
+        shutil.copy(backup, path)
+        path.chmod(0o600)
+
+    yield Arena(url, url, back_up=back_up, restore=restore)
+
+
+@contextmanager
+def valkey(folder: Path) -> Iterator[Arena]:
+    """A server that writes each command to its disk; a backup is a dump of its memory."""
+    backup = folder / "backup.rdb"
+    with ValkeyServer(appendonly="yes", appendfsync="always", dbfilename="dump.rdb") as server:
+        with Proxy(server.port) as proxy:
+
+            def back_up() -> None:
+                with server.client() as client:
+                    client.save()
+                shutil.copy(server.folder / "dump.rdb", backup)
+
+            def restore() -> None:
+                server.kill()
+                shutil.rmtree(server.folder / "appendonlydir")
+                shutil.copy(backup, server.folder / "dump.rdb")
+                server.settings["appendonly"] = "no"
+                server.start()
+                with server.client() as client:
+                    client.config_set("appendonly", "yes")
+                    server.wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+                server.settings["appendonly"] = "yes"
+
+            yield Arena(
+                f"redis://127.0.0.1:{proxy.port}/0?durability=disk", f"{server.url}?durability=disk", proxy,
+                lambda: [server.pid], server.restart, back_up, restore, live=True,
+            )  # fmt: skip
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[Arena]:
+    """A server whose folder is copied while all its processes are stopped."""
+    with servers() as machine, running(machine) as server, Proxy(server.port) as proxy:
+        backup = server.data.with_suffix(".backup")
+
+        def back_up() -> None:
+            shutil.rmtree(backup, ignore_errors=True)
+            with stopped(server.pids()):
+                subprocess.run(["cp", "-Rp", server.data, backup], check=True)
+
+        def restart() -> None:
+            server.kill()
+            server.start()
+
+        def restore() -> None:
+            server.kill()
+            shutil.rmtree(server.data)
+            subprocess.run(["cp", "-Rp", backup, server.data], check=True)
+            started_without_lock(server)
+
+        yield Arena(
+            server.url(proxy=proxy), server.url(), proxy, server.pids, restart, back_up, restore, live=True
+        )  # fmt: skip
+
+
+def started_without_lock(server: Server) -> None:
+    """Start a server on the copy of the folder of a running one."""
+    (server.data / "postmaster.pid").unlink(missing_ok=True)
+    server.start()
+
+
+@contextmanager
+def tablestore(folder: Path) -> Iterator[Arena]:
+    """The emulator, which keeps its tables in memory: it may be stopped, not killed."""
+    tests = str(Path(__file__).parents[1])
+    command = [sys.executable, "-m", "servers.tablestore"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as server:
+        assert server.stdout is not None
+        endpoint = server.stdout.readline().strip().removeprefix("http://")
+        with Proxy(int(endpoint.rpartition(":")[2])) as proxy:
+            options = "?instance=inst&tls=false"
+            keys = {"TABLESTORE_ACCESS_KEY_ID": "ak", "TABLESTORE_ACCESS_KEY_SECRET": "sk"}
+            yield Arena(
+                f"tablestore://127.0.0.1:{proxy.port}{options}", f"tablestore://{endpoint}{options}", proxy,
+                lambda: [server.pid], environment=keys,
+            )  # fmt: skip
+        server.kill()
+
+
+ARENAS: dict[str, Callable[[Path], AbstractContextManager[Arena]]] = {
+    each.__name__: each for each in (sqlite, valkey, postgresql, tablestore)
+}
