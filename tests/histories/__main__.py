@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--bug", default="", help="a planted bug")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--era", type=float, default=15.0, help="seconds of an era")
-    parser.add_argument("--restores", type=float, default=0.3, help="the share of eras after which a backup is restored")
+    parser.add_argument(
+        "--restores", type=float, default=0.3, help="the share of eras after which a backup is restored"
+    )
     parser.add_argument("--no-faults", action="store_true")
     parser.add_argument("stores", nargs="*", choices=[[], *ARENAS], help="sqlite, valkey and postgresql by default")
     given = parser.parse_args()

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,9 @@ from pathlib import Path
 from servers.postgresql import Server, running, servers
 from servers.proxy import Proxy
 from servers.valkey import ValkeyServer
+
+DELAY = 1.2
+"""Seconds by which a late answer is late: longer than the lease of a client."""
 
 Act = Callable[[], object]
 
@@ -44,15 +47,16 @@ class Arena:
 
 
 @contextmanager
-def stopped(pids: list[int]) -> Iterator[None]:
+def stopped(pids: Iterable[int | None]) -> Iterator[None]:
     """Stop processes for a while."""
-    for pid in pids:
+    running = [pid for pid in pids if pid is not None]
+    for pid in running:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for pid in pids:
+        for pid in running:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
@@ -81,7 +85,7 @@ def valkey(folder: Path) -> Iterator[Arena]:
     """A server that writes each command to its disk; a backup is a dump of its memory."""
     backup = folder / "backup.rdb"
     with ValkeyServer(appendonly="yes", appendfsync="always", dbfilename="dump.rdb") as server:
-        with Proxy(server.port) as proxy:
+        with Proxy(server.port, delay=DELAY) as proxy:
 
             def back_up() -> None:
                 with server.client() as client:
@@ -108,7 +112,7 @@ def valkey(folder: Path) -> Iterator[Arena]:
 @contextmanager
 def postgresql(folder: Path) -> Iterator[Arena]:
     """A server whose folder is copied while all its processes are stopped."""
-    with servers() as machine, running(machine) as server, Proxy(server.port) as proxy:
+    with servers() as machine, running(machine) as server, Proxy(server.port, delay=DELAY) as proxy:
         backup = server.data.with_suffix(".backup")
 
         def back_up() -> None:
@@ -146,7 +150,7 @@ def tablestore(folder: Path) -> Iterator[Arena]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as server:
         assert server.stdout is not None
         endpoint = server.stdout.readline().strip().removeprefix("http://")
-        with Proxy(int(endpoint.rpartition(":")[2])) as proxy:
+        with Proxy(int(endpoint.rpartition(":")[2]), delay=DELAY) as proxy:
             options = "?instance=inst&tls=false"
             keys = {"TABLESTORE_ACCESS_KEY_ID": "ak", "TABLESTORE_ACCESS_KEY_SECRET": "sk"}
             yield Arena(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,7 +113,7 @@ def cache_ignores_the_generation() -> None:
         return True
 
     EntryRange.followed_by = followed_by  # type: ignore[method-assign]
-    SessionLog.holds = holds  # type: ignore[method-assign]
+    SessionLog.holds = holds  # type: ignore[assignment,method-assign]
 
 
 def reads_come_from_the_cache_for_a_while() -> None:
@@ -150,7 +151,7 @@ def lease_is_measured_after_the_read() -> None:
 
 def lease_is_measured_by_the_wall_clock() -> None:
     real = LeaseObserver.check_expired
-    leases.time = SimpleNamespace(monotonic=lambda: time.time())  # type: ignore[assignment] # noqa: PLW0108
+    leases.time = SimpleNamespace(monotonic=lambda: time.time())  # type: ignore[assignment,attr-defined] # noqa: PLW0108
 
     def check_expired(self: LeaseObserver, head: Head, lease: float, *, asked_at: float) -> None:
         real(self, head, lease, asked_at=time.time())
@@ -159,7 +160,7 @@ def lease_is_measured_by_the_wall_clock() -> None:
 
 
 def failed_turns_are_shown() -> None:
-    reader.for_model = lambda turns, _: list(turns)  # type: ignore[assignment]
+    reader.for_model = lambda turns, turn_id: list(turns)  # type: ignore[attr-defined]
 
 
 def interrupted_turn_keeps_its_id() -> None:
@@ -168,7 +169,7 @@ def interrupted_turn_keeps_its_id() -> None:
 
 def vars_of(owner: Any) -> dict[str, Callable[[Any], None]]:
     """Return what replaces each name of a class or module."""
-    return {name: lambda value, name=name: setattr(owner, name, value) for name in vars(owner)}
+    return {name: partial(setattr, owner, name) for name in vars(owner)}
 
 
 BUGS: dict[str, Callable[[], None]] = {

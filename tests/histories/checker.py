@@ -12,6 +12,9 @@ from histories.model import Life, Lives, Shown, is_history, texts
 
 INFINITY = float("inf")
 
+ANY = 1 << 62
+"""A generation behind all others."""
+
 LIVING = float(1 << 62)
 """A seq behind all entries of a life, and ahead of its end."""
 
@@ -46,7 +49,7 @@ class Event:
     invoked: int
     returned: int
     low: Position = NEVER
-    high: Position = (INFINITY, INFINITY)
+    high: Position = (ANY, INFINITY)
     gone: bool = False
     life: int | None = None
     before: Event | None = None
@@ -100,7 +103,7 @@ class SessionCheck:
         for each in self.listings:
             facts = each.facts["listed"].get(self.session)
             read = Operation(each.name, "list", self.session, each.invoked, each.returned, "ok")
-            read.facts = facts if facts else {"gone": True}
+            read.facts = facts or {"gone": True}
             found.append(read)
         return found
 
@@ -259,8 +262,8 @@ class SessionCheck:
         by_name = {each.name: each for each in self.operations}
         for generation, life in self.model.lives.items():
             for seq, placed in life.entries.items():
-                at = generation, seq
-                yield Event("append", by_name.get(placed.entry.op), placed.invoked, placed.returned, at, at)
+                at, ahead = (generation, seq), (generation, seq - 0.5)
+                yield Event("append", by_name.get(placed.entry.op), placed.invoked, placed.returned, at, ahead)
         for operation in [*self.operations, *self._listed()]:
             yield from self._call_events(operation)
 
@@ -279,7 +282,10 @@ class SessionCheck:
             yield Event("delete", operation, invoked, returned, gone=True)
         elif operation.error == "SessionExists":
             attempts = [each for other in self.operations for each in other.attempts if each.invoked < returned]
-            begun = [self.history.base.logs.get(self.session, StoredLog()).generation, *(each.at[0] for each in attempts)]
+            begun = [
+                self.history.base.logs.get(self.session, StoredLog()).generation,
+                *(each.at[0] for each in attempts),
+            ]
             yield Event("exists", operation, invoked, returned, high=(max(begun), LIVING))
         elif operation.do == "turn" and operation.entered != FOREVER:
             at = self._place_of(operation, operation.facts.get("origin"))

@@ -47,7 +47,7 @@ def shorten_times() -> None:
     leases.LEASE_SECONDS = LEASE_SECONDS
     session_log.RETRY_TIMEOUT = RETRY_TIMEOUT
     session_log.POLL_INTERVAL = POLL_INTERVAL
-    lifecycle.POLL_INTERVAL = POLL_INTERVAL
+    lifecycle.POLL_INTERVAL = POLL_INTERVAL  # type: ignore[attr-defined]
 
 
 async def call_until(stopped: asyncio.Event, caller: Caller) -> None:

@@ -42,7 +42,12 @@ class Clients:
     def start(self) -> None:
         self._started += 1
         name = f"c{self._started}"
-        order = {**self._order, "name": name, "file": str(self._history(name)), "log": str(self._folder / f"{name}.log")}
+        order = {
+            **self._order,
+            "name": name,
+            "file": str(self._history(name)),
+            "log": str(self._folder / f"{name}.log"),
+        }
         process = PROCESSES.Process(target=client.main, args=(order,), daemon=True)
         process.start()
         self.running[process] = name

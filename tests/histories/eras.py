@@ -16,7 +16,7 @@ from pathlib import Path
 from histories.arenas import ARENAS, Arena
 from histories.checker import Flaw, check
 from histories.clients import Clients
-from histories.history import FOREVER, Dump, History, Pen, StoredLog, lines_of
+from histories.history import FOREVER, Dump, EntryFacts, History, Pen, StoredLog, lines_of
 from histories.nemesis import Nemesis
 from histories.observed import Observed, facts_of
 from histories.operations import Caller
@@ -74,7 +74,7 @@ class Report:
 
 async def stored_log(provider: SessionHistoryProvider, key: SessionKey) -> StoredLog:
     """Read a log below the service."""
-    entries = []
+    entries: list[EntryFacts] = []
     while True:
         log = await provider.read(key, after=len(entries))
         if log is None:

@@ -117,7 +117,7 @@ class Operation:
 
     @property
     def is_exclusive(self) -> bool:
-        return self.facts.get("concurrent", "keep") != "keep"
+        return bool(self.facts.get("concurrent", "keep") != "keep")
 
     @property
     def recorded(self) -> list[str] | None:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 
 from histories.arenas import Arena, stopped
 from histories.clients import Clients
-from servers.proxy import Mishaps
+from servers.proxy import Mishap, Mishaps
 
 SHORT, LONG = 0.05, 2.5
 """Seconds for which a process is stopped. A lease is over within the longer ones."""
+
+LATE = 0.15
+"""The share of answers that come late on a slow network."""
 
 
 class Nemesis:
@@ -32,7 +35,7 @@ class Nemesis:
         if arena.pids():
             acts += [(5, self.stop_server)]
         if arena.proxy:
-            acts += [(5, self.disturb)]
+            acts += [(5, self.disturb), (4, self.slow_down)]
         if arena.restart:
             acts += [(1, self.restart_server)]
         self._acts = acts
@@ -76,6 +79,14 @@ class Nemesis:
         assert self._arena.proxy is not None
         self._arena.proxy.mishaps = Mishaps(str(self._random.random()), share=self._random.choice((0.01, 0.1)))
         self._pause()
+        self.calm()
+
+    def slow_down(self) -> None:
+        """Let some answers come late, some of them later than a lease lives without heartbeats."""
+        assert self._arena.proxy is not None
+        late = random.Random(self._random.random())
+        self._arena.proxy.mishaps = iter(lambda: Mishap.DELAY if late.random() < LATE else None, "never")
+        time.sleep(self._random.uniform(0.5, LONG))
         self.calm()
 
     def calm(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from histories.history import Pen
@@ -29,6 +30,11 @@ REFUSALS = (
 
 TURN_IDS = 400
 """Ids of a session's turns that processes choose from, so that some are repeated, also at the same time."""
+
+HELD = 0.06
+"""The share of exclusive turns that hold their lease for longer than it lives without heartbeats."""
+
+HOLD = 2.0
 
 PADDINGS = (0, 0, 0, 900, 5000)
 
@@ -86,10 +92,11 @@ class Caller:
         plan = {
             "steps": self._random.choice((1, 1, 2, 3)),
             "pause": self._random.choice((0, 0, 0, 0.02, 0.1, 0.3)),
+            "hold": options["concurrent"] != "keep" and draw() < HELD,
             "end": self._random.choices(("well", "fails", "cancelled"), (88, 7, 5))[0],
             "checkpoint": draw() < 0.3,
         }
-        await self._noted("turn", session, lambda op: self._take(op, session, options, plan), **options, **plan)
+        await self._noted("turn", session, lambda op: self._take(op, session, options, plan), {**options, **plan})
 
     async def _take(self, op: str, session: str, options: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
         question = said("user", f"{options['turn_id'] or op}?")
@@ -115,6 +122,8 @@ class Caller:
 
     async def _speak(self, op: str, recorder: Any, plan: dict[str, Any], texts: list[str]) -> None:
         """Say the answers of a turn one by one, and end it as planned."""
+        if plan["hold"]:
+            await asyncio.sleep(HOLD)
         for step in range(plan["steps"]):
             padding = self._random.choice(PADDINGS)
             texts.append(f"{op}/{step}")
@@ -133,7 +142,7 @@ class Caller:
         if held is None:
             return
         await asyncio.sleep(self._random.choice((0, 0, 0.02, 0.2)))
-        await self._noted("append", session, lambda op: self._append(op, held), read_at=read.get("at"))
+        await self._noted("append", session, lambda op: self._append(op, held), {"read_at": read.get("at")})
 
     async def _append(self, op: str, held: Session[Any]) -> dict[str, Any]:
         messages = [said("user", f"{op}?"), said("assistant", f"{op}/0")][: self._random.choice((1, 2))]
@@ -151,18 +160,18 @@ class Caller:
 
     async def pages(self, session: str) -> None:
         """Read a session page by page, the newest turns first."""
-        count, before, previous = self._random.choice((1, 2, 5)), None, None
+        count = self._random.choice((1, 2, 5))
+        before = previous = None
         for _ in range(4):
-            facts = {"last_turns": count, "page_before": previous}
             name = self._next_name()
-            read = await self._noted(
-                "read", session,
-                lambda op, before=before: self._read(session, last_turns=count, before=before), name=name, **facts,
-            )  # fmt: skip
-            read.pop("object", None)
+            work = partial(self._page, session, count, before)
+            read = await self._noted("read", session, work, {"last_turns": count, "page_before": previous}, name=name)
             before, previous = read.get("earlier"), name
             if before is None:
                 return
+
+    async def _page(self, session: str, count: int, before: str | None, op: str) -> dict[str, Any]:
+        return await self._read(session, last_turns=count, before=before)
 
     async def list(self, session: str) -> None:
         await self._noted("list", "", lambda op: self._list())
@@ -207,14 +216,14 @@ class Caller:
         do: str,
         session: str,
         work: Callable[[str], Awaitable[dict[str, Any]]],
+        facts: dict[str, Any] | None = None,
         *,
         name: str | None = None,
-        **facts: Any,
     ) -> dict[str, Any]:
         """Note a call, do it, note its result, and return that."""
         op = name or self._next_name()
         OPERATION.set(op)
-        self._pen.write("call", op, do=do, session=session, **facts)
+        self._pen.write("call", op, do=do, session=session, **(facts or {}))
         try:
             result = await work(op)
         except REFUSALS as error:
