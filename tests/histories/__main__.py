@@ -40,11 +40,17 @@ def main() -> int:
     parser.add_argument(
         "--restores", type=float, default=0.3, help="the share of eras after which a backup is restored"
     )
+    parser.add_argument("--live", type=float, default=0.5, help="the share of restores while clients go on")
     parser.add_argument("--no-faults", action="store_true")
     parser.add_argument("stores", nargs="*", choices=[[], *ARENAS], help="sqlite, valkey and postgresql by default")
     given = parser.parse_args()
     plan = Plan(
-        seconds=given.era, clients=given.clients, restores=given.restores, faults=not given.no_faults, bug=given.bug
+        seconds=given.era,
+        clients=given.clients,
+        restores=given.restores,
+        live=given.live,
+        faults=not given.no_faults,
+        bug=given.bug,
     )
     held = [
         histories(name, given.minutes, given.seed, plan) for name in given.stores or ("sqlite", "valkey", "postgresql")

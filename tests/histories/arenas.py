@@ -8,8 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,9 @@ class Arena:
     :ivar pids: returns the processes of the server.
     :ivar restart: kills the server and starts it again; what was acknowledged has to be there.
     :ivar back_up: makes a backup, in the place of the one before.
-    :ivar restore: puts the backup in the place of the store. Without ``live`` no client may run.
+    :ivar restore: puts the backup in the place of the store, and returns when it began. Without ``live`` no client
+        may run.
+    :ivar opened_backup: opens a store of its own that holds the backup, and yields its URL.
     """
 
     url: str
@@ -41,7 +44,8 @@ class Arena:
     pids: Callable[[], list[int]] = list
     restart: Act | None = None
     back_up: Act | None = None
-    restore: Act | None = None
+    restore: Callable[[], int] | None = None
+    opened_backup: Callable[[], AbstractContextManager[str]] | None = None
     live: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -71,13 +75,15 @@ def sqlite(folder: Path) -> Iterator[Arena]:
         with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(backup)) as target:
             source.backup(target)
 
-    def restore() -> None:
+    def restore() -> int:
+        began = time.monotonic_ns()
         for each in folder.glob("history.db*"):
             each.unlink()
         shutil.copy(backup, path)
         path.chmod(0o600)
+        return began
 
-    yield Arena(url, url, back_up=back_up, restore=restore)
+    yield Arena(url, url, back_up=back_up, restore=restore, opened_backup=lambda: nullcontext(f"sqlite:///{backup}"))
 
 
 @contextmanager
@@ -92,7 +98,8 @@ def valkey(folder: Path) -> Iterator[Arena]:
                     client.save()
                 shutil.copy(server.folder / "dump.rdb", backup)
 
-            def restore() -> None:
+            def restore() -> int:
+                began = time.monotonic_ns()
                 server.kill()
                 shutil.rmtree(server.folder / "appendonlydir")
                 shutil.copy(backup, server.folder / "dump.rdb")
@@ -102,10 +109,18 @@ def valkey(folder: Path) -> Iterator[Arena]:
                     client.config_set("appendonly", "yes")
                     server.wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
                 server.settings["appendonly"] = "yes"
+                return began
+
+            @contextmanager
+            def opened_backup() -> Iterator[str]:
+                copy = ValkeyServer(dbfilename="dump.rdb")
+                shutil.copy(backup, copy.folder / "dump.rdb")
+                with copy:
+                    yield copy.url
 
             yield Arena(
                 f"redis://127.0.0.1:{proxy.port}/0?durability=disk", f"{server.url}?durability=disk", proxy,
-                lambda: [server.pid], server.restart, back_up, restore, live=True,
+                lambda: [server.pid], server.restart, back_up, restore, opened_backup, live=True,
             )  # fmt: skip
 
 
@@ -124,14 +139,30 @@ def postgresql(folder: Path) -> Iterator[Arena]:
             server.kill()
             server.start()
 
-        def restore() -> None:
+        def restore() -> int:
+            new, old = server.data.with_suffix(".new"), server.data.with_suffix(".old")
+            subprocess.run(["cp", "-Rp", backup, new], check=True)
+            began = time.monotonic_ns()
             server.kill()
-            shutil.rmtree(server.data)
-            subprocess.run(["cp", "-Rp", backup, server.data], check=True)
+            server.data.rename(old)
+            new.rename(server.data)
             started_without_lock(server)
+            shutil.rmtree(old)
+            return began
+
+        @contextmanager
+        def opened_backup() -> Iterator[str]:
+            copy = Server(machine)
+            subprocess.run(["cp", "-Rp", backup, copy.data], check=True)
+            started_without_lock(copy)
+            try:
+                yield copy.url()
+            finally:
+                copy.kill()
 
         yield Arena(
-            server.url(proxy=proxy), server.url(), proxy, server.pids, restart, back_up, restore, live=True
+            server.url(proxy=proxy), server.url(), proxy, server.pids, restart, back_up, restore, opened_backup,
+            live=True,
         )  # fmt: skip
 
 

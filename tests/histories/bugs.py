@@ -15,7 +15,7 @@ from session_history.log import leases, reader, session_log
 from session_history.log.cache import EntryRange
 from session_history.log.leases import LeaseObserver
 from session_history.log.reader import Reader
-from session_history.log.session_log import SessionLog
+from session_history.log.session_log import Placed, SessionLog
 from session_history.providers.sqlite import SqliteProvider
 from session_history.records.record import Author, Record, Status, new_id
 from session_history.turns.writer import Writer
@@ -58,13 +58,13 @@ def slow_append_is_done_again_under_a_new_id() -> None:
     real = SessionLog.append
 
     async def append(
-        self: SessionLog, key: SessionKey, entry: Entry, record: Record, *, known: Head | None
-    ) -> Head | None:
+        self: SessionLog, key: SessionKey, entry: Entry, record: Record, *, known: Head | None, ask: bool = False
+    ) -> Placed:
         began = time.monotonic()
-        head = await real(self, key, entry, record, known=known)
+        placed = await real(self, key, entry, record, known=known, ask=ask)
         if record.messages and time.monotonic() - began > SLOW:
-            head = await real(self, key, record.entry(new_id()), record, known=head or known)
-        return head
+            placed = await real(self, key, record.entry(new_id()), record, known=placed.head or known)
+        return placed
 
     SessionLog.append = append  # type: ignore[method-assign]
 
@@ -73,14 +73,14 @@ def turn_is_stored_in_two_entries() -> None:
     real = SessionLog.append
 
     async def append(
-        self: SessionLog, key: SessionKey, entry: Entry, record: Record, *, known: Head | None
-    ) -> Head | None:
+        self: SessionLog, key: SessionKey, entry: Entry, record: Record, *, known: Head | None, ask: bool = False
+    ) -> Placed:
         if record.by is Author.TURN and record.continues is None and len(record.messages) > 2:
             first = replace(record, messages=record.messages[:1], status=Status.OPEN, turn_id=None)
-            known = await real(self, key, first.entry(new_id()), first, known=known)
+            known = (await real(self, key, first.entry(new_id()), first, known=known)).head
             record = replace(record, messages=record.messages[1:], inputs=())
             entry = Entry(entry.id, record.encode(), entry.origin)
-        return await real(self, key, entry, record, known=known)
+        return await real(self, key, entry, record, known=known, ask=ask)
 
     SessionLog.append = append  # type: ignore[method-assign]
 

@@ -200,7 +200,7 @@ class SessionCheck:
             return place[0] if place else None
         if operation.do == "append":
             at = operation.facts.get("read_at")
-            return at[0] if at else 0
+            return at[0] if at and at[2] in self.model.places else None
         return None
 
     # Exclusive turns
@@ -274,8 +274,9 @@ class SessionCheck:
 
     def _call_events(self, operation: Operation) -> Iterator[Event]:
         invoked, returned = operation.invoked, operation.returned
-        if operation.error == "SessionDeleted":
-            yield Event("gone", operation, invoked, returned, gone=True, life=self._life_known(operation))
+        life = self._life_known(operation)
+        if operation.error == "SessionDeleted" and (operation.do != "append" or life is not None):
+            yield Event("gone", operation, invoked, returned, gone=True, life=life)
         if operation.facts.get("gone"):
             yield Event("gone", operation, invoked, returned, gone=True)
         elif operation.do == "delete" and operation.outcome == "ok":
@@ -328,6 +329,8 @@ class SessionCheck:
         if operation.do != "read":
             return
         end = self._page_end(operation, turns)
+        if end is None:
+            return
         begin = 0 if facts.get("last_turns") is None else max(0, end - facts["last_turns"])
         operation.facts["first"] = turns[begin].first if begin < len(turns) else None
         if facts["texts"] != texts(turns[begin:end]):
@@ -339,12 +342,15 @@ class SessionCheck:
         if operation.do != "list" and own and max(own) > at:
             self._flaw("old result", f"it stored an entry at {max(own)}, and shows the session at {at}", operation)
 
-    def _page_end(self, operation: Operation, turns: list[Shown]) -> int:
-        """Return the index of the first turn behind a page."""
+    def _page_end(self, operation: Operation, turns: list[Shown]) -> int | None:
+        """Return the index of the first turn behind a page; ``None`` if the page ahead is of another era."""
         before = operation.facts.get("page_before")
         if before is None:
             return len(turns)
-        first = self.history.operations[before].facts.get("first")
+        ahead = self.history.operations.get(before)
+        if ahead is None or "first" not in ahead.facts:
+            return None
+        first = ahead.facts["first"]
         return next((index for index, turn in enumerate(turns) if turn.first == first), len(turns))
 
     def _life(self, at: Position) -> tuple[Life, int]:

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
+from histories import client
 from histories.arenas import ARENAS, Arena
 from histories.checker import Flaw, check
 from histories.clients import Clients
@@ -20,6 +22,7 @@ from histories.history import FOREVER, Dump, EntryFacts, History, Pen, StoredLog
 from histories.nemesis import Nemesis
 from histories.observed import Observed, facts_of
 from histories.operations import Caller
+from histories.splitting import split
 from session_history import SessionHistoryService
 from session_history_hooks import SessionHistoryProvider, SessionKey
 
@@ -32,7 +35,8 @@ class Plan:
     """How clients use a store.
 
     :ivar seconds: how long an era lasts.
-    :ivar restores: the share of eras after which a backup is restored.
+    :ivar restores: the share of eras in which a backup is restored.
+    :ivar live: the share of restores while clients go on, of a store that allows it.
     :ivar bug: a planted bug, see :mod:`.bugs`.
     """
 
@@ -41,6 +45,7 @@ class Plan:
     tasks: int = 3
     sessions: int = 4
     restores: float = 0.3
+    live: float = 0.5
     faults: bool = True
     bug: str = ""
 
@@ -86,14 +91,35 @@ async def stored_log(provider: SessionHistoryProvider, key: SessionKey) -> Store
             return StoredLog(log.head.tail.generation, False, tuple(entries))
 
 
-async def look(arena: Arena, user: str, sessions: list[str], pen: Pen) -> Dump:
-    """Read all there is, through a service that knows nothing, and below it."""
-    async with SessionHistoryService.from_url(arena.direct_url) as service:
-        watched = SessionHistoryService(Observed(service.provider, pen))
-        await Caller(watched, pen, f"end{time.monotonic_ns()}", user, sessions, "").look()
+async def dump(url: str, user: str, sessions: list[str]) -> Dump:
+    """Read all logs below the service."""
+    async with SessionHistoryService.from_url(url) as service:
         invoked = time.monotonic_ns()
         logs = {session: await stored_log(service.provider, SessionKey(user, session)) for session in sessions}
         return Dump(invoked, time.monotonic_ns(), logs)
+
+
+async def look(url: str, user: str, sessions: list[str], pen: Pen) -> None:
+    """Read all sessions through a service that knows nothing of them."""
+    async with SessionHistoryService.from_url(url) as service:
+        watched = SessionHistoryService(Observed(service.provider, pen))
+        await Caller(watched, pen, f"end{time.monotonic_ns()}", user, sessions, "").look()
+
+
+class Restore(StrEnum):
+    """When a backup is restored."""
+
+    NEVER = "never"
+    AFTERWARDS = "after all clients have ended"
+    LIVE = "while clients go on"
+
+
+@dataclass
+class Times:
+    """When a backup was made, and when it was restored while clients went on."""
+
+    backup: tuple[int, int] | None = None
+    restore: tuple[int, int] | None = None
 
 
 class Eras:
@@ -106,70 +132,99 @@ class Eras:
         self._report = report
         self._base = Dump(0, 0, {})
         self._user = ""
+        self._sessions = [f"s{number}" for number in range(plan.sessions)]
 
     def run_one(self) -> list[Flaw]:
-        """Run an era, check its history, and return the flaws."""
-        is_new = not self._base.logs
-        if is_new:
+        """Run clients, check their history, and return the flaws."""
+        if not self._base.logs:
             self._user = f"user {self._random.randrange(1 << 32)}"
-        sessions = [f"s{number}" for number in range(self._plan.sessions)]
-        restores = self._arena.restore is not None and self._random.random() < self._plan.restores
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            history, wrong = self._record(folder, sessions, restores=restores)
-            self._base = history.backups[0] if restores and history.backups else Dump(0, 0, {})
-        flaws = [*wrong, *check(history)]
-        if history.backups:
-            [backup] = history.backups
-            self._base = Dump(0, 0, backup.logs)
-        self._report.add(history)
+            histories, flaws = self._record(Path(temporary), self._way())
+        for history in histories:
+            flaws += check(history, lease_seconds=client.LEASE_SECONDS)
+            self._report.add(history)
+            if os.environ.get("HDEBUG"):
+                import collections
+
+                print(
+                    collections.Counter(
+                        o.error for o in history.operations.values() if o.outcome == "unknown"
+                    ).most_common(6)
+                )
         self._report.flaws += flaws
         return flaws
 
-    def _record(self, folder: Path, sessions: list[str], *, restores: bool) -> tuple[History, list[Flaw]]:
-        history = History(base=self._base)
+    def _way(self) -> Restore:
+        if self._arena.restore is None or self._random.random() >= self._plan.restores:
+            return Restore.NEVER
+        return Restore.LIVE if self._arena.live and self._random.random() < self._plan.live else Restore.AFTERWARDS
+
+    def _record(self, folder: Path, way: Restore) -> tuple[list[History], list[Flaw]]:
+        """Run clients; return their history, before and after a restore, and what is wrong with how they ended."""
         order = {
-            "url": self._arena.url, "user": self._user, "sessions": sessions, "seed": self._random.random(),
+            "url": self._arena.url, "user": self._user, "sessions": self._sessions, "seed": self._random.random(),
             "tasks": self._plan.tasks, "bug": self._plan.bug, "environment": self._arena.environment,
         }  # fmt: skip
         clients = Clients(order, folder, self._plan.clients)
         try:
             clients.wait_until_all_call()
-            saved = self._harm(clients, backs_up=restores)
+            times = self._harm(clients, way)
             wrong = [Flaw("client", text) for text in clients.end()]
         finally:
             clients.kill_all()
-        pen = Pen(folder / "end.history")
-        history.final = asyncio.run(look(self._arena, self._user, sessions, pen))
+        asyncio.run(look(self._arena.direct_url, self._user, self._sessions, Pen(folder / "end.history")))
+        history = History(base=self._base, final=self._dump(self._arena.direct_url))
         for file in clients.histories():
             history.add(lines_of(file))
-        if saved is not None:
-            assert self._arena.restore is not None
-            self._arena.restore()
-            self._report.faults["restore"] += 1
-            nowhere = Pen(folder / "restored")
-            logs = asyncio.run(look(self._arena, self._user, sessions, nowhere)).logs
-            history.backups.append(Dump(*saved, logs))
-        return history, wrong
+        return self._eras_of(history, times), wrong
 
-    def _harm(self, clients: Clients, *, backs_up: bool) -> tuple[int, int] | None:
-        """Do harm for the time of an era. Return when a backup was made."""
+    def _eras_of(self, history: History, times: Times) -> list[History]:
+        """Return a history as two, if a backup was restored while clients went on; else restore one that was made."""
+        self._base = Dump(0, 0, {})
+        if times.backup is None:
+            return [history]
+        assert self._arena.opened_backup
+        if times.restore is None:
+            self._restore()
+            logs = self._dump(self._arena.direct_url).logs
+            history.backups.append(Dump(*times.backup, logs))
+            self._base = Dump(0, 0, logs)
+            return [history]
+        with self._arena.opened_backup() as url:
+            return list(split(history, *times.restore, Dump(*times.backup, self._dump(url).logs)))
+
+    def _dump(self, url: str) -> Dump:
+        return asyncio.run(dump(url, self._user, self._sessions))
+
+    def _restore(self) -> tuple[int, int]:
+        assert self._arena.restore
+        self._report.faults["restore"] += 1
+        return self._arena.restore(), time.monotonic_ns()
+
+    def _harm(self, clients: Clients, way: Restore) -> Times:
+        """Do harm for the time of an era; make and restore a backup meanwhile, if the way is such."""
         nemesis = Nemesis(self._arena, clients, self._random)
-        began = time.monotonic()
-        backup_time = began + self._random.uniform(0.2, 0.8) * self._plan.seconds
-        saved = None
-        while (now := time.monotonic()) < began + self._plan.seconds and not clients.ended():
+        began, seconds = time.monotonic(), self._plan.seconds
+        backup_time = began + self._random.uniform(0.2, 0.4 if way is Restore.LIVE else 0.8) * seconds
+        restore_time = began + self._random.uniform(0.4, 0.7) * seconds
+        times = Times()
+        while (now := time.monotonic()) < began + seconds and not clients.ended():
             time.sleep(self._random.uniform(0, CALM))
-            if backs_up and saved is None and now > backup_time:
-                assert self._arena.back_up is not None
-                invoked = time.monotonic_ns()
-                self._arena.back_up()
-                saved = invoked, time.monotonic_ns()
-            if self._plan.faults:
+            if way is not Restore.NEVER and times.backup is None and now > backup_time:
+                times.backup = self._back_up()
+            elif way is Restore.LIVE and times.backup and times.restore is None and now > restore_time:
+                times.restore = self._restore()
+            elif self._plan.faults:
                 nemesis.act()
         nemesis.calm()
         self._report.faults += nemesis.done
-        return saved
+        return times
+
+    def _back_up(self) -> tuple[int, int]:
+        assert self._arena.back_up
+        began = time.monotonic_ns()
+        self._arena.back_up()
+        return began, time.monotonic_ns()
 
 
 @contextmanager

@@ -174,6 +174,8 @@ class Lives:
         origins |= {at[2] for operation in operations if (at := operation.facts.get("at"))}
         for attempt in self._attempts:
             if attempt.outcome in {"unknown", "replayed"}:
+                if attempt.entry.origin in self.places:
+                    continue
                 if attempt.entry.origin in origins:
                     self._place(attempt.entry, attempt.at)
                 else:

@@ -107,7 +107,7 @@ class Caller:
                 recorded = turn.recorded
                 self._pen.write(
                     "entered", op, history=texts_of(turn.history), recorded=recorded and texts_of(recorded),
-                    origin=recorder.loaded_tail_origin,
+                    origin=(recorder.loaded_version or "").partition(" ")[0] or None,
                 )  # fmt: skip
                 if recorded is None:
                     facts["texts"] = [f"{options['turn_id'] or op}?"]
