@@ -33,8 +33,8 @@ class Arena:
     :ivar pids: returns the processes of the server.
     :ivar restart: kills the server and starts it again; what was acknowledged has to be there.
     :ivar back_up: makes a backup, in the place of the one before.
-    :ivar restore: puts the backup in the place of the store, and returns when it began. Without ``live`` no client
-        may run.
+    :ivar restore: puts the backup in the place of the store while no client runs, and returns when it began.
+    :ivar restore_live: does that while clients go on.
     :ivar opened_backup: opens a store of its own that holds the backup, and yields its URL.
     """
 
@@ -45,8 +45,8 @@ class Arena:
     restart: Act | None = None
     back_up: Act | None = None
     restore: Callable[[], int] | None = None
+    restore_live: Callable[[], int] | None = None
     opened_backup: Callable[[], AbstractContextManager[str]] | None = None
-    live: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,8 +72,13 @@ def sqlite(folder: Path) -> Iterator[Arena]:
 
     def back_up() -> None:
         backup.unlink(missing_ok=True)
-        with closing(sqlite3.connect(path, timeout=30)) as source, closing(sqlite3.connect(backup)) as target:
-            source.backup(target)
+        backup.touch(0o600)
+        copy(path, backup)
+
+    def restore_live() -> int:
+        began = time.monotonic_ns()
+        copy(backup, path)
+        return began
 
     def restore() -> int:
         began = time.monotonic_ns()
@@ -83,7 +88,16 @@ def sqlite(folder: Path) -> Iterator[Arena]:
         path.chmod(0o600)
         return began
 
-    yield Arena(url, url, back_up=back_up, restore=restore, opened_backup=lambda: nullcontext(f"sqlite:///{backup}"))
+    yield Arena(
+        url, url, back_up=back_up, restore=restore, restore_live=restore_live,
+        opened_backup=lambda: nullcontext(f"sqlite:///{backup}"),
+    )  # fmt: skip
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a store of SQLite that may be in use, into one that may be in use."""
+    with closing(sqlite3.connect(source, timeout=30)) as read, closing(sqlite3.connect(target, timeout=30)) as written:
+        read.backup(written)
 
 
 @contextmanager
@@ -120,7 +134,8 @@ def valkey(folder: Path) -> Iterator[Arena]:
 
             yield Arena(
                 f"redis://127.0.0.1:{proxy.port}/0?durability=disk", f"{server.url}?durability=disk", proxy,
-                lambda: [server.pid], server.restart, back_up, restore, opened_backup, live=True,
+                lambda: [server.pid], server.restart,
+                back_up, restore, restore, opened_backup,
             )  # fmt: skip
 
 
@@ -161,8 +176,8 @@ def postgresql(folder: Path) -> Iterator[Arena]:
                 copy.kill()
 
         yield Arena(
-            server.url(proxy=proxy), server.url(), proxy, server.pids, restart, back_up, restore, opened_backup,
-            live=True,
+            server.url(proxy=proxy), server.url(), proxy, server.pids, restart,
+            back_up, restore, restore, opened_backup,
         )  # fmt: skip
 
 

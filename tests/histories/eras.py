@@ -157,7 +157,9 @@ class Eras:
     def _way(self) -> Restore:
         if self._arena.restore is None or self._random.random() >= self._plan.restores:
             return Restore.NEVER
-        return Restore.LIVE if self._arena.live and self._random.random() < self._plan.live else Restore.AFTERWARDS
+        return (
+            Restore.LIVE if self._arena.restore_live and self._random.random() < self._plan.live else Restore.AFTERWARDS
+        )
 
     def _record(self, folder: Path, way: Restore) -> tuple[list[History], list[Flaw]]:
         """Run clients; return their history, before and after a restore, and what is wrong with how they ended."""
@@ -185,7 +187,7 @@ class Eras:
             return [history]
         assert self._arena.opened_backup
         if times.restore is None:
-            self._restore()
+            self._restore(self._arena.restore)
             logs = self._dump(self._arena.direct_url).logs
             history.backups.append(Dump(*times.backup, logs))
             self._base = Dump(0, 0, logs)
@@ -196,10 +198,10 @@ class Eras:
     def _dump(self, url: str) -> Dump:
         return asyncio.run(dump(url, self._user, self._sessions))
 
-    def _restore(self) -> tuple[int, int]:
-        assert self._arena.restore
+    def _restore(self, restore: Callable[[], int] | None) -> tuple[int, int]:
+        assert restore
         self._report.faults["restore"] += 1
-        return self._arena.restore(), time.monotonic_ns()
+        return restore(), time.monotonic_ns()
 
     def _harm(self, clients: Clients, way: Restore) -> Times:
         """Do harm for the time of an era; make and restore a backup meanwhile, if the way is such."""
@@ -213,7 +215,7 @@ class Eras:
             if way is not Restore.NEVER and times.backup is None and now > backup_time:
                 times.backup = self._back_up()
             elif way is Restore.LIVE and times.backup and times.restore is None and now > restore_time:
-                times.restore = self._restore()
+                times.restore = self._restore(self._arena.restore_live)
             elif self._plan.faults:
                 nemesis.act()
         nemesis.calm()
