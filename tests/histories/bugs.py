@@ -116,6 +116,24 @@ def cache_ignores_the_generation() -> None:
     SessionLog.holds = holds  # type: ignore[assignment,method-assign]
 
 
+def cache_ignores_the_origin() -> None:
+    def stands_at(self: EntryRange, head: Head) -> bool:
+        return self.head.tail == head.tail
+
+    async def holds(*_: Any) -> bool:
+        return True
+
+    EntryRange.stands_at = stands_at  # type: ignore[method-assign]
+    SessionLog.holds = holds  # type: ignore[assignment,method-assign]
+
+
+def open_turn_ignores_a_lost_past() -> None:
+    async def has_lost_past(*_: Any, **__: Any) -> bool:
+        return False
+
+    vars_of(SessionLog)["_has_lost_past"](has_lost_past)
+
+
 def reads_come_from_the_cache_for_a_while() -> None:
     real = vars(Reader)["_tail"]
     asked: dict[SessionKey, float] = {}
@@ -177,7 +195,8 @@ BUGS: dict[str, Callable[[], None]] = {
     for plant in (
         acknowledged_before_it_is_stored, conflict_counts_as_stored, slow_append_is_done_again_under_a_new_id,
         turn_is_stored_in_two_entries, answered_turn_runs_again, input_of_a_durable_turn_is_stored_with_its_answer,
-        cache_ignores_the_generation, reads_come_from_the_cache_for_a_while, generation_is_ignored, leases_are_ignored,
+        cache_ignores_the_generation, cache_ignores_the_origin, open_turn_ignores_a_lost_past,
+        reads_come_from_the_cache_for_a_while, generation_is_ignored, leases_are_ignored,
         lease_is_measured_after_the_read, lease_is_measured_by_the_wall_clock, failed_turns_are_shown,
         interrupted_turn_keeps_its_id,
     )

@@ -143,14 +143,6 @@ class Eras:
         for history in histories:
             flaws += check(history, lease_seconds=client.LEASE_SECONDS)
             self._report.add(history)
-            if os.environ.get("HDEBUG"):
-                import collections
-
-                print(
-                    collections.Counter(
-                        o.error for o in history.operations.values() if o.outcome == "unknown"
-                    ).most_common(6)
-                )
         self._report.flaws += flaws
         return flaws
 

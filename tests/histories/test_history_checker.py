@@ -10,6 +10,7 @@ import pytest
 
 from histories.checker import check
 from histories.history import Attempt, Dump, EntryFacts, History, Operation, StoredLog
+from histories.splitting import split
 
 S = "s"
 
@@ -483,3 +484,58 @@ ANOMALIES: dict[Callable[[Story], None], str] = {
 def test_anomaly_is_found(story: Story, anomaly: Callable[[Story], None], rule: str) -> None:
     anomaly(story)
     assert rule in story.flaws()
+
+
+# A backup is restored while processes go on
+
+
+def restored(story: Story, tell: Callable[[Story], None]) -> set[str]:
+    """Return the rules that are broken if a backup of one turn is restored, and the story goes on."""
+    story.turn(turn_id="t1")
+    backup = Dump(story.now, story.now + 1, {S: StoredLog(0, False, tuple(story.stored))})
+    story.now += 2
+    story.turn(turn_id="lost")
+    began = story.now
+    story.now += 10
+    ended = story.now
+    story.stored.pop()
+    tell(story)
+    final = Dump(story.now + 1, story.now + 2, {S: StoredLog(0, False, tuple(story.stored))})
+    story.history.final = final
+    return {flaw.rule for history in split(story.history, began, ended, backup) for flaw in check(history)}
+
+
+def test_restored_past_may_go_on_in_another_way(story: Story) -> None:
+    def tell(story: Story) -> None:
+        story.read()
+        story.turn(turn_id="lost")
+        story.repeat(story.turn(turn_id="t2"))
+        story.read()
+
+    assert restored(story, tell) == set()
+
+
+def test_read_of_the_lost_past_is_found(story: Story) -> None:
+    def tell(story: Story) -> None:
+        lost = story.history.operations["op2"]
+        read = story.read()
+        read.facts["texts"] += lost.facts["texts"]
+        read.facts["at"] = [0, 2, "o-op2"]
+
+    assert restored(story, tell) == {"phantom read"}
+
+
+def test_lost_answer_in_a_repeat_is_found(story: Story) -> None:
+    def tell(story: Story) -> None:
+        story.repeat(story.history.operations["op2"])
+
+    assert restored(story, tell) == {"other answer"}
+
+
+def test_acknowledged_turn_that_began_before_the_restore_is_looked_for(story: Story) -> None:
+    def tell(story: Story) -> None:
+        turn = story.turn(durable=True)
+        turn.invoked, turn.entered, turn.facts["origin"] = 5, 6, "o-op2"
+        turn.attempts[0].entry = story.stored[-1] = EntryFacts("half", texts=("op3/0",), op="op3")
+
+    assert restored(story, tell) == {"lost turn"}
