@@ -35,7 +35,7 @@ class Flaw:
 
 @dataclass
 class Event:
-    """What one call tells of where a log stood between two times.
+    """The knowledge that one call gives of where a log stood between two times.
 
     :ivar low: the log stood here or further when the call returned.
     :ivar high: the log had not gone further than this when the call was made.

@@ -32,7 +32,7 @@ CALM = 0.4
 
 @dataclass
 class Plan:
-    """How clients use a store.
+    """The use that clients make of a store.
 
     :ivar seconds: how long an era lasts.
     :ivar restores: the share of eras in which a backup is restored.
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was done and seen."""
+    """Counts of all that was done and seen."""
 
     operations: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)

@@ -155,7 +155,7 @@ class Dump:
 
 @dataclass
 class History:
-    """What was called on one store between two dumps of it.
+    """All calls on one store between two dumps of it.
 
     :ivar base: the logs at the beginning.
     :ivar final: the logs at the end.

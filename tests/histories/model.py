@@ -170,17 +170,17 @@ class Lives:
 
     def _place_seen(self, operations: Iterable[Operation]) -> None:
         """Place the appends of unknown outcome of which a read saw that they are there."""
-        origins = {operation.facts.get("origin") for operation in operations}
-        origins |= {at[2] for operation in operations if (at := operation.facts.get("at"))}
-        for attempt in self._attempts:
-            if attempt.outcome in {"unknown", "replayed"}:
-                if attempt.entry.origin in self.places:
-                    continue
-                if attempt.entry.origin in origins:
-                    self._place(attempt.entry, attempt.at)
-                else:
-                    placed = Placed(attempt.entry, attempt.invoked, FOREVER)
-                    self.lives[attempt.at[0]].doubtful[attempt.at[1]].append(placed)
+        places = {at[2]: tuple(at[:2]) for operation in operations if (at := operation.facts.get("at"))}
+        origins = {operation.facts.get("origin") for operation in operations} | places.keys()
+        for origin, attempts in list(self._by_origin.items()):
+            open_ones = [each for each in attempts if each.outcome in {"unknown", "replayed"}]
+            possible = {each.at for each in open_ones} if origin not in self.places else set()
+            if origin in origins and (len(possible) == 1 or places.get(origin) in possible):
+                self._place(attempts[0].entry, places.get(origin) or min(possible))
+            elif possible:
+                for each in open_ones:
+                    placed = Placed(each.entry, each.invoked, FOREVER)
+                    self.lives[each.at[0]].doubtful[each.at[1]].append(placed)
 
     def _place_gaps(self) -> None:
         """Place the appends of unknown outcome behind which others stand: a log has no gaps."""
@@ -188,7 +188,11 @@ class Lives:
             for seq in range(1, life.tail):
                 if seq in life.entries:
                     continue
-                doubtful = {placed.entry.origin: placed for placed in life.doubtful[seq]}
+                doubtful = {
+                    placed.entry.origin: placed
+                    for placed in life.doubtful[seq]
+                    if placed.entry.origin not in self.places
+                }
                 if len(doubtful) == 1:
                     [placed] = doubtful.values()
                     self._place(placed.entry, (generation, seq))

@@ -1,4 +1,4 @@
-"""The nemesis: kills, stops, cuts and delays whatever takes part, one after the other."""
+"""The nemesis: kills, stops, cuts and delays clients and servers, one after the other."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ class Caller:
         return {}
 
     async def look(self) -> None:
-        """Read all sessions, as the last one who does."""
+        """Read all sessions once more, after all others."""
         for session in self._sessions:
             await self.whole(session)
         await self.list("")

@@ -52,7 +52,9 @@ def _begun(operation: Operation, began: int) -> Operation:
 def _ended(operation: Operation, began: int, ended: int) -> Operation:
     """Return what is known of a call that was made before the store became another one."""
     attempts = [
-        each if each.invoked >= ended else replace(each, returned=FOREVER, outcome="unknown")
+        each
+        if each.invoked >= ended or each.outcome == "conflict"
+        else replace(each, returned=FOREVER, outcome="unknown")
         for each in operation.attempts
         if each.returned > began
     ]
