@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,18 @@ PROCESSES = multiprocessing.get_context("forkserver")
 """A server that has the modules of a client loaded already: a client that was killed is soon replaced."""
 
 PROCESSES.set_forkserver_preload(["histories.client", "session_history.providers.sqlite"])
+
+
+@contextmanager
+def tests_on_path() -> Iterator[None]:
+    """Let the server of processes find the modules of the tests. It loads modules before it is told where they are."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [before])])
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        os.environ |= {"PYTHONPATH": before} if before is not None else {}
 
 
 class Clients:
@@ -49,7 +62,8 @@ class Clients:
             "log": str(self._folder / f"{name}.log"),
         }
         process = PROCESSES.Process(target=client.main, args=(order,), daemon=True)
-        process.start()
+        with tests_on_path():
+            process.start()
         self.running[process] = name
 
     def wait_until_all_call(self) -> None:

@@ -211,6 +211,8 @@ class Eras:
             elif self._plan.faults:
                 nemesis.act()
         nemesis.calm()
+        if way is not Restore.NEVER and times.backup is None:  # the last fault took long
+            times.backup = self._back_up()
         self._report.faults += nemesis.done
         return times
 
