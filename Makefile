@@ -64,7 +64,7 @@ contenders: install
 	cd tests && ../$(BIN)/python -m contract.contenders $(ARGS)
 
 # Let processes use three stores under kills, stops, cuts and restores for ten minutes each, and check all that they saw.
-# ARGS="--minutes 120 valkey" runs longer, ARGS="--seed 7" draws the same calls again, ARGS="--bug NAME" plants a bug.
+# ARGS="--minutes 120 valkey" runs longer, ARGS="--keep FOLDER" keeps what a flaw left, ARGS="--bug NAME" plants a bug.
 histories: install
 	cd tests && ../$(BIN)/python -m histories $(ARGS)
 

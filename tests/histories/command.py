@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from random import SystemRandom
 
 from histories.arenas import ARENAS
@@ -31,15 +32,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make histories", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="for each store")
     parser.add_argument(
-        "--seed", type=int, default=SystemRandom().randrange(1 << 32), help="draws the same calls and faults again"
+        "--seed", type=int, default=SystemRandom().randrange(1 << 32), help="draws the same faults; processes race"
     )
     parser.add_argument("--bug", default="", help="a planted bug")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--era", type=float, default=15.0, help="seconds of an era")
-    parser.add_argument(
-        "--restores", type=float, default=0.3, help="the share of eras after which a backup is restored"
-    )
+    parser.add_argument("--restores", type=float, default=0.3, help="the share of eras in which a backup is restored")
     parser.add_argument("--live", type=float, default=0.5, help="the share of restores while clients go on")
+    parser.add_argument("--keep", type=Path, help="a folder for the histories of an era with a flaw")
     parser.add_argument("--no-faults", action="store_true")
     parser.add_argument("stores", nargs="*", choices=[[], *ARENAS], help="sqlite, valkey and postgresql by default")
     given = parser.parse_args()
@@ -48,6 +48,7 @@ def main() -> int:
         clients=given.clients,
         restores=given.restores,
         live=given.live,
+        keep=given.keep,
         faults=not given.no_faults,
         bug=given.bug,
     )

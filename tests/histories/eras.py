@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ class Plan:
     :ivar restores: the share of eras in which a backup is restored.
     :ivar live: the share of restores while clients go on, of a store that allows it.
     :ivar bug: a planted bug, see :mod:`.bugs`.
+    :ivar keep: the folder for the histories of an era with a flaw. They cannot be made again: processes race.
     """
 
     seconds: float = 10.0
@@ -48,6 +50,7 @@ class Plan:
     live: float = 0.5
     faults: bool = True
     bug: str = ""
+    keep: Path | None = None
 
 
 @dataclass
@@ -140,9 +143,11 @@ class Eras:
             self._user = f"user {self._random.randrange(1 << 32)}"
         with tempfile.TemporaryDirectory() as temporary:
             histories, flaws = self._record(Path(temporary), self._way())
-        for history in histories:
-            flaws += check(history, lease_seconds=client.LEASE_SECONDS)
-            self._report.add(history)
+            for history in histories:
+                flaws += check(history, lease_seconds=client.LEASE_SECONDS)
+                self._report.add(history)
+            if flaws and self._plan.keep:
+                shutil.copytree(temporary, self._plan.keep, dirs_exist_ok=True)
         self._report.flaws += flaws
         return flaws
 
