@@ -17,8 +17,7 @@ from histories.observed import Observed
 from histories.operations import Caller
 from session_history import SessionHistoryService
 from session_history.errors import SessionHistoryError
-from session_history.log import leases, session_log
-from session_history.turns import lifecycle
+from session_history.log import leases, session_log, waiting
 
 LEASE_SECONDS = 1.0
 """A short time to live, so that exclusive turns are really taken over."""
@@ -46,8 +45,7 @@ class JumpingClock:
 def shorten_times() -> None:
     leases.LEASE_SECONDS = LEASE_SECONDS
     session_log.RETRY_TIMEOUT = RETRY_TIMEOUT
-    session_log.POLL_INTERVAL = POLL_INTERVAL
-    lifecycle.POLL_INTERVAL = POLL_INTERVAL  # type: ignore[attr-defined]
+    waiting.POLL_INTERVAL = POLL_INTERVAL
 
 
 async def call_until(stopped: asyncio.Event, caller: Caller) -> None:
