@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 QUICK = (
     "acknowledged_before_it_is_stored", "conflict_counts_as_stored", "answered_turn_runs_again",
-    "cache_ignores_the_generation", "reads_come_from_the_cache_for_a_while", "generation_is_ignored",
+    "failed_turns_are_shown", "reads_come_from_the_cache_for_a_while", "generation_is_ignored",
     "leases_are_ignored",
 )  # fmt: skip
 """Bugs that show soon. ``make histories ARGS="--bug NAME"`` plants the others, too."""
