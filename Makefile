@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint check check-corpora types mutants torture turns contenders docs bench path capacity install clean
+.PHONY: demo test lint check check-corpora types mutants torture turns contenders histories docs bench path capacity install clean
 
 # Run a real AgentScope agent that keeps its conversation in SQLite, and continue it in a second process.
 demo: $(BIN)/python
@@ -62,6 +62,11 @@ turns: install
 # Let eight processes contend for a session for 60 s on each store, and check their shares and their patience.
 contenders: install
 	cd tests && ../$(BIN)/python -m contract.contenders $(ARGS)
+
+# Let processes use three stores under kills, stops, cuts and restores for ten minutes each, and check all that they saw.
+# ARGS="--minutes 120 valkey" runs longer, ARGS="--keep FOLDER" keeps what a flaw left, ARGS="--bug NAME" plants a bug.
+histories: install
+	cd tests && ../$(BIN)/python -m histories $(ARGS)
 
 # Plant one bug each in providers, and show which test of the published contract suite catches it.
 mutants: install

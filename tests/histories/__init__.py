@@ -1,0 +1,1 @@
+"""``make histories``: concurrent processes under faults, and a checker of all that they did and saw."""
