@@ -1,6 +1,7 @@
 """The contract of ``session-history``: everything that the author of a provider or a wrapper imports."""
 
 from session_history_hooks.abilities import (
+    Backup,
     Restorable,
     Searchable,
     SearchHit,
@@ -11,6 +12,7 @@ from session_history_hooks.abilities import (
     check_restore,
 )
 from session_history_hooks.errors import (
+    BackupExists,
     ConfigurationError,
     Corrupt,
     IncompatibleStore,
@@ -66,6 +68,8 @@ __all__ = [
     "ORIGIN_CHARACTERS",
     "TEXT_BYTES",
     "Appended",
+    "Backup",
+    "BackupExists",
     "ConfigurationError",
     "Conflict",
     "Corrupt",

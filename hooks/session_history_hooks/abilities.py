@@ -85,6 +85,24 @@ class Restorable(Protocol):
         """
 
 
+class Backup(Protocol):
+    """Copies a store to a file while it is in use."""
+
+    async def backup(self, path: str, *, overwrite: bool = False) -> None:
+        """Write all that the store holds at one moment to a file. Calls that come meanwhile go on.
+
+        The file appears when it is whole and on the disk; a call that fails or is cancelled leaves none. Other users
+        of the host can read it only if they can read the store. It is a store of the same kind, with an incarnation of
+        its own.
+
+        :param overwrite: replace a file that exists.
+        :raises BackupExists: the file exists, or belongs to a store that is in use.
+        :raises ConfigurationError: there cannot be a file at the path, or it is the store's own.
+        :raises StoreFull: the disk is full.
+        :raises StoreReadOnly: this process may not write there.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SearchHit:
     """An entry that was found.

@@ -57,6 +57,10 @@ class StoreFull(Unavailable):
     """The store has no room left. Nothing was written."""
 
 
+class BackupExists(SessionHistoryError, FileExistsError):
+    """There is a file where a backup was to be written. It was not touched."""
+
+
 class StoreReadOnly(SessionHistoryError, PermissionError):
     """The store does not allow this process to write."""
 

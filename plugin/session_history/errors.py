@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 from session_history_hooks import (
+    BackupExists,
     ConfigurationError,
     Conflict,
     Corrupt,
@@ -24,6 +25,7 @@ from session_history_hooks.spec import PROJECT, WRAPPERS
 
 __all__ = [
     "AgentBusy",
+    "BackupExists",
     "ConfigurationError",
     "Conflict",
     "Corrupt",
@@ -49,6 +51,7 @@ __all__ = [
     "Unavailable",
     "UnknownScheme",
     "UnknownWrapper",
+    "Unsupported",
 ]
 
 
@@ -181,6 +184,10 @@ class TranscriptEdited(SessionHistoryError, ValueError):
             f"{self.path} repeats a message of the session, but the session goes on in another way there: "
             "a retry needs the turn_id of the first attempt, an edited transcript a new session"
         )
+
+
+class Unsupported(SessionHistoryError, NotImplementedError):
+    """The store is of a kind that cannot do what was asked for. The error names another way."""
 
 
 class TurnClosed(SessionHistoryError, RuntimeError):

@@ -25,6 +25,7 @@ from session_history.errors import (
     SessionExists,
     SessionNotFound,
     Unavailable,
+    Unsupported,
 )
 from session_history.log.reader import Reader, TurnWindow
 from session_history.log.session_log import Placed, SessionLog
@@ -39,7 +40,7 @@ from session_history.turns.recorder import TurnRecorder
 from session_history.turns.stop import interrupt_all
 from session_history.turns.turn import Turn, TurnRequest
 from session_history.view.assembly import messages_of
-from session_history_hooks import Entry, Head, SessionHistoryProvider, SessionKey, check_key
+from session_history_hooks import Backup, Entry, Head, SessionHistoryProvider, SessionKey, ability, check_key
 from session_history_hooks.provider import missing_members
 
 logger: logging.Logger = logging.getLogger("session_history")
@@ -170,6 +171,28 @@ class SessionHistoryService:
             return await self._provider.health()
         except Exception:
             return False
+
+    async def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a copy of the whole store to a file, as it is at one moment, while turns go on. For SQLite only.
+
+        The file appears when it is whole and on the disk. A call that fails or is cancelled leaves no file.
+
+        :param path: the file, in a folder that exists.
+        :param overwrite: replace a file that exists.
+        :raises BackupExists: the file exists.
+        :raises ConfigurationError: there cannot be a file at the path, or it is the store's own.
+        :raises StoreFull: the disk is full.
+        :raises StoreReadOnly: this process may not write there.
+        :raises Unsupported: the store is of another kind, which has a tool of its own for backups.
+        """
+        await self._ready()
+        copies = ability(self._provider, Backup)
+        if copies is None:
+            raise Unsupported(
+                f"{type(self._provider).__name__} writes no backup to a file; "
+                "the page 'Backup and restore' has a way for each store"
+            )
+        await copies.backup(os.fspath(path), overwrite=overwrite)
 
     @overload
     async def create_session(

@@ -198,12 +198,13 @@ class TestDamaged:
     async def test_read_of_overwritten_page_raises_corrupt(self, path: Path) -> None:
         middle = await self.fill_and_find(path, b"q100")
         content = bytearray(path.read_bytes())
-        content[middle - middle % 4096 : middle - middle % 4096 + 4096] = os.urandom(4096)
+        page = slice(middle - middle % 4096, middle - middle % 4096 + 4096)
+        content[page] = os.urandom(4096)
         path.write_bytes(content)
         async with SqliteSessionHistoryService(path) as service:
             with pytest.raises(Corrupt):
                 await service.get_session("u", "s")
-        assert path.read_bytes() == bytes(content)
+        assert path.read_bytes()[page] == content[page]
 
     async def test_read_of_truncated_file_raises_corrupt(self, path: Path) -> None:
         middle = await self.fill_and_find(path, b"q150")
@@ -388,6 +389,30 @@ def test_append_on_full_disk_raises_store_full(path: Path, tmp_path: Path, disk:
     assert asyncio.run(texts(SqliteSessionHistoryService(path))) == ["0", "1", "2", "3"]
 
 
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_wal(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def swap_wal(path: Path) -> None:
+    delete_wal(path)
+    path.with_name(f"{path.name}-wal").touch()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+
+
+def swap(path: Path) -> None:
+    """Put a copy in the place of the file."""
+    copy = path.with_suffix(".copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
 class TestLost:
     @pytest.mark.parametrize("replaced", [True, False])
     async def test_append_to_moved_or_replaced_file_raises_unavailable(self, path: Path, replaced: bool) -> None:
@@ -407,22 +432,38 @@ class TestLost:
             await service.append_message(await service.create_session("u", "s"), HELLO)
             assert len(await texts(service)) == 1
 
-    async def healthy_after(self, path: Path, change: Callable[[Path], None]) -> bool:
+    @pytest.mark.parametrize("change", [delete, delete_wal, swap_wal, move, swap])
+    async def test_reads_of_deleted_or_replaced_file_raise_unavailable(
+        self, path: Path, change: Callable[[Path], None]
+    ) -> None:
         async with SqliteSessionHistoryService(path) as service:
-            await service.create_session("u")
+            await service.append_message(await service.create_session("u", "s"), HELLO)
+            for _ in range(2):
+                assert await texts(service) == ["Hello"]  # The second time in place, on the event loop.
+            assert await service.health() is True
             change(path)
-            return await service.health()
+            for _ in range(2):
+                with pytest.raises(Unavailable, match="deleted or replaced"):
+                    await texts(service)  # The service has the session in its cache.
+                with pytest.raises(Unavailable, match="deleted or replaced"):
+                    await service.get_session("u", "unknown")
+                with pytest.raises(Unavailable, match="deleted or replaced"):
+                    await service.list_sessions("u")
+                with pytest.raises(Unavailable, match="deleted or replaced"):
+                    await service.delete_session("u", "s")
+                with pytest.raises(Unavailable, match="deleted or replaced"):
+                    async with service.turn("u", "s"):
+                        pytest.fail("a turn began on a file that was replaced")
+            assert await service.health() is False
 
-    async def test_health_after_deletion_of_the_file_is_false(self, path: Path) -> None:
-        assert await self.healthy_after(path, lambda file: None) is True
-        assert await self.healthy_after(path, Path.unlink) is False
-
-    async def test_health_after_replacement_of_the_file_is_false(self, path: Path) -> None:
-        def swap(file: Path) -> None:
-            file.rename(file.with_suffix(".old"))
-            file.write_bytes(file.with_suffix(".old").read_bytes())
-
-        assert await self.healthy_after(path, swap) is False
+    async def test_read_in_place_of_the_file_put_back_goes_on(self, path: Path) -> None:
+        async with SqliteSessionHistoryService(path) as service:
+            await service.append_message(await service.create_session("u", "s"), HELLO)
+            path.rename(path.with_suffix(".away"))
+            with pytest.raises(Unavailable):
+                await texts(service)
+            path.with_suffix(".away").rename(path)
+            assert await texts(service) == ["Hello"]
 
 
 class TestLocked:

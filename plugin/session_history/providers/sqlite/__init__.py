@@ -19,6 +19,7 @@ from session_history.providers.common.forks import ForkGuard
 from session_history.providers.common.options import require_one_of, require_seconds
 from session_history.providers.sqlite import rows, store, users
 from session_history.providers.sqlite.access import ACCESS, Access, create, warn_of_others
+from session_history.providers.sqlite.backup import Copy
 from session_history.providers.sqlite.entries import MAX_SEQ
 from session_history.providers.sqlite.openings import register, require_not_inherited, unregister
 from session_history.providers.sqlite.probe import Probe
@@ -26,6 +27,7 @@ from session_history.providers.sqlite.reserve import Reserve
 from session_history.providers.sqlite.threads import Reader, Writer
 from session_history_hooks import (
     Appended,
+    Backup,
     ConfigurationError,
     Durability,
     Entry,
@@ -98,6 +100,7 @@ class SqliteProvider:
         self._busy_timeout = busy_timeout
         self._connections: _Open | None = None
         self._close: Callable[[], object] = lambda: None
+        self._copies: set[Copy] = set()
         self._lock = threading.Lock()
         self._limits = Limits(
             # A round number far above any real turn and far below SQLite's own limit of 10**9.
@@ -131,7 +134,7 @@ class SqliteProvider:
             return False
 
     def ability(self, kind: object) -> object | None:
-        return self if kind in (Users, Restorable) else None
+        return self if kind in (Users, Restorable, Backup) else None
 
     async def store_info(self, *, shard: Shard | None = None) -> StoreInfo:
         info = await self._read(store.info)
@@ -209,6 +212,16 @@ class SqliteProvider:
         self._limits.check_restore(head, entries)
         return await self._write(lambda connection: rows.restore(connection, head, entries, behind))
 
+    async def backup(self, path: str, *, overwrite: bool = False) -> None:
+        target = _file_path(path).absolute()
+        await self._read(store.info)  # The file is open in this process, and in its place.
+        copy = Copy(self._path, target, overwrite=overwrite, timeout=self._busy_timeout)
+        self._copies.add(copy)
+        try:
+            await copy.finished()
+        finally:
+            self._copies.discard(copy)
+
     async def _read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         return await self._running().reader.submit(job)
 
@@ -239,10 +252,10 @@ class SqliteProvider:
             )
             stack.callback(writer.close)  # The writer closes last, because the last connection empties the WAL.
             writer.wait_ready()
-            reader = Reader(self._path, guard, busy_timeout=self._busy_timeout)
+            reader = Reader(self._path, guard, writer.watch, busy_timeout=self._busy_timeout)
             stack.callback(reader.close)
             reader.wait_ready()
-            probe = Probe(self._path, guard)
+            probe = Probe(self._path, guard, writer.watch)
             stack.callback(probe.close)
             stack.callback(unregister, register(self._path, guard))
             reserve.keep()
@@ -253,6 +266,8 @@ class SqliteProvider:
     def _stop(self) -> None:
         with self._lock:
             self._connections = None
+            for copy in list(self._copies):
+                copy.stop()  # The writer closes last.
             self._close()
 
     def _check_health(self, connection: sqlite3.Connection) -> bool:
@@ -264,13 +279,18 @@ class SqliteProvider:
         running = self._running()
         running.reserve.require_room()
         running.reserve.keep()
-        return running.writer.alive and running.writer.has_same_file
+        return running.writer.alive and running.writer.watch.in_place
 
 
-def _check_options(path: object, synchronous: object, busy_timeout: object) -> None:
-    name = os.fspath(path)  # type: ignore[call-overload]
+def _file_path(path: str | os.PathLike[str]) -> Path:
+    name = os.fspath(path)
     if not name or "\0" in name:
         raise ConfigurationError("path is empty or contains NUL")
+    return Path(name)
+
+
+def _check_options(path: str | os.PathLike[str], synchronous: object, busy_timeout: object) -> None:
+    name = os.fspath(_file_path(path))
     if name == ":memory:":
         raise ConfigurationError("path :memory: would be another database for each connection: use memory:// instead")
     if "://" in name:

@@ -17,7 +17,7 @@ Access = Literal["owner", "group"]
 
 ACCESS: tuple[str, ...] = get_args(Access)
 
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 _MODES = {"owner": 0o600, "group": 0o660}
 
@@ -35,7 +35,7 @@ def create(path: Path, access: Access) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        kind = StoreReadOnly if error.errno in _DENIED else Unavailable
+        kind = StoreReadOnly if error.errno in DENIED else Unavailable
         raise kind(f"{path} cannot be created: {error.strerror}") from None
 
 

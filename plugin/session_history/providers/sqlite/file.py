@@ -67,6 +67,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE store (incarnation TEXT NOT NULL, shard_number INTEGER, shard_count INTEGER)",
         "INSERT INTO store (incarnation) VALUES (lower(hex(randomblob(12))))",
     ),
+    ("CREATE TABLE wal_mark (mark BLOB NOT NULL)", "INSERT INTO wal_mark VALUES (zeroblob(40))"),
 )
 """Statements from one schema version to the next. They only add, so that processes of an older version go on."""
 
@@ -121,6 +122,12 @@ def identity(path: Path) -> Identity:
     return status.st_dev, status.st_ino
 
 
+def wal_path(path: Path) -> Path:
+    """Return the path of a file's WAL. Behind a symbolic link, it is next to the file that the link names."""
+    path = path.resolve()
+    return path.with_name(path.name + "-wal")
+
+
 def examine(path: Path, busy_timeout: float) -> None:
     """Check that the file is ours or does not exist, before anything can write to it.
 
@@ -129,9 +136,8 @@ def examine(path: Path, busy_timeout: float) -> None:
 
     :raises IncompatibleStore: the file belongs to another application or a newer version.
     """
-    path = path.resolve()  # Behind a symbolic link, the WAL is next to the file that the link names.
     if path.exists():
-        mode = "ro" if path.with_name(path.name + "-wal").exists() else "rw"
+        mode = "ro" if wal_path(path).exists() else "rw"
         with closing(connect(path, timeout=busy_timeout, mode=mode)) as connection:
             _read_version(connection, path)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from session_history.providers.common.forks import ForkGuard
 from session_history.providers.sqlite import rows
 from session_history.providers.sqlite.file import connect
+from session_history.providers.sqlite.watch import FileWatch
 from session_history_hooks import Log, SessionKey
 
 
@@ -19,8 +20,9 @@ class Probe:
     The switch would take longer than the read, which needs one row. The row of a session in use is in memory.
     """
 
-    def __init__(self, path: Path, guard: ForkGuard) -> None:
+    def __init__(self, path: Path, guard: ForkGuard, watch: FileWatch) -> None:
         self._guard = guard
+        self._watch = watch
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         with suppress(sqlite3.Error):  # Without a probe, the reader answers.
@@ -32,7 +34,8 @@ class Probe:
 
         ``None`` means that there are entries, or that the probe cannot tell.
         """
-        if self._guard.inherited:  # Checked before the lock, which another thread may have held during the fork.
+        # The guard is checked before the lock, which another thread may have held during the fork.
+        if self._guard.inherited or not self._watch.seems_in_place:
             return None
         with self._lock, suppress(sqlite3.Error):
             if self._connection is not None:

@@ -8,14 +8,17 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from session_history.providers.common.forks import ForkGuard
+from session_history.providers.sqlite.belonging import require_own_wal
 from session_history.providers.sqlite.fairness import WriteFairness
-from session_history.providers.sqlite.file import connect, examine, identity, prepare, rollback, translate
+from session_history.providers.sqlite.file import connect, examine, prepare, rollback, translate
+from session_history.providers.sqlite.marks import MarkKeeper
 from session_history.providers.sqlite.reserve import Reserve
+from session_history.providers.sqlite.watch import FileWatch
 from session_history_hooks import SessionHistoryError, StoreFull, Unavailable
 
 T = TypeVar("T")
@@ -53,6 +56,10 @@ class ConnectionThread:
     def connect(self) -> sqlite3.Connection:
         """Open the connection, in the thread."""
         raise NotImplementedError
+
+    def disconnect(self, connection: sqlite3.Connection) -> None:
+        """Close the connection, in the thread."""
+        connection.close()
 
     def serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
         """Run the jobs of a batch and resolve their futures, in the thread."""
@@ -97,14 +104,14 @@ class ConnectionThread:
         except BaseException as error:
             self._ready.set_exception(error)
             return
-        with closing(connection):
-            self._ready.set_result(None)
-            batch: list[Task[Any]] = []
-            try:
-                while batch := self._next_batch():
-                    self.serve(connection, batch)
-            finally:
-                self._fail_waiting(batch)
+        self._ready.set_result(None)
+        batch: list[Task[Any]] = []
+        try:
+            while batch := self._next_batch():
+                self.serve(connection, batch)
+        finally:
+            self._fail_waiting(batch)
+            self.disconnect(connection)
 
     def _fail_waiting(self, batch: list[Task[Any]]) -> None:
         """Raise an error in all waiting callers after an unexpected end of the thread."""
@@ -146,7 +153,8 @@ class ConnectionThread:
 class Reader(ConnectionThread):
     """Runs each job in a read transaction of its own."""
 
-    def __init__(self, path: Path, guard: ForkGuard, *, busy_timeout: float) -> None:
+    def __init__(self, path: Path, guard: ForkGuard, watch: FileWatch, *, busy_timeout: float) -> None:
+        self._watch = watch
         self._busy_timeout = busy_timeout
         super().__init__(path, guard)
 
@@ -161,6 +169,7 @@ class Reader(ConnectionThread):
 
     def _outcome(self, connection: sqlite3.Connection, task: Task[T]) -> T | BaseException:
         try:
+            self._watch.require_in_place()
             with self._translated():
                 return self._run_in_transaction(connection, task)
         except BaseException as error:
@@ -188,17 +197,30 @@ class Writer(ConnectionThread):
         super().__init__(path, guard)
 
     def connect(self) -> sqlite3.Connection:
+        require_own_wal(self._path)
         examine(self._path, self._busy_timeout)
         connection = connect(self._path, timeout=self._busy_timeout)
         try:
             prepare(connection, self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
-            self._identity = identity(self._path)
+            self.watch = FileWatch(self._path)
+            self._marks = MarkKeeper(
+                connection, self.watch, synchronous=self._synchronous, busy_timeout=self._busy_timeout
+            )
+            self._marks.start()
         except BaseException:
             connection.close()
             raise
         return connection
 
+    def disconnect(self, connection: sqlite3.Connection) -> None:
+        self.watch.close()
+        super().disconnect(connection)
+
     def serve(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
+        self._serve_together(connection, batch)
+        self._marks.committed()  # The callers have their answers.
+
+    def _serve_together(self, connection: sqlite3.Connection, batch: list[Task[Any]]) -> None:
         try:
             outcomes = self._commit(connection, batch)
         except _NotCommittedError:
@@ -235,7 +257,7 @@ class Writer(ConnectionThread):
             raise
         try:
             with self._translated():
-                self._require_same_file()
+                self.watch.require_in_place()
                 outcomes = [_outcome(task, connection) for task in batch]
                 connection.execute("COMMIT")
         except BaseException as error:
@@ -246,19 +268,6 @@ class Writer(ConnectionThread):
             # A process that only met conflicts wrote nothing. It need not pause before it tries again.
             self._fairness.committed()
         return outcomes
-
-    def _require_same_file(self) -> None:
-        """Raise an error for a deleted or replaced file, which would still take writes and lose them."""
-        if not self.has_same_file:
-            raise Unavailable(f"{self._path} was deleted or replaced since it was opened; restart the service")
-
-    @property
-    def has_same_file(self) -> bool:
-        """True while the path still leads to the opened file."""
-        try:
-            return identity(self._path) == self._identity
-        except OSError:
-            return False
 
 
 class _NotCommittedError(Exception):
