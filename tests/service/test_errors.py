@@ -14,6 +14,7 @@ import session_history_hooks
 from session_history import errors
 from session_history.errors import (
     AgentBusy,
+    BackupExists,
     ConfigurationError,
     Conflict,
     Corrupt,
@@ -39,6 +40,7 @@ from session_history.errors import (
     Unavailable,
     UnknownScheme,
     UnknownWrapper,
+    Unsupported,
 )
 from session_history.providers.memory import MemoryProvider
 from session_history_hooks import Head, Position, SessionKey
@@ -56,6 +58,7 @@ HEAD = Head(
     snapshot=None,
 )
 ERRORS: list[SessionHistoryError] = [
+    BackupExists("x"),
     ConfigurationError("x"),
     Conflict(HEAD, keys=("k",), recreated=True),
     Corrupt("x"),
@@ -82,6 +85,7 @@ ERRORS: list[SessionHistoryError] = [
     Unavailable("x"),
     UnknownScheme("x", ("memory",)),
     UnknownWrapper("x", ()),
+    Unsupported("x"),
 ]
 
 

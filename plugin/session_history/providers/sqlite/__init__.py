@@ -290,7 +290,8 @@ def _file_path(path: str | os.PathLike[str]) -> Path:
 
 
 def _check_options(path: str | os.PathLike[str], synchronous: object, busy_timeout: object) -> None:
-    name = os.fspath(_file_path(path))
+    _file_path(path)
+    name = os.fspath(path)
     if name == ":memory:":
         raise ConfigurationError("path :memory: would be another database for each connection: use memory:// instead")
     if "://" in name:
