@@ -199,7 +199,7 @@ class Reader:
             tail = replace(tail, summary=await self._log.summary(key, tail.head))
         summary = tail.summary
         assert summary is not None
-        runs = summary.long_runs if for_turn else ()
+        runs = summary.long_runs if for_turn and summary.unseen else ()
         seen = tail.without(runs) if runs else tail
         state = await self._state(key, tail, slot, summary.slots.get(slot, 0)) if slot else None
         if state and state.start:

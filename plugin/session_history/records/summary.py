@@ -101,14 +101,14 @@ class SessionSummary:
             created_us=record.at_us if self.created_us is None else self.created_us,
             plain=record.by is Author.APPEND if record.messages else self.plain,
             slots=self._moved_slots(seq, record) if record.slots else self.slots,
-            unseen=self._unseen_with(seq, record),
+            unseen=self._unseen_with(seq, record) if self.unseen or not record.messages or record.unseen else (),
             late=self._late_with(seq, record) if record.continues else self.late,
             lease=record.lease,
         )
 
     @property
     def long_runs(self) -> tuple[UnseenRun, ...]:
-        return tuple(run for run in self.unseen if run.last - run.first + 1 >= LONG_RUN)
+        return tuple([run for run in self.unseen if run.last - run.first + 1 >= LONG_RUN])  # a list is faster
 
     def knows_parts_since(self, seq: int) -> bool:
         """Tell whether :attr:`late` has all late parts behind an entry."""

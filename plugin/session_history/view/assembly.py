@@ -44,10 +44,6 @@ class TurnView:
         return cls(MessageRef(run.first, 0), Status.FAILED, whole=True, retryable=True, run=run)
 
     @property
-    def turn_count(self) -> int:
-        return self.run.turns if self.run else 1
-
-    @property
     def message_count(self) -> int:
         return self.run.messages if self.run else len(self.messages)
 

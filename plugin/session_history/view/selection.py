@@ -42,13 +42,12 @@ def steady(
         return []
     step = max(1, count // 2)
     visible = for_model(turns, turn_id)
-    kept = back = 0
+    kept, ahead = 0, turn_count
     for number, turn in enumerate(reversed(turns), start=1):
-        newest = turn_count - back  # the ordinal of the turn, or of the newest one of a run
-        back += turn.turn_count
+        newest, ahead = ahead, ahead - (turn.run.turns if turn.run else 1)
         kept += kept < len(visible) and turn is visible[-1 - kept]
-        has_multiple = (newest - 1) // step * step >= turn_count - back
-        if kept >= count and has_multiple and turn.whole:
+        # Of the ordinals of a turn, or of a run, one is a multiple of the step.
+        if kept >= count and turn.whole and (newest - 1) // step * step >= ahead:
             return list(turns[-number:])
     if len(turns) >= max(FARTHEST, 8 * count):
         return [turn for turn in turns if turn.whole]
