@@ -343,6 +343,21 @@ class TestStreaming:
         assert [item async for item in handler("q", **HERE, turn_id="t")] == []
         assert await recorded(service) == ["user: q"]
 
+    @pytest.mark.every_store
+    async def test_what_a_handler_adds_when_its_stream_is_left_is_stored(self, service: SessionHistoryService) -> None:
+        @with_session_history(service)
+        async def handler(messages: list[Message], turn: Turn) -> AsyncIterator[str]:
+            try:
+                yield "Once upon "
+                yield "a time"
+            finally:
+                turn.add({"role": "assistant", "content": "The file is written."})
+
+        stream: AsyncGenerator[str, None] = handler("q", **HERE)
+        assert await anext(stream) == "Once upon "
+        await stream.aclose()
+        assert await recorded(service) == ["user: q", "assistant: Once upon ", "assistant: The file is written."]
+
     @pytest.mark.parametrize("way", ["aclose", "break and collect", "cancel", "throw"])
     async def test_stream_left_by_its_consumer_is_interrupted(self, service: SessionHistoryService, way: str) -> None:
         closed = []

@@ -375,6 +375,30 @@ class TestReleased:
         await asyncio.sleep(LEASE_SECONDS / 2)
         assert heartbeats() == []
 
+    @pytest.mark.every_store
+    async def test_session_is_free_after_a_stop_during_a_claim(self, pair: Pair) -> None:
+        one, other = pair
+        real = one.provider.append
+        claimed, go = asyncio.Event(), asyncio.Event()
+
+        async def append(*arguments: Any, **options: Any) -> Appended:
+            appended = await real(*arguments, **options)
+            claimed.set()
+            await go.wait()  # the store has the claim, and its answer is under way
+            return appended
+
+        one.provider.append = append  # type: ignore[method-assign]
+        task = asyncio.create_task(say(one, "q", concurrent="reject"))
+        await claimed.wait()
+        stopping = asyncio.create_task(one.stop())
+        await asyncio.sleep(0.02)
+        go.set()
+        with pytest.raises(Unavailable):
+            await task
+        await stopping
+        await other.start()  # in memory, both have one provider
+        assert await is_free(other)
+
     async def test_lease_ends_when_the_turn_is_parked(self, pair: Pair) -> None:
         one, other = pair
         async with opened(one, concurrent="reject") as mine:

@@ -19,7 +19,7 @@ import anyio
 import pytest
 from pydantic import Field
 
-from service.opening import rewrite
+from service.opening import opened, recorded, rewrite, said, say
 from session_history import (
     DataContent,
     Identity,
@@ -34,6 +34,7 @@ from session_history import (
 )
 from session_history.configured import _configured_service
 from session_history.errors import (
+    Conflict,
     Corrupt,
     InvalidCursor,
     InvalidKey,
@@ -47,7 +48,7 @@ from session_history.errors import (
     Unavailable,
 )
 from session_history.providers.memory import MemoryProvider
-from session_history_hooks import Entry, Position, SessionKey, Snapshot
+from session_history_hooks import Appended, Entry, Log, Position, SessionKey, Snapshot
 
 HELLO = {"role": "user", "content": "Hello"}
 HELLO_MODEL = TextContent(text="hello")
@@ -623,6 +624,35 @@ class TestList:
         service.provider.read = read_then_delete  # type: ignore[method-assign]
         assert await SessionHistoryService(service.provider).get_session("u", "s") is None
 
+    @pytest.mark.every_store
+    async def test_get_of_a_session_re_created_meanwhile_shows_nothing_of_two_lives(
+        self, pair: list[SessionHistoryService]
+    ) -> None:
+        reading, other = pair
+        await converse(other, "s", 2)
+        for number in range(8):  # behind the turns, so that the read needs a second page
+            await other.update_session("u", "s", title=f"old {number}")
+        real = reading.provider.read
+        pages = 0
+
+        async def read(*arguments: Any, **options: Any) -> Any:
+            nonlocal pages
+            pages += 1
+            if pages == 2:
+                await other.delete_session("u", "s")
+                await converse_again(other)
+            return await real(*arguments, **options)
+
+        async def converse_again(service: SessionHistoryService) -> None:
+            reading.provider.read = real  # type: ignore[method-assign]
+            await service.create_session("u", "s")
+            await converse(service, "s", 14)
+
+        reading.provider.read = read  # type: ignore[method-assign]
+        assert await reading.get_session("u", "s", last_turns=1) is None
+        assert pages == 2
+        assert await texts(reading, "u", "s", last_turns=1) == ["q13", "a13"]
+
 
 class TestDelete:
     async def test_delete_of_a_missing_session_does_nothing(self, service: SessionHistoryService) -> None:
@@ -739,6 +769,27 @@ async def test_update_whose_answer_was_lost_returns_the_new_title(service: Sessi
 
 
 @pytest.mark.every_store
+async def test_append_behind_one_whose_answer_was_lost_goes_into_the_same_session(
+    service: SessionHistoryService,
+) -> None:
+    await service.create_session("u", "s")
+    await service.delete_session("u", "s")
+    session = await service.create_session("u", "s")
+    real = service.provider.append
+
+    async def lose_the_answer(*arguments: Any, **options: Any) -> Any:
+        service.provider.append = real  # type: ignore[method-assign]
+        await real(*arguments, **options)
+        return await real(*arguments, **options)  # the provider tries again, and finds it
+
+    service.provider.append = lose_the_answer  # type: ignore[method-assign]
+    await service.append_message(session, HELLO)
+    await service.append_message(session, HI)
+    assert [message.text for message in session.messages] == ["Hello", "Hi there!"]
+    assert await texts(service, "u", "s") == ["Hello", "Hi there!"]
+
+
+@pytest.mark.every_store
 async def test_start_beside_a_stop_leaves_a_service_that_works(service: SessionHistoryService) -> None:
     await service.create_session("u", "s", title="kept")
     for _ in range(20):
@@ -768,3 +819,36 @@ async def test_turn_in_a_cancelled_scope_of_anyio_is_stored_without_spinning(ser
     session = await service.get_session("u", "s")
     assert session is not None
     assert [message.text for message in session.messages] == ["q"]
+
+
+@pytest.mark.every_store
+async def test_turns_at_once_in_a_session_that_expired_are_both_kept(service: SessionHistoryService) -> None:
+    await say(service, "q0")
+    await service.delete_session("u", "s")
+    forget_tombstones(service)
+    async with opened(service) as one, opened(service) as other:
+        one.add([said("q1")])
+        other.add([said("q2")])
+        await asyncio.gather(one.checkpoint(), other.checkpoint())
+    assert sorted(await recorded(service)) == ["q1", "q2"]
+
+
+def forget_tombstones(service: SessionHistoryService) -> None:
+    """Let the store forget deleted sessions but for their generation, as Redis does when they expire."""
+    provider = service.provider
+    read, append = provider.read, provider.append
+
+    async def read_living(*arguments: Any, **options: Any) -> Log | None:
+        log = await read(*arguments, **options)
+        return None if log and log.head.deleted else log
+
+    async def append_behind_expired(key: SessionKey, entry: Entry, *, at: Position, **options: Any) -> Appended:
+        log = await read(key, last=0)
+        assert log is not None
+        if at == Position(0, 0):
+            if not log.head.deleted:
+                raise Conflict(log.head, recreated=True)
+            at = Position(log.head.tail.generation + 1, 0)
+        return await append(key, entry, at=at, **options)
+
+    provider.read, provider.append = read_living, append_behind_expired  # type: ignore[method-assign]

@@ -96,6 +96,7 @@ def as_msg(name: str, role: str, content: list[Json]) -> Json:
 
 
 USER = {"role": "user", "content": "and now?"}
+DEVELOPER = {"role": "developer", "content": "be brief"}
 SAID = {"role": "assistant", "content": "well"}
 PARTS = {"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "image", "image_url": "data:"}]}
 SYSTEM = {"role": "system", "content": [{"type": "text", "text": "be kind"}]}
@@ -332,6 +333,7 @@ LATE: list[tuple[list[Json], list[int], list[Repair]]] = [
     ([chat("a"), USER, chat_result("a")], [0, 2, 1], [Repair("result moved", "a", 1)]),
     ([chat("a", "b"), chat_result("b"), SAID, chat_result("a")], [0, 1, 3, 2], [Repair("result moved", "a", 2)]),
     ([item("a"), USER, item_result("a")], [0, 2, 1], [Repair("result moved", "a", 1)]),
+    ([item("a"), DEVELOPER, item_result("a")], [0, 2, 1], [Repair("result moved", "a", 1)]),
     ([item("a"), SAID, item_result("a")], [0, 1, 2], []),
     ([neutral("a"), neutral("b"), neutral_result("b"), USER, neutral_result("a")], [0, 1, 2, 4, 3],
      [Repair("result moved", "a", 3)]),

@@ -53,6 +53,7 @@ class OpenTurn(Generic[M]):
     """The parts of a turn that is going on.
 
     :ivar outcome: how the turn stands if its body ends well.
+    :ivar is_claiming: a claim of the session's lease is under way.
     :ivar on_stop: called with the error, if the service is stopped before the turn ends.
     """
 
@@ -62,6 +63,7 @@ class OpenTurn(Generic[M]):
         self.native: bool = request.native
         self.window: TurnWindow = window
         self.outcome: Status = Status.COMPLETED
+        self.is_claiming: bool = False
         self.on_stop: Callable[[BaseException], None] = lambda _: None
         self.draft: Draft = Draft(
             turn_id=request.turn_id,
@@ -196,7 +198,7 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         """
         try:
             if place is None or await place.come_forward(opened.window.head):
-                await run_to_completion(opened.writer.claim)
+                await self._take_lease(opened)
             if place is not None and opened.writer.is_exclusive:
                 place.succeed()
         except asyncio.CancelledError as cancelled:
@@ -214,6 +216,14 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
             if not opened.writer.is_exclusive:
                 self._turns.discard(opened)
         return opened.writer.is_exclusive
+
+    async def _take_lease(self, opened: OpenTurn[Any]) -> None:
+        await self._turns.ready()  # the service may have been stopped meanwhile
+        opened.is_claiming = True
+        try:
+            await run_to_completion(opened.writer.claim)
+        finally:
+            opened.is_claiming = False
 
     async def _wait_for_release(self, place: Place) -> bool:
         """Wait until another turn does not have the session any more; return whether there was time for that."""
@@ -279,7 +289,8 @@ class OpenTurns:
             await opened.writer.store(status)
         finally:
             opened.writer.end_lease()
-            self.discard(opened)
+            if not opened.is_claiming:  # a stop waits for the claim, to give up its lease
+                self.discard(opened)
 
 
 async def run_to_completion(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
