@@ -1,4 +1,7 @@
-"""``python -m mutants``: print which test catches which bug, and fail if no test catches one of them."""
+"""``python -m mutants``: print which test catches which bug, and fail if no test catches one of them.
+
+``python -m mutants providers`` and ``python -m mutants core`` run one of the two parts.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,26 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from mutants import core_runs
 from mutants.bugs import BUGS
+from mutants.core_bugs import CORE_BUGS
 from mutants.runs import HEALTHY, PROVIDERS, Run, run
 
 SHOWN = 6
 """The most tests that a row names."""
 
 
-def main() -> int:
+def main(parts: list[str]) -> int:
+    wrong = 0
+    if "providers" in parts or not parts:
+        wrong += check_providers()
+    if "core" in parts or not parts:
+        wrong += check_core()
+    return wrong
+
+
+def check_providers() -> int:
+    """Run the contract suite on each provider; return how many results are wrong."""
     began = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(run, PROVIDERS))
@@ -41,5 +56,23 @@ def lines(each: Run) -> list[str]:
     ]
 
 
+def check_core() -> int:
+    """Run for each bug of the core the test that catches it, and all of them without a bug; return how many fail."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(2) as pool:
+        healthy = pool.submit(core_runs.run, None, [bug.test for bug in CORE_BUGS])
+        runs = []
+        for bug, each in zip(CORE_BUGS, pool.map(core_runs.run_own_test, CORE_BUGS), strict=True):
+            print(f"{bug.seen:<88} {each.seconds:4.0f} s  {bug.test if each.failed else 'NOTHING'}", flush=True)
+            runs.append(each)
+    wrong = [each for each in runs if not each.failed] + [each for each in [healthy.result()] if not each.passed]
+    for each in wrong:
+        print(f"\n{each.output}")
+    caught = sum(each.failed for each in runs)
+    print(f"\n{caught} of {len(CORE_BUGS)} bugs of the core caught; ", end="")
+    print(f"the tests {'pass' if healthy.result().passed else 'FAIL'} without a bug; {time.monotonic() - began:.0f} s")
+    return len(wrong)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

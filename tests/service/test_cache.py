@@ -94,6 +94,20 @@ async def test_rewritten_entry_is_read_again(pair: list[SessionHistoryService]) 
 
 
 @pytest.mark.every_store
+async def test_rewritten_entry_is_read_again_also_behind_new_ones(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    for text in ("a", "secret", "c"):
+        await say(one, text)
+    assert await seen(one) == ["a", "secret", "c"]
+    log = await other.provider.read(KEY)
+    assert log is not None
+    erased = Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": "erased"}),))
+    await rewrite(other.provider, KEY, 2, erased.encode(), log.head.snapshot)
+    await say(other, "d")
+    assert await seen(one) == ["a", "erased", "c", "d"]
+
+
+@pytest.mark.every_store
 async def test_session_that_grew_by_more_than_a_page_is_read_again(pair: list[SessionHistoryService]) -> None:
     one, other = pair
     await say(one, "first")

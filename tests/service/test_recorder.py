@@ -255,6 +255,7 @@ async def test_abandoned_turn_is_interrupted_and_its_end_stores_nothing_more(ser
     assert await statuses(service) == [Status.INTERRUPTED]
 
 
+@pytest.mark.every_store
 async def test_callback_adds_what_is_left_when_the_service_stops(service: SessionHistoryService) -> None:
     context = opened(service)
     recorder = await context.__aenter__()

@@ -216,6 +216,16 @@ class TestGet:
         assert newest is not None
         assert len(await texts(service, "u", "s", before=newest.earlier)) == 14
 
+    @pytest.mark.every_store
+    async def test_pages_part_the_turns_of_one_append(self, service: SessionHistoryService) -> None:
+        session = await service.get_session("u", "s")
+        assert session is not None
+        await service.append_message(session, [{"role": "user", "content": f"q{number}"} for number in range(12)])
+        page = await service.get_session("u", "s", last_turns=4)
+        assert page is not None
+        assert [message.text for message in page.messages] == ["q8", "q9", "q10", "q11"]
+        assert await texts(service, "u", "s", last_turns=2, before=page.earlier) == ["q6", "q7"]
+
     async def test_cursor_holds_after_appends(self, service: SessionHistoryService) -> None:
         await converse(service, "s", 6)
         newest = await service.get_session("u", "s", last_turns=2)

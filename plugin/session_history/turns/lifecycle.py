@@ -218,7 +218,7 @@ class TurnContext(AbstractAsyncContextManager[T_co]):
         return opened.writer.is_exclusive
 
     async def _take_lease(self, opened: OpenTurn[Any]) -> None:
-        await self._turns.ready()  # the service may have been stopped meanwhile
+        await self._turns.ready()  # a stop that has begun does not wait for this claim
         opened.is_claiming = True
         try:
             await run_to_completion(opened.writer.claim)
