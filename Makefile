@@ -68,9 +68,9 @@ contenders: install
 histories: install
 	cd tests && ../$(BIN)/python -m histories $(ARGS)
 
-# Plant one bug each in providers, and show which test of the published contract suite catches it.
+# Plant one bug each in providers and in the core, and show which test catches it: ARGS=core for one part.
 mutants: install
-	PYTHONPATH=tests $(BIN)/python -m mutants
+	PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
 
 install: $(BIN)/python
 	$(INSTALL) '.[dev]'

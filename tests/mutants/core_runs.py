@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -13,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 import session_history
+from mutants.runs import FORKS, IMPORTED, TESTS
 
 PACKAGE = Path(session_history.__file__).parent
-
-TESTS = Path(__file__).parents[1]
 
 TIMEOUT = 120
 """Seconds for a test: a bug that makes it hang is not caught."""
@@ -65,32 +65,34 @@ class CoreRun:
 
 def run(bug: CoreBug | None, tests: Sequence[str]) -> CoreRun:
     """Run tests on a copy of the library, with a bug or without one."""
-    began, timeout = time.monotonic(), TIMEOUT + 10 * len(tests)
+    began = time.monotonic()
+    files, names = zip(*(test.split("::") for test in tests), strict=True)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / PACKAGE.name
+        copy, output = Path(folder) / PACKAGE.name, Path(folder) / "output"
         shutil.copytree(PACKAGE, copy)
         if bug is not None:
             (copy / bug.path).write_text(bug.planted(), encoding="utf-8")
-        paths = [folder, os.environ.get("PYTHONPATH", "")]
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider"]
-        files, names = zip(*(test.split("::") for test in tests), strict=True)
-        command += [f"--basetemp={folder}/tests", *(str(TESTS / file) for file in sorted({*files}))]
-        command += ["-k", " or ".join(sorted({*names}))]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=TESTS.parent,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return CoreRun(False, False, f"no end within {timeout} s", time.monotonic() - began)
-    code = done.returncode
-    return CoreRun(code == 0, code == FAILED, done.stdout, time.monotonic() - began)
+        arguments = ["-q", "-x", "--tb=short", "-p", "no:cacheprovider", "-W", IMPORTED, f"--basetemp={folder}/tests"]
+        arguments += [*(str(TESTS / file) for file in sorted({*files})), "-k", " or ".join(sorted({*names}))]
+        process = FORKS.Process(target=_run_tests, args=(folder, arguments, output))
+        process.start()
+        process.join(TIMEOUT + 10 * len(tests))
+        process.kill()
+        code = process.exitcode
+        shown = output.read_text(encoding="utf-8") if output.exists() else ""
+    return CoreRun(code == 0, code == FAILED, shown or f"no output; exit code {code}", time.monotonic() - began)
+
+
+def _run_tests(folder: str, arguments: Sequence[str], output: Path) -> None:
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(TESTS.parent)
+    for name in [name for name in sys.modules if name.partition(".")[0] in {PACKAGE.name, "contract"}]:
+        del sys.modules[name]  # what the fork was made with, without the bug
+    sys.path.insert(0, folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH", "")]))
+    sys.exit(pytest.main([*arguments]))
 
 
 def run_own_test(bug: CoreBug) -> CoreRun:
