@@ -552,7 +552,7 @@ HANDLERS_BUGS = [
         "handlers/decorator.py",
         "async with aclosing(driver.invoke(call, messages, recorder)) as items:",
         'async with __import__("contextlib").nullcontext(driver.invoke(call, messages, recorder)) as items:',
-        "service/test_decorator.py::test_what_a_handler_adds_when_its_stream_is_left_is_stored",
+        "service/test_decorator.py::test_message_that_a_handler_adds_when_its_stream_is_left_is_stored",
     ),
     CoreBug(
         "a stream that waits for itself when another task reads on",

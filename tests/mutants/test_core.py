@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mutants.core_bugs import CORE_BUGS
-from mutants.core_runs import TESTS, CoreBug, run_own_test
+from mutants.core_runs import CoreBug, run_own_test
+from mutants.runs import TESTS
 
 SAMPLE = CORE_BUGS[3::16]
 

@@ -344,7 +344,9 @@ class TestStreaming:
         assert await recorded(service) == ["user: q"]
 
     @pytest.mark.every_store
-    async def test_what_a_handler_adds_when_its_stream_is_left_is_stored(self, service: SessionHistoryService) -> None:
+    async def test_message_that_a_handler_adds_when_its_stream_is_left_is_stored(
+        self, service: SessionHistoryService
+    ) -> None:
         @with_session_history(service)
         async def handler(messages: list[Message], turn: Turn) -> AsyncIterator[str]:
             try:
