@@ -583,27 +583,6 @@ SERVICE_BUGS = [
         "service/test_service.py::test_append_behind_one_whose_answer_was_lost_goes_into_the_same_session",
     ),
     CoreBug(
-        "a copied session object that writes with the head of another session",
-        "service.py",
-        "is_known = source is not None and (source.log, source.key) == (self._log.name, key)",
-        "is_known = source is not None",
-        "service/test_service.py::test_append_to_a_copy_with_another_identity_keeps_title_and_metadata",
-    ),
-    CoreBug(
-        "a change of a result that shows up in the next one",
-        "service.py",
-        "metadata=copied(summary.metadata)",
-        "metadata=summary.metadata",
-        "service/test_cache.py::test_changed_results_change_no_stored_message",
-    ),
-    CoreBug(
-        "messages of the file that stood there before",
-        "service.py",
-        "        self._log.forget()\n        try:",
-        "        try:",
-        "service/test_cache.py::test_store_replaced_while_closed_is_read_again",
-    ),
-    CoreBug(
         "a service that is stopped although it started",
         "service.py",
         "        while self._closing:",
