@@ -25,6 +25,7 @@ from session_history.log.session_log import SessionLog
 from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.redis import RedisProvider
 from session_history.providers.sqlite import SqliteProvider
+from session_history.records.messages import StoredMessage
 from session_history_hooks import Log
 from session_history_hooks.testing import Connect
 
@@ -274,3 +275,44 @@ async def test_exclusive_turn_of_a_lost_past_is_over_and_blocks_nobody(
     session = await other.get_session("u", "s")
     assert session is not None
     assert [message.text for message in session.messages][2 * turns :] == ["and"]
+
+
+async def test_turn_of_a_lost_past_that_two_tasks_store_is_stored_once(
+    pair: list[SessionHistoryService], lose: Lose
+) -> None:
+    one, other = pair
+    await say(one, "old", 1)
+    context = one.record_turn("u", "s")
+    recorder = await context.__aenter__()
+    recorder.add([StoredMessage("openai.chat/1", {"role": "user", "content": "question"})])
+    await recorder.checkpoint()
+    await asyncio.to_thread(lose)
+    await say(other, "new", 1)
+    recorder.add([StoredMessage("openai.chat/1", {"role": "assistant", "content": "late answer"})])
+    await asyncio.gather(recorder.checkpoint(), context.__aexit__(None, None, None))
+    session = await other.get_session("u", "s")
+    assert session is not None
+    assert [message.text for message in session.messages][2:] == ["question", "late answer"]
+
+
+async def test_turn_in_parts_of_a_lost_past_joins_no_turn_if_its_process_knows_the_new_past(
+    pair: list[SessionHistoryService], lose: Lose
+) -> None:
+    one, other = pair
+    await say(one, "old", 1)
+    context = one.record_turn("u", "s")
+    recorder = await context.__aenter__()
+    recorder.add([StoredMessage("openai.chat/1", {"role": "user", "content": "question"})])
+    await recorder.checkpoint()
+    await asyncio.to_thread(lose)
+    for number in range(1, 5):
+        await say(other, "new", number)
+    session = await one.get_session("u", "s")
+    assert session is not None
+    recorder.add([StoredMessage("openai.chat/1", {"role": "assistant", "content": "late answer"})])
+    # The second append waits for the first, and follows its head.
+    appended = one.append_message(session, {"role": "user", "content": "between"})
+    await asyncio.gather(appended, context.__aexit__(None, None, None))
+    session = await other.get_session("u", "s")
+    assert session is not None
+    assert [message.text for message in session.messages][8:] == ["between", "question", "late answer"]

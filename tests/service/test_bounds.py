@@ -12,6 +12,7 @@ import pytest
 from service.opening import opened, said
 from session_history import SessionHistoryService, TokenBudget
 from session_history.records import summary as summaries
+from session_history.records.record import Status
 from session_history.records.summary import NEAR
 from session_history_hooks import Log
 
@@ -256,3 +257,35 @@ async def grow(service: SessionHistoryService, dice: random.Random) -> None:
                     await turn.checkpoint()
                 case "claim":
                     await say(service, f"alone {number}", concurrent="queue")
+
+
+async def test_page_shows_a_turn_that_went_on_behind_it_after_it_had_ended(service: SessionHistoryService) -> None:
+    async with service.record_turn("u", "s") as recorder:
+        recorder.add([said("q")])
+        await recorder.checkpoint(Status.COMPLETED)
+        await say(service, "1")
+        recorder.add([said("more")])
+        await recorder.checkpoint(Status.COMPLETED)
+        await say(service, "2")
+        await say(service, "3")
+        recorder.add([said("end")])
+    session = await service.get_session("u", "s", native=True)
+    assert session is not None
+    for count in (1, 2):
+        shown: list[Any] = []
+        part = await service.get_session("u", "s", native=True, last_turns=count)
+        while part is not None:
+            shown = [*part.messages, *shown]
+            before = part.earlier
+            part = await service.get_session("u", "s", native=True, last_turns=count, before=before) if before else None
+        assert shown == session.messages
+
+
+async def test_window_of_no_turns_behind_failed_ones_tells_how_much_it_leaves_out(
+    service: SessionHistoryService, other: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summaries, "LONG_RUN", 8)
+    await say(service, "1")
+    for number in range(12):
+        await fail(service, f"{number}")
+    assert (await texts(other, last_turns=0))[1] == 14

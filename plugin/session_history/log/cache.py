@@ -83,6 +83,8 @@ class EntryRange:
     def turns(self) -> list[TurnView]:
         """Return the turns that the entries show. They are put together once."""
         turns, count = self._assembled
+        if not self.entries and self.unseen:
+            return assemble((), skipped=self.skipped)
         if count < len(self.entries):
             new = self.entries[count:] if count else self.entries
             # Plain appends may continue the turn ahead in place, which other ranges share.

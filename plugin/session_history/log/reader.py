@@ -14,7 +14,7 @@ from session_history.log.session_log import SessionLog
 from session_history.log.turn_parts import TurnParts
 from session_history.records.messages import StoredMessage
 from session_history.records.record import HistoryStart, MessageRef, Record, Status
-from session_history.records.summary import SessionSummary
+from session_history.records.summary import NEAR, SessionSummary
 from session_history.records.values import check_count
 from session_history.view import selection
 from session_history.view.assembly import TurnView, for_model
@@ -118,7 +118,9 @@ class Reader:
         :raises InvalidCursor: not a cursor, or the session is not the one any more in which it was made.
         """
         end, generation, tail, origin = Cursor.decode(cursor)
-        log = await self._log.provider.read(key, last=_entry_count(count), before=end.seq + 1)
+        # With the entries behind it among which turns of the page may go on, see TurnParts.
+        last = None if count is None else count + MARGIN + NEAR
+        log = await self._log.provider.read(key, last=last, before=end.seq + 1 + NEAR)
         if log is None or log.head.deleted:
             return TurnWindow(log.head if log else None)
         if generation != log.head.tail.generation:

@@ -176,6 +176,14 @@ class SessionLog:
             if time.monotonic() > deadline:
                 raise Unavailable(f"{key}: other writers came first for {RETRY_TIMEOUT:.0f} s")
             _require_same_life(key, head, known)
+            # Also ahead of the first try: the head of an append before may be of a log that the author does not know.
+            if known and head and await self._has_lost_past(key, head, known, ask=ask or record.refers_back):
+                if record.refers_back:
+                    raise LostPastError(head)
+                logger.warning("%s: the store lost what this process knew of the session", key)
+                record = replace(record, base=head.tail.seq)
+                entry = replace(entry, payload=record.encode())
+                known, lost_past = head, True
             try:
                 return Placed(await self.append_at(key, entry, record, head), head, lost_past)
             except Conflict as conflict:
@@ -186,13 +194,6 @@ class SessionLog:
                 # An author that saw no session asks as such again: only then does a store tell of an expired life.
                 goes_on = head is None or known is not None or _is_same_life(conflict.head, known)
                 head = conflict.head if goes_on else None
-            if known and head and await self._has_lost_past(key, head, known, ask=ask or record.refers_back):
-                if record.refers_back:
-                    raise LostPastError(head)
-                logger.warning("%s: the store lost what this process knew of the session", key)
-                record = replace(record, base=head.tail.seq)
-                entry = replace(entry, payload=record.encode())
-                known, lost_past = head, True
             await asyncio.sleep(_backoff(attempt))
             attempt += 1
 

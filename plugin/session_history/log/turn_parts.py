@@ -30,7 +30,8 @@ class TurnParts:
         """
         first = turn.start.seq
         is_noted = any(part.first == first and part.seq > entries.last for part in summary.late)
-        if not turn.whole or not (is_noted or turn.status is Status.OPEN):
+        is_near = turn.newest_seq > entries.last - NEAR
+        if not turn.whole or not (is_noted or is_near or turn.status is Status.OPEN):
             return turn
         own = [each for each in entries.entries if _belongs(each, first)]
         found = await self._gathered(first, own, entries.last, entries.head, summary)

@@ -189,7 +189,8 @@ class Writer:
             try:
                 head, seq, found = await self._append(pending)
             except LostPastError as lost:
-                self._begin_anew(lost.head)
+                if self._pending is pending:  # else another task that stores this turn has begun anew
+                    self._begin_anew(lost.head)
                 continue
             if self._pending is not pending:
                 continue  # another task that stores this turn saw the outcome first
