@@ -189,7 +189,7 @@ class Writer:
             try:
                 head, seq, found = await self._append(pending)
             except LostPastError as lost:
-                if self._pending is pending:  # else another task that stores this turn has begun anew
+                if self._pending is pending:  # else another task that stores this turn has begun again
                     self._begin_anew(lost.head)
                 continue
             if self._pending is not pending:
