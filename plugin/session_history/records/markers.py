@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic_core import to_json
+
+from session_history_hooks import SessionKey
+
+logger: logging.Logger = logging.getLogger("session_history")
+
+_LOGGED = 20
+"""The most markers of a turn that are logged one by one."""
 
 MarkerKind = Literal["replaced", "converted", "too large"]
 
@@ -133,3 +142,11 @@ def _text_part(parts: list[Any], message: Any, text: str) -> Any:
     if any(type(part) is str for part in parts):
         return text
     return {"type": "text", "text": text}
+
+
+def log_markers(key: SessionKey, markers: Sequence[Marker]) -> None:
+    """Tell what is not stored as it was produced, without its content."""
+    for marker in markers[:_LOGGED]:
+        logger.warning("%s: not stored as it was produced: %s", key, marker)
+    if len(markers) > _LOGGED:
+        logger.warning("%s: and %d more, see turn.markers", key, len(markers) - _LOGGED)

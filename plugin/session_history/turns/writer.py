@@ -12,6 +12,7 @@ from session_history.log import leases
 from session_history.log.reader import Reader
 from session_history.log.recorded import RecordedTurn
 from session_history.log.session_log import LostPastError, SessionLog
+from session_history.records.markers import log_markers
 from session_history.records.record import Author, Record, Status, new_id
 from session_history.turns.draft import Draft
 from session_history.turns.repeat import has_same_messages, has_same_words
@@ -19,10 +20,6 @@ from session_history.view.effects import is_harmless
 from session_history_hooks import Entry, Head, Position, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
-
-
-_LOGGED_MARKERS = 20
-"""The most markers of a turn that are logged one by one."""
 
 
 class _Pending(NamedTuple):
@@ -223,10 +220,8 @@ class Writer:
         """Tell what is not stored as it was produced, without its content."""
         new = list(self._draft.markers)[self._told :]
         self._told += len(new)
-        for marker in new[:_LOGGED_MARKERS]:
-            logger.warning("%s: not stored as it was produced: %s", self._key, marker)
-        if len(new) > _LOGGED_MARKERS:
-            logger.warning("%s: and %d more, see turn.markers", self._key, len(new) - _LOGGED_MARKERS)
+        if new:
+            log_markers(self._key, new)
 
     def _next(self, status: Status) -> _Pending | None:
         draft = self._draft
