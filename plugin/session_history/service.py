@@ -503,11 +503,15 @@ class SessionHistoryService:
         self, session: Session[Any], key: SessionKey, record: Record, known: Head | None, entry_id: str
     ) -> None:
         ask = bool(session.messages or session.earlier)
+        source = session.source
+        # What was read by another service, or from another store, may be lost, too.
+        end = source.head if source and source.key == key and source.log != self._log.name else None
+        is_lost = end is not None and not await self._log.goes_on(known, end)
         placed = await self._append_record(key, record, known, entry_id, ask=ask)
         head = placed.head
-        native = session.source is not None and session.source.native
+        native = source is not None and source.native
         new = thaw(record.messages, native=native)
-        if placed.lost_past and head is not None:
+        if (placed.lost_past or is_lost) and head is not None:
             logger.warning("%s: a session object drops the messages that the store lost", key)
             await self._show_only(session, head, new)
         else:

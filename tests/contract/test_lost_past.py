@@ -203,6 +203,29 @@ async def test_session_object_of_a_lost_past_shows_only_what_was_appended_since(
     assert [message.text for message in session.messages][-1] == "said now"
 
 
+@pytest.mark.parametrize("notices", ["start", "health"])
+async def test_session_object_of_another_store_shows_only_what_was_appended_since(tmp_path: Path, notices: str) -> None:
+    paths = [tmp_path / name for name in ("history.db", "other.db")]
+    one, other = (SessionHistoryService(SqliteProvider(path)) for path in paths)
+    await say(one, "old", 1)
+    await say(other, "new", 1)
+    await other.stop()
+    session = await one.get_session("u", "s")
+    assert session is not None
+    with closing(sqlite3.connect(paths[1])) as read, closing(sqlite3.connect(paths[0])) as written:
+        read.backup(written)
+    if notices == "start":
+        await one.stop()
+        await one.start()
+    assert await one.health()
+    await one.append_message(session, {"role": "user", "content": "now"})
+    assert [message.text for message in session.messages] == ["now"]
+    earlier = await one.get_session("u", "s", before=session.earlier)
+    assert earlier is not None
+    assert [message.text for message in earlier.messages] == ["question 1", "new answer 1"]
+    await one.stop()
+
+
 @pytest.mark.parametrize("turns", [1, 6])
 async def test_turn_in_parts_of_a_lost_past_is_stored_whole_and_without_its_state(
     pair: list[SessionHistoryService], lose: Lose, turns: int

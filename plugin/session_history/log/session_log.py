@@ -212,6 +212,12 @@ class SessionLog:
             return (head.tail.seq, head.tail_origin) == (seq, origin)
         return await self.holds(key, seq, origin)
 
+    async def goes_on(self, head: Head | None, end: Head) -> bool:
+        """Tell whether the log at ``head`` is the one that ended at ``end``."""
+        if head is None or not _is_same_life(head, end):
+            return False
+        return await self.continues(end.key, head, end.tail.seq, end.tail_origin)
+
     async def append_owned(self, key: SessionKey, entry: Entry, record: Record, *, own: Head) -> Head | None:
         """Append directly behind an entry whose lease is one's own.
 

@@ -210,9 +210,8 @@ class Writer:
         logger.warning("%s: the store lost what this turn knew of the session; its state is not stored", self._key)
         self._draft.begin_anew(head.tail.seq)
         self._pending = None
-        self._is_answered = False
         self.head = head
-        self.is_contiguous = False
+        self._is_answered = self.is_contiguous = False
         self.lost_past = True
         self.state_kept = None if self._slot is None else False
 
