@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from types import TracebackType
@@ -33,7 +32,7 @@ from session_history.records.messages import MessageInput, freeze, thaw
 from session_history.records.record import Author, MessageRef, Record, new_id
 from session_history.records.summary import SessionSummary
 from session_history.records.values import check, check_count, copied
-from session_history.session import AnySession, Session, SessionList, SessionSource
+from session_history.session import AnySession, Session, SessionList, SessionSource, time_of
 from session_history.turns.lifecycle import OpenTurns, TurnContext, own_writer, run_to_completion
 from session_history.turns.options import TurnOptions
 from session_history.turns.recorder import TurnRecorder
@@ -517,8 +516,7 @@ class SessionHistoryService:
         else:
             session.messages.extend(new)
         # Without a head the next append asks the store for it.
-        name = self._log.name if head else ""
-        session.bind(SessionSource(name, key, head, native))
+        session.bind(SessionSource(self._log.name if head else "", key, head, native))
 
     async def _show_only(self, session: Session[Any], head: Head, messages: list[Any]) -> None:
         """Make a session the window of what was appended last: the rest of what it holds is lost."""
@@ -553,8 +551,8 @@ class SessionHistoryService:
             title=summary.title,
             metadata=copied(summary.metadata),
             turns=summary.turns,
-            created_at=_time(summary.created_us),
-            updated_at=_time((head.changed_us if head else None) or summary.created_us),
+            created_at=time_of(summary.created_us),
+            updated_at=time_of((head.changed_us if head else None) or summary.created_us),
             earlier=window.earlier,
         )
         session.bind(SessionSource(self._log.name, key, head, native))
@@ -601,10 +599,6 @@ def _changes(title: str | _Unset | None, metadata: Mapping[str, Any] | _Unset | 
         check(values, "metadata")
         changes["metadata"] = copied(values)
     return changes
-
-
-def _time(us: int | None) -> datetime | None:
-    return None if not us else datetime.fromtimestamp(us / 1_000_000, UTC)
 
 
 def _kind(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -89,3 +89,8 @@ class SessionList(list[Session]):
     next_cursor: str | None = None
     unreadable: tuple[str, ...] = ()
     unnamed: int = 0
+
+
+def time_of(us: int | None) -> datetime | None:
+    """Return a time, given in microseconds since the epoch."""
+    return None if not us else datetime.fromtimestamp(us / 1_000_000, UTC)

@@ -47,6 +47,12 @@ class Placed(NamedTuple):
     ahead: Head | None
     lost_past: bool = False
 
+    def is_behind(self, known: Head | None) -> bool:
+        """Tell whether the entry stands directly behind what its author knew."""
+        if self.ahead is None or known is None:
+            return self.ahead is known
+        return (self.ahead.tail, self.ahead.tail_origin) == (known.tail, known.tail_origin)
+
 
 class LostPastError(Exception):
     """The log does not hold what the author of a record knows of it, as after the restore of a backup.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from session_history.records.markers import Marker, Place, holds_parts, is_media_part, list_marker_at, marker_at
@@ -106,3 +107,12 @@ class _Fit:
 
 def _size(value: Any) -> int:
     return len(encode_checked(value))
+
+
+def count_fitting(sizes: Sequence[int], room: int) -> int:
+    """Return how many of the first parts fit into a room together."""
+    for count, size in enumerate(sizes):
+        room -= size
+        if room < 0:
+            return count
+    return len(sizes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from session_history.errors import TurnClosed, Unavailable
-from session_history.records.fitting import fitted
+from session_history.records.fitting import count_fitting, fitted
 from session_history.records.markers import Marker
 from session_history.records.messages import StoredMessage, room_of, size_of
 from session_history.records.record import (
@@ -23,6 +23,19 @@ from session_history.records.record import (
 from session_history.records.values import encode_checked
 from session_history.turns.answer import TEXT, AnswerShape, text_answer
 from session_history.view.effects import is_harmless
+
+
+class StoredPart(NamedTuple):
+    """The beginning of a turn that stands in the log.
+
+    :ivar messages: how many of the turn's messages.
+    :ivar continues: how the next entry names the turn; ``None`` if none stands there.
+    :ivar status: that of the newest entry.
+    """
+
+    messages: int = 0
+    continues: Continuation | None = None
+    status: Status | None = None
 
 
 class Draft:
@@ -177,18 +190,23 @@ class Draft:
 
     def ref(self, index: int) -> MessageRef:
         """Return a reference to a message. A seq of 0 stands for the record that is made next."""
-        stored = len(self._refs)
-        return self._refs[index] if index < stored else MessageRef(0, index - stored)
+        return self._refs[index] if index < len(self._refs) else MessageRef(0, index - len(self._refs))
 
-    def begin_anew(self, base: int) -> None:
-        """Forget what was stored: it is lost, and the next record holds all messages. A state told of lost ones.
+    @property
+    def stored(self) -> StoredPart:
+        """Return what of the turn stands in the log."""
+        return StoredPart(len(self._refs), self._continues, self.stored_status)
+
+    def begin_anew(self, base: int, part: StoredPart) -> None:
+        """Forget what was stored behind a part, since it is lost. The state is, too: it may tell of what was lost.
 
         :param base: seq of the newest entry of the log as it is now.
         """
-        self._lost_past = True
-        self._base = base
-        self._refs, self._stored, self._slots = [], {}, {}
-        self._continues = self.stored_status = None
+        self._lost_past, self._base = True, base
+        self._refs, self._slots = self._refs[: part.messages], {}
+        # The log may have earlier versions of these messages than were stored last.
+        self._stored = {index: StoredMessage(self.messages[index].format, {}) for index in range(part.messages)}
+        _, self._continues, self.stored_status = part
 
     def record(self, status: Status, *, lease: float | None, required: bool) -> Record | None:
         """Return what is not stored yet; ``None`` if that is nothing.
@@ -228,7 +246,7 @@ class Draft:
         :returns: ``None`` if there is nothing to part.
         """
         sizes = [*map(size_of, record.messages), *(size_of(revision.message) for revision in record.revisions)]
-        count = _fitting(sizes, room_of(limit))
+        count = count_fitting(sizes, room_of(limit))
         if count == len(sizes) and not record.slots:
             count -= 1
         if count <= 0:
@@ -298,15 +316,6 @@ class Draft:
         self.stored_status = record.status
         if record.messages or self._continues:
             self._continues = Continuation(self._continues.first if self._continues else seq, seq)
-
-
-def _fitting(sizes: Sequence[int], room: int) -> int:
-    """Return how many of the first parts fit into a room together."""
-    for count, size in enumerate(sizes):
-        room -= size
-        if room < 0:
-            return count
-    return len(sizes)
 
 
 def _moved(slot: Slot, seq: int, count: int) -> Slot:

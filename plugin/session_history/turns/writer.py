@@ -14,10 +14,10 @@ from session_history.log.recorded import RecordedTurn
 from session_history.log.session_log import LostPastError, SessionLog
 from session_history.records.markers import log_markers
 from session_history.records.record import Author, Record, Status, new_id
-from session_history.turns.draft import Draft
+from session_history.turns.draft import Draft, StoredPart
 from session_history.turns.repeat import has_same_messages, has_same_words
 from session_history.view.effects import is_harmless
-from session_history_hooks import Entry, Head, Position, SessionKey
+from session_history_hooks import Entry, Head, SessionKey
 
 logger: logging.Logger = logging.getLogger("session_history")
 
@@ -81,6 +81,7 @@ class Writer:
         self._has_yielded = False  # another run of the turn was stored first
         self._had_effect = False  # a tool may have run here, and another run of the turn was stored first
         self._told = 0  # how many markers were logged
+        self._steps: list[tuple[Head | None, StoredPart]] = []  # heads that the turn knew, and what of it stood there
         self._owned = asyncio.Lock()  # appends behind an entry of one's own
 
     @property
@@ -186,8 +187,9 @@ class Writer:
             try:
                 head, seq, found = await self._append(pending)
             except LostPastError as lost:
+                part = await self._left_part(lost.head)
                 if self._pending is pending:  # else another task that stores this turn has begun again
-                    self._begin_anew(lost.head)
+                    self._begin_anew(lost.head, part)
                 continue
             if self._pending is not pending:
                 continue  # another task that stores this turn saw the outcome first
@@ -199,18 +201,29 @@ class Writer:
                 await self._yield_to_first(head, seq, Record.decode(found.payload, self._key, seq))
         self._log_markers()
         if self._has_yielded:
-            self._require_same_turn()
+            if self._draft.inputs():
+                self.require_same_input()
+            self.require_same_words()
         if self.recorded is not None and self._draft.status is not None and not self._had_effect:
             added = self._draft.messages
             if added and not has_same_messages(added, self.recorded.messages, is_whole=False):
                 logger.warning("%s: the turn was recorded before; what was added to it now is not stored", self._key)
 
-    def _begin_anew(self, head: Head) -> None:
-        """Have the whole turn stored behind ``head``: the log that it was opened in is lost, with its first entries."""
+    async def _left_part(self, head: Head) -> StoredPart:
+        """Return what the log at ``head`` still has of this turn."""
+        for known, part in reversed(self._steps):
+            if known and await self._log.continues(self._key, head, known.tail.seq, known.tail_origin):
+                return part
+        return StoredPart()
+
+    def _begin_anew(self, head: Head, part: StoredPart) -> None:
+        """Have the rest of the turn stored behind ``head``: the log that it was opened in is lost, perhaps with parts.
+
+        :param part: what is left of the turn.
+        """
         logger.warning("%s: the store lost what this turn knew of the session; its state is not stored", self._key)
-        self._draft.begin_anew(head.tail.seq)
-        self._pending = None
-        self.head = head
+        self._draft.begin_anew(head.tail.seq, part)
+        self._pending, self.head = None, head
         self._is_answered = self.is_contiguous = False
         self.lost_past = True
         self.state_kept = None if self._slot is None else False
@@ -263,11 +276,11 @@ class Writer:
     async def _append(self, pending: _Pending) -> tuple[Head, int, Entry]:
         """Append an entry; return the head, and seq and entry that the log has under its id."""
         record, entry = pending
+        self._steps.append((self.head, self._draft.stored))
         if self._lease is not None:
             return await self._append_owned(pending)
         placed = await self._log.append(self._key, entry, record, known=self.head)
-        if _end(placed.ahead) != _end(self.head):
-            self.is_contiguous = False
+        self.is_contiguous = self.is_contiguous and placed.is_behind(self.head)
         return (placed.head, placed.head.tail.seq, entry) if placed.head else await self._find(entry.id)
 
     async def _append_owned(self, pending: _Pending) -> tuple[Head, int, Entry]:
@@ -323,19 +336,9 @@ class Writer:
                 "%s: the state of %r is not stored: another turn stored one meanwhile", self._key, self._slot
             )
 
-    def _require_same_turn(self) -> None:
-        if self._draft.inputs():
-            self.require_same_input()
-        self.require_same_words()
-
     async def _yield_to_first(self, head: Head, seq: int, record: Record) -> None:
         """Take the answer of another run of this turn, which was stored first."""
         self.recorded = await self._reader.recorded_turn(self._key, head, seq, record)
         self._has_yielded = True
         self._draft.withdraw_answer()
         self._had_effect = not all(map(is_harmless, self._draft.messages))
-
-
-def _end(head: Head | None) -> tuple[Position, str] | None:
-    """Return position and origin of the newest entry at a head."""
-    return (head.tail, head.tail_origin) if head else None

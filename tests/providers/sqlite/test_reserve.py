@@ -151,3 +151,18 @@ def test_reserve_can_be_released_once(tmp_path: Path) -> None:
         reserve.keep()
         assert reserve.release(connection)
         assert not reserve.release(connection)
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+async def test_file_of_somebody_else_in_the_place_of_the_reserve_is_not_touched(tmp_path: Path, link: str) -> None:
+    other = tmp_path / "other"
+    other.write_text("precious")
+    getattr(tmp_path / "history.db-reserve", link)(other)
+    async with SqliteSessionHistoryService(tmp_path / "history.db") as service:
+        async with service.turn("u", "s") as turn:
+            turn.add({"role": "user", "content": "?"})
+        reserve = Reserve(tmp_path / "history.db", "owner")
+        with closing(sqlite3.connect(tmp_path / "history.db")) as connection:
+            assert not reserve.release(connection)
+        assert other.read_text() == "precious"
+    assert other.read_text() == "precious"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from session_history.providers.sqlite.access import Access, create
@@ -32,20 +35,36 @@ class Reserve:
         """Take as much of the room as the disk has."""
         with suppress(SessionHistoryError, OSError):
             create(self._path, self._access)
-            with self._path.open("r+b", buffering=0) as file:
-                while (size := file.seek(0, os.SEEK_END)) < BYTES:
-                    _extend(file.fileno(), size, min(STEP, BYTES - size))
+            with self._opened() as file:
+                while (size := os.fstat(file).st_size) < BYTES:
+                    _extend(file, size, min(STEP, BYTES - size))
 
     def release(self, connection: sqlite3.Connection) -> bool:
         """Give the room up, and make the WAL reusable with it. Return whether there was any room."""
         try:
-            room = self._path.stat().st_size
-            os.truncate(self._path, 0)
+            with self._opened() as file:
+                room = os.fstat(file).st_size
+                os.ftruncate(file, 0)
             if room and self._checkpoint_bytes(connection) <= room:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except (OSError, sqlite3.Error):
             return False
         return room > 0
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Open the file. In a folder that others can write to, something else may stand there.
+
+        :raises OSError: it is a link, or no ordinary file.
+        """
+        file = os.open(self._path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise OSError(errno.EINVAL, "not a file of its own")
+            yield file
+        finally:
+            os.close(file)
 
     def _checkpoint_bytes(self, connection: sqlite3.Connection) -> int:
         """Return by how much a checkpoint lets the database grow. It would use up the room if that is not enough."""
