@@ -78,8 +78,8 @@ LOG_BUGS = [
     CoreBug(
         "an append brings a deleted session back",
         "log/session_log.py",
-        "            _require_same_life(key, head, known)\n            try:",
-        "            try:",
+        "            _require_same_life(key, head, known)\n            # Also",
+        "            # Also",
         "service/test_service.py::test_append_after_delete_raises_session_deleted",
     ),
     CoreBug(
@@ -217,8 +217,8 @@ LOG_BUGS = [
     CoreBug(
         "a page without the first messages of an append",
         "log/reader.py",
-        "last=_entry_count(count), before=end.seq + 1)",
-        "last=_entry_count(count), before=end.seq)",
+        "before=end.seq + 1 + NEAR)",
+        "before=end.seq)",
         "service/test_service.py::test_pages_part_the_turns_of_one_append",
     ),
     CoreBug(
@@ -578,8 +578,8 @@ SERVICE_BUGS = [
     CoreBug(
         "a session object that cannot append after a lost answer",
         "service.py",
-        'name = self._log.name if head else ""',
-        "name = self._log.name",
+        'SessionSource(self._log.name if head else "", key',
+        "SessionSource(self._log.name, key",
         "service/test_service.py::test_append_behind_one_whose_answer_was_lost_goes_into_the_same_session",
     ),
     CoreBug(
