@@ -202,7 +202,7 @@ class Writer(ConnectionThread):
         connection = connect(self._path, timeout=self._busy_timeout)
         try:
             prepare(connection, self._path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
-            self.watch = FileWatch(self._path)
+            self.watch: FileWatch = FileWatch(self._path)
             self._marks = MarkKeeper(
                 connection, self.watch, synchronous=self._synchronous, busy_timeout=self._busy_timeout
             )
