@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractAsyncContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from providers.tablestore.support import TABLE, all_rows, connect_to, faultless
 from servers.tablestore import TablestoreServer
 from servers.tablestore_client import sync_client
 from servers.valkey import ValkeyCluster, ValkeyServer, binary
-from session_history import SessionHistoryService
+from session_history import SessionHistoryService, TurnRecorder
 from session_history.errors import InvalidCursor, SessionDeleted, TurnOvertaken, Unavailable
 from session_history.log.session_log import SessionLog
 from session_history.providers.postgresql import PostgresqlProvider
@@ -300,15 +300,23 @@ async def test_exclusive_turn_of_a_lost_past_is_over_and_blocks_nobody(
     assert [message.text for message in session.messages][2 * turns :] == ["and"]
 
 
+async def begun_in_parts(
+    service: SessionHistoryService,
+) -> tuple[AbstractAsyncContextManager[TurnRecorder[Any]], TurnRecorder[Any]]:
+    """Open a turn of which the question is stored already."""
+    context = service.record_turn("u", "s")
+    recorder = await context.__aenter__()
+    recorder.add([StoredMessage("openai.chat/1", {"role": "user", "content": "question"})])
+    await recorder.checkpoint()
+    return context, recorder
+
+
 async def test_turn_of_a_lost_past_that_two_tasks_store_is_stored_once(
     pair: list[SessionHistoryService], lose: Lose
 ) -> None:
     one, other = pair
     await say(one, "old", 1)
-    context = one.record_turn("u", "s")
-    recorder = await context.__aenter__()
-    recorder.add([StoredMessage("openai.chat/1", {"role": "user", "content": "question"})])
-    await recorder.checkpoint()
+    context, recorder = await begun_in_parts(one)
     await asyncio.to_thread(lose)
     await say(other, "new", 1)
     recorder.add([StoredMessage("openai.chat/1", {"role": "assistant", "content": "late answer"})])
@@ -323,10 +331,7 @@ async def test_turn_in_parts_of_a_lost_past_joins_no_turn_if_its_process_knows_t
 ) -> None:
     one, other = pair
     await say(one, "old", 1)
-    context = one.record_turn("u", "s")
-    recorder = await context.__aenter__()
-    recorder.add([StoredMessage("openai.chat/1", {"role": "user", "content": "question"})])
-    await recorder.checkpoint()
+    context, recorder = await begun_in_parts(one)
     await asyncio.to_thread(lose)
     for number in range(1, 5):
         await say(other, "new", number)

@@ -79,9 +79,8 @@ async def test_re_created_session_shows_nothing_of_the_deleted_one(pair: list[Se
         await one.create_session("u", "s")
 
 
-@pytest.mark.every_store
-async def test_rewritten_entry_is_read_again(pair: list[SessionHistoryService]) -> None:
-    one, other = pair
+async def say_and_erase(one: SessionHistoryService, other: SessionHistoryService) -> None:
+    """Say three things through one service, and erase the second through the other one."""
     for text in ("a", "secret", "c"):
         await say(one, text)
     assert await seen(one) == ["a", "secret", "c"]
@@ -89,6 +88,12 @@ async def test_rewritten_entry_is_read_again(pair: list[SessionHistoryService]) 
     assert log is not None
     erased = Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": "erased"}),))
     await rewrite(other.provider, KEY, 2, erased.encode(), log.head.snapshot)
+
+
+@pytest.mark.every_store
+async def test_rewritten_entry_is_read_again(pair: list[SessionHistoryService]) -> None:
+    one, other = pair
+    await say_and_erase(one, other)
     assert await seen(one) == ["a", "erased", "c"]
     assert await say(one, "d") == ["a", "erased", "c"]
 
@@ -96,13 +101,7 @@ async def test_rewritten_entry_is_read_again(pair: list[SessionHistoryService]) 
 @pytest.mark.every_store
 async def test_rewritten_entry_is_read_again_also_behind_new_ones(pair: list[SessionHistoryService]) -> None:
     one, other = pair
-    for text in ("a", "secret", "c"):
-        await say(one, text)
-    assert await seen(one) == ["a", "secret", "c"]
-    log = await other.provider.read(KEY)
-    assert log is not None
-    erased = Record(Author.TURN, base=0, messages=(StoredMessage(NEUTRAL, {"role": "user", "content": "erased"}),))
-    await rewrite(other.provider, KEY, 2, erased.encode(), log.head.snapshot)
+    await say_and_erase(one, other)
     await say(other, "d")
     assert await seen(one) == ["a", "erased", "c", "d"]
 
