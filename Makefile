@@ -4,13 +4,22 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 CORPORA ?= ../shared
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
+WHEEL := '.[agentscope,postgresql,redis,tablestore,testing]'
 
-.PHONY: demo test lint check check-corpora types mutants torture turns contenders histories docs bench path capacity install clean
+# Install a group of tools of pyproject.toml, and perhaps the wheel: $(call install,GROUP,WHEEL). Older pips know no groups.
+define install
+	$(PIP) --quiet 'pip>=25.1'
+	$(PIP) --quiet --group $(1) $(2)
+endef
+
+.PHONY: demo test lint check check-corpora types mutants torture turns contenders histories docs dist bench path capacity install clean
 
 # Run a real AgentScope agent that keeps its conversation in SQLite, and continue it in a second process.
+# uv installs in seconds, where there is one; pip shows its progress.
 demo: $(BIN)/python
-	$(INSTALL) '.[agentscope]'
+	$(if $(UV),$(UV) pip install --python $(BIN)/python --reinstall-package session-history,$(PIP)) '.[agentscope]'
 	$(BIN)/python examples/agentscope_quickstart.py
 
 # Run all that CI runs. The tests use the wheel, as users do.
@@ -33,14 +42,19 @@ check-corpora: install
 docs: install
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
+# Build the release in dist: sdist, wheel and SBOM. Run the examples of the README from the wheel in each supported Python.
+dist: $(BIN)/python
+	$(call install,dist)
+	cd tests && ../$(BIN)/python -m release
+
 # Measure what a turn costs, in ratios to the floor and to a peer, and draw docs/bench.svg.
 bench: $(BIN)/python
-	$(INSTALL) '.[bench]'
+	$(call install,bench,$(WHEEL))
 	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
 
 # Count the modules that a turn enters and its changes between them, beside two peers. Fail over the limit.
 path: $(BIN)/python
-	$(INSTALL) '.[path]'
+	$(call install,path,.)
 	cd tests && ../$(BIN)/python -m bench.path
 
 # Weigh a turn and a session in each store, and sum up a plan: ARGS="--sessions 1e9 --turns 10 valkey".
@@ -73,7 +87,7 @@ mutants: install
 	PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
 
 install: $(BIN)/python
-	$(INSTALL) '.[dev]'
+	$(call install,dev,$(WHEEL))
 
 $(BIN)/python:
 	$(if $(PYTHON),,$(error No Python 3.11 or newer was found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python))

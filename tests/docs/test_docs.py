@@ -4,54 +4,26 @@ from __future__ import annotations
 
 import ast
 import builtins
-import contextlib
-import inspect
-import io
 import os
 import re
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import session_history
+from docs.examples import blocks, differences
 from session_history import errors
 from session_history.config import settings as config
 from session_history.config.sources import PREFIX
 from session_history.providers.sqlite import SqliteOptions
 from support import ROOT
 
-PAGES = sorted([*ROOT.glob("README*.md"), *(ROOT / "docs").glob("*.md")])
-FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+AGENTS = ROOT / "plugin" / "session_history" / "AGENTS.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), AGENTS])
 NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
-
-
-def blocks(page: Path) -> list[str]:
-    return FENCE.findall(page.read_text(encoding="utf-8"))
-
-
-def promised(block: str) -> list[str]:
-    """Return the output that the comments below each print promise."""
-    lines = [line.strip() for line in block.splitlines()]
-    return [
-        line.removeprefix("# ")
-        for previous, line in pairwise(lines)
-        if line.startswith("# ") and previous.startswith("print(")
-    ]
-
-
-async def run(block: str, names: dict[str, Any]) -> list[str]:
-    printed = io.StringIO()
-    code = compile(block, "<example>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    with contextlib.redirect_stdout(printed):
-        outcome = eval(code, names)
-        if inspect.isawaitable(outcome):
-            await outcome
-    return printed.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
@@ -60,9 +32,7 @@ async def test_examples_of_a_page_print_what_they_say(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SESSION_HISTORY_URL", "memory://")
-    names: dict[str, Any] = {"__name__": "__main__"}
-    for block in blocks(page):
-        assert await run(block, names) == promised(block)
+    assert [difference async for difference in differences(page)] == []
 
 
 def test_pages_have_examples_in_both_languages() -> None:
