@@ -1,6 +1,7 @@
 """A real AgentScope agent with a tool. It keeps its conversation in SQLite, across processes.
 
-Run it as it is. It talks for three turns. Then a second process continues the same conversation.
+Run it as it is. It talks for three turns, and prints the answers as they come. Then a second process continues the
+same conversation. The conversation stays in the file ``agentscope_quickstart.db`` of the current folder.
 
 With a key of OpenAI, Anthropic or DashScope in the environment, the agent uses a real model. Without one, the model
 is a few lines of Python below, which see exactly what a real model would see. The program prints which model it uses.
@@ -13,12 +14,14 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from agentscope.agent import Agent
 from agentscope.credential import AnthropicCredential, CredentialBase, DashScopeCredential, OpenAICredential
+from agentscope.event import EventBase, TextBlockDeltaEvent, TextBlockEndEvent, TextBlockStartEvent, ToolCallStartEvent
 from agentscope.formatter import OpenAIChatFormatter
 from agentscope.message import Msg, TextBlock, ToolCallBlock, ToolResultBlock, UserMsg
 from agentscope.model import AnthropicChatModel, ChatModelBase, ChatResponse, DashScopeChatModel, OpenAIChatModel
@@ -30,13 +33,15 @@ from pydantic import SecretStr
 from session_history import SessionHistoryService
 from session_history.runtimes.agentscope import SessionHistoryMiddleware
 
+FILE = Path("agentscope_quickstart.db").absolute()
+
 
 async def next_train(city: str) -> ToolChunk:
     """Tell when the next train to a city leaves."""
     return ToolChunk(content=[TextBlock(text=f"The next train to {city} leaves at 09:12.")])
 
 
-def conductor(service: SessionHistoryService) -> Agent:
+def conductor(service: SessionHistoryService, session_id: str) -> Agent:
     """Return an ordinary agent. Only the middleware gives it a memory."""
     allowed = PermissionDecision(behavior=PermissionBehavior.ALLOW, message="It only looks something up.")
     return Agent(
@@ -45,7 +50,7 @@ def conductor(service: SessionHistoryService) -> Agent:
         model=chosen_model(),
         toolkit=Toolkit([FunctionTool(next_train, permission=allowed)]),
         middlewares=[SessionHistoryMiddleware(service, user_id="ada")],
-        state=AgentState(session_id="journey"),
+        state=AgentState(session_id=session_id),
     )
 
 
@@ -68,11 +73,26 @@ class ScriptedModel(ChatModelBase):
     """A script in place of a model. It knows only the messages that it receives."""
 
     def __init__(self) -> None:
-        super().__init__(CredentialBase(), "scripted", self.Parameters(), stream=False)
+        super().__init__(CredentialBase(), "scripted", self.Parameters(), stream=True)
         self.formatter = OpenAIChatFormatter()
 
-    async def _call_api(self, model_name: str, messages: list[Msg], *_: Any, **__: Any) -> ChatResponse:  # noqa: ARG002
-        return ChatResponse(content=[self._answer(messages)], is_last=True)
+    async def _call_api(
+        self,
+        model_name: str,  # noqa: ARG002
+        messages: list[Msg],
+        *_: Any,
+        **__: Any,
+    ) -> AsyncGenerator[ChatResponse, None]:
+        return self._stream(self._answer(messages))
+
+    async def _stream(self, answer: TextBlock | ToolCallBlock) -> AsyncGenerator[ChatResponse, None]:
+        """Yield a text word by word, at the pace of a model."""
+        words = answer.text.split(" ") if isinstance(answer, TextBlock) else []
+        for index, word in enumerate(words):
+            yield ChatResponse(content=[TextBlock(id=answer.id, text=f" {word}" if index else word)], is_last=False)
+            await asyncio.sleep(0.05)
+        if isinstance(answer, ToolCallBlock):
+            yield ChatResponse(content=[answer], is_last=False)
 
     def _answer(self, messages: list[Msg]) -> TextBlock | ToolCallBlock:
         said = [msg.get_text_content() or "" for msg in messages if msg.role == "user"]
@@ -90,17 +110,31 @@ class ScriptedModel(ChatModelBase):
         return TextBlock(text=f"Welcome, {names[-1]}." if names else "Hello. What is your name?")
 
 
-async def talk(*inputs: str) -> None:
+async def talk(session_id: str, *inputs: str) -> None:
     async with SessionHistoryService.from_config() as service:  # SESSION_HISTORY_URL names the store
-        agent = conductor(service)
+        agent = conductor(service, session_id)
         for text in inputs:
-            answer = await agent.reply(UserMsg("ada", text))
-            print(f"  user       {text}\n  assistant  {answer.get_text_content()}")
+            print(f"  user       {text}")
+            await show_answer(agent.reply_stream(UserMsg("ada", text)))
 
 
-async def show() -> None:
+async def show_answer(events: AsyncIterator[EventBase]) -> None:
+    """Print an answer piece by piece, as it comes."""
+    async for event in events:
+        match event:
+            case ToolCallStartEvent():
+                print(f"  tool       {event.tool_call_name}")
+            case TextBlockStartEvent():
+                print("  assistant  ", end="")
+            case TextBlockDeltaEvent():
+                print(event.delta, end="", flush=True)
+            case TextBlockEndEvent():
+                print(flush=True)
+
+
+async def show_session(session_id: str) -> None:
     async with SessionHistoryService.from_config() as service:
-        session = await service.get_session("ada", "journey", native=True)
+        session = await service.get_session("ada", session_id, native=True)
     assert session is not None
     blocks = [block["type"] for message in session.messages for block in message["content"]]
     print(
@@ -109,20 +143,29 @@ async def show() -> None:
     )
 
 
-def main() -> None:
-    if sys.argv[1:] == ["second"]:
-        print(f"Process {os.getpid()}, the same conversation:")
-        asyncio.run(talk("What is my name, and where do I go?"))
-        asyncio.run(show())
-        return
+def begin() -> None:
+    """Talk for three turns, and let a second process go on."""
     model = chosen_model()
     print(f"The model is {'a script' if isinstance(model, ScriptedModel) else f'{model.model}, a real one'}.")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["SESSION_HISTORY_URL"] = f"sqlite:///{Path(folder) / 'history.db'}"
-        print(f"Process {os.getpid()}:")
-        asyncio.run(talk("Hello!", "My name is Ada.", "When is the next train to Hangzhou?"))
-        sys.stdout.flush()  # otherwise these lines would follow those of the other process
-        subprocess.run([sys.executable, __file__, "second"], check=True)
+    print(f"Process {os.getpid()}:")
+    session_id = uuid4().hex
+    asyncio.run(talk(session_id, "Hello!", "My name is Ada.", "When is the next train to Hangzhou?"))
+    subprocess.run([sys.executable, __file__, session_id], check=True)
+    print(f"The conversation is in {FILE}")
+
+
+def go_on(session_id: str) -> None:
+    print(f"Process {os.getpid()}, the same conversation:", flush=True)
+    asyncio.run(talk(session_id, "What is my name, and where do I go?"))
+    asyncio.run(show_session(session_id))
+
+
+def main() -> None:
+    os.environ["SESSION_HISTORY_URL"] = f"sqlite:///{FILE}"
+    if sys.argv[1:]:
+        go_on(sys.argv[1])
+    else:
+        begin()
 
 
 if __name__ == "__main__":

@@ -100,27 +100,35 @@ def test_toml_of_the_configuration_page_loads(tmp_path: Path) -> None:
     assert (loaded.url, loaded.options) == ("sqlite:///history.db", {"synchronous": "NORMAL"})
 
 
-def example(name: str) -> str:
-    """Return the output of an example that has no key of a real model."""
+def example(name: str, folder: Path) -> list[str]:
+    """Return the output of an example that has no key of a real model, in the pieces in which it comes."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     command = [sys.executable, str(ROOT / "examples" / name)]
-    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600, env=environment)
-    return str(run.stdout)
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        output = process.stdout.fileno()
+        pieces = [piece.decode() for piece in iter(lambda: os.read(output, 65536), b"")]
+    assert process.returncode == 0
+    return pieces
 
 
-def test_quickstart_example_continues_in_a_second_process() -> None:
-    printed = example("quickstart.py")
+def test_quickstart_example_continues_in_a_second_process(tmp_path: Path) -> None:
+    printed = "".join(example("quickstart.py", tmp_path))
     assert printed.count("Your name is Ada.") == 2
     assert "The store holds 8 messages in 4 turns." in printed
     first, second = re.findall(r"Process (\d+)", printed)
     assert first != second
 
 
-def test_agent_example_continues_in_a_second_process() -> None:
-    printed = example("agentscope_quickstart.py")
+def test_agent_example_continues_in_a_second_process(tmp_path: Path) -> None:
+    pieces = example("agentscope_quickstart.py", tmp_path)
+    printed = "".join(pieces)
     assert "The model is a script." in printed
     assert "assistant  The next train to Hangzhou leaves at 09:12." in printed
     first, second = re.findall(r"Process (\d+)", printed)
     assert first != second
     assert printed.index(f"Process {second}") < printed.index("assistant  You are Ada, and go to Hangzhou.")
     assert "The store holds 8 messages in 4 turns, with 1 tool call and 1 result." in printed
+    assert any(not piece.endswith("\n") for piece in pieces), "no answer came in pieces"
+    assert Path(printed.split("The conversation is in ")[1].strip()) == tmp_path / "agentscope_quickstart.db"
+    assert (tmp_path / "agentscope_quickstart.db").is_file()
