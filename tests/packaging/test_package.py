@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import distribution, entry_points
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from support import ROOT
 
 CODE = (".py", ".lua")
+
+FOLDERS = (".ci", "docs", "examples", "hooks", "plugin", "tests")
+MADE = {"__pycache__", "_build"}
+"""Folders that tools leave among the sources."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def test_wheel_holds_only_two_typed_packages(wheel: zipfile.ZipFile) -> None:
         "session_history_hooks",
     }
     assert {"session_history/py.typed", "session_history_hooks/py.typed"} <= set(names)
-    assert "session_history_hooks/testing/contract.py" in names
+    assert {"session_history_hooks/testing/contract.py", "session_history/AGENTS.md"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -38,6 +45,15 @@ def test_wheel_holds_every_module_of_the_tree(wheel: zipfile.ZipFile) -> None:
     modules = {path.relative_to(root).as_posix() for root in roots for kind in CODE for path in root.rglob(f"*{kind}")}
     assert modules == {name for name in wheel.namelist() if name.endswith(CODE)}
     assert any(name.endswith(".lua") for name in modules)
+
+
+def test_sdist_holds_all_that_make_test_needs(tmp_path: Path) -> None:
+    with tarfile.open(next(SdistBuilder(str(ROOT)).build(directory=str(tmp_path)))) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    files_of_root = {path.name for path in ROOT.glob("*.md")} | {"LICENSE", "Makefile", "pyproject.toml"}
+    assert files_of_root | {".gitignore", ".pre-commit-config.yaml"} <= names
+    sources = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
+    assert {path.relative_to(ROOT).as_posix() for path in sources if MADE.isdisjoint(path.parts)} <= names
 
 
 def test_installed_distribution_has_metadata_and_entry_points() -> None:
