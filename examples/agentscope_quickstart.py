@@ -118,7 +118,7 @@ async def talk(session_id: str, *inputs: str) -> None:
             await show_answer(agent.reply_stream(UserMsg("ada", text)))
 
 
-async def show_answer(events: AsyncIterator[EventBase]) -> None:
+async def show_answer(events: AsyncIterator[EventBase | Msg]) -> None:
     """Print an answer piece by piece, as it comes."""
     async for event in events:
         match event:

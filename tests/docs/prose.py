@@ -18,7 +18,18 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 
-ROOMS = ("hooks", "plugin", "examples", "tests", "docs", "README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md")
+ROOMS = (
+    "hooks",
+    "plugin",
+    "examples",
+    "tests",
+    "docs",
+    "README.md",
+    "README.zh.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+)
 
 FIRST_WORDS = {"how", "that", "what", "whatever", "whether", "which", "who", "whoever", "whom", "whose"}
 """A docstring begins with a verb or a noun phrase."""

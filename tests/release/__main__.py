@@ -43,10 +43,14 @@ def install(wheel: Path, python: Path, folder: Path, *extras: str) -> Path:
 
 
 def write_sbom(wheel: Path, interpreter: Path) -> None:
-    """Write the packages that the wheel brings as a CycloneDX file."""
-    file = DIST / f"{'-'.join(wheel.name.split('-')[:2])}.cdx.json"
-    options = ["--output-format", "JSON", "--output-reproducible", "--validate", "--output-file", file]
-    tool("cyclonedx_py", "environment", *options, interpreter)
+    """Write the package and all that it brings as a CycloneDX file."""
+    name, version, *_ = wheel.name.split("-")
+    project = interpreter.parent / "pyproject.toml"
+    # The tool does not look a dynamic version up.
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project.write_text(text.replace('dynamic = ["version"]', f'version = "{version}"'), encoding="utf-8")
+    options: list[str | Path] = ["--pyproject", project, "--mc-type", "library", "--output-reproducible", "--validate"]
+    tool("cyclonedx_py", "environment", *options, "--output-file", DIST / f"{name}-{version}.cdx.json", interpreter)
 
 
 def run_examples(interpreter: Path) -> None:
@@ -55,12 +59,9 @@ def run_examples(interpreter: Path) -> None:
 
 
 def extras() -> list[str]:
-    """Return the extras that the examples of the pages import."""
-    return ["agentscope"] if any("import agentscope" in b or "from agentscope" in b for b in code()) else []
-
-
-def code() -> list[str]:
-    return [block for page in PAGES for block in blocks(page)]
+    """Return the extras that the examples of the pages need."""
+    code = [block for page in PAGES for block in blocks(page)]
+    return ["agentscope"] if any("from agentscope" in block for block in code) else []
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ def supported_pythons(project: Path) -> dict[str, Path]:
 def find_python(version: str) -> Path:
     """Return an interpreter of a version. :raises PythonNotFound: no interpreter has it."""
     for candidate in candidates(version):
-        command = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        command = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         run = subprocess.run(command, check=False, capture_output=True, text=True)
         if run.stdout.strip() == version:
             return candidate
