@@ -103,6 +103,7 @@ def test_toml_of_the_configuration_page_loads(tmp_path: Path) -> None:
 def example(name: str, folder: Path) -> list[str]:
     """Return the output of an example that has no key of a real model, in the pieces in which it comes."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    environment.pop("PYTHONUNBUFFERED", None)  # it would cut each line from its end
     command = [sys.executable, str(ROOT / "examples" / name)]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
