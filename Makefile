@@ -47,10 +47,10 @@ dist: $(BIN)/python
 	$(call install,dist)
 	cd tests && ../$(BIN)/python -m release
 
-# Measure what a turn costs, in ratios to the floor and to a peer, and draw docs/bench.svg.
+# Measure what a turn costs, in ratios to the floor and to a peer, and draw docs/concepts/bench.svg.
 bench: $(BIN)/python
 	$(call install,bench,$(WHEEL))
-	cd tests && ../$(BIN)/python -m bench --picture ../docs/bench.svg $(ARGS)
+	cd tests && ../$(BIN)/python -m bench --picture ../docs/concepts/bench.svg $(ARGS)
 
 # Count the modules that a turn enters and its changes between them, beside two peers. Fail over the limit.
 path: $(BIN)/python

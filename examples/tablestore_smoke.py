@@ -1,11 +1,11 @@
-"""Check the facts that docs/tablestore.md takes on trust, on a real instance of Tablestore.
+"""Check the facts that docs/reference/tablestore.md takes on trust, on a real instance of Tablestore.
 
     pip install '/path/to/this/clone[tablestore]'
     export TABLESTORE_ACCESS_KEY_ID=... TABLESTORE_ACCESS_KEY_SECRET=...
     python tablestore_smoke.py https://my-instance.cn-hangzhou.ots.aliyuncs.com my-instance
 
 The script creates a table of its own, which takes about a minute, makes its checks, and deletes the table. It costs
-some 12,000 capacity units. The access key needs the rights that docs/tablestore.md lists, and ots:DeleteTable,
+some 12,000 capacity units. The access key needs the rights that docs/reference/tablestore.md lists, and ots:DeleteTable,
 ots:DropIndex and ots:PutRow.
 """
 

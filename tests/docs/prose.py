@@ -110,7 +110,7 @@ def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def flaws_of_page(path: Path) -> Iterator[Flaw]:
-    chinese = path.name.endswith(".zh.md")
+    chinese = path.name.endswith(".zh.md") or path.parent.name == "zh"
     fenced = False
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         fenced ^= line.lstrip().startswith("```")

@@ -21,12 +21,19 @@ from session_history.providers.sqlite import SqliteOptions
 from support import ROOT
 
 AGENTS = ROOT / "plugin" / "session_history" / "AGENTS.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), AGENTS])
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if "_build" not in page.parts), AGENTS])
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
 async def test_examples_of_a_page_print_what_they_say(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,31 +43,31 @@ async def test_examples_of_a_page_print_what_they_say(
 
 
 def test_pages_have_examples_in_both_languages() -> None:
-    counts = {page.name: len(blocks(page)) for page in PAGES}
-    assert counts["README.md"] == counts["README.zh.md"] >= 5
-    assert counts["quickstart.md"] == counts["quickstart.zh.md"] >= 6
-    assert counts["migration.md"] == counts["migration.zh.md"] >= 4
+    counts = {name(page): len(blocks(page)) for page in PAGES}
+    assert counts["README.md"] == counts["README.zh.md"] >= 2
+    assert counts["docs/how-to/turns.md"] == counts["docs/zh/turns.md"] >= 6
+    assert counts["docs/how-to/migration.md"] == counts["docs/zh/migration.md"] >= 4
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_to_files(page: Path) -> None:
     for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 
 def page(name: str) -> str:
-    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+    return (DOCS / name).read_text(encoding="utf-8")
 
 
 def test_errors_page_lists_every_error() -> None:
-    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page("errors.md"), re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page("reference/errors.md"), re.MULTILINE)
     assert sorted(name for name, _ in listed) == sorted(set(errors.__all__) - {"SessionHistoryError"})
     for name, builtin in listed:
         assert issubclass(getattr(errors, name), getattr(builtins, builtin))
 
 
 def test_configuration_page_lists_every_setting() -> None:
-    text = page("configuration.md")
+    text = page("reference/configuration.md")
     for name in set(SqliteOptions.model_fields) - {"url"}:
         default = SqliteOptions.model_fields[name].default
         assert f"| `{name}` | `{default if isinstance(default, str) else format(default, 'g')}` |" in text
@@ -69,29 +76,29 @@ def test_configuration_page_lists_every_setting() -> None:
 
 
 def test_reference_page_lists_every_public_name() -> None:
-    text = page("reference.md")
+    text = page("reference/api.md")
     for name in set(session_history.__all__) - {"SessionHistoryError"}:
         assert re.search(rf"^\.\. (auto\w+|py:data):: session_history\.{name}$", text, re.MULTILINE), name
 
 
 def test_site_lists_every_page() -> None:
-    listed = re.search(r"```\{toctree\}\n:hidden:\n\n(.*?)```", page("index.md"), re.DOTALL)
-    assert listed is not None
-    assert sorted(f"{name}.md" for name in listed[1].split()) == sorted(
-        each.name for each in PAGES if each.parent.name == "docs" and each.name != "index.md"
-    )
+    listed = [
+        name for tree in re.findall(r"```\{toctree\}\n(.*?)```", page("index.md"), re.DOTALL) for name in tree.split()
+    ]
+    pages = {each.relative_to(DOCS).with_suffix("").as_posix() for each in PAGES if each.is_relative_to(DOCS)}
+    assert pages - {"index"} == {name for name in listed if not name.startswith(":")} & pages
 
 
 def test_migration_page_has_the_same_python_in_both_languages() -> None:
-    not_run = NOT_RUN.findall(page("migration.md"))
+    not_run = NOT_RUN.findall(page("how-to/migration.md"))
     assert len(not_run) == 5
-    assert not_run == NOT_RUN.findall(page("migration.zh.md"))
+    assert not_run == NOT_RUN.findall(page("zh/migration.md"))
     for block in not_run:
         compile(block, "<example>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_toml_of_the_configuration_page_loads(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    text = page("reference/configuration.md")
     example = re.search(r"^```toml\n(\[session-history\].*?)^```", text, re.MULTILINE | re.DOTALL)
     assert example is not None
     file = tmp_path / "app.toml"

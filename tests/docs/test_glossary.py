@@ -1,4 +1,4 @@
-"""``docs/glossary.md`` names every term of the contract."""
+"""``docs/reference/glossary.md`` names every term of the contract."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import session_history_hooks
 from session_history_hooks import Conflict
 from support import ROOT
 
-PAGE = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL))
 ROWS = re.findall(r"^\| `?([\w ]+?)`? \|", PAGE, re.MULTILINE)
 WORDS = [

@@ -1,4 +1,4 @@
-"""The claims tables of ``docs/providers.md`` are those that the contract suite prints."""
+"""The claims tables of ``docs/reference/providers.md`` are those that the contract suite prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from session_history_hooks import Limits
 from session_history_hooks.testing.claims_table import claims_table
 from support import ROOT
 
-PAGE = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "reference" / "providers.md").read_text(encoding="utf-8")
 CLAIMED: dict[type, Limits] = {
     MemoryProvider: MemoryProvider().limits,
     SqliteProvider: SqliteProvider("history.db").limits,

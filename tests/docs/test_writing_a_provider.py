@@ -1,4 +1,4 @@
-"""``docs/writing-a-provider.md`` shows the whole contract, and its code is that of the example or of the contract."""
+"""The page ``writing-a-provider.md`` shows the whole contract. Its code is that of the example or of the contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from session_history.wrappers import sharded
 from session_history_hooks import Limits, SessionHistoryProvider, abilities, provider, spec
 from support import ROOT
 
-PAGE = (ROOT / "docs" / "writing-a-provider.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "writing-a-provider.md").read_text(encoding="utf-8")
 EXAMPLE = ROOT / "examples" / "third_party_provider"
 METHODS = [name for name in vars(SessionHistoryProvider) if not name.startswith("_")]
 EXCERPTS = re.findall(r"^```py\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)

@@ -580,7 +580,7 @@ class TestSharded:
         assert all(map(any, counts))
 
     def test_example_of_the_configuration_page_opens_its_shards(self, opened: Opened, tmp_path: Path) -> None:
-        page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+        page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
         example = re.search(r"^```toml\n(\[session-history\]\nwrappers.*?)^```", page, re.MULTILINE | re.DOTALL)
         assert example is not None
         file = tmp_path / "app.toml"

@@ -1,4 +1,4 @@
-"""The backups of ``docs/backup-and-restore.md`` on PostgreSQL: its commands are run as they stand there."""
+"""The backups of ``docs/how-to/backup-and-restore.md`` on PostgreSQL: its commands are run as they stand there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from providers.postgresql.support import provider_of, shared_machine
 from servers.postgresql import Server, running
 from support import ROOT
 
-PAGE = (ROOT / "docs" / "backup-and-restore.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "backup-and-restore.md").read_text(encoding="utf-8")
 
 COMMANDS = re.findall(
     r"^ *```sh\n(.*?)^ *```", PAGE.split("## PostgreSQL")[1].split("\n## ")[0], re.MULTILINE | re.DOTALL

@@ -152,7 +152,7 @@ RIGHTS = """
 
 
 async def test_documented_rights_are_enough(own_server: ValkeyServer) -> None:
-    page = (ROOT / "docs" / "redis.md").read_text()
+    page = (ROOT / "docs" / "reference" / "redis.md").read_text()
     assert RIGHTS in page
     with own_server.client() as client:
         client.acl_setuser("writer", enabled=True, passwords=["+hunter2"], keys=["sh:*"], commands=RIGHTS.split())

@@ -1,4 +1,4 @@
-"""The backup of ``docs/backup-and-restore.md`` on Tablestore: a copy in another store, while services write."""
+"""The backup of ``docs/how-to/backup-and-restore.md`` on Tablestore: a copy in another store, while services write."""
 
 from __future__ import annotations
 

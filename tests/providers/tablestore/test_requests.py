@@ -108,7 +108,7 @@ async def test_a_turn_is_one_load_and_one_append(server: TablestoreServer, servi
 async def test_turn_costs_the_documented_capacity_units(
     server: TablestoreServer, service: SessionHistoryService
 ) -> None:
-    """docs/tablestore.md names these units for a turn of some 1,000 bytes."""
+    """docs/reference/tablestore.md names these units for a turn of some 1,000 bytes."""
 
     async def units(service: SessionHistoryService) -> tuple[int, int]:
         before = server.units

@@ -148,7 +148,7 @@ DIFFERENT: dict[str, tuple[Patch, str]] = {
     "9 one batch is deleted": (replaced(writes, "changed", deleting_one_batch), "deleting_leaves_nothing"),
     "9 all rows are shown": (replaced(reads.Selection, "of", showing_all_rows), "rows_without_the_columns"),
 }
-"""Points of docs/tablestore.md, a server that differs there, and the check that must find the difference."""
+"""Points of docs/reference/tablestore.md, a server that differs there, and the check that must find the difference."""
 
 
 @pytest.mark.parametrize("point", DIFFERENT)

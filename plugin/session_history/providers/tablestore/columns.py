@@ -1,7 +1,7 @@
 """The columns of a table, named here and nowhere else.
 
 Their names are short because Tablestore stores, sends and bills the name of a column with every row.
-The page ``docs/tablestore.md`` shows which row has which column.
+The page ``docs/reference/tablestore.md`` shows which row has which column.
 """
 
 from __future__ import annotations
