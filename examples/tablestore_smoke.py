@@ -5,7 +5,7 @@
     python tablestore_smoke.py https://my-instance.cn-hangzhou.ots.aliyuncs.com my-instance
 
 The script creates a table of its own, which takes about a minute, makes its checks, and deletes the table. It costs
-some 12,000 capacity units. The access key needs the rights that docs/reference/tablestore.md lists, and ots:DeleteTable,
+some 12,000 capacity units. The access key needs the rights that the page tablestore.md lists, and ots:DeleteTable,
 ots:DropIndex and ots:PutRow.
 """
 

@@ -1,4 +1,4 @@
-"""The backups of ``docs/how-to/backup-and-restore.md`` on Valkey: a server, a server with an append-only file, a cluster."""
+"""The backups of ``backup-and-restore.md`` on Valkey: a server, a server with an append-only file, a cluster."""
 
 from __future__ import annotations
 
