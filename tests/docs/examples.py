@@ -48,9 +48,30 @@ async def run(block: str, names: dict[str, Any]) -> list[str]:
     return printed.getvalue().splitlines()
 
 
+def given(page: Path) -> dict[str, Any]:
+    """Return the variables that a reader of the page has: the model of an AgentScope agent."""
+    return {"model": scripted_model()} if any(", model," in block for block in blocks(page)) else {}
+
+
+def scripted_model() -> Any:
+    """Return a model of AgentScope that answers in the same words each time."""
+    from agentscope.credential import CredentialBase
+    from agentscope.formatter import OpenAIChatFormatter
+    from agentscope.message import TextBlock
+    from agentscope.model import ChatModelBase, ChatResponse
+
+    class Polite(ChatModelBase):
+        async def _call_api(self, *_: Any, **__: Any) -> ChatResponse:
+            return ChatResponse(content=[TextBlock(text="I see.")], is_last=True)
+
+    model = Polite(CredentialBase(), "polite", Polite.Parameters(), stream=False)
+    model.formatter = OpenAIChatFormatter()
+    return model
+
+
 async def differences(page: Path) -> AsyncIterator[str]:
     """Run the blocks of a page in the current folder, and yield what differs from the page."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+    names: dict[str, Any] = {"__name__": "__main__", **given(page)}
     for number, block in enumerate(blocks(page), start=1):
         printed = await run(block, names)
         if printed != promised(block):
