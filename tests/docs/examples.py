@@ -64,7 +64,7 @@ def scripted_model() -> Any:
         async def _call_api(self, *_: Any, **__: Any) -> ChatResponse:
             return ChatResponse(content=[TextBlock(text="I see.")], is_last=True)
 
-    model = Polite(CredentialBase(), "polite", Polite.Parameters(), stream=False)
+    model: Any = Polite(CredentialBase(), "polite", Polite.Parameters(), stream=False)
     model.formatter = OpenAIChatFormatter()
     return model
 
