@@ -30,7 +30,7 @@ def name(page: Path) -> str:
 
 
 NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
+LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )([^)#:\s]+)(#[^)\s]*)?(?:\)|$)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
