@@ -98,13 +98,13 @@ class _SessionError(SessionHistoryError):
 class SessionExists(_SessionError, ValueError):
     """A session with this id exists already. It was not changed."""
 
-    text = "exists already"
+    text = "exists already; choose another id, or call get_session"
 
 
 class SessionNotFound(_SessionError, LookupError):
     """There is no such session, or it belongs to another user."""
 
-    text = "does not exist"
+    text = "does not exist; create_session, or a first turn, creates it"
 
 
 class SessionDeleted(_SessionError, LookupError):
@@ -123,7 +123,7 @@ class SessionDeleted(_SessionError, LookupError):
     def __str__(self) -> str:
         if self.traceless:
             return self._describe(
-                "is gone without a trace: it expired, or the store lost it; the next turn re-creates it"
+                "is not in the store any more: it expired, or the store lost it; the next turn re-creates it"
             )
         return super().__str__()
 
@@ -131,7 +131,7 @@ class SessionDeleted(_SessionError, LookupError):
 class TurnIdReused(_SessionError, ValueError):
     """A turn with this id and another input exists. Nothing was written."""
 
-    text = "has a turn with this id and another input"
+    text = "has a turn with this turn_id and another input; give each new input a turn_id of its own"
 
 
 class SessionBusy(_SessionError, RuntimeError):
@@ -140,7 +140,7 @@ class SessionBusy(_SessionError, RuntimeError):
     :ivar own: that turn is one that the running task is in. It would wait for itself.
     """
 
-    text = "is in use: another turn holds its lease"
+    text = "is in use: another turn holds its lease; try again when that turn has ended"
 
     def __init__(self, key: SessionKey, *, own: bool = False) -> None:
         super().__init__(key)
@@ -149,7 +149,7 @@ class SessionBusy(_SessionError, RuntimeError):
     def __str__(self) -> str:
         if self.own:
             return self._describe(
-                "is in use by an exclusive turn of this very task, for which another turn would wait for ever"
+                "is in use by an exclusive turn of this task: a turn inside it would wait for ever; use that turn"
             )
         return super().__str__()
 
@@ -166,7 +166,7 @@ class TurnOvertaken(_SessionError, RuntimeError):
     This turn was not stored; or as interrupted, if a tool may have run in it.
     """
 
-    text = "was taken over by another turn, because this turn sent no heartbeat"
+    text = "was taken over by another turn, because this turn sent no heartbeat for too long"
 
 
 class TranscriptEdited(SessionHistoryError, ValueError):

@@ -29,7 +29,7 @@ async def test_turn_inside_an_exclusive_turn_of_the_session_raises_at_once(
     async with opened(service, concurrent=outer) as recorder:
         recorder.add([said("q")])
         started = time.monotonic()
-        with pytest.raises(SessionBusy, match="this very task") as busy:
+        with pytest.raises(SessionBusy, match="exclusive turn of this task") as busy:
             await asyncio.wait_for(opened(service, concurrent=inner).__aenter__(), SOON)
         assert busy.value.own
         assert time.monotonic() - started < NOW

@@ -253,7 +253,7 @@ class TestNotCompleted:
         await empty.start()
         async with SessionHistoryService(provider) as service:
             await service.create_session("u", "s")
-            with pytest.raises(SessionDeleted, match="gone without a trace"):
+            with pytest.raises(SessionDeleted, match="not in the store any more"):
                 async with service.turn("u", "s") as turn:
                     turn.add(said("q", "a"))
                     provider.read, provider.append = empty.read, empty.append  # type: ignore[method-assign]

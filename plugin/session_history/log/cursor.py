@@ -35,7 +35,7 @@ class Cursor(NamedTuple):
         """Read a cursor. :raises InvalidCursor: :meth:`encode` did not make it."""
         match = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
         if match is None:
-            raise InvalidCursor("not a cursor of a session")
+            raise InvalidCursor("the cursor was not made by get_session: pass session.earlier as before=")
         generation, seq, offset, tail = map(int, match.groups()[:4])
         return cls(MessageRef(seq, offset), generation, tail, match[5])
 

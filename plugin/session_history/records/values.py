@@ -68,7 +68,7 @@ def plain(text: str) -> str:
 def check_count(name: str, value: int | None, *, least: int = 0) -> int | None:
     """Return the value. :raises ValueError: neither ``None`` nor a whole number of at least ``least``."""
     if value is not None and (type(value) is not int or value < least):
-        raise ValueError(f"{name} must be a whole number of at least {least}, or None")
+        raise ValueError(f"{name} must be a whole number of at least {least}, or None, not {value!r}")
     return value
 
 

@@ -77,7 +77,7 @@ class TurnRequest:
         _check_choice("concurrent", self.concurrent, _CONCURRENT)
         _check_choice("on_repeat", self.on_repeat, _ON_REPEAT)
         if type(self.patience) not in (int, float) or not 0 <= self.patience < float("inf"):
-            raise ValueError("patience must be a number of seconds of at least 0")
+            raise ValueError(f"patience must be a number of seconds of at least 0, not {self.patience!r}")
         self.messages = () if input is None else frozen_input(input, native=self.native)
         if self.durable and not self.messages:
             raise ValueError("durable=True stores the input before the handler runs: give the input, as input=…")
@@ -90,7 +90,7 @@ def check_options(**options: Any) -> None:
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 class Prompt:

@@ -38,7 +38,7 @@ class TokenBudget:
         :raises TypeError: ``count`` cannot be called.
         """
         if type(self.tokens) is not int or self.tokens < 0:
-            raise ValueError("tokens must be a whole number of at least 0")
+            raise ValueError(f"tokens must be a whole number of at least 0, not {self.tokens!r}")
         if not callable(self.count) or inspect.iscoroutinefunction(self.count):
             raise TypeError("count must be an ordinary function of a message")
 

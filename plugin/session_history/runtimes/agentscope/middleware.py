@@ -242,5 +242,5 @@ def app_middlewares(
 
 def _check_save(save: Save) -> Save:
     if save not in get_args(Save):
-        raise ValueError(f"save must be one of {', '.join(map(repr, get_args(Save)))}")
+        raise ValueError(f"save must be one of {', '.join(map(repr, get_args(Save)))}, not {save!r}")
     return save
