@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from itertools import chain, product
+from itertools import chain, combinations, product
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -39,11 +39,11 @@ class Drawing:
 
     def __init__(self, path: Path) -> None:
         self.name = path.stem
-        self.root = ElementTree.parse(path).getroot()
+        self.root = ET.parse(path).getroot()
         self.style = self.root.findtext(f"{SVG}style") or ""
         self.rules = dict(re.findall(r"^ *\.([\w-]+) \{(.*)\}$", self.style, re.MULTILINE))
 
-    def all(self, tag: str) -> list[ElementTree.Element]:
+    def all(self, tag: str) -> list[ET.Element]:
         return list(self.root.iter(SVG + tag))
 
     def colours(self, scheme: str) -> dict[str, str]:
@@ -57,14 +57,14 @@ class Drawing:
         rules = [self.rules[name] for name in classes]
         return {name for rule in rules for name in re.findall(r"fill: var\((--[\w-]+)\)", rule)}
 
-    def font_size(self, text: ElementTree.Element) -> float:
+    def font_size(self, text: ET.Element) -> float:
         own = re.search(r"font-size: (\d+)px", self.rules[text.get("class", "")])
         usual = re.search(r"font: (\d+)px", self.style)
         found = own or usual
         assert found is not None
         return float(found[1])
 
-    def span(self, text: ElementTree.Element) -> tuple[float, float]:
+    def span(self, text: ET.Element) -> tuple[float, float]:
         """Return where a text begins and ends, at about."""
         width = len(text.text or "") * self.font_size(text) * CHARACTER_WIDTH
         left = float(text.get("x", "nan")) - width * {"middle": 0.5, "end": 1}.get(text.get("text-anchor", ""), 0)
@@ -83,7 +83,7 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-each_drawing = pytest.mark.parametrize("drawing", map(Drawing, DRAWINGS), ids=lambda drawing: drawing.name)
+each_drawing = pytest.mark.parametrize("drawing", [*map(Drawing, DRAWINGS)], ids=lambda drawing: drawing.name)
 
 
 def test_contrast_of_black_and_white_is_21() -> None:
@@ -123,7 +123,7 @@ def test_drawing_fits_the_width_of_its_page(drawing: Drawing) -> None:
     left, top, width, _ = map(float, drawing.root.get("viewBox", "").split())
     assert (left, top) == (0, 0)
     assert width <= MAX_WIDTH
-    assert not {"width", "height"} & drawing.root.keys()
+    assert not {"width", "height"} & drawing.root.attrib.keys()
 
 
 @each_drawing
@@ -154,11 +154,18 @@ def test_text_of_a_drawing_stays_inside(drawing: Drawing) -> None:
 
 
 @each_drawing
-def test_boxes_of_a_drawing_hold_their_text(drawing: Drawing) -> None:
+def test_text_of_a_drawing_crosses_no_edge_of_a_box(drawing: Drawing) -> None:
     for text in drawing.all("text"):
         left, right = drawing.span(text)
         for box in drawing.all("rect"):
             x, y, width, height = (float(box.get(name, "nan")) for name in ("x", "y", "width", "height"))
-            if x <= float(text.get("x", "nan")) <= x + width and y <= float(text.get("y", "nan")) <= y + height:
-                assert x <= left, text.text
-                assert right <= x + width, text.text
+            is_beside = right <= x or x + width <= left or not y <= float(text.get("y", "nan")) <= y + height
+            assert is_beside or x <= left <= right <= x + width, text.text
+
+
+@each_drawing
+def test_texts_of_a_drawing_do_not_overlap(drawing: Drawing) -> None:
+    for one, other in combinations(drawing.all("text"), 2):
+        if abs(float(one.get("y", "nan")) - float(other.get("y", "nan"))) < MIN_FONT_SIZE:
+            (left, right), (other_left, other_right) = drawing.span(one), drawing.span(other)
+            assert right <= other_left or other_right <= left, (one.text, other.text)
