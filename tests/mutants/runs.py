@@ -19,6 +19,7 @@ from mutants.catchers import CATCHERS
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks import SessionHistoryProvider
+from support import PRELOADED
 
 TESTS = Path(__file__).parents[1]
 
@@ -29,7 +30,7 @@ PROVIDERS = {**HEALTHY, **BUGS}
 FORKS = multiprocessing.get_context("forkserver")
 """Each run is a fork of a process that has imported what they all need, which takes longer than most of the tests."""
 
-FORKS.set_forkserver_preload(["pytest", "pytest_asyncio.plugin", "hypothesis.stateful", "mutants.bugs"])
+FORKS.set_forkserver_preload(PRELOADED)
 
 IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"
 """The filter of the warnings that modules were imported before pytest could rewrite them."""
