@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import pickle
+import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,9 +29,7 @@ from session_history_hooks.testing.subject import (
 PROCESS_TIMEOUT = 60
 """Seconds after which a process counts as hanging, and is killed."""
 
-FRESH = multiprocessing.get_context(
-    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-)
+FRESH = multiprocessing.get_context("spawn") if sys.platform == "win32" else multiprocessing.get_context("forkserver")
 """Processes are no forks of this one: connections and threads do not survive a fork. Where the system can, they are
 forks of a server process that has neither, which starts once.
 """
