@@ -31,9 +31,9 @@ WALKTHROUGHS = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in p
 def replaced(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """Return the texts of a page that name a server of the reader, and what names one of the tests."""
     page: Path = request.getfixturevalue("page")
-    texts = {":8000": f":{free_port()}", "--port 8000": ""}
+    port = free_port()
     if SERVER not in page.read_text(encoding="utf-8"):
-        yield texts
+        yield {":8000": f":{port}", "--port 8000": f"--port {port}"}
         return
     with servers() as machine, running(machine) as server:
         yield {SERVER: server.url()}

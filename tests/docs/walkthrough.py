@@ -57,6 +57,12 @@ def is_walkthrough(page: Path) -> bool:
     return "```console\n" in page.read_text(encoding="utf-8")
 
 
+def files(page: Path) -> dict[str, str]:
+    """Return the files of a page, by their names."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return {name[1]: block for _, block in found if (name := FILE_NAME.match(block))}
+
+
 def commands(block: str) -> list[Command]:
     return [Command(*found) for found in COMMAND.findall(block)]
 
