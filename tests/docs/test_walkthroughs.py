@@ -40,7 +40,10 @@ def replaced(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("page", WALKTHROUGHS, ids=name)
-async def test_page_is_followed_and_prints_what_it_says(page: Path, replaced: dict[str, str], tmp_path: Path) -> None:
+async def test_page_is_followed_and_prints_what_it_says(
+    page: Path, replaced: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert [difference async for difference in differences(page, tmp_path, replaced)] == []
 
 
@@ -57,7 +60,14 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     ("shown", "differs"),
-    [("Hello\nto 12 of you", False), ("Hello\n... of you", False), ("Hello", True), ("", True), ("Bye\n...", True)],
+    [
+        ("Hello\nto 12 of you", False),
+        ("Hello\n... of you", False),
+        ("...\nHello\n...", False),
+        ("Hello", True),
+        ("", True),
+        ("Bye\n...", True),
+    ],
 )
 async def test_output_that_differs_from_the_page_is_found(tmp_path: Path, shown: str, differs: bool) -> None:
     program = '```python\n# greet.py\nprint("Hello\\nto 12 of you")\n```\n'

@@ -1,7 +1,8 @@
 """Pages that a reader follows with files and a shell. All their blocks are run, in the order of the page.
 
 - A block whose first line is a comment with a file name, such as ``# app.py``, is written to this file.
-- A ``console`` block has commands behind ``$``, each with its output below. ``...`` stands for any text in a line.
+- A ``console`` block has commands behind ``$``, each with its output below. ``...`` stands for any text in a line, and
+  a line of ``...`` for any lines.
 - Any other ``python`` block is an example: see :mod:`docs.examples`.
 """
 
@@ -29,7 +30,7 @@ PREPARING = ("cd ", "docker ", "mkdir ", "pip ", "python3 -m venv ", "source ")
 """Beginnings of commands that are not run: the tests have a folder, an environment with the package, and servers."""
 
 SERVING = ("uvicorn ",)
-"""Beginnings of commands that go on until the page ends."""
+"""Beginnings of commands that go on until another one begins, or the page ends."""
 
 TIMEOUT = 60.0
 """Seconds for a command, or for the output of a server."""
@@ -44,12 +45,17 @@ class Command(NamedTuple):
 
     def printed(self, output: str) -> bool:
         """Tell whether an output is the one of the page."""
-        pattern = re.escape(_without_margin(self.output)).replace(r"\.\.\.", ".*")
-        return re.fullmatch(pattern, _without_margin(output)) is not None
+        pattern = "".join(map(_pattern, _lines(self.output)))
+        return re.fullmatch(pattern, "".join(f"{line}\n" for line in _lines(output))) is not None
 
 
-def _without_margin(output: str) -> str:
-    return "\n".join(line.rstrip() for line in output.strip().splitlines())
+def _lines(output: str) -> list[str]:
+    return [line.rstrip() for line in output.strip().splitlines()]
+
+
+def _pattern(line: str) -> str:
+    """Return what a line of the page stands for, as a regular expression."""
+    return r"(?:.*\n)*" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n"
 
 
 def is_walkthrough(page: Path) -> bool:
@@ -72,7 +78,7 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._servers: list[subprocess.Popen[str]] = []
+        self._server: subprocess.Popen[bytes] | None = None
         self._environment = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
         self._environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -97,24 +103,24 @@ class Shell:
 
     def _serve(self, command: Command) -> str:
         """Start a server; return its output once that is the one of the page, or the server or the time has ended."""
-        log = self._folder / f"server-{len(self._servers)}.log"
+        self.close()
+        log = self._folder / "server.log"
         with log.open("w") as output:
-            server = subprocess.Popen(
-                shlex.split(command.line), stdout=output, stderr=subprocess.STDOUT, text=True,
+            server = self._server = subprocess.Popen(
+                shlex.split(command.line), stdout=output, stderr=subprocess.STDOUT,
                 cwd=self._folder, env=self._environment,
             )  # fmt: skip
-        self._servers.append(server)
         deadline = time.monotonic() + TIMEOUT
         while not command.printed(log.read_text()) and server.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         return log.read_text()
 
     def close(self) -> None:
-        """Stop the servers as Ctrl-C does."""
-        for server in self._servers:
-            server.send_signal(signal.SIGINT)
-        for server in self._servers:
-            server.wait(TIMEOUT)
+        """Stop the server as Ctrl-C does."""
+        if self._server is not None:
+            self._server.send_signal(signal.SIGINT)
+            self._server.wait(TIMEOUT)
+            self._server = None
 
 
 @contextmanager
