@@ -78,10 +78,14 @@ async def test_output_that_differs_from_the_page_is_found(tmp_path: Path, shown:
 
 
 async def test_exported_variables_and_replaced_texts_reach_the_commands(tmp_path: Path) -> None:
-    page = written(tmp_path, "```console\n$ export GREETING=hello\n$ pip install no-such-package\n$ echo $GREETING\nHi\n```\n")
+    page = written(
+        tmp_path, "```console\n$ export GREETING=hello\n$ pip install no-such-package\n$ echo $GREETING\nHi\n```\n"
+    )
     assert [each async for each in differences(page, tmp_path, {"hello": "Hi"})] == []
 
 
 async def test_example_between_commands_is_run(tmp_path: Path) -> None:
     page = written(tmp_path, "```python\nprint(1 + 1)\n# 3\n```\n```console\n$ echo done\ndone\n```\n")
-    assert [each async for each in differences(page, tmp_path, {})] == ["print(1 + 1)\n# 3\n\nprints ['2'] instead of ['3']"]
+    assert [each async for each in differences(page, tmp_path, {})] == [
+        "print(1 + 1)\n# 3\n\nprints ['2'] instead of ['3']"
+    ]
