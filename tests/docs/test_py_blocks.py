@@ -48,6 +48,6 @@ async def test_agent_of_the_migration_page_keeps_its_conversation(tmp_path: Path
     await run(block("how-to/migration.md", "from agentscope.agent import Agent"), names)
     await names["agent"].reply(UserMsg("ada", "Hello"))
     assert isinstance(names["service"], SqliteSessionHistoryService)
-    session = await names["service"].get_session("ada", "s1", native=True)
+    session: Any = await names["service"].get_session("ada", "s1", native=True)
     assert [message["role"] for message in session.messages] == ["user", "assistant"]
     await names["service"].stop()

@@ -20,36 +20,43 @@ DOCS = ROOT / "docs"
 SERVER = "postgresql://postgres:secret@localhost:5432/postgres"
 
 
-def name(page: Path) -> str:
-    return page.relative_to(DOCS).as_posix()
+TUTORIAL = [DOCS / "tutorial" / f"{page}.md" for page in ("first-handler", "first-agent", "postgresql")]
+"""The pages of the tutorial. A reader stays in one folder."""
+
+OTHERS = [
+    page
+    for page in sorted(DOCS.rglob("*.md"))
+    if "_build" not in page.parts and page not in TUTORIAL and is_walkthrough(page)
+]
 
 
-WALKTHROUGHS = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts and is_walkthrough(page)]
+def name(pages: list[Path]) -> str:
+    return "-".join(page.stem for page in pages)
 
 
 @pytest.fixture
-def replaced(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    """Return the texts of a page that name a server of the reader, and what names one of the tests."""
-    page: Path = request.getfixturevalue("page")
+def replaced(pages: list[Path]) -> Iterator[dict[str, str]]:
+    """Return the texts of pages that name a server of the reader, and what names one of the tests."""
     port = free_port()
-    if SERVER not in page.read_text(encoding="utf-8"):
-        yield {":8000": f":{port}", "--port 8000": f"--port {port}"}
+    texts = {":8000": f":{port}", "--port 8000": f"--port {port}"}
+    if all(SERVER not in page.read_text(encoding="utf-8") for page in pages):
+        yield texts
         return
     with servers() as machine, running(machine) as server:
-        yield {SERVER: server.url()}
+        yield {**texts, SERVER: server.url()}
 
 
-@pytest.mark.parametrize("page", WALKTHROUGHS, ids=name)
-async def test_page_is_followed_and_prints_what_it_says(
-    page: Path, replaced: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pages", [TUTORIAL, *([page] for page in OTHERS)], ids=name)
+async def test_pages_are_followed_and_print_what_they_say(
+    pages: list[Path], replaced: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert [difference async for difference in differences(page, tmp_path, replaced)] == []
+    for page in pages:
+        assert [difference async for difference in differences(page, tmp_path, replaced)] == []
 
 
-def test_tutorial_is_followed() -> None:
-    tutorial = {name(page) for page in WALKTHROUGHS if page.parent.name == "tutorial"}
-    assert tutorial == {f"tutorial/{page}.md" for page in ("first-handler", "first-agent", "postgresql")}
+def test_tutorial_is_the_folder() -> None:
+    assert sorted(TUTORIAL) == sorted((DOCS / "tutorial").glob("*.md"))
 
 
 def written(folder: Path, text: str) -> Path:
