@@ -77,6 +77,20 @@ async def test_client_that_leaves_while_the_server_waits_for_it_gets_its_part_st
     assert await stored(module) == ["Hi", "You said "]
 
 
+async def test_client_that_leaves_before_the_first_piece_gets_it_stored(module: Any) -> None:
+    scope, body = request_of("Hi")
+    received = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        return next(received, {"type": "http.disconnect"})
+
+    async def send(message: dict[str, Any]) -> None:
+        """Drop the message, as servers do once the client has left."""
+
+    await module.app({**scope, "asgi": {"version": "3.0", "spec_version": "2.3"}}, receive, send)
+    assert await stored(module) == ["Hi", "You "]
+
+
 async def test_client_that_leaves_an_app_whose_server_raises_gets_its_part_stored(module: Any) -> None:
     scope, body = request_of("Hi")
 
