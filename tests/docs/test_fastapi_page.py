@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,34 @@ from docs.walkthrough import files
 from support import ROOT
 
 PAGE = ROOT / "docs" / "how-to" / "fastapi.md"
+CODE = files(PAGE)["app.py"]
 JSON = {"Content-Type": "application/json"}
 ADA = {"Authorization": "Bearer token-of-ada"}
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
-    """Import the app of the page, on memory and on SQLite."""
+def load(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Return what imports an app, on memory and on SQLite."""
     urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path / 'history.db'}"}
-    monkeypatch.setenv("SESSION_HISTORY_URL", urls[request.param])
-    path = tmp_path / "app.py"
-    path.write_text(files(PAGE)["app.py"])
-    spec = importlib.util.spec_from_file_location("app_of_the_page", path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "app_of_the_page", loaded)  # FastAPI resolves annotations there
-    spec.loader.exec_module(loaded)
+
+    def loaded(code: str) -> Any:
+        monkeypatch.setenv("SESSION_HISTORY_URL", urls[request.param])
+        path = tmp_path / "app.py"
+        path.write_text(code)
+        spec = importlib.util.spec_from_file_location("app_of_the_page", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "app_of_the_page", module)  # FastAPI resolves annotations there
+        spec.loader.exec_module(module)
+        return module
+
+    return loaded
+
+
+@pytest.fixture
+async def module(load: Callable[[str], Any]) -> AsyncIterator[Any]:
+    loaded = load(CODE)
     async with loaded.lifespan(loaded.app):
         yield loaded
 
@@ -104,6 +116,17 @@ async def test_client_that_leaves_an_app_whose_server_raises_gets_its_part_store
     with pytest.raises(ClientDisconnect):
         await module.app({**scope, "asgi": {"version": "3.0", "spec_version": "2.4"}}, receive, send)
     assert await stored(module) == ["Hi", "You said "]
+
+
+async def test_retry_with_rerun_answers_in_full_and_the_log_keeps_both_attempts(load: Callable[[str], Any]) -> None:
+    module = load(CODE.replace('concurrent="reject"', 'concurrent="reject", on_repeat="rerun"'))
+    async with module.lifespan(module.app), client_of(module) as client:
+        async with aclosing(module.answer("Hi", user_id="ada", session_id="s1", turn_id="t1")) as left:
+            assert await anext(left) == "You "
+        for _ in range(2):
+            answer = await client.post("/sessions/s1/turns", json={"text": "Hi", "turn_id": "t1"})
+            assert "slowly." in answer.text
+        assert await stored(module) == ["Hi", "You ", "Hi", "You said Hi and I answer slowly. "]
 
 
 async def test_refusals_have_a_status_and_name_their_kind(module: Any) -> None:

@@ -117,10 +117,14 @@ class Shell:
 
     def close(self) -> None:
         """Stop the server as Ctrl-C does."""
-        if self._server is not None:
-            self._server.send_signal(signal.SIGINT)
-            self._server.wait(TIMEOUT)
-            self._server = None
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(TIMEOUT)
+        finally:
+            server.kill()
 
 
 @contextmanager
