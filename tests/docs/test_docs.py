@@ -14,6 +14,7 @@ import pytest
 
 import session_history
 from docs.examples import blocks, differences
+from docs.walkthrough import is_walkthrough
 from session_history import errors
 from session_history.config import settings as config
 from session_history.config.sources import PREFIX
@@ -33,7 +34,7 @@ NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )([^)#:\s]+)(#[^)\s]*)?(?:\)|$)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and not is_walkthrough(page)], ids=name)
 async def test_examples_of_a_page_print_what_they_say(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
