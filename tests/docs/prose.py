@@ -57,7 +57,6 @@ PENDING = {
     "CONTRIBUTING.md",
     "README.md",
     "README.zh.md",
-    "docs/concepts/guarantees.md",
     "docs/concepts/how-it-works.md",
     "docs/concepts/performance.md",
     "docs/concepts/scale.md",
