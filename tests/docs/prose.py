@@ -58,8 +58,6 @@ PENDING = {
     "README.md",
     "README.zh.md",
     "docs/concepts/how-it-works.md",
-    "docs/concepts/performance.md",
-    "docs/concepts/scale.md",
     "docs/how-to/agentscope.md",
     "docs/how-to/backup-and-restore.md",
     "docs/how-to/handlers.md",
