@@ -61,7 +61,6 @@ PENDING = {
     "docs/how-to/handlers.md",
     "docs/how-to/sessions.md",
     "docs/how-to/turns.md",
-    "docs/how-to/writing-a-provider.md",
     "docs/how-to/writing-a-runtime.md",
     "docs/index.md",
     "docs/reference/api.md",
