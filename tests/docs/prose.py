@@ -55,7 +55,9 @@ UNBREAKABLE = re.compile(r"\s*([-*>] )?(?!\|)([!-~]+|!?\[[^]]*\]\([!-~]+\)[.,;:]
 PENDING = {
     "README.md",
     "README.zh.md",
-    "docs/concepts/how-it-works.md",
+    "docs/concepts/layers.md",
+    "docs/concepts/model-view.md",
+    "docs/concepts/turn.md",
     "docs/how-to/agentscope.md",
     "docs/how-to/handlers.md",
     "docs/how-to/sessions.md",
@@ -63,9 +65,6 @@ PENDING = {
     "docs/index.md",
     "docs/reference/api.md",
     "docs/reference/configuration.md",
-    "docs/reference/postgresql.md",
-    "docs/reference/redis.md",
-    "docs/reference/tablestore.md",
     "docs/zh/turns.md",
 }
 """Pages whose lines are still being rewritten; their other rules hold."""
