@@ -53,16 +53,11 @@ UNBREAKABLE = re.compile(r"\s*([-*>] )?(?!\|)([!-~]+|!?\[[^]]*\]\([!-~]+\)[.,;:]
 """A line that is one word, address or link, perhaps behind the mark of a list or a quotation."""
 
 PENDING = {
-    "README.md",
-    "README.zh.md",
     "docs/concepts/layers.md",
     "docs/concepts/model-view.md",
     "docs/concepts/turn.md",
     "docs/how-to/agentscope.md",
-    "docs/how-to/handlers.md",
-    "docs/how-to/sessions.md",
     "docs/how-to/turns.md",
-    "docs/index.md",
     "docs/reference/api.md",
     "docs/reference/configuration.md",
     "docs/zh/turns.md",
