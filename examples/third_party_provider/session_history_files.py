@@ -280,13 +280,13 @@ def _digest(text: str) -> str:
 
 
 class FilesOptions(ProviderOptions):
-    """``files:///relative/folder`` or ``files:////absolute/folder``; there are no further options."""
+    """A URL such as ``files:///relative/folder`` or ``files:////absolute/folder``."""
 
     @field_validator("url")
     @classmethod
     def _names_a_folder(cls, url: str) -> str:
         if not url.startswith("files:///") or url == "files:///":
-            raise ValueError("names no folder: write files:///history, or files:////var/lib/history")
+            raise ValueError("no folder: write files:///name or files:////full/name")
         return url
 
     @property
@@ -296,4 +296,8 @@ class FilesOptions(ProviderOptions):
 
 @hookimpl
 def session_history_providers() -> Iterable[ProviderSpec]:
-    yield ProviderSpec("files", FilesOptions, lambda options: FilesProvider(options.folder))
+    yield ProviderSpec(
+        scheme="files",
+        options=FilesOptions,
+        open=lambda options: FilesProvider(options.folder),
+    )

@@ -50,7 +50,13 @@ class Users(Protocol):
         :raises InvalidCursor: the cursor was not made by this method.
         """
 
-    async def list_tombstones(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+    async def list_tombstones(
+        self,
+        user_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+    ) -> Page:
         """List the heads of a user's deleted sessions, in any order.
 
         A walk through all pages shows each tombstone that was there all the time, perhaps more than once.
@@ -63,7 +69,13 @@ class Users(Protocol):
 class Restorable(Protocol):
     """Writes sessions as they were elsewhere."""
 
-    async def restore(self, head: Head, entries: Sequence[Entry] = (), *, behind: str = "") -> bool:
+    async def restore(
+        self,
+        head: Head,
+        entries: Sequence[Entry] = (),
+        *,
+        behind: str = "",
+    ) -> bool:
         """Write a tombstone or a page of a log, with generation, positions, ids, origins and times as elsewhere.
 
         It is written only where there is no session and no later tombstone, or behind a log that begins equally: with

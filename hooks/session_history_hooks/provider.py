@@ -86,7 +86,13 @@ class SessionHistoryProvider(Protocol):
         :raises InvalidKey: the origin or a key of the entry is not valid.
         """
 
-    async def renew(self, key: SessionKey, *, at: Position, tail_origin: str | None = None) -> bool:
+    async def renew(
+        self,
+        key: SessionKey,
+        *,
+        at: Position,
+        tail_origin: str | None = None,
+    ) -> bool:
         """Change the head's ``heartbeat`` if ``at`` is still the tail, and return whether it is.
 
         :param tail_origin: the origin of the entry at ``at``, if another one there is not meant.
@@ -114,7 +120,13 @@ class SessionHistoryProvider(Protocol):
         :raises LimitExceeded: the entry or the summary is too large.
         """
 
-    async def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> Page:
+    async def list(
+        self,
+        user_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+    ) -> Page:
         """List the sessions of a user that are not deleted, newest activity first.
 
         While a caller walks through all pages, an unchanged session appears exactly once, a changed one at most once.

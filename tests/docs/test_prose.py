@@ -31,10 +31,30 @@ def test_flaws_of_code_are_found(tmp_path: Path, source: str, found: list[str]) 
     assert texts(list(flaws_of_code(path))) == found
 
 
-def test_flaws_of_a_page_are_found_outside_of_examples_and_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("It can not.", ["'can not'"]),
+        ("x " * 50, []),
+        ("x " * 51, ["is 102 columns wide"]),
+        (f"| {'x' * 96} |", []),
+        (f"| {'x' * 97} |", ["is 101 columns wide"]),
+        (f"|{'x' * 99}|", ["is 101 columns wide"]),
+        ("会" * 50, []),
+        ("会" * 51, ["is 102 columns wide"]),
+        (f"See https://example.com/{'x' * 80}", ["is 104 columns wide"]),
+        (f"https://example.com/{'x' * 100}", []),
+        (f"- [two words](https://example.com/{'x' * 100})", []),
+        (f"```\n{'x ' * 44}\n```", []),
+        (f"```\n{'x ' * 45}\n```", ["is 90 columns wide"]),
+        (f"```\n{'x' * 90}\n```", []),
+        ("```\nIt can not.\n```", []),
+    ],
+)
+def test_flaws_of_a_page_are_found(tmp_path: Path, line: str, found: list[str]) -> None:
     path = tmp_path / "page.md"
-    path.write_text(f"{'x' * 101}\n| {'x' * 101} |\n```\n{'x' * 101} can not\n```\nIt can not.\n")
-    assert texts(list(flaws_of_page(path))) == ["has 101 characters", "'can not'"]
+    path.write_text(f"{line}\n", encoding="utf-8")
+    assert texts(list(flaws_of_page(path))) == found
 
 
 def test_repository_has_no_flaw() -> None:

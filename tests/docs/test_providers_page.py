@@ -28,7 +28,7 @@ CLAIMED: dict[type, Limits] = {
 @pytest.mark.parametrize("provider", CLAIMED, ids=lambda provider: provider.__name__)
 def test_table_is_the_one_that_the_suite_prints(provider: type) -> None:
     *printed, _turn = claims_table(provider.__name__, CLAIMED[provider], "").splitlines()
-    assert "\n".join(printed) + "\n| a turn costs | " in PAGE
+    assert "\n".join(printed) + "\n\n- **A turn costs** " in PAGE
 
 
 def test_page_has_one_table_for_each_provider() -> None:

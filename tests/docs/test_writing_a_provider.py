@@ -39,8 +39,8 @@ def test_page_states_the_number_of_methods() -> None:
 
 
 @pytest.mark.parametrize("limit", [each.name for each in fields(Limits)])
-def test_page_has_a_row_for_each_limit(limit: str) -> None:
-    assert f"\n| `{limit}` | " in PAGE
+def test_page_explains_each_limit(limit: str) -> None:
+    assert f"\n- `{limit}`: " in PAGE
 
 
 HOOKS = [name for name, each in vars(spec).items() if hasattr(each, f"{spec.PROJECT}_spec")]

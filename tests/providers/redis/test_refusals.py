@@ -144,8 +144,9 @@ async def test_append_to_a_replica_or_without_rights_raises_store_read_only(own_
 
 
 RIGHTS = """
-+hello +select +info +config|get +cluster|slots +asking +wait +multi +exec +eval +evalsha +time
-+hget +hset +hdel +hlen +hmget +hscan +hexists +exists +llen +lrange +lindex +lset +rpush
++hello +select +info +config|get +cluster|slots +asking +wait +multi +exec
++eval +evalsha +time +hget +hset +hdel +hlen +hmget +hscan +hexists +exists
++llen +lrange +lindex +lset +rpush
 +zadd +zrem +zcard +zscore +zcount +zrange +zrangebyscore +zrandmember
 +unlink +rename +pexpire +pexpireat +pttl +persist +scan +cluster|nodes
 """
