@@ -1,5 +1,6 @@
 """The English site, built with Sphinx: our docstrings are written in its markup, and MyST takes pages of Markdown."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from site_frame.settings import *  # noqa: E402, F403 - Sphinx reads the names of this module
 from site_frame.settings import extensions  # noqa: E402
+
+logging.getLogger("tablestore").setLevel(logging.ERROR)  # its SDK warns that it runs without its native codec
 
 extensions = [*extensions, "sphinx.ext.autodoc", "sphinx.ext.viewcode", "site_frame.public_names"]
 exclude_patterns = ["_build", "zh"]

@@ -11,6 +11,7 @@ from inspect import Parameter, Signature
 from typing import Any, get_overloads, get_type_hints
 
 import session_history
+import session_history.runtimes.agentscope  # autodoc rewrites the annotations of models, which later models would inherit
 import session_history_hooks
 from session_history import MessageInput, errors
 from session_history.handlers.signature import AnyIdentity
@@ -42,7 +43,7 @@ ALIASES = {
 PLAIN = {
     r" \| [~\w.]*\b_Unset": "",
     r" ?= ?(UNSET|<factory>)": " = ...",
-    r"~?typing\.Annotated\[(.*?), [~\w.]+\(.*?(?:\)\]\)\]|\)\])": r"\1",
+    r"~?(?:types|typing)\.Annotated\[(.*?), [~\w.]+\(.*?(?:\)\]\)\]|\)\])": r"\1",
     r"\[\[\.\.\.\]": "[...",
     r"\bPATIENCE\b": f"{PATIENCE}",
 }
@@ -60,12 +61,12 @@ def forget_overloads(_: Sphinx, function: object, __: bool) -> None:  # noqa: FB
 def show(
     _: Sphinx, what: str, name: str, obj: Any, __: object, arguments: str | None, returned: str | None
 ) -> tuple[str, str] | None:
-    if what not in {"class", "exception", "function", "method"}:
+    if what not in {"class", "exception", "function", "method"} or arguments is None:
         return None
     if is_opaque(name, obj):
         return "", ""
     function = obj.__init__ if inspect.isclass(obj) else obj
-    return plain(with_keywords(arguments or "", function)), "" if returned == "~typing.Any" else plain(returned or "")
+    return plain(with_keywords(arguments, function)), "" if returned == "~typing.Any" else plain(returned or "")
 
 
 def is_opaque(name: str, obj: object) -> bool:
