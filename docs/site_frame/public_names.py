@@ -112,6 +112,21 @@ def importable(path: str, name: str) -> str:
     return f"~{PUBLIC[name]}.{name}" if name in PUBLIC else path
 
 
+def show_public_bases(_: Sphinx, __: str, ___: type, ____: object, bases: list[type]) -> None:
+    """Replace private bases of a class by their own bases."""
+    while private := [base for base in bases if base.__name__.startswith("_")]:
+        place = bases.index(private[0])
+        bases[place : place + 1] = [base for base in private[0].__bases__ if base not in bases]
+
+
+def without_ways_back(_: Sphinx, page: str, __: str, context: dict[str, Any], ___: object) -> None:
+    """Remove the links from source code to the reference: Sphinx knows one module for all names of a file."""
+    if page.startswith("_modules/"):
+        context["body"] = re.sub(r'<a class="viewcode-back".*?</a>', "", context.get("body", ""))
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-bases", show_public_bases)
+    app.connect("html-page-context", without_ways_back)
     app.connect("autodoc-before-process-signature", forget_overloads)
     app.connect("autodoc-process-signature", show)
