@@ -8,5 +8,18 @@ function makeFocusable() {
   }
 }
 
+// Each complementary part of a page has a name of its own.
+function nameParts() {
+  const isChinese = document.documentElement.lang.startsWith("zh");
+  const names = {
+    ".sidebar-drawer": isChinese ? "站点" : "Site",
+    ".toc-drawer": isChinese ? "本页" : "This page",
+  };
+  for (const [part, name] of Object.entries(names)) {
+    document.querySelector(part)?.setAttribute("aria-label", name);
+  }
+}
+
+window.addEventListener("load", nameParts);
 window.addEventListener("load", makeFocusable);
 window.addEventListener("resize", makeFocusable);

@@ -14,6 +14,7 @@ release = metadata.version("session-history")
 
 extensions = [
     "myst_parser",
+    "site_frame.accessible",
     "site_frame.chinese",
     "site_frame.drawings",
     "site_frame.languages",
@@ -23,6 +24,7 @@ myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
+html_theme_options = {"top_of_page_buttons": []}
 html_static_path = [str(DOCS / "_static")]
 html_css_files = ["frame.css"]
 html_js_files = ["frame.js"]

@@ -1,4 +1,4 @@
-"""Look at each page of a built site in Chromium: ``python -m website.browser FOLDER``.
+"""Look at each page of a built site in Chromium: ``python -m website.browser FOLDER [PATTERN ...]``.
 
 Each page is shown on a phone and on a laptop, in light and in dark mode. Before that, the program looks at pages with
 planted flaws, and stops if it does not find them.
@@ -33,7 +33,7 @@ MEASURE = """
 () => {
   const isWide = (box) => box.scrollWidth > box.clientWidth;
   const longest = (text) => text.split("\\n").reduce((a, b) => (b.length > a.length ? b : a));
-  const frames = [document.scrollingElement, ...document.querySelectorAll(".page, .main, .content, article")];
+  const frames = [document.scrollingElement, ...document.querySelectorAll(".page, .main, .content")];
   return {
     sideways: frames.filter(isWide).map((box) => box.className || box.localName),
     cut: [...document.querySelectorAll("pre")].filter(isWide).map((box) => longest(box.textContent)),
@@ -124,10 +124,14 @@ def blind_spots(page: Page) -> list[str]:
         ]
 
 
-def check(page: Page, root: Path) -> Iterator[str]:
-    """Yield the flaws of a site, and print what is being looked at. Pages of source code are left out."""
-    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.html"))]
-    names = [name for name in names if "_modules" not in Path(name).parts]
+def names_of_pages(root: Path, patterns: list[str]) -> list[str]:
+    """Return the pages that match a pattern, without those of source code."""
+    names = {path.relative_to(root).as_posix() for pattern in patterns for path in root.rglob(pattern)}
+    return sorted(name for name in names if name.endswith(".html") and "_modules" not in Path(name).parts)
+
+
+def check(page: Page, root: Path, names: list[str]) -> Iterator[str]:
+    """Yield the flaws of a site, and print what is being looked at."""
     with served(root) as address:
         for number, name in enumerate(names, start=1):
             found = list(look(page, address + name))
@@ -137,7 +141,7 @@ def check(page: Page, root: Path) -> Iterator[str]:
         yield from search_flaws(page, address)
 
 
-def main(root: Path) -> int:
+def main(root: Path, patterns: list[str]) -> int:
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if executable is None:
         print(MISSING)
@@ -149,10 +153,10 @@ def main(root: Path) -> int:
         if unseen := blind_spots(page):
             print(f"The check is blind to: {', '.join(unseen)}")
             return 1
-        found = list(check(page, root.resolve()))
+        found = list(check(page, root, names_of_pages(root, patterns)))
     print(f"{len(found)} flaws")
     return bool(found)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]).resolve(), sys.argv[2:] or ["*.html"]))
