@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from site_frame.settings import *  # noqa: E402, F403 - Sphinx reads the names of this module
-from site_frame.settings import extensions  # noqa: E402
+from site_frame.settings import *  # noqa: F403 - Sphinx reads the names of this module
+from site_frame.settings import extensions
 
 logging.getLogger("tablestore").setLevel(logging.ERROR)  # its SDK warns that it runs without its native codec
 

@@ -20,7 +20,7 @@ class SearchChinese(SearchEnglish):
     """
 
     lang = "zh"
-    language_name = "Chinese"
+    language_name = "English"  # that of the stemmer
     js_splitter_code = rf"""
 function splitQuery(query) {{
   const runs = query.match(/[{CHINESE}]+|[^\p{{P}}\p{{S}}\s{CHINESE}]+/gu) || [];

@@ -56,7 +56,7 @@ def inlined(source: str, name: str, text: str) -> str:
 
 
 def scoped(style: str, root: str) -> str:
-    """Return the style of a drawing for its element only. The page's choice of dark mode takes the place of the system's.
+    """Return the style of a drawing for its element only, in the mode of the page instead of that of the system.
 
     :param root: the id of the drawing's element.
     """

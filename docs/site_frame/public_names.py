@@ -10,8 +10,14 @@ from enum import Enum
 from inspect import Parameter, Signature
 from typing import Any, get_overloads, get_type_hints
 
+from sphinx.application import Sphinx
+from sphinx.errors import PycodeError
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.inspect import stringify_signature
+from sphinx.util.typing import stringify_annotation
+
 import session_history
-import session_history.runtimes.agentscope  # autodoc rewrites the annotations of models, which later models would inherit
+import session_history.runtimes.agentscope  # before autodoc rewrites the annotations of the base of its models
 import session_history_hooks
 from session_history import MessageInput, errors
 from session_history.handlers.signature import AnyIdentity
@@ -20,13 +26,10 @@ from session_history.providers.postgresql import PostgresqlProvider
 from session_history.providers.redis import RedisProvider
 from session_history.turns.options import PATIENCE
 from session_history.turns.turn import TurnRequest
-from sphinx.application import Sphinx
-from sphinx.errors import PycodeError
-from sphinx.pycode import ModuleAnalyzer
-from sphinx.util.inspect import stringify_signature
-from sphinx.util.typing import stringify_annotation
 
-PUBLIC = {name: module.__name__ for module in (session_history_hooks, errors, session_history) for name in module.__all__}
+PUBLIC = {
+    name: module.__name__ for module in (session_history_hooks, errors, session_history) for name in module.__all__
+}
 """The module to import each name from."""
 
 NOT_CONSTRUCTED = ("Session", "SessionList", "Turn", "TurnRecorder")

@@ -24,7 +24,7 @@ myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3
 
 html_theme = "furo"
-html_theme_options = {"top_of_page_buttons": []}
+html_theme_options: dict[str, list[str]] = {"top_of_page_buttons": []}
 html_static_path = [str(DOCS / "_static")]
 html_css_files = ["frame.css"]
 html_js_files = ["frame.js"]

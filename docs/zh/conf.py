@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from site_frame.settings import *  # noqa: E402, F403 - Sphinx reads the names of this module
+from site_frame.settings import *  # noqa: F403 - Sphinx reads the names of this module
 
 language = "zh_CN"
 html_context = {"other_language": {"name": "English", "code": "en", "index": "../index.html"}}

@@ -27,7 +27,7 @@ class Page:
     def links(self) -> Iterator[str]:
         """Yield all that the page names in a link, an image, a style or a script."""
         for attribute in ("href", "src"):
-            for element in self.soup.find_all(attrs={attribute: True}):
+            for element in self.soup.select(f"[{attribute}]"):
                 yield str(element[attribute])
 
 
