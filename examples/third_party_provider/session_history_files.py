@@ -280,13 +280,13 @@ def _digest(text: str) -> str:
 
 
 class FilesOptions(ProviderOptions):
-    """``files:///relative/folder`` or ``files:////absolute/folder``; there are no further options."""
+    """``files:///relative/folder`` or ``files:////absolute/folder``, without further options."""
 
     @field_validator("url")
     @classmethod
     def _names_a_folder(cls, url: str) -> str:
         if not url.startswith("files:///") or url == "files:///":
-            raise ValueError("names no folder: write files:///history, or files:////var/lib/history")
+            raise ValueError("names no folder: write files:///history or files:////var/lib/history")
         return url
 
     @property
