@@ -101,7 +101,7 @@ def test_decorator_page_lists_every_option_with_its_default() -> None:
     listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page("reference/decorator.md"), re.MULTILINE))
     defaults = {
         name: each.default
-        for function in (with_session_history, TurnRequest)
+        for function in (TurnRequest, with_session_history)
         for name, each in inspect.signature(function).parameters.items()
     }
     options = {"service", "identify", "native", *get_type_hints(HandlerOptions)}
