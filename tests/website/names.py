@@ -22,6 +22,7 @@ MODULES = (
     "session_history.wrappers.sharded",
     "session_history_hooks",
     "session_history_hooks.rules",
+    "session_history_hooks.stored",
     "session_history_hooks.testing",
 )
 """The modules that users import."""
