@@ -31,6 +31,8 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The tests start many processes, each of which would compile what it imports if the environment forbade to keep it.
+check: export PYTHONDONTWRITEBYTECODE =
 check: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup $(ARGS)
 

@@ -1,6 +1,6 @@
 """Check the facts that docs/reference/tablestore.md takes on trust, on a real instance of Tablestore.
 
-    pip install '/path/to/this/clone[tablestore]'
+    pip install 'session-history[tablestore]'
     export TABLESTORE_ACCESS_KEY_ID=... TABLESTORE_ACCESS_KEY_SECRET=...
     python tablestore_smoke.py https://my-instance.cn-hangzhou.ots.aliyuncs.com my-instance
 

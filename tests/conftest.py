@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import sys
@@ -13,9 +14,11 @@ import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 from session_history.providers.memory import MemoryProvider
-from support import CORPORA, compiled_disk, more_corpora
+from support import CORPORA, PRELOADED, compiled_disk, more_corpora
 
 STORES = ("memory", "sqlite")
+
+multiprocessing.set_forkserver_preload(PRELOADED)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -23,6 +23,24 @@ CORPORA = TESTS / "corpora"
 CORPORA_VARIABLE = "SESSION_HISTORY_TEST_CORPORA"
 """The environment variable that names one more folder laid out as :data:`CORPORA`."""
 
+PRELOADED = [
+    "asyncpg",
+    "hypothesis.stateful",
+    "pytest",
+    "pytest_asyncio.plugin",
+    "redis.asyncio.cluster",
+    "session_history.providers.sqlite",
+    "session_history_hooks.testing",
+    "tablestore",
+    "histories.client",
+    "mutants.bugs",
+]
+"""Modules that the server of processes imports once, so that not every process of a test does it again.
+
+One worker has one server, so all that start processes name the same modules. Those of the tests are imported only if
+the first of them has the tests on its path.
+"""
+
 
 def more_corpora() -> list[Path]:
     """Return the folders that are tested in addition to :data:`CORPORA`."""

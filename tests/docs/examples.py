@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-"""Code that is run, as opposed to that of the language ``py``."""
+FENCE = re.compile(r"^```python\n(?!# [\w./-]+\.\w+\n)(.*?)^```", re.MULTILINE | re.DOTALL)
+"""Code that is run, as opposed to that of the language ``py``, and to a file: its first line is the name."""
 
 
 def blocks(page: Path) -> list[str]:

@@ -41,7 +41,7 @@ NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )([^)#:\s]+)(#[^)\s]*)?(?:\)|$)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and not is_walkthrough(page)], ids=name)
 async def test_examples_of_a_page_print_what_they_say(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from histories import client
+from support import PRELOADED
 
 END_TIMEOUT = 30.0
 """Seconds in which a client that is to end has to end."""
@@ -21,7 +22,7 @@ END_TIMEOUT = 30.0
 PROCESSES = multiprocessing.get_context("forkserver")
 """A server that has the modules of a client loaded already: a client that was killed is soon replaced."""
 
-PROCESSES.set_forkserver_preload(["histories.client", "session_history.providers.sqlite"])
+PROCESSES.set_forkserver_preload(PRELOADED)
 
 
 @contextmanager

@@ -15,9 +15,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from mutants.bugs import BUGS
+from mutants.catchers import CATCHERS
 from session_history.providers.memory import MemoryProvider
 from session_history.providers.sqlite import SqliteProvider
 from session_history_hooks import SessionHistoryProvider
+from support import PRELOADED
 
 TESTS = Path(__file__).parents[1]
 
@@ -28,7 +30,7 @@ PROVIDERS = {**HEALTHY, **BUGS}
 FORKS = multiprocessing.get_context("forkserver")
 """Each run is a fork of a process that has imported what they all need, which takes longer than most of the tests."""
 
-FORKS.set_forkserver_preload(["pytest", "pytest_asyncio.plugin", "hypothesis.stateful", "mutants.bugs"])
+FORKS.set_forkserver_preload(PRELOADED)
 
 IMPORTED = "ignore::pytest.PytestAssertRewriteWarning"
 """The filter of the warnings that modules were imported before pytest could rewrite them."""
@@ -52,10 +54,17 @@ class Run:
         return self.tests > 0 and bool(self.failed) == (self.name in BUGS)
 
 
-def run(name: str, *, to_the_end: bool = True) -> Run:
+def catch(bug: str) -> Run:
+    """Run the suite up to the first test that fails, and before it the test that is known to catch the bug."""
+    found = run(bug, to_the_end=False, only=CATCHERS[bug]) if bug in CATCHERS else None
+    return found if found and found.failed else run(bug, to_the_end=False)
+
+
+def run(name: str, *, to_the_end: bool = True, only: str = "") -> Run:
     """Run the suite on one provider.
 
     :param to_the_end: false = stop at the first test that fails.
+    :param only: the part of a name that a test must have.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -70,6 +79,7 @@ def run(name: str, *, to_the_end: bool = True) -> Run:
             str(Path(__file__).with_name("suite.py")),
         ]
         arguments += [f"--junitxml={report}", f"--basetemp={folder}/tests", *([] if to_the_end else ["--exitfirst"])]
+        arguments += ["-k", only] if only else []
         process = FORKS.Process(target=_run_suite, args=(name, arguments, output))
         process.start()
         process.join(TIMEOUT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,13 @@ reportUnnecessaryTypeIgnoreComment = "error"
 
 
 class User:
-    """A project that has the package installed, in an environment of its own. All workers use the same one."""
+    """A project that has the package installed, in an environment of its own. All workers use the same one.
 
-    def __init__(self, folder: Path, *install: str) -> None:
+    :param shares_dependencies: what the package and its extras need comes from the environment of the tests, where it
+        was installed with the package. Pip would need a minute to install it again.
+    """
+
+    def __init__(self, folder: Path, *install: str, shares_dependencies: bool = False) -> None:
         self.folder = folder
         self.bin = folder / ".venv" / "bin"
         self.python = str(self.bin / "python")
@@ -35,13 +40,19 @@ class User:
         with locked(folder / "lock"):
             if not (folder / "calls.py").exists():
                 self._build(install)
+                if shares_dependencies:
+                    self._share_dependencies()
+                (folder / "calls.py").write_text(CALLS.read_text())
 
     def _build(self, install: tuple[str, ...]) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.bin.parent)], check=True)
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.python, "install", "-q"]
-        subprocess.run([*pip, *install], check=True, timeout=1200)
+        subprocess.run([*pip, "--no-compile", *install], check=True, timeout=1200)
         (self.folder / "pyproject.toml").write_text(SETTINGS)
-        (self.folder / "calls.py").write_text(CALLS.read_text())
+
+    def _share_dependencies(self) -> None:
+        (packages,) = self.bin.parent.glob("lib/python*/site-packages")
+        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
 
     def run(self, tool: str, *arguments: str) -> str:
         """Run a checker of this environment in the user's; return its output if it found something."""
@@ -67,7 +78,7 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def of_wheel(projects: Path) -> User:
-    return User(projects / "wheel-project", f"{ROOT}[agentscope,tablestore,testing]")
+    return User(projects / "wheel-project", "--no-deps", str(ROOT), shares_dependencies=True)
 
 
 @pytest.fixture(scope="module")

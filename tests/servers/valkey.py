@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from redis import Redis, exceptions
 
-from servers.ports import free_port
+from servers.ports import free_port, give_back
 
 READY_TIMEOUT = 20.0
 """Seconds that a server or a cluster may take to become ready."""
@@ -84,11 +84,19 @@ class ValkeyServer:
         self.wait_until(self._answers)
 
     def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self.folder / "log").read_text()
+        self.check_running()
         with suppress(exceptions.ConnectionError), self.client() as client:
-            return bool(client.ping())
+            return bool(client.ping()) and client.info("server")["process_id"] == self.pid
         return False
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def check_running(self) -> None:
+        """Fail with the log of the server unless its process runs."""
+        log = self.folder / "log"
+        assert self.is_running, f"the server is not running: {log.read_text() if log.exists() else ''}"
 
     @staticmethod
     def wait_until(done: Callable[[], bool]) -> None:
@@ -119,6 +127,7 @@ class ValkeyServer:
 
     def remove(self) -> None:
         self.kill()
+        give_back(self.port)
         shutil.rmtree(self.folder)
 
     def __enter__(self) -> Self:
@@ -188,7 +197,12 @@ class ValkeyCluster:
 
     def wait_until_ready(self) -> None:
         """Wait until all servers live, agree on three masters, and every replica follows its master."""
-        ValkeyServer.wait_until(lambda: all(self._is_ready(server) for server in self.servers))
+        ValkeyServer.wait_until(self._are_ready)
+
+    def _are_ready(self) -> bool:
+        for server in self.servers:
+            server.check_running()
+        return all(self._is_ready(server) for server in self.servers)
 
     @staticmethod
     def _is_ready(server: ValkeyServer) -> bool:
@@ -202,7 +216,10 @@ class ValkeyCluster:
 
     @contextmanager
     def without_fail_over(self) -> Iterator[None]:
-        """Let no replica take over for a while. On a busy machine a healthy master may seem dead to the others."""
+        """Let no replica take over for a while, also if it is started again meanwhile.
+
+        On a busy machine a healthy master may seem dead to the others.
+        """
         self._forbid_fail_over("yes")
         try:
             yield
@@ -211,8 +228,10 @@ class ValkeyCluster:
 
     def _forbid_fail_over(self, value: str) -> None:
         for server in self.servers:
-            with server.client() as client:
-                client.config_set("cluster-replica-no-failover", value)
+            server.settings["cluster_replica_no_failover"] = value
+            if server.is_running:
+                with server.client() as client:
+                    client.config_set("cluster-replica-no-failover", value)
 
     @staticmethod
     def name(server: ValkeyServer) -> str:

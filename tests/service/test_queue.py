@@ -42,6 +42,18 @@ def watch_reads(service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch)
     return times
 
 
+def answer_late(service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> None:
+    """Let the store take its time to answer each read."""
+    read = service.provider.read
+
+    async def late(*arguments: Any, **options: Any) -> Any:
+        log = await read(*arguments, **options)
+        await asyncio.sleep(seconds)
+        return log
+
+    monkeypatch.setattr(service.provider, "read", late)
+
+
 class TestShares:
     @pytest.mark.xdist_group("contenders")
     @pytest.mark.parametrize("kind", contenders.KINDS)
@@ -109,6 +121,33 @@ class TestCost:
             ]
             await asyncio.sleep(0.1)
         await asyncio.wait_for(asyncio.gather(*talks), SOON)
+
+    @pytest.mark.usefixtures("poll_seldom")
+    @pytest.mark.parametrize("released", ["before the look", "during the look", "later"])
+    async def test_turn_that_found_a_lease_of_its_own_line_met_no_rivals(self, released: str) -> None:
+        line = waiting.WaitingLine(KEY)
+        line.take()
+        if released == "before the look":
+            line.release()
+        with waiting.Place(line, patience=0.05) as place:
+            if released == "during the look":
+                line.release()
+            await asyncio.wait_for(place.wait_to_look(), SOON)
+            place.succeed()
+        assert line.has_rivals is (released == "before the look")
+
+    @pytest.mark.usefixtures("poll_seldom")
+    @pytest.mark.every_store
+    async def test_store_that_answers_late_makes_no_rivals_of_the_turns_of_a_service(
+        self, service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The turn before has ended when the answer that it has the session comes."""
+        async with opened(service, concurrent="queue"):
+            answer_late(service, monkeypatch, seconds=0.4)
+            talk = asyncio.create_task(say(service, "q1", concurrent="queue"), context=Context())
+            await asyncio.sleep(0.1)
+        await asyncio.wait_for(talk, SOON)
+        await asyncio.wait_for(say(service, "q2", concurrent="queue"), SOON)
 
     @pytest.mark.every_store
     async def test_process_without_rivals_pauses_ever_more_seldom(

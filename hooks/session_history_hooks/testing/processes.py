@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import pickle
+import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -28,8 +29,10 @@ from session_history_hooks.testing.subject import (
 PROCESS_TIMEOUT = 60
 """Seconds after which a process counts as hanging, and is killed."""
 
-SPAWN = multiprocessing.get_context("spawn")
-"""Processes are spawned, not forked: connections and threads do not survive a fork."""
+FRESH = multiprocessing.get_context("spawn") if sys.platform == "win32" else multiprocessing.get_context("forkserver")
+"""Processes are no forks of this one: connections and threads do not survive a fork. Where the system can, they are
+forks of a server process that has neither, which starts once.
+"""
 
 
 class ProcessesContract(Subject):
@@ -75,8 +78,8 @@ class ProcessesContract(Subject):
     @pytest.mark.parametrize("exits", [3])
     async def test_acknowledged_entries_outlive_an_abrupt_exit(self, shared: Connect, exits: int) -> None:
         for number in range(1, exits + 1):
-            receiver, sender = SPAWN.Pipe(duplex=False)
-            process = SPAWN.Process(target=append_and_exit, args=(shared, number * 5 - 4, sender))
+            receiver, sender = FRESH.Pipe(duplex=False)
+            process = FRESH.Process(target=append_and_exit, args=(shared, number * 5 - 4, sender))
             process.start()
             sender.close()
             await join(process)
@@ -92,8 +95,8 @@ async def run_together(work: Any, arguments: Sequence[tuple[object, ...]]) -> No
 
     :param work: a function of a module, called with a barrier and the arguments.
     """
-    barrier = SPAWN.Barrier(len(arguments))
-    processes = [SPAWN.Process(target=work, args=(barrier, *each)) for each in arguments]
+    barrier = FRESH.Barrier(len(arguments))
+    processes = [FRESH.Process(target=work, args=(barrier, *each)) for each in arguments]
     for process in processes:
         process.start()
     await asyncio.gather(*(join(process) for process in processes))

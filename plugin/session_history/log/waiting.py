@@ -66,12 +66,19 @@ class WaitingLine:
 
     def release(self) -> None:
         """Note that it has the lease no longer. Any thread may call this."""
-        self.is_held = False
         self._released = time.monotonic()
+        self.is_held = False
         rest = POLL_INTERVAL + 2 * self.look_seconds  # others wait before a look for as long as it takes, too
         self._others_until = self._released + random.uniform(1.0, 1.5) * rest
         for place in list(self._places)[:1]:
             place.call()
+
+    def held_since(self, looked_at: float) -> bool:
+        """Tell whether a turn of this loop may be the one whose lease a look found.
+
+        :param looked_at: the monotonic time when the look began. The lease may have been released since.
+        """
+        return self.is_held or self._released >= looked_at
 
     def begin(self, looked_at: float, *, has_rivals: bool) -> None:
         """Note that the first turn has the lease.
@@ -159,7 +166,7 @@ class Place(AbstractContextManager["Place"]):
     async def wait_to_look(self) -> bool:
         """Wait before the next look, since another turn has the lease. Return whether there is time for one."""
         look = self._line.look_seconds = min(_LOOK_SECONDS, time.monotonic() - self._looked_at)
-        if not self._line.is_held:
+        if not self._line.held_since(self._looked_at):
             self._has_met_rivals = True
         remaining = self._remaining()
         if remaining <= 0:

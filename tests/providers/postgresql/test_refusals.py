@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -26,7 +26,7 @@ from session_history import SessionHistoryService
 from session_history.providers.postgresql.errors import too_many_connections
 from session_history.providers.postgresql.hosts import Hosts
 from session_history.providers.postgresql.pool import Pool
-from session_history.providers.postgresql.refusals import LONGEST_PAUSE
+from session_history.providers.postgresql.refusals import LONGEST_PAUSE, Refusals
 from session_history_hooks import SessionKey, Unavailable
 from session_history_hooks.testing.subject import append, read
 
@@ -56,26 +56,41 @@ async def schema(home: str) -> str:
 async def until_free(url: str) -> None:
     """Wait until the connections of the test before are gone."""
     admin = await asyncpg.connect(url)
-    others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    for _ in range(500):
-        if not await admin.fetchval(others):
-            break
-        await asyncio.sleep(0.02)
+    await until_connected(admin, 1)
     await admin.close()
 
 
+async def until_connected(admin: Any, count: int) -> None:
+    """Wait until the server has so many connections: it ends one some time after its client has closed it."""
+    for _ in range(500):
+        if await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == count:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the server has other connections than the test")
+
+
 @asynccontextmanager
-async def held(url: str, count: int = 0) -> AsyncIterator[list[Any]]:
-    """Hold connections, as other clients: so many, or all that the server still accepts."""
+async def held(url: str, count: int = 0, *, beside: int = 0) -> AsyncIterator[list[Any]]:
+    """Hold connections, as other clients: so many, or all that the server still accepts.
+
+    :param beside: the connections that the test has. Others are about to end, so the server would accept more later.
+    """
     async with AsyncExitStack() as stack:
         others: list[Any] = []
-        while not count or len(others) < count:
-            try:
-                others.append(await asyncpg.connect(url))
-            except asyncpg.TooManyConnectionsError:
-                break
+        for _ in range(count or CONNECTIONS - beside):
+            others.append(await connected(url))
             stack.push_async_callback(others[-1].close)
+        await until_connected(others[0], len(others) + beside)
         yield others
+
+
+async def connected(url: str) -> Any:
+    """Connect, once the server has ended enough connections that were closed."""
+    for _ in range(500):
+        with suppress(asyncpg.TooManyConnectionsError):
+            return await asyncpg.connect(url)
+        await asyncio.sleep(0.02)
+    raise AssertionError("the server accepts no connection")
 
 
 @pytest.fixture
@@ -90,6 +105,33 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(Hosts, "connect", noted)
     return asked
+
+
+@pytest.fixture
+def asked_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool does not pause after a refusal, and the server takes its time to refuse."""
+    connect = Hosts.connect
+
+    async def slowly(self: Hosts, *arguments: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await connect(self, *arguments, **options)
+
+    monkeypatch.setattr(Hosts, "connect", slowly)
+    monkeypatch.setattr(Refusals, "recent", False)
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Is set when a pool has noted that the server accepts no more connections."""
+    event = asyncio.Event()
+    add = Refusals.add
+
+    def noted(self: Refusals, error: Exception) -> None:
+        add(self, error)
+        event.set()
+
+    monkeypatch.setattr(Refusals, "add", noted)
+    return event
 
 
 @pytest.fixture
@@ -115,8 +157,19 @@ async def test_forty_turns_share_the_connections_that_the_server_accepts(
 
 
 async def test_calls_at_a_full_server_get_returned_connections_in_turn(
-    pools: list[Pool], home: str, schema: str
+    pools: list[Pool], refused: asyncio.Event, home: str, schema: str
 ) -> None:
+    await check_order(pools, refused, home, schema)
+
+
+@pytest.mark.usefixtures("asked_always")
+async def test_call_that_comes_while_the_line_moves_on_does_not_pass_it(
+    pools: list[Pool], refused: asyncio.Event, home: str, schema: str
+) -> None:
+    await check_order(pools, refused, home, schema)
+
+
+async def check_order(pools: list[Pool], refused: asyncio.Event, home: str, schema: str) -> None:
     done: list[int] = []
 
     async def call(number: int) -> None:
@@ -125,12 +178,12 @@ async def test_calls_at_a_full_server_get_returned_connections_in_turn(
 
     async with open_provider_of(home, schema, pool_size=6) as provider:
         await append(provider, 1)
-        async with held(home):
+        async with held(home, beside=1):
             async with busy(pools[0]):
-                calls = []
-                for number in range(20):
-                    calls.append(asyncio.create_task(call(number)))
-                    await asyncio.sleep(0.02)  # so that the server has refused the first before the second asks
+                calls = [asyncio.create_task(call(0))]
+                await asyncio.wait_for(refused.wait(), 5)  # before that, calls ask at the same time
+                calls += [asyncio.create_task(call(number)) for number in range(1, 20)]
+                await asyncio.sleep(0.1)
             await asyncio.gather(*calls)
     assert done == list(range(20))
 
@@ -167,7 +220,7 @@ async def test_pool_grows_again_when_the_server_accepts_more(
     pools: list[Pool], home: str, schema: str, attempts: list[float]
 ) -> None:
     async with open_provider_of(home, schema, pool_size=4) as provider:
-        async with held(home):
+        async with held(home, beside=1):
             await asyncio.gather(*(provider.read(key) for key in KEYS))
         before = len(attempts)
         await asyncio.sleep(LONGEST_PAUSE)
@@ -181,7 +234,7 @@ async def test_call_that_is_cancelled_at_a_full_server_leaves_the_turn_to_the_ne
 ) -> None:
     async with open_provider_of(home, schema, pool_size=4) as provider:
         await append(provider, 1)
-        async with held(home), busy(pools[0]):
+        async with held(home, beside=1), busy(pools[0]):
             calls = [asyncio.create_task(provider.read(KEYS[number])) for number in range(3)]
             await asyncio.sleep(0.1)
             for each in calls[:2]:

@@ -20,7 +20,7 @@ from support import CORPORA_VARIABLE, ROOT, locked, more_corpora
 
 ENVIRONMENT = ROOT / ".venv-agentscope-runtime"
 PYTHON = ENVIRONMENT / "bin" / "python"
-PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(PYTHON), "install", "--quiet"]
 
 BUILD_TIMEOUT = 30 * 60
 """Seconds for a command that builds the environment: pip may load all of its packages over a slow connection."""
@@ -52,8 +52,8 @@ def build() -> None:
     wanted = "\n".join([sys.version, *requirements()])
     if not complete.is_file() or complete.read_text(encoding="utf-8") != wanted:
         complete.unlink(missing_ok=True)
-        run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], timeout=BUILD_TIMEOUT)
-        run([*PIP, *requirements()], timeout=BUILD_TIMEOUT)
+        run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(ENVIRONMENT)], timeout=BUILD_TIMEOUT)
+        run([*PIP, "--no-compile", *requirements()], timeout=BUILD_TIMEOUT)
         complete.write_text(wanted, encoding="utf-8")
     run([*PIP, "--no-deps", "--no-build-isolation", "--force-reinstall", str(ROOT)], timeout=BUILD_TIMEOUT)
 

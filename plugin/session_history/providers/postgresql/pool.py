@@ -69,6 +69,7 @@ class Pool:
     _hosts: Hosts = field(init=False)
     _refusals: Refusals = field(init=False, default_factory=Refusals)
     _queue: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _in_line: int = field(init=False, default=0)
     _returned: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _closed: bool = field(init=False, default=False)
     _aborted: bool = field(init=False, default=False)
@@ -210,16 +211,23 @@ class Pool:
 
     async def _idle_or_new(self) -> Connection:
         """Return an idle connection, or a new one. While the server accepts no more, wait for either, in turn."""
-        if not self._queue.locked() and (connection := self._take_idle() or await self._connect()):
+        if not self._in_line and (connection := self._take_idle() or await self._connect()):
             return connection
-        async with self._queue:
-            while True:
-                self._returned.clear()
-                if connection := self._take_idle() or await self._connect():
-                    return connection
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._refusals.until):
-                        await self._returned.wait()
+        self._in_line += 1  # The lock of the queue is free for a moment whenever it goes to the next.
+        try:
+            async with self._queue:
+                return await self._returned_or_new()
+        finally:
+            self._in_line -= 1
+
+    async def _returned_or_new(self) -> Connection:
+        while True:
+            self._returned.clear()
+            if connection := self._take_idle() or await self._connect():
+                return connection
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(self._refusals.until):
+                    await self._returned.wait()
 
     async def _connect(self) -> Connection | None:
         """Return a new connection. ``None`` means that the server accepts no more, now or a moment ago."""
