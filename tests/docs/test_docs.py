@@ -16,6 +16,7 @@ import pytest
 
 import session_history
 from docs.examples import blocks, differences
+from docs.walkthrough import is_walkthrough
 from session_history import SessionHistoryService, errors, with_session_history
 from session_history.config import settings as config
 from session_history.config.sources import PREFIX
