@@ -14,7 +14,7 @@ define install
 	$(PIP) --quiet --group $(1) $(2)
 endef
 
-.PHONY: demo test lint check check-corpora types mutants torture turns contenders histories docs dist bench path capacity install clean
+.PHONY: demo test lint check check-corpora types mutants torture turns contenders histories docs site-check dist bench path capacity install clean
 
 # Run a real AgentScope agent that keeps its conversation in SQLite, and continue it in a second process.
 # uv installs in seconds, where there is one; pip shows its progress.
@@ -40,9 +40,18 @@ check: install
 check-corpora: install
 	SESSION_HISTORY_TEST_CORPORA='$(abspath $(CORPORA))' $(BIN)/python -m pytest --numprocesses auto -m corpus -o faulthandler_timeout=1800 $(ARGS)
 
-# Build the site in docs/_build. A warning is an error.
+# Build the site in docs/_build, and its Chinese tree in docs/_build/zh. Check links and names. A warning is an error.
 docs: install
+	rm -rf docs/_build
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs/zh docs/_build/zh
+	cd tests && ../$(BIN)/python -m website ../docs/_build
+
+# Look at each page of the site in Chromium, on a phone and on a laptop, in light and dark mode. Search both trees.
+# ARGS="'service.html' 'zh/*'" looks at some of the pages.
+site-check: docs
+	$(call install,site)
+	cd tests && ../$(BIN)/python -m website.browser ../docs/_build $(ARGS)
 
 # Build the release in dist: sdist, wheel and SBOM. Run the examples of the README from the wheel in each supported Python.
 dist: $(BIN)/python

@@ -1,58 +1,20 @@
-"""The site, built with Sphinx: our docstrings are written in its markup, and MyST lets the pages be Markdown."""
+"""The English site, built with Sphinx: our docstrings are written in its markup, and MyST takes pages of Markdown."""
 
-from collections.abc import Iterator
-from importlib.metadata import version as version_of
+import logging
+import sys
 from pathlib import Path
 
-from docutils import nodes
-from sphinx import addnodes
-from sphinx.application import Sphinx
-from sphinx.environment import BuildEnvironment
+sys.path.insert(0, str(Path(__file__).parent))
 
-project = "session-history"
-author = "The session-history authors"
-copyright = "2026, The session-history authors"  # noqa: A001 - Sphinx calls it so
-release = version = version_of("session-history")
+from site_frame.settings import *  # noqa: F403 - Sphinx reads the names of this module
+from site_frame.settings import extensions
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
-html_theme = "furo"
-html_title = "session-history"
-myst_heading_anchors = 3
+logging.getLogger("tablestore").setLevel(logging.ERROR)  # its SDK warns that it runs without its native codec
+
+extensions = [*extensions, "sphinx.ext.autodoc", "sphinx.ext.viewcode", "site_frame.public_names"]
+exclude_patterns = ["_build", "zh"]
+html_context = {"other_language": {"name": "中文", "code": "zh-CN", "index": "zh/index.html"}}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
-
-
-def setup(app: Sphinx) -> None:
-    app.connect("build-finished", write_llms_txt)
-
-
-def write_llms_txt(app: Sphinx, error: Exception | None) -> None:
-    """Write ``llms.txt``, which leads language models to the Markdown of each page."""
-    if error is None and app.builder.format == "html":
-        root = app.config.root_doc
-        lines = [f"# {app.config.project}", "", f"> {introduction(app.env, root)}"]
-        for title, pages in sections(app.env, root):
-            lines += ["", f"## {title}", "", *(entry(app, page) for page in pages)]
-        Path(app.outdir, "llms.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
-
-
-def sections(env: BuildEnvironment, page: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the title and the pages of each toctree, in the order of the site."""
-    for toctree in env.get_doctree(page).findall(addnodes.toctree):
-        yield toctree["caption"] or env.titles[page].astext(), toctree["includefiles"]
-        for included in toctree["includefiles"]:
-            yield from sections(env, included)
-
-
-def entry(app: Sphinx, page: str) -> str:
-    source = f"_sources/{app.env.doc2path(page, base=False)}{app.config.html_sourcelink_suffix}"
-    return f"- [{app.env.titles[page].astext()}]({source}): {introduction(app.env, page)}"
-
-
-def introduction(env: BuildEnvironment, page: str) -> str:
-    """Return the first paragraph of a page that holds a sentence. A line of links to other languages holds none."""
-    paragraphs = (each.astext() for each in env.get_doctree(page).findall(nodes.paragraph))
-    return next((" ".join(text.split()) for text in paragraphs if text.endswith((".", "。", ":", "："))), "")  # noqa: RUF001

@@ -111,7 +111,7 @@ class SessionHistoryService:
 
     @staticmethod
     def from_config(path: str | os.PathLike[str] | None = None) -> SessionHistoryService:
-        """Return the service of the runtime configuration, see :mod:`session_history.config.settings`.
+        """Return the service that the environment or the configuration file names.
 
         :param path: a TOML file, instead of the one that ``SESSION_HISTORY_CONFIG`` names.
         :raises ConfigurationError: nothing is configured, or a setting is wrong. See also :meth:`from_url`.

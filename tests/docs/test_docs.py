@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import session_history
 from docs.examples import blocks, differences
 from docs.walkthrough import is_walkthrough
-from session_history import errors
+from session_history import SessionHistoryService, errors, with_session_history
 from session_history.config import settings as config
 from session_history.config.sources import PREFIX
-from session_history.providers.sqlite import SqliteOptions
+from session_history.handlers.decorator import HandlerOptions
+from session_history.providers.memory import MemoryProvider
+from session_history.providers.postgresql import PostgresqlProvider
+from session_history.providers.redis import RedisProvider
+from session_history.providers.sqlite import SqliteOptions, SqliteProvider
+from session_history.providers.tablestore import TablestoreProvider
+from session_history.turns.turn import TurnRequest
 from support import ROOT
 
 AGENTS = ROOT / "plugin" / "session_history" / "AGENTS.md"
@@ -67,27 +75,69 @@ def test_errors_page_lists_every_error() -> None:
         assert issubclass(getattr(errors, name), getattr(builtins, builtin))
 
 
-def test_configuration_page_lists_every_setting() -> None:
-    text = page("reference/configuration.md")
+def test_sqlite_page_lists_every_option() -> None:
+    text = page("reference/sqlite.md")
     for name in set(SqliteOptions.model_fields) - {"url"}:
         default = SqliteOptions.model_fields[name].default
         assert f"| `{name}` | `{default if isinstance(default, str) else format(default, 'g')}` |" in text
+
+
+def test_configuration_page_lists_every_setting() -> None:
+    text = page("reference/configuration.md")
     for variable in ("URL", "CONFIG", "OPTION_<NAME>"):
         assert f"| `{PREFIX}{variable}` |" in text
 
 
-def test_reference_page_lists_every_public_name() -> None:
-    text = page("reference/api.md")
-    for name in set(session_history.__all__) - {"SessionHistoryError"}:
-        assert re.search(rf"^\.\. (auto\w+|py:data):: session_history\.{name}$", text, re.MULTILINE), name
+def test_reference_shows_each_public_name_once() -> None:
+    text = "".join(each.read_text(encoding="utf-8") for each in (DOCS / "reference").glob("*.md"))
+    shown = re.findall(r"^\.\. (?:auto(?:class|function|data)|py:data):: (\S+)$", text, re.MULTILINE)
+    public = {f"session_history.{name}" for name in session_history.__all__} | {"session_history.MessageInput"}
+    assert sorted(name for name in shown if name.rpartition(".")[0] == "session_history") == sorted(
+        public - {"session_history.SessionHistoryError"}
+    )
+    assert len(shown) == len(set(shown))
 
 
-def test_site_lists_every_page() -> None:
-    listed = [
-        name for tree in re.findall(r"```\{toctree\}\n(.*?)```", page("index.md"), re.DOTALL) for name in tree.split()
-    ]
-    pages = {each.relative_to(DOCS).with_suffix("").as_posix() for each in PAGES if each.is_relative_to(DOCS)}
-    assert pages - {"index"} == {name for name in listed if not name.startswith(":")} & pages
+def test_decorator_page_lists_every_option_with_its_default() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page("reference/decorator.md"), re.MULTILINE))
+    defaults = {
+        name: each.default
+        for function in (TurnRequest, with_session_history)
+        for name, each in inspect.signature(function).parameters.items()
+    }
+    options = {"service", "identify", "native", *get_type_hints(HandlerOptions)}
+    assert {name: ast.literal_eval(default) for name, default in listed.items()} == {
+        name: defaults[name] for name in options
+    }
+
+
+STORES: dict[str, type] = {
+    "memory": MemoryProvider,
+    "sqlite": SqliteProvider,
+    "postgresql": PostgresqlProvider,
+    "redis": RedisProvider,
+    "tablestore": TablestoreProvider,
+}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_page_of_a_provider_names_its_parts_and_options(store: str) -> None:
+    text = page(f"reference/{store}.md")
+    assert f"| provider | `{STORES[store].__module__}.{STORES[store].__name__}` |" in text
+    assert re.search(rf"^\| URL \| `{store}://", text, re.MULTILINE)
+    service = re.search(r"^\| service \| `session_history\.(\w+)` \|$", text, re.MULTILINE)
+    assert service is not None
+    assert issubclass(getattr(session_history, service[1]), SessionHistoryService)
+    options = set(inspect.signature(STORES[store]).parameters) - {"url", "path", "client"}
+    assert options <= set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| `.*", text, re.MULTILINE))))
+
+
+@pytest.mark.parametrize("tree", [DOCS, DOCS / "zh"], ids=name)
+def test_site_lists_every_page(tree: Path) -> None:
+    toctrees = re.findall(r"```\{toctree\}\n(.*?)```", (tree / "index.md").read_text(encoding="utf-8"), re.DOTALL)
+    listed = [each for toctree in toctrees for each in toctree.split() if not each.startswith(":")]
+    pages = {each.relative_to(tree).with_suffix("").as_posix() for each in PAGES if each.is_relative_to(tree)}
+    assert {each for each in pages if not each.startswith("zh/")} - {"index"} == set(listed) & pages
 
 
 def test_migration_page_has_the_same_python_in_both_languages() -> None:

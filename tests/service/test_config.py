@@ -579,8 +579,8 @@ class TestSharded:
         assert [sum(pair) for pair in zip(*counts, strict=True)] == [1] * 9
         assert all(map(any, counts))
 
-    def test_example_of_the_configuration_page_opens_its_shards(self, opened: Opened, tmp_path: Path) -> None:
-        page = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    def test_example_of_the_sharded_page_opens_its_shards(self, opened: Opened, tmp_path: Path) -> None:
+        page = (ROOT / "docs" / "reference" / "sharded.md").read_text(encoding="utf-8")
         example = re.search(r"^```toml\n(\[session-history\]\nwrappers.*?)^```", page, re.MULTILINE | re.DOTALL)
         assert example is not None
         file = tmp_path / "app.toml"

@@ -49,7 +49,7 @@ from session_history_hooks import (
 class RedisProvider:
     """Keeps sessions in Redis 7.0 or newer, or in Valkey.
 
-    :param url: see :class:`RedisOptions`.
+    :param url: ``redis://host:port/database``, or ``redis+cluster://host:port`` for a cluster; ``rediss`` for TLS.
     :param prefix: the first part of the names of all keys; without braces.
     :param timeout: seconds after which a call that keeps failing raises ``Unavailable``.
     :param ttl: seconds after its last append for which a session is kept; ``None`` = without end. An append stores it.

@@ -107,7 +107,7 @@ def _parts(thread: LoopThread, table: Table) -> _Running:
 class TablestoreProvider:
     """Stores sessions in one table of Tablestore.
 
-    :param client: an ``AsyncOTSClient`` that nothing else uses, see :func:`create_client`.
+    :param client: an ``AsyncOTSClient`` that nothing else uses, see :func:`session_history.create_tablestore_client`.
     :param table: the name of the table. Its index is called ``{table}_recent``.
     :param create: if true, a missing table is created when the provider starts.
     :param timeout: the seconds that a request may take. A call repeats failed requests for 30 seconds.
