@@ -14,11 +14,14 @@ import pytest
 
 from session_history import InMemorySessionHistoryService, SessionHistoryService, SqliteSessionHistoryService
 from session_history.providers.memory import MemoryProvider
+from session_history_hooks.testing import processes
 from support import CORPORA, PRELOADED, compiled_disk, more_corpora
 
 STORES = ("memory", "sqlite")
 
 multiprocessing.set_forkserver_preload(PRELOADED)
+if sys.platform != "win32":  # A server of processes imports what they need once. It has no threads and no connections.
+    processes.FRESH = multiprocessing.get_context("forkserver")  # type: ignore[assignment]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

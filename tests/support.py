@@ -31,7 +31,6 @@ PRELOADED = [
     "redis.asyncio.cluster",
     "session_history.providers.sqlite",
     "session_history_hooks.testing",
-    "tablestore",
     "histories.client",
     "mutants.bugs",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from support import PRELOADED, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -60,3 +61,11 @@ def test_hooks_of_a_commit_are_the_commands_of_make_lint() -> None:
     entries = re.findall(r"entry: (.*)", hooks)
     assert entries == [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe[1].splitlines()]
     assert set(re.findall(r"repo: (.*)", hooks)) == {"local"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the threads of a process")
+def test_modules_that_processes_share_start_no_thread() -> None:
+    program = f"import os\nfor name in {PRELOADED}: __import__(name)\nprint(len(os.listdir('/proc/self/task')))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"

@@ -6,9 +6,9 @@ import asyncio
 import multiprocessing
 import os
 import pickle
-import sys
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -29,10 +29,8 @@ from session_history_hooks.testing.subject import (
 PROCESS_TIMEOUT = 60
 """Seconds after which a process counts as hanging, and is killed."""
 
-FRESH = multiprocessing.get_context("spawn") if sys.platform == "win32" else multiprocessing.get_context("forkserver")
-"""Processes are no forks of this one: connections and threads do not survive a fork. Where the system can, they are
-forks of a server process that has neither, which starts once.
-"""
+FRESH: SpawnContext = multiprocessing.get_context("spawn")
+"""Makes processes that are no forks of this one: connections and threads do not survive a fork."""
 
 
 class ProcessesContract(Subject):
