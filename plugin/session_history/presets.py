@@ -76,7 +76,7 @@ class PostgresqlSessionHistoryService(SessionHistoryService):
     """Keeps conversations in PostgreSQL, for any number of processes and hosts.
 
     :param url: ``postgresql://user@host/database``, as libpq takes it.
-    :param options: those of the store, see ``docs/reference/postgresql.md``.
+    :param options: those of the store, see the page PostgreSQL.
     :raises ConfigurationError: the URL, or the value of an option, does not fit.
     :raises TypeError: there is no such option.
     :raises MissingDriver: asyncpg is not installed.
@@ -93,7 +93,7 @@ class RedisSessionHistoryService(SessionHistoryService):
     """Keeps conversations in Redis or Valkey, single or as a cluster, for any number of processes and hosts.
 
     :param url: ``redis://host:port/0``, or ``redis+cluster://host:port``.
-    :param options: those of the store, see ``docs/reference/redis.md``.
+    :param options: those of the store, see the page Redis and Valkey.
     :raises ConfigurationError: the URL, or the value of an option, does not fit.
     :raises TypeError: there is no such option.
     :raises MissingDriver: redis-py is not installed.

@@ -12,6 +12,8 @@ from release.pythons import PythonNotFound, supported_pythons
 
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / "dist"
+RUNTIME_EXTRAS = ("agentscope", "postgresql", "redis", "tablestore")
+"""What users install with the package. ``agentscope-runtime`` cannot be installed beside ``agentscope``."""
 PAGES = sorted(ROOT.glob("README*.md"))
 
 
@@ -43,7 +45,7 @@ def install(wheel: Path, python: Path, folder: Path, *extras: str) -> Path:
 
 
 def write_sbom(wheel: Path, interpreter: Path) -> None:
-    """Write the package and all that it brings as a CycloneDX file."""
+    """Write the package and all that it brings with its extras as a CycloneDX file."""
     name, version, *_ = wheel.name.split("-")
     project = interpreter.parent / "pyproject.toml"
     # The tool does not look a dynamic version up.
@@ -69,7 +71,7 @@ def main() -> int:
         pythons = supported_pythons(ROOT / "pyproject.toml")
         wheel = build()
         with tempfile.TemporaryDirectory() as folder:
-            write_sbom(wheel, install(wheel, Path(sys.executable), Path(folder) / "sbom"))
+            write_sbom(wheel, install(wheel, Path(sys.executable), Path(folder) / "sbom", *RUNTIME_EXTRAS))
             for version, python in pythons.items():
                 run_examples(install(wheel, python, Path(folder) / version, *extras()))
                 print(f"The examples of the README run from the wheel in Python {version}.", flush=True)

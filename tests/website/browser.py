@@ -36,7 +36,7 @@ MEASURE = """
   const frames = [document.scrollingElement, ...document.querySelectorAll(".page, .main, .content")];
   return {
     sideways: frames.filter(isWide).map((box) => box.className || box.localName),
-    cut: [...document.querySelectorAll("pre")].filter(isWide).map((box) => longest(box.textContent)),
+    cut: [...document.querySelectorAll("pre, dt.sig")].filter(isWide).map((box) => longest(box.textContent)),
   };
 }
 """
@@ -61,10 +61,10 @@ class Measures(TypedDict):
     cut: list[str]
 
 
-def layout_flaws(measures: Measures, width: int) -> Iterator[str]:
+def layout_flaws(measures: Measures) -> Iterator[str]:
     for part in measures["sideways"]:
         yield f"the page scrolls sideways ({part})"
-    for line in measures["cut"] if width >= LAPTOP else ():
+    for line in measures["cut"]:
         yield f"code is cut, {len(line)} characters: {line}"
 
 
@@ -97,7 +97,7 @@ def look(page: Page, address: str) -> Iterator[str]:
         page.goto(address)
         for mode in MODES:
             page.evaluate("mode => { document.body.dataset.theme = mode }", mode)
-            found = [*layout_flaws(page.evaluate(MEASURE), width)]
+            found = [*layout_flaws(page.evaluate(MEASURE))]
             found += accessibility_flaws(Axe().run(page).response["violations"])
             yield from (f"{width} px, {mode}: {flaw}" for flaw in found)
 

@@ -67,13 +67,12 @@ def test_source_code_may_have_private_names(site: Path) -> None:
 
 def test_page_that_scrolls_sideways_is_a_flaw() -> None:
     measures = browser.Measures(sideways=["content"], cut=[])
-    assert list(browser.layout_flaws(measures, browser.PHONE)) == ["the page scrolls sideways (content)"]
+    assert list(browser.layout_flaws(measures)) == ["the page scrolls sideways (content)"]
 
 
-def test_code_that_is_cut_is_a_flaw_of_a_laptop_only() -> None:
+def test_code_that_is_cut_is_a_flaw() -> None:
     measures = browser.Measures(sideways=[], cut=["x = 1"])
-    assert list(browser.layout_flaws(measures, browser.LAPTOP)) == ["code is cut, 5 characters: x = 1"]
-    assert list(browser.layout_flaws(measures, browser.PHONE)) == []
+    assert list(browser.layout_flaws(measures)) == ["code is cut, 5 characters: x = 1"]
 
 
 def test_violation_of_accessibility_is_one_flaw_for_each_element() -> None:
