@@ -39,7 +39,7 @@ def name(page: Path) -> str:
 
 
 NOT_RUN = re.compile(r"^```py\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )([^)#:\s]+)(#[^)\s]*)?(?:\)|$)", re.MULTILINE)
+LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!\w+:)([^)#\s]*)(#[^)\s]*)?(?: \"[^\"]*\")?(?:\)|$)", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and not is_walkthrough(page)], ids=name)
@@ -58,10 +58,40 @@ def test_pages_have_examples_in_both_languages() -> None:
     assert counts["docs/how-to/migration.md"] == counts["docs/zh/migration.md"] >= 4
 
 
+HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub and the site make them."""
+    text = CODE.sub("", page.read_text(encoding="utf-8"))
+    titles = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text))
+    return {title.replace(" ", "-") for title in titles}
+
+
+def dead_links(page: Path) -> list[str]:
+    """Return the links of a page that lead to no file, or to no heading of it."""
+    dead = []
+    for target, anchor in LINK.findall(CODE.sub("", page.read_text(encoding="utf-8"))):
+        file = page.parent / target if target else page
+        is_page = file.suffix == ".md" and file.exists()
+        if not file.exists() or (anchor and is_page and anchor[1:] not in anchors(file)):
+            dead.append(target + anchor)
+    return dead
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_to_files(page: Path) -> None:
-    for target, _ in LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), target
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    assert dead_links(page) == []
+
+
+@pytest.mark.parametrize(
+    "link", ["[a](gone.md)", '[a](gone.md "title")', "[a](#gone)", "[a](page.md#gone)", "[a]: gone.md"]
+)
+def test_dead_link_is_found(tmp_path: Path, link: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n[b](#title) [c](page.md#title) [d](https://example.com/gone)\n\n{link}\n")
+    assert len(dead_links(page)) == 1
 
 
 def page(name: str) -> str:

@@ -31,6 +31,11 @@ PRIVATE = re.compile(r"(?<![\w}>`-])_[A-Za-z]\w*")
 PATH = re.compile(r"\bsession_history(?:_hooks)?(?:\.[a-z]\w*)+(?=\.\w)")
 """The modules of the path of a name: all parts but the last."""
 
+DOTTED = re.compile(r"(?<![\w./-])session_history(?:_hooks)?(?:\.\w+)+")
+
+OF_THE_INSIDE = ("concepts/layers.html", "how-to/writing-a-provider.html", "how-to/writing-a-runtime.html")
+"""Pages about the modules of the package, for those that extend it."""
+
 UNPARSED = re.compile(r"~\w+\.")
 """A mark of Sphinx in a signature that it could not parse."""
 
@@ -45,6 +50,12 @@ def flaws(root: Path) -> Iterator[str]:
             text = definition.get_text()
             for name in dict.fromkeys([*PRIVATE.findall(text), *_private_paths(text), *UNPARSED.findall(text)]):
                 yield f"{page.name}: shows {name}"
+        if page.name not in OF_THE_INSIDE:
+            code = " ".join(box.get_text() for box in page.soup.select("code, pre"))
+            for path in dict.fromkeys(DOTTED.findall(code)):
+                module = re.split(r"\.[A-Z]", path)[0]  # of a class
+                if not {module, module.rpartition(".")[0]} & set(MODULES):
+                    yield f"{page.name}: names {path}"
     for name, count in shown.items():
         if count > 1 or name == "None":
             yield f"{name}: {count} signatures" if name != "None" else f"{count} more signatures of a name"

@@ -59,6 +59,12 @@ def test_flaw_of_a_name_is_found(site: Path, html: str, flaw: str) -> None:
     assert list(names.flaws(site)) == [flaw]
 
 
+def test_private_module_in_the_code_of_a_page_is_a_flaw(site: Path) -> None:
+    code = "<pre>from session_history.log.waiting import x</pre><code>session_history.errors.InvalidKey</code>"
+    (site / "index.html").write_text(GOOD + code)
+    assert list(names.flaws(site)) == ["index.html: names session_history.log.waiting"]
+
+
 def test_source_code_may_have_private_names(site: Path) -> None:
     (site / "_modules").mkdir()
     (site / "_modules" / "a.html").write_text('<dl class="py">_private</dl>')
