@@ -214,16 +214,17 @@ async def test_backup_restored_while_the_store_is_open_is_read_again(tmp_path: P
 @pytest.mark.every_store
 async def test_deleted_session_leaves_the_cache(pair: list[SessionHistoryService], way: str) -> None:
     one, other = pair
+    before = held_in_memory()  # services of other tests may be left
     await say(one, "a")
     await say(one, "b")
-    assert held_in_memory()
+    assert held_in_memory().keys() - before.keys()
     if way == "user":
         await one.delete_user("u")
     else:
         await (one if way == "session" else other).delete_session("u", "s")
     if way == "elsewhere":
         assert await one.get_session("u", "s") is None
-    assert not held_in_memory()
+    assert not held_in_memory().keys() - before.keys()
 
 
 def test_fork_during_a_probe_does_not_hang(tmp_path: Path) -> None:
@@ -353,10 +354,10 @@ def extend(cache: TailCache, old: Head, new: Head, size: int) -> None:
     cache.extend(KEY, old, new, Record(Author.TURN, base=0), size=size, summary=SessionSummary())
 
 
-def held_in_memory() -> list[EntryRange]:
-    """Return the entries of sessions that this process keeps."""
+def held_in_memory() -> dict[int, EntryRange]:
+    """Return the entries of sessions that this process keeps, each under its identity."""
     gc.collect()
-    return [each for each in gc.get_objects() if isinstance(each, EntryRange) and each.entries]
+    return {id(each): each for each in gc.get_objects() if isinstance(each, EntryRange) and each.entries}
 
 
 class TestRoom:
@@ -409,12 +410,13 @@ class OtherStore(MemoryProvider):
 @pytest.mark.parametrize("becomes", ["one", "two"])
 async def test_another_incarnation_drops_what_is_known(becomes: str) -> None:
     store = OtherStore()
+    before = held_in_memory()
     async with SessionHistoryService(store) as service:
         await say(service, "a")
         assert await seen(service) == ["a"]
         store.incarnation = becomes
         assert await service.health()
-        assert bool(held_in_memory()) is (becomes == "one")
+        assert bool(held_in_memory().keys() - before.keys()) is (becomes == "one")
         assert await seen(service) == ["a"]
 
 

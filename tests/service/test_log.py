@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from service.opening import rewrite
+from service.opening import rewrite, say
 from session_history import SessionHistoryService, with_session_history
-from session_history.errors import Conflict, Corrupt, IncompatibleStore, Unavailable
+from session_history.errors import Conflict, Corrupt, IncompatibleStore, SessionDeleted, Unavailable
 from session_history.log.reader import Reader
 from session_history.log.session_log import SessionLog
 from session_history.providers.memory import MemoryProvider
@@ -297,3 +297,22 @@ def test_record_with_a_damaged_number_is_corrupt(damage: dict[str, Any]) -> None
     document = decode(record("q", "a", status=Status.COMPLETED).encode()) | damage
     with pytest.raises(Corrupt):
         Record.decode(encode(document, "record"), KEY, 1)
+
+
+async def test_delete_between_two_reads_of_a_session_raises_session_deleted(
+    service: SessionHistoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await say(service, "q1")
+    log = SessionLog(service.provider)
+    head = await log.head(KEY)
+    assert head is not None
+    await say(service, "q2")
+    holds = SessionLog.holds
+
+    async def deleting_first(self: SessionLog, key: SessionKey, seq: int, origin: str) -> bool:
+        await service.delete_session("u", "s")
+        return await holds(self, key, seq, origin)
+
+    monkeypatch.setattr(SessionLog, "holds", deleting_first)
+    with pytest.raises(SessionDeleted):
+        await log.read_again(KEY, head, before=2)

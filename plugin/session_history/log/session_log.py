@@ -318,6 +318,7 @@ class SessionLog:
         if log is None or log.head.deleted or log.head.tail.generation != head.tail.generation:
             raise SessionDeleted(key, traceless=log is None)
         if not await self.continues(key, log.head, head.tail.seq, head.tail_origin):
+            _require_same_life(key, await self.head(key), head)  # it may have been deleted since the read
             raise Unavailable(f"{key} was replaced while it was read; try again")
         return log
 
