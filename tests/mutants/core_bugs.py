@@ -113,8 +113,8 @@ LOG_BUGS = [
     CoreBug(
         "a read beside the restore of a backup mixes two pasts",
         "log/session_log.py",
-        ("if not await self.continues(key, log.head, head.tail.seq, head.tail_origin):\n            raise Unavailable"),
-        "if False:\n            raise Unavailable",
+        "        if not await self.continues(key, log.head, head.tail.seq, head.tail_origin):\n            _require",
+        "        if False:\n            _require",
         "contract/test_lost_past.py::test_read_of_a_past_that_is_lost_meanwhile_shows_one_past",
     ),
     CoreBug(
